@@ -113,7 +113,10 @@ class SafeHttpClient:
         try:
             self._check(url, time.monotonic() + DNS_TIMEOUT_SECONDS)
         except HttpClientError as failure:
-            raise TargetNotAllowed(NOT_PUBLIC) from failure
+            raise TargetNotAllowed(NOT_PUBLIC, value=url) from failure
+        except TargetNotAllowed as error:
+            error.value = url
+            raise
 
     def send(
         self,

@@ -22,6 +22,9 @@ from studio.shots import require_next_status
 from studio.state_machines import DELIVERABLE, next_prediction_status
 from studio.webhooks.outbox import publish
 
+MAX_LISTED_PREDICTIONS = 100
+"""The maximum of `allowed_values` in the contract."""
+
 
 class PredictionAmbiguous(Conflict):
     """No prediction was named, and the shot does not have exactly one prediction in review."""
@@ -54,7 +57,8 @@ def approve_shot(shot: Shot, prediction_id: UUID | None, note: str | None) -> No
         require_next_status(shot, "approve")  # reports a wrong status before the number of predictions
         candidates = _lock_predictions(shot, Prediction.status == "pending_review")
         if len(candidates) != 1:
-            raise PredictionAmbiguous()
+            ids = [str(candidate.id) for candidate in candidates]
+            raise PredictionAmbiguous(pointer="/prediction_id", allowed_values=ids[:MAX_LISTED_PREDICTIONS])
         prediction = candidates[0]
     _approve(shot, prediction, note)
 

@@ -37,8 +37,18 @@ def require_etag_match(row: object, schema: type[Schema]) -> None:
     header = request.headers.get("If-Match")
     if header is None or header.strip() == "*":
         return
-    if strong_etag(encode_json(serialize(row, schema))) not in parse_etags(header):
-        raise PreconditionFailed()
+    etags = parse_etags(header)
+    if strong_etag(encode_json(serialize(row, schema))) not in etags:
+        raise PreconditionFailed(_describe_malformed(etags))
+
+
+def _describe_malformed(etags: list[str]) -> str | None:
+    """Return why the tags of an If-Match header can never match, or None if they are strong ETags."""
+    if any(etag.startswith("W/") for etag in etags):
+        return "If-Match compares strong ETags only: send the ETag without W/"
+    if not all(etag.startswith('"') and etag.endswith('"') for etag in etags):
+        return "An ETag in If-Match has quotation marks: send it as the ETag header has it"
+    return None
 
 
 def get_for_update(

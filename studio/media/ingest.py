@@ -94,16 +94,25 @@ def resolve_file_url(
         return get_reference(MediaResource, resource_id, organization_id, owner_id)
     if upload.media_resource_id is not None:
         return get_reference(MediaResource, upload.media_resource_id, organization_id, owner_id)
-    caller = current_caller()
-    usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
-    if not usable or upload.owner_id != caller.user_id:
+    if upload.owner_id != current_caller().user_id:
         raise NotFound(value=resource_id)
+    if reason := _find_unusable_reason(upload):
+        raise NotFound(reason, value=resource_id)
     image = _read_upload(storage, upload)
     owner = _choose_owner(organization_id, owner_id)
     media = store_image(storage, image, organization_id, owner, resource_id=upload.id)
     upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
     after_commit(lambda: storage.delete(temporary_key(upload.id)))
     return media
+
+
+def _find_unusable_reason(upload: Upload) -> str | None:
+    """Return why an upload of the caller cannot be used and what to do about it, or None if it can."""
+    if upload.expires_at <= utc_now():
+        return "The upload has expired: create another one"
+    if upload.status != UploadStatus.RECEIVED:
+        return "The upload has no file yet: send the file to its `upload_url` first"
+    return None
 
 
 def _read_upload(storage: Storage, upload: Upload) -> StoredImage:
