@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import NamedTuple
 
 from tests.tools.review.change import Change
 from tests.tools.review.checks import Finding
@@ -24,6 +25,15 @@ MAX_COMMENT = 60_000
 COMMENT_MARK = "<!-- contract-review -->\n"
 SHORTENED = "\n\nThe report is too long for a comment: the summary of the workflow run shows all of it.\n"
 STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
+
+
+class Alert(NamedTuple):
+    """A finding or an important change, for tools that show it beside the line: "error" or "warning"."""
+
+    level: str
+    title: str
+    place: str
+    text: str
 
 
 def render_text(review: Review, seconds: float) -> str:
@@ -133,11 +143,11 @@ def render_comment(markdown: str, limit: int = MAX_COMMENT) -> str:
     return kept + "\n\n</details>" * is_open + SHORTENED
 
 
-def render_annotations(review: Review) -> Iterator[str]:
-    """Yield the findings and important changes as commands that GitHub shows beside the changed lines."""
+def list_alerts(review: Review) -> Iterator[Alert]:
+    """Yield the findings, and the changes since the last release that break clients or widen access."""
     for title, findings in review.tables():
         for one in findings:
-            yield format_annotation("error", title, one.place, one.text)
+            yield Alert("error", title, one.place, one.text)
     for comparison in review.comparisons[:1]:
         for change in comparison.changes or []:
             is_allowed = change in comparison.reasons
@@ -146,17 +156,23 @@ def render_annotations(review: Review) -> Iterator[str]:
             )
             if level:
                 place = comparison.places.get(change, "")
-                yield format_annotation(level, TITLES[change.impact], place, change.text)
+                yield Alert(level, TITLES[change.impact], place, change.text)
 
 
-def format_annotation(level: str, title: str, place: str, text: str) -> str:
-    """Return one annotation: a workflow command of GitHub Actions, with its characters escaped."""
-    file, _, line = place.rpartition(":")
+def list_stopped_alerts(findings: list[Finding]) -> Iterator[Alert]:
+    """Yield the findings of a review that stopped early."""
+    for one in findings:
+        yield Alert("error", "Contract", one.place, one.text)
+
+
+def format_annotation(alert: Alert) -> str:
+    """Return one annotation: a command that GitHub Actions shows beside the line, with escaped characters."""
+    file, _, line = alert.place.rpartition(":")
     properties = {"file": file, "line": line} if file else {}
     listed = ",".join(
-        f"{name}={_escape(value, ':,')}" for name, value in {**properties, "title": title}.items()
+        f"{name}={_escape(value, ':,')}" for name, value in {**properties, "title": alert.title}.items()
     )
-    return f"::{level} {listed}::{_escape(text)}"
+    return f"::{alert.level} {listed}::{_escape(alert.text)}"
 
 
 def _escape(text: str, more: str = "") -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.tools.review.checks import Finding
 from tests.tools.review.report import (
     format_annotation,
-    render_annotations,
+    list_alerts,
+    list_stopped_alerts,
     render_comment,
     render_markdown,
     render_stopped,
@@ -20,6 +21,7 @@ from tests.tools.review.report import (
     render_text,
 )
 from tests.tools.review.review import ReviewStopped, review_contract
+from tests.tools.review.sarif import render_sarif
 from tests.tools.review.tools import ToolFailed
 
 
@@ -34,6 +36,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--annotations", action="store_true", help="also print annotations for GitHub Actions"
+    )
+    parser.add_argument(
+        "--sarif", type=Path, metavar="FILE", help="also write the findings as SARIF, for code scanning"
     )
     parser.add_argument(
         "--base", metavar="BRANCH", help="branch to compare with; by default origin/main or main"
@@ -57,14 +62,18 @@ def main() -> int:
         findings = [Finding(f"{frame.filename}:{frame.lineno}", f"The review itself failed: {error!r}")]
     if findings:
         text, report = render_stopped(findings), render_stopped_markdown(findings)
-        annotations = [format_annotation("error", "Contract", one.place, one.text) for one in findings]
+        alerts, version = list(list_stopped_alerts(findings)), "0"
     else:
         text, report = render_text(review, time.monotonic() - start), render_markdown(review)
-        annotations = list(render_annotations(review))
+        alerts, version = list(list_alerts(review)), review.version
     print(text)
-    if arguments.annotations and annotations:
-        print("\n".join(annotations))
-    for file, content in ((arguments.markdown, report), (arguments.comment, render_comment(report))):
+    if arguments.annotations and alerts:
+        print("\n".join(map(format_annotation, alerts)))
+    for file, content in (
+        (arguments.markdown, report),
+        (arguments.comment, render_comment(report)),
+        (arguments.sarif, render_sarif(alerts, version)),
+    ):
         if file:
             file.write_text(content, encoding="utf-8")
             print(f"Written to {file}")

@@ -20,8 +20,9 @@ from tests.tools.review.checks import Finding
 from tests.tools.review.report import (
     COMMENT_MARK,
     SHORTENED,
+    format_annotation,
     format_headline,
-    render_annotations,
+    list_alerts,
     render_comment,
     render_markdown,
     render_text,
@@ -176,13 +177,13 @@ def test_findings_and_changes_become_annotations_of_the_changed_lines() -> None:
     finding = Finding("openapi/paths/brands.yaml:7", "50% of\nall")
     wider = Change("security", (), "`a` also accepts `ApiKey`.", "#/paths")
     review = build_review(changes=[REMOVED, wider], findings={"Redocly": [finding]})
-    assert list(render_annotations(review)) == [
+    assert [format_annotation(alert) for alert in list_alerts(review)] == [
         "::error file=openapi/paths/brands.yaml,line=7,title=Redocly::50%25 of%0Aall",
         f"::error file={PLACE[:-3]},line=20,title=Breaking::`Brand.slug` was removed.",
         "::warning title=Security-relevant%3A more access than before::`a` also accepts `ApiKey`.",
     ]
     review.comparisons[0].reasons = {REMOVED: "Slugs were not unique."}
-    assert "::warning file=openapi/components" in "\n".join(render_annotations(review))
+    assert [alert.level for alert in list_alerts(review)] == ["error", "warning", "warning"]
 
 
 def test_the_source_map_finds_every_operation_and_schema(contract) -> None:
