@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
+from db.base import new_id
 from db.errors import Conflict, NotFound, ScopeMismatch
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction, PredictionStatus
@@ -90,12 +91,13 @@ class ExportSelection:
     """The position of each look in the shooting, from 1."""
 
 
-def create_export(shooting: Shooting, request: ExportRequest) -> Export:
+def create_export(shooting: Shooting, request: ExportRequest, export_id: UUID | None = None) -> Export:
     """Create a pending export with its contents frozen.
 
     Args:
         shooting: The shooting, visible to the caller.
         request: The request.
+        export_id: The id of the export, if it is known in advance.
 
     Raises:
         NotFound: A prediction does not exist or is not visible to the caller.
@@ -106,6 +108,7 @@ def create_export(shooting: Shooting, request: ExportRequest) -> Export:
         ExportTooLarge: There are more predictions than an archive can hold.
     """
     export = _freeze(_resolve(shooting, request))
+    export.id = export_id or new_id()
     current_session().add(export)
     current_session().flush()
     after_commit(EXPORTS.notify)

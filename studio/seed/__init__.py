@@ -15,15 +15,23 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from db.base import utc_now
-from db.models.generations import Generation, GenerationStatus, Prediction, PredictionShare
+from db.models.generations import (
+    Generation,
+    GenerationStatus,
+    Prediction,
+    PredictionShare,
+    PredictionStatus,
+)
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Membership, Organization, Role
-from db.models.shootings import Shot
+from db.models.shootings import Shooting, Shot
 from db.models.users import User, email_key
 from db.rls.session_role import SYSTEM
 from db.session import Database, current_session, switch_role
 from db.tenancy import Caller, caller_context
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
+from studio.exports.create import ExportRequest, create_export
+from studio.exports.worker import run_pending_exports
 from studio.generations.create import request_generation
 from studio.generations.lifecycle import transition
 from studio.generations.request import GenerationRequest
@@ -37,6 +45,7 @@ from studio.media.stored_image import StoredImage
 from studio.seed.accounts import build_account_rows
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import (
+    EXPORT,
     GENERATION,
     PREDICTION,
     SHARE,
@@ -214,14 +223,31 @@ def _complete_generations(database: Database, storage: Storage, leases: Iterable
         files = [queue.store_rendered_file(storage, lease, image, stored) for image, stored in images]
         if queue.try_complete(database, storage, lease, files):
             with database.transaction(write=True):
-                _add_share(lease.generation_id)
+                # unscoped: the seed runs as the system
+                first = select(Prediction).where(Prediction.generation_id == lease.generation_id)
+                prediction = current_session().scalars(first.where(Prediction.index == 0)).one()
+                _add_share(prediction)
+                _add_export(prediction)
+    run_pending_exports(database, storage)
 
 
-def _add_share(generation_id: UUID) -> None:
+def _add_export(prediction: Prediction) -> None:
+    """Request an archive of a prediction as its owner. The prediction stays in review, for the tutorials."""
+    shot = current_session().get_one(Shot, prediction.shot_id)  # unscoped: the seed runs as the system
+    shooting = current_session().get_one(Shooting, shot.shooting_id)  # unscoped: see above
+    status, prediction.status = prediction.status, PredictionStatus.APPROVED
+    current_session().flush()
+    organization_id = shooting.organization_id
+    roles = {organization_id: str(Role.OWNER)} if organization_id else {}
+    with caller_context(Caller(user_id=prediction.owner_id, email="", roles=roles), permission=None):
+        export_id = build_seed_id(EXPORT, prediction.id.int & 0xFFFF)
+        create_export(shooting, ExportRequest(prediction_ids=[prediction.id]), export_id)
+    switch_role(SYSTEM)
+    prediction.status = status
+
+
+def _add_share(prediction: Prediction) -> None:
     """Add a link to the first prediction of a tenant, made by its owner."""
-    # unscoped: the seed runs as the system
-    first = select(Prediction).where(Prediction.generation_id == generation_id, Prediction.index == 0)
-    prediction = current_session().scalars(first).one()
     membership_id = current_session().scalar(
         select(Membership.id).where(
             Membership.organization_id == prediction.organization_id,

@@ -27,6 +27,9 @@ from tests.e2e.server import ROOT, running_server
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
 SHOT = "01990000-5eed-7000-8000-000900000002"
+EXPORT = "01990000-5eed-7000-8000-002000000001"
+PREDICTION = "01990000-5eed-7000-8000-001300000001"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"}
 PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 
 
@@ -169,6 +172,27 @@ def test_an_export_is_completed_immediately(mock: httpx.Client) -> None:
     archive = zipfile.ZipFile(io.BytesIO(mock.get(f"/exports/{export['id']}/file").content))
     assert archive.testzip() is None
     assert "manifest.json" in archive.namelist()
+
+
+def test_the_export_of_the_examples_can_be_downloaded(mock: httpx.Client) -> None:
+    export = mock.get(f"/exports/{EXPORT}").json()
+    assert (export["status"], export["predictions_count"]) == ("completed", 1)
+    file = mock.get(export["urls"]["file"])
+    assert (file.status_code, len(file.content)) == (200, export["file_size"])
+    archive = zipfile.ZipFile(io.BytesIO(file.content))
+    (entry,) = json.loads(archive.read("manifest.json"))["files"]
+    assert entry["prediction_id"] == PREDICTION
+    assert Image.open(io.BytesIO(archive.read(entry["file_name"]))).size == (entry["width"], entry["height"])
+
+
+def test_a_share_link_of_the_examples_opens_in_a_browser(mock: httpx.Client) -> None:
+    (seeded,) = mock.get(f"/predictions/{PREDICTION}/shares").json()["data"]
+    share = get_json(mock.post(f"/predictions/{PREDICTION}/share", json={}), 200)
+    assert share["id"] != seeded["id"]
+    page = httpx.get(share["url"], headers=BROWSER, timeout=60)
+    assert (page.status_code, page.headers["content-type"].partition("/")[0]) == (200, "image"), page.text
+    assert "attachment" not in page.headers.get("content-disposition", "")
+    assert Image.open(io.BytesIO(page.content)).size == (768, 1024)
 
 
 def run_scenario(folder: Path) -> list[Any]:

@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 
 from db.base import utc_now
 from db.models import (
+    Export,
     Generation,
     GenerationModel,
     MediaResource,
@@ -31,7 +32,7 @@ from db.session import Database, current_session
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, verify_password
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import RenderJob
-from studio.media.storage import LocalDisk, media_key
+from studio.media.storage import LocalDisk, export_key, media_key
 from studio.providers.local import RenderedImage
 from studio.seed import seed_database
 from studio.seed.images.packshots import load_packshots
@@ -108,6 +109,10 @@ def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_i
         ).all()
         assert [row.id for row in predictions] == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
         assert len({row.content_hash for row in predictions}) == 2
+        export = reading.get_one(Export, build_seed_id(0x20, 1))
+        assert (export.status, export.predictions_count) == ("completed", 1)
+        assert len(storage.read(export_key(export.id))) == export.file_size
+        assert {row.status for row in predictions} == {"pending_review"}
     before = count_rows(own_database)
     seed_database(own_database, settings)
     assert count_rows(own_database) == before
