@@ -40,7 +40,7 @@ from db.errors import NotFound
 from db.fast_path.projections import Projection
 from db.row_counts.queries import stored_count
 from db.session import current_session
-from db.tenancy import FILTER_PARAMETERS, RowFilter, RowFilterKind, row_filter
+from db.tenancy import FILTER_PARAMETERS, RowFilter, RowFilterKind, current_caller, row_filter
 from handlers.common.context import current_settings
 from handlers.common.responses import ApiResponse, serialize_many
 from handlers.schemas.serializer import list_attribute_paths
@@ -51,6 +51,8 @@ MAX_EXACT_COUNT = 10_000
 PAGING_PARAMETERS = frozenset(("skip", "limit", "cursor", "sort", "q", "search"))
 STATEMENT_CACHE_SIZE = 256
 """Of each kind of statement: a list has thousands of possible shapes, and clients use a few."""
+MAX_ORGANIZATION_LINKS = 10
+"""The number of organizations that an empty list of personal resources links to."""
 DEEP_OFFSET = 500
 """Above this offset, ids are skipped first and joined afterwards, so that skipped rows cost no joins."""
 
@@ -161,6 +163,8 @@ class ListQuery:
             scope = self._cursor_scope(shape, values)
             page["next_cursor"] = _encode_cursor(scope, getattr(last, sort.lstrip("-")), last.id)
             headers["Link"] = _build_next_link(page["next_cursor"])
+        elif total == 0 and kind is RowFilterKind.PERSONAL and (links := _build_organization_links()):
+            headers["Link"] = links
         return ApiResponse(200, page, headers, may_compress=True)
 
     def _cursor_scope(self, shape: _QueryShape, values: Mapping[str, Any]) -> str:
@@ -321,3 +325,16 @@ def _build_next_link(cursor: str) -> str:
         (name, value) for name, value in request.args.items(multi=True) if name not in ("cursor", "skip")
     ]
     return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'
+
+
+def _build_organization_links() -> str:
+    """Return a `Link` header with the same list of each organization of the caller, or an empty text.
+
+    A client that forgot `organization_id` gets an empty list of its personal resources, which is no error.
+    """
+    query = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    organizations = sorted(str(organization_id) for organization_id in current_caller().roles)
+    return ", ".join(
+        f'<{request.path}?{urlencode([*query, ("organization_id", organization_id)])}>; rel="related"'
+        for organization_id in organizations[:MAX_ORGANIZATION_LINKS]
+    )

@@ -138,6 +138,12 @@ def follow_suggested_path(_: World, request: Request, response: ClientResponse) 
     return replace(request, target=problem(response)["did_you_mean"])
 
 
+def follow_related_link(_: World, request: Request, response: ClientResponse) -> Request:
+    target = re.fullmatch(r'<([^>]+)>; rel="related"', response.headers["link"])
+    assert target is not None
+    return replace(request, target=target[1])
+
+
 def leave_out_the_named(_: World, request: Request, response: ClientResponse) -> Request:
     names = names_of(response)
     if violations(response)[0]["loc"][0] == "query":
@@ -553,6 +559,13 @@ MISTAKES = (
         409,
         {"code": "scope_mismatch", "pointer": "/brand_id"},
         send_instead(brand_of_the_organization),
+    ),
+    Mistake(
+        "3d no organization on a list",
+        at("/api/v1/products/?limit=5"),
+        200,
+        {"count": 0},
+        follow_related_link,
     ),
     Mistake(
         "4 lower case",
