@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import anyio
+import anyio.to_thread
 import flask
 import starlette.exceptions
 import werkzeug.exceptions
@@ -217,12 +217,24 @@ class WsgiBridge:
 
     @staticmethod
     async def _send_file(start: Message, path: Path, send: Send) -> None:
-        # Open before sending: a missing file becomes a problem, not a truncated response.
-        async with await anyio.open_file(path, "rb") as file:
+        # Open before sending: a missing file becomes a problem, not a truncated response. Most files are read
+        # by the same call, because each call of a thread waits for those that compute.
+        file, chunk = await anyio.to_thread.run_sync(_open_and_read, path)
+        with file:
             await send(start)
-            while chunk := await file.read(FILE_CHUNK_BYTES):
+            while len(chunk) == FILE_CHUNK_BYTES:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+                chunk = await anyio.to_thread.run_sync(file.read, FILE_CHUNK_BYTES)
+            await send({"type": "http.response.body", "body": chunk})
+
+
+def _open_and_read(path: Path) -> tuple[BufferedReader, bytes]:
+    file = path.open("rb")
+    try:
+        return file, file.read(FILE_CHUNK_BYTES)
+    except BaseException:
+        file.close()
+        raise
 
 
 class _Probe:

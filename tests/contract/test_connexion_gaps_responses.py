@@ -194,13 +194,25 @@ def test_a_file_is_streamed_from_disk_with_its_length(mini: Any) -> None:
     assert send_request(mini, "GET", "/api/v1/file", {"if-none-match": '"one"'}).status == 304
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 100_000])
+def test_a_file_is_streamed_whole_whatever_its_size(
+    mini: Any, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
+    whole = send_request(mini, "GET", "/api/v1/file").body
+    monkeypatch.setattr("handlers.pipeline.wsgi_bridge.FILE_CHUNK_BYTES", chunk_bytes)
+    assert send_request(mini, "GET", "/api/v1/file").body == whole
+    # The last chunk can be a full one.
+    monkeypatch.setattr("handlers.pipeline.wsgi_bridge.FILE_CHUNK_BYTES", len(whole))
+    assert send_request(mini, "GET", "/api/v1/file").body == whole
+
+
 def test_a_missing_file_is_a_problem_and_not_a_partial_response(
     mini: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def vanish(*_: Any) -> Any:
         raise FileNotFoundError("/secret/place")
 
-    monkeypatch.setattr("handlers.pipeline.wsgi_bridge.anyio.open_file", vanish)
+    monkeypatch.setattr("handlers.pipeline.wsgi_bridge._open_and_read", vanish)
     response = send_request(mini, "GET", "/api/v1/file")
     assert (response.status, response.json()["code"]) == (500, "internal_error")
     assert b"secret" not in response.body

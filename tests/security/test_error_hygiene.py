@@ -191,7 +191,7 @@ def test_s23_a_held_database_lock_gives_a_problem_without_internals(
 
 def test_s23_a_missing_file_is_a_problem(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is opened before the response starts, so an error can still become a problem."""
-    monkeypatch.setattr("handlers.pipeline.wsgi_bridge.anyio.open_file", raise_internal_error)
+    monkeypatch.setattr("handlers.pipeline.wsgi_bridge._open_and_read", raise_internal_error)
     monkeypatch.setattr(customer.client.app.bridge, "_serve", _with_file(customer.client.app.bridge._serve))
     assert_no_internals(create_brand(customer.client), 500, "internal_error")
 
