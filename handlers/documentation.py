@@ -17,24 +17,29 @@ def _bundle_json() -> bytes:
     return zlib.decompress(current_app.config["COMPRESSED_CONTRACT"])
 
 
+def _published_contract() -> bytes:
+    compressed = current_app.config["COMPRESSED_CONTRACT"]
+    return zlib.decompress(pages.compressed_published_contract(compressed, current_settings().public_url))
+
+
 def _contract_response(content: bytes, media_type: str) -> ApiResponse:
     # Another release may serve another document, so caches must revalidate.
     return document_response(content, media_type, Cache_Control="no-cache")
 
 
 def get_openapi_json() -> ApiResponse:
-    """Return the contract with the URL of this server."""
-    return _contract_response(_bundle_json(), "application/json")
+    """Return the contract with the URL of this server and code samples."""
+    return _contract_response(_published_contract(), "application/json")
 
 
 def get_openapi_30_json() -> ApiResponse:
     """Return the contract as OpenAPI 3.0."""
-    return _contract_response(pages.contract_30_json(_bundle_json()), "application/json")
+    return _contract_response(pages.contract_30_json(_published_contract()), "application/json")
 
 
 def get_openapi_yaml() -> ApiResponse:
     """Return the contract as YAML."""
-    return _contract_response(pages.contract_yaml(_bundle_json()), "application/yaml")
+    return _contract_response(pages.contract_yaml(_published_contract()), "application/yaml")
 
 
 def _page_response(content: bytes, **headers: str) -> ApiResponse:
@@ -65,7 +70,7 @@ def get_problems_page() -> ApiResponse:
 def get_docs_asset(asset_name: str) -> ApiResponse:
     """Return a script, a style sheet or the code samples of the documentation page."""
     if asset_name == "code-samples.json":
-        samples = pages.code_samples_json(_bundle_json(), current_settings().public_url)
+        samples = pages.code_samples_json(_published_contract())
         asset: tuple[bytes, str] | None = (samples, "application/json")
     else:
         asset = pages.find_asset(asset_name)

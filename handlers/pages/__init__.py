@@ -6,6 +6,7 @@ All assets are served from here; the Content-Security-Policy forbids other hosts
 from __future__ import annotations
 
 import json
+import zlib
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from db.base import utc_now
 from handlers.contract.document import Document
 from handlers.contract.openapi_30 import to_openapi_30
 from handlers.pages.api_catalog import build_link_header
-from handlers.pages.code_samples import build_code_samples
+from handlers.pages.code_samples import add_code_samples, list_code_samples
 from handlers.pages.permission_matrix import ROLES, build_permission_matrix
 from handlers.pages.state_diagrams import build_diagram, describe_states, list_state_machines
 from handlers.pipeline.problem_types import PROBLEMS
@@ -128,23 +129,34 @@ def security_txt(public_url: str, contact: str) -> ASGIApp:
 
 
 @cache
-def contract_30_json(bundle: bytes) -> bytes:
-    """Return a bundle as OpenAPI 3.0; cached, because the conversion takes a tenth of a second."""
-    return Document(to_openapi_30(json.loads(bundle))).to_json()
+def compressed_published_contract(compressed: bytes, public_url: str) -> bytes:
+    """Return a bundle with the code samples for a server; both are compressed (zlib).
+
+    Cached, because the samples take a twentieth of a second. Only processes that serve it build them.
+    """
+    contract = json.loads(zlib.decompress(compressed))
+    add_code_samples(contract, public_url)
+    return zlib.compress(Document(contract).to_json(), level=1)
 
 
 @cache
-def contract_yaml(bundle: bytes) -> bytes:
-    """Return a bundle as YAML; cached, because the conversion takes most of a second."""
+def contract_30_json(contract: bytes) -> bytes:
+    """Return a contract as OpenAPI 3.0; cached, because the conversion takes a tenth of a second."""
+    return Document(to_openapi_30(json.loads(contract))).to_json()
+
+
+@cache
+def contract_yaml(contract: bytes) -> bytes:
+    """Return a contract as YAML; cached, because the conversion takes most of a second."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(json.loads(bundle), Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(json.loads(contract), Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
     return text.encode("utf-8")
 
 
 @cache
-def code_samples_json(bundle: bytes, public_url: str) -> bytes:
-    """Return the code samples of all operations of a bundle as JSON."""
-    return json.dumps(build_code_samples(json.loads(bundle), public_url), ensure_ascii=False).encode("utf-8")
+def code_samples_json(contract: bytes) -> bytes:
+    """Return the code samples of a published contract as JSON, by operationId and language."""
+    return json.dumps(list_code_samples(json.loads(contract)), ensure_ascii=False).encode("utf-8")
 
 
 @cache

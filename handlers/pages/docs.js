@@ -119,44 +119,36 @@ function plainPlugin({ React }) {
   return { components: { ServersContainer: () => null }, wrapComponents: { DeepLink: withoutNestedLink } };
 }
 
-// Show code samples above the responses.
+// Show the code samples of the contract above the responses.
 function samplesPlugin({ React }) {
   const { createElement, useEffect, useState } = React;
-  const languages = { curl: "curl", python: "Python", javascript: "JavaScript" };
-  let request;
 
-  function loadSamples() {
-    request ||= fetch("/api/v1/docs/code-samples.json").then((response) => response.json());
-    return request;
-  }
-
-  function Samples({ operationId }) {
-    const [samples, setSamples] = useState({});
-    const [language, setLanguage] = useState("curl");
+  function Samples({ samples }) {
+    const [label, setLabel] = useState(samples[0].label);
     const [status, setStatus] = useState("");
-    useEffect(() => void loadSamples().then((all) => setSamples(all[operationId] || {})), [operationId]);
-    useEffect(() => setStatus(""), [language]);
+    useEffect(() => setStatus(""), [label]);
+    const { source } = samples.find((sample) => sample.label === label);
     const copy = async () => {
-      await navigator.clipboard.writeText(samples[language]);
+      await navigator.clipboard.writeText(source);
       setStatus("Copied");
     };
-    const choice = ([name, title]) =>
+    const choice = (sample) =>
       createElement("button", {
-        key: name, type: "button", "aria-pressed": name === language, onClick: () => setLanguage(name),
-      }, title);
+        key: sample.label, type: "button", "aria-pressed": sample.label === label, onClick: () => setLabel(sample.label),
+      }, sample.label);
     return createElement("section", { className: "samples", "aria-label": "Code samples" },
       createElement("div", { className: "choices" },
         createElement("h4", null, "Code samples"),
-        Object.entries(languages).map(choice),
+        samples.map(choice),
         createElement("button", { key: "copy", type: "button", className: "copy", onClick: copy }, "Copy"),
         createElement("output", { key: "status" }, status)),
-      createElement("pre", { tabIndex: 0, "data-language": language }, samples[language] || ""));
+      createElement("pre", { tabIndex: 0, "data-language": label.toLowerCase() }, source));
   }
 
   const withSamples = (Responses, { specSelectors }) => (props) => {
-    const id = specSelectors.specJson().getIn(["paths", props.path, props.method, "operationId"]);
+    const samples = specSelectors.specJson().getIn(["paths", props.path, props.method, "x-codeSamples"]);
     return createElement(React.Fragment, null,
-      createElement(Samples, { key: "samples", operationId: id }),
+      samples && createElement(Samples, { key: "samples", samples: samples.toJS() }),
       createElement(Responses, { key: "responses", ...props }));
   };
   return { wrapComponents: { responses: withSamples } };

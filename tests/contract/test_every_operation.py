@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from handlers.app import Application
+from handlers.contract.document import Document
 from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.limits import QuotaPolicies
 from studio.rate_limits.memory_store import MemoryStore
@@ -369,11 +370,17 @@ def test_every_example_of_the_contract_validates(app: Application) -> None:
 
 
 def test_the_served_contract_is_the_committed_one(app: Application, tenant: Tenant) -> None:
-    """Only the URL of the server is that of `PUBLIC_URL`."""
+    """Only the URL of the server is that of `PUBLIC_URL`, and each operation has code samples."""
     public_url = app.settings.public_url
     for name, file in (("get_openapi_json", "openapi.json"), ("get_openapi_30_json", "openapi-3.0.json")):
-        reply = tenant.request_for(name).send(app)
+        served = Document(tenant.request_for(name).send(app).json())
+        for operation in served.operations():
+            samples = operation.definition.pop("x-codeSamples")
+            assert [sample["label"] for sample in samples] == ["curl", "Python", "JavaScript"]
+            assert all(f"{public_url}/api/v1/" in sample["source"] for sample in samples) or (
+                operation.operation_id in ("put_upload", "get_shared_image")
+            )
         committed = (Path(__file__).parents[2] / "openapi" / file).read_text(encoding="utf-8")
         expected = committed.replace('"url": "/api/v1"', f'"url": "{public_url}/api/v1"')
         assert expected != committed
-        assert reply.body.decode() == expected
+        assert served.to_json().decode() == expected

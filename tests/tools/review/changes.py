@@ -17,6 +17,7 @@ from typing import Any
 
 from handlers.contract.document import METHODS, Document
 from handlers.contract.json_pointer import join_pointer, split_pointer
+from handlers.pages.code_samples import EXTENSION as CODE_SAMPLES
 from tests.architecture.bundle import resolve
 from tests.tools.review.access_changes import list_access_changes
 from tests.tools.review.change import IMPACTS, Change
@@ -77,10 +78,12 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
 
 
 def to_comparable(contract: Node) -> Node:
-    """Return a copy with default security, event data, `allOf` and null in a form that Redocly compares."""
+    """Return a copy without code samples, with security, events, `allOf`, null as Redocly compares them."""
     contract = _flatten(copy.deepcopy(contract), contract)
     for root, _, item in _list_path_items(contract):
         for method in (method for method in METHODS if method in item):
+            # A published document has them, a bundle has not.
+            item[method].pop(CODE_SAMPLES, None)
             item[method].setdefault("security", contract.get("security", []) if root == "paths" else [])
             for response in item[method].get("responses", {}).values():
                 content = response.get("content", {})

@@ -1,0 +1,157 @@
+"""The order in which all code samples run on the demo data, so that each finds what it needs."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.e2e.sample_runs import DEMO, SECOND, SampleRuns, find_url
+
+CATALOGUE = (
+    "brand", "product", "guidelines", "subject", "style", "shot_type", "background_preset",
+    "resolution_preset",
+)  # fmt: skip
+# They end sessions, or change what others need.
+LAST = {
+    "login", "refresh_token", "revoke_token", "test_token", "logout", "end_session", "recover_password",
+    "reset_password", "change_password", "confirm_email_change", "delete_prediction", "transfer_ownership",
+    "delete_webhook_endpoint",
+}  # fmt: skip
+ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
+WEBHOOK_ENDPOINT = "/webhook-endpoints/01990000-5eed-7000-8000-001a00000001"
+SUBSCRIPTION = "/subscriptions/01990000-5eed-7000-8000-000300000001"
+INVITED = "ines@example.com"
+
+
+def run_all(runs: SampleRuns) -> None:
+    """Run the sample of every operation, some more than once."""
+    run_catalogue(runs)
+    run_review(runs)
+    run_generations(runs)
+    run_uploads(runs)
+    run_webhooks(runs)
+    run_organization(runs)
+    run_superuser(runs)
+    # All that is left only reads.
+    for name in sorted(runs.samples.keys() - runs.outputs.keys() - LAST):
+        runs.run(name)
+    for name in ("delete_prediction", "delete_webhook_endpoint"):
+        runs.run(name)
+    run_account(runs)
+
+
+def run_catalogue(runs: SampleRuns) -> None:
+    """Run what creates, changes and deletes products and what they refer to."""
+    for kind in CATALOGUE:
+        for verb in ("delete", "update", "create"):
+            runs.run(f"{verb}_{kind}")
+    for name in ("add_base_image", "delete_base_image", "add_product_image", "add_product_image_from_url"):
+        runs.run(name)
+    for name in ("delete_product_image", "delete_shooting", "create_shooting", "update_shooting"):
+        runs.run(name)
+    for name in ("delete_look", "create_look", "update_look", "update_shot"):
+        runs.run(name)
+
+
+def run_review(runs: SampleRuns) -> None:
+    """Run what reviews, shares and exports the prediction of the demo data."""
+    for name in ("approve_shot", "reopen_shot", "reject_shot", "reopen_shot"):
+        runs.run(name)
+    for name in ("reject_prediction", "reopen_prediction", "approve_prediction"):
+        runs.run(name)
+    for name in ("create_export", "get_export", "download_export", "delete_export"):
+        runs.run(name)
+    runs.environment["SHARE_URL"] = find_url(runs.run("share_prediction"), "/shared/predictions/")
+    runs.run("get_shared_image")
+    runs.run("delete_prediction_share")
+    runs.run("reopen_prediction")
+    # A shot with a request for a revision can only generate.
+    runs.run("request_shot_revision")
+
+
+def run_generations(runs: SampleRuns) -> None:
+    """Run what generates, one after the other, because a shot has one open generation."""
+    for name in (
+        "generate_shot", "create_generation", "cancel_generation", "retry_generation", "generate_shooting",
+    ):  # fmt: skip
+        runs.run(name)
+        wait_for_generations(runs)
+    runs.run("stream_generation_events")
+
+
+def wait_for_generations(runs: SampleRuns) -> None:
+    """Wait until no generation is open."""
+    for status in ("pending", "running", "canceling"):
+        query = {"status": status, "organization_id": ORGANIZATION}
+        while found := runs.request("DEMO_TOKEN", "GET", "/generations/", params=query).json()["data"]:
+            path = f"/generations/{found[0]['id']}"
+            runs.request("DEMO_TOKEN", "GET", path, headers={"Prefer": "wait=20"})
+
+
+def run_uploads(runs: SampleRuns) -> None:
+    """Run what uploads a file."""
+    runs.environment["UPLOAD_URL"] = find_url(runs.run("create_presigned_url"), "signature=")
+    runs.run("put_upload")
+
+
+def run_webhooks(runs: SampleRuns) -> None:
+    """Run what manages webhook endpoints, and the callback of the Compute API."""
+    for name in ("create_webhook_endpoint", "update_webhook_endpoint", "rotate_webhook_secret"):
+        runs.run(name)
+    runs.request("DEMO_TOKEN", "PATCH", WEBHOOK_ENDPOINT, json={"is_enabled": True})
+    for name in ("test_webhook_endpoint", "redeliver_webhooks", "redeliver_webhook", "receive_task_webhook"):
+        runs.run(name)
+
+
+def run_organization(runs: SampleRuns) -> None:
+    """Run what manages organizations, members, invitations and API keys."""
+    for kind in ("organization", "api_key"):
+        for verb in ("delete", "create", "update"):
+            runs.run(f"{verb}_{kind}")
+    for name in ("add_member", "get_member", "update_member", "remove_member", "add_member"):
+        runs.run(name)
+    for name in ("delete_invitation", "create_invitation"):
+        runs.run(name)
+    runs.environment["MAILED_TOKEN"] = runs.wait_for_mailed_token(INVITED, "iv")
+    runs.run("accept_invitation")
+    runs.delete_account(INVITED)
+
+
+def run_superuser(runs: SampleRuns) -> None:
+    """Run what manages accounts, subscriptions and models of the server."""
+    for kind in ("user", "generation_model"):
+        runs.run(f"delete_{kind}")
+    for name in ("create_generation_model", "replace_generation_model", "update_user"):
+        runs.run(name)
+    runs.delete_account(INVITED)
+    for name in ("create_user", "renew_subscription", "replace_subscription"):
+        runs.run(name)
+    # An account has one active subscription.
+    subscription = runs.request("ADMIN_TOKEN", "GET", SUBSCRIPTION).json()
+    body = {name: subscription[name] for name in ("service_type", "tier", "payment_id", "payment_status")}
+    runs.request("ADMIN_TOKEN", "PUT", SUBSCRIPTION, json={**body, "is_active": False})
+    runs.run("create_subscription")
+
+
+def run_account(runs: SampleRuns) -> None:
+    """Run what ends sessions or changes the password of the demo account; it cannot sign in afterwards."""
+    runs.run("transfer_ownership")
+    for name in ("login", "test_token", "refresh_token"):
+        runs.run(name)
+    runs.environment["REFRESH_TOKEN"] = runs.sign_in()["refresh_token"]
+    runs.run("revoke_token")
+    runs.sign_in()
+    sessions = runs.request("DEMO_TOKEN", "GET", "/users/me/sessions").json()["data"]
+    runs.environment["SESSION_ID"] = sessions[0]["id"]
+    runs.run("end_session")
+    runs.sign_in()
+    runs.run("logout")
+    change = {"email": "sascha@example.com", "current_password": "sartiq-second"}
+    token = {"Authorization": f"Bearer {runs.sign_in(SECOND, 'sartiq-second')['access_token']}"}
+    httpx.patch(f"{runs.server.url}/users/me", json=change, headers=token, timeout=30).raise_for_status()
+    runs.environment["MAILED_TOKEN"] = runs.wait_for_mailed_token("sascha@example.com", "ec")
+    runs.run("confirm_email_change")
+    runs.sign_in()
+    runs.run("change_password")
+    runs.run("recover_password")
+    runs.environment["MAILED_TOKEN"] = runs.wait_for_mailed_token(DEMO, "pr")
+    runs.run("reset_password")
