@@ -213,13 +213,13 @@ def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:
 def _configure_malloc() -> None:
     """Have glibc's malloc return freed memory to the system.
 
-    All threads allocate from two arenas instead of up to eight per core: memory that is freed in one arena is
+    All threads allocate from one arena instead of up to eight per core: memory that is freed in one arena is
     not used by another, and threads of Python rarely allocate at once. Blocks of a megabyte are mapped. By
     default glibc raises that size to 32 MB as soon as such a block is freed, and images then leave holes.
     """
     with suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_ARENA_MAX, 2)
+        mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
         mallopt(M_TRIM_THRESHOLD, RETURNED_BYTES)
 
