@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
@@ -18,6 +20,9 @@ TITLES = {
     "changed": "Changed, compatible",
     "imports": "Import paths of generated clients",
 }
+MIN_SHARED = 5
+"""A compatible change that as many schemas have is told once, with their names."""
+SCHEMA_STATEMENT = re.compile(r"(?P<name>`[^`]+`): (?P<statement>.+)")
 MAX_LISTED = 30
 MAX_WORDINGS = 300
 MAX_COMMENT = 60_000
@@ -25,6 +30,13 @@ MAX_COMMENT = 60_000
 COMMENT_MARK = "<!-- contract-review -->\n"
 SHORTENED = "\n\nThe report is too long for a comment: the summary of the workflow run shows all of it.\n"
 STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
+
+
+class Group(NamedTuple):
+    """Changes that belong together: a headline, and lines with the place in the sources, if it is known."""
+
+    headline: str
+    lines: list[tuple[str, str]]
 
 
 class Alert(NamedTuple):
@@ -67,15 +79,13 @@ def render_stopped_markdown(findings: list[Finding]) -> str:
 
 
 def _render_changes_text(comparison: Comparison) -> Iterator[str]:
-    for impact, groups in group_by_impact(comparison.changes):
+    for impact, groups in group_by_impact(comparison):
         yield f"  {TITLES[impact]}"
-        for names, changes in groups:
-            yield f"    {format_headline(names, comparison)}"
-            for change in changes:
-                yield f"      {change.text}"
-                yield f"          {comparison.places.get(change, '')}"
-                if reason := comparison.reasons.get(change):
-                    yield f"          Allowed: {reason}"
+        for group in groups:
+            yield f"    {group.headline}"
+            for text, place in group.lines:
+                yield f"      {text}"
+                yield from [f"          {place}"] * bool(place)
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
         yield f"  Descriptions and examples: {len(wording)}"
         for change in wording[:MAX_LISTED]:
@@ -104,14 +114,11 @@ def render_markdown(review: Review) -> str:
 
 def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
     """Yield the lines of a comparison, with a heading for each impact and places where they are known."""
-    for impact, groups in group_by_impact(comparison.changes):
+    for impact, groups in group_by_impact(comparison, mark="`"):
         yield from (f"### {TITLES[impact]}", "")
-        for names, changes in groups:
-            yield f"- {format_headline(names, comparison, mark='`')}"
-            for change in changes:
-                yield f"  - {change.text}{_format_place(comparison.places.get(change, ''))}"
-                if reason := comparison.reasons.get(change):
-                    yield f"    Reason: {reason}"
+        for group in groups:
+            yield f"- {group.headline}"
+            yield from (f"  - {text}{_format_place(place)}" for text, place in group.lines)
         yield ""
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
         summary = f"Descriptions and examples changed: {len(wording)}"
@@ -185,15 +192,56 @@ def _format_place(place: str) -> str:
     return f" ({place})" if place else ""
 
 
-def group_by_impact(
-    changes: list[Change],
-) -> Iterator[tuple[str, list[tuple[tuple[str, ...], list[Change]]]]]:
-    """Yield each impact with its groups: the affected operations and their changes."""
+def group_by_impact(comparison: Comparison, mark: str = "") -> Iterator[tuple[str, list[Group]]]:
+    """Yield each impact with its changes: first those that many schemas share, and each reason once."""
     for impact in TITLES:
-        matching = sorted((one for one in changes if one.impact == impact), key=lambda one: one.operations)
-        if matching:
-            groups = groupby(matching, lambda one: one.operations)
-            yield impact, [(names, list(group)) for names, group in groups]
+        matching = sorted(
+            (one for one in comparison.changes or [] if one.impact == impact), key=lambda one: one.operations
+        )
+        shared, others = _split_shared(matching)
+        reasons = dict.fromkeys(comparison.reasons[one] for one in others if one in comparison.reasons)
+        groups = [
+            Group(f"{len(names)} schemas: {statement}", [(", ".join(names), "")])
+            for statement, names in shared.items()
+        ]
+        for reason in reasons:
+            allowed = [one for one in others if comparison.reasons.get(one) == reason]
+            groups.append(Group(f"Allowed: {reason}", list(_list_by_operations(allowed, comparison, mark))))
+        rest = [one for one in others if one not in comparison.reasons]
+        for names, changes in groupby(rest, lambda one: one.operations):
+            lines = [(one.text, comparison.places.get(one, "")) for one in changes]
+            groups.append(Group(format_headline(names, comparison, mark), lines))
+        if groups:
+            yield impact, groups
+
+
+def _split_shared(changes: list[Change]) -> tuple[dict[str, list[str]], list[Change]]:
+    """Return the statements that many schemas share, with their names, and the other changes."""
+    statements = defaultdict(list)
+    for change in changes:
+        if change.impact == "changed" and (found := SCHEMA_STATEMENT.fullmatch(change.text)):
+            statements[found["statement"]].append(found["name"])
+    shared = {
+        statement: sorted(dict.fromkeys(names))
+        for statement, names in statements.items()
+        if len(names) >= MIN_SHARED
+    }
+    others = [
+        change
+        for change in changes
+        if not (found := SCHEMA_STATEMENT.fullmatch(change.text)) or found["statement"] not in shared
+    ]
+    return shared, others
+
+
+def _list_by_operations(
+    changes: list[Change], comparison: Comparison, mark: str
+) -> Iterator[tuple[str, str]]:
+    for names, group in groupby(changes, lambda one: one.operations):
+        same = list(group)
+        places = dict.fromkeys(filter(None, (comparison.places.get(one) for one in same)))
+        texts = " ".join(one.text for one in same)
+        yield f"{format_headline(names, comparison, mark)}: {texts}", ", ".join(places)
 
 
 def format_headline(names: tuple[str, ...], comparison: Comparison, mark: str = "") -> str:

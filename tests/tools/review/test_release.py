@@ -78,7 +78,10 @@ def test_an_allowed_break_requires_a_minor_version_and_is_listed_with_its_reason
     comparison = Comparison("Released", "", "0.1.0", [BREAKING], {"GET /brands/": "list_brands"})
     comparison.reasons = reasons
     section = render_section("0.2.0", datetime.date(2026, 12, 24), comparison, 166)
-    assert "  - `Brand.slug` was removed.\n    Reason: Slugs were not unique.\n" in section
+    assert (
+        "- Allowed: Slugs were not unique.\n  - `GET /brands/` list_brands: `Brand.slug` was removed.\n"
+        in section
+    )
 
 
 def test_a_release_keeps_the_comment_of_the_allowed_breaks_only(tmp_path: Path) -> None:

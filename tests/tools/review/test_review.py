@@ -23,6 +23,7 @@ from tests.tools.review.report import (
     format_annotation,
     format_headline,
     list_alerts,
+    render_changes_markdown,
     render_comment,
     render_markdown,
     render_text,
@@ -69,7 +70,9 @@ def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
     released.version = "0.1.0"
     assert review.failures == []
     released.reasons = {REMOVED: allowed.reason}
-    assert f"          {PLACE}\n          Allowed: Slugs were not unique." in render_text(review, 1)
+    headline = "    Allowed: Slugs were not unique.\n      GET /brands/ list_brands: "
+    expected = f"{headline}{REMOVED.text}\n          {PLACE}"
+    assert expected in render_text(review, 1)
     review.today = datetime.date(2027, 2, 1)
     assert review.failures == [
         f"openapi/allowed-breaks.yaml allows this change until 2027-01-31 only: {REMOVED.text}"
@@ -128,6 +131,26 @@ def test_a_stale_bundle_fails_the_review_and_a_missing_handler_does_not() -> Non
     review = build_review(missing_handlers=[Finding(PLACE, "no function list_regions")])
     assert review.failures == []
     assert "no function list_regions" in render_text(review, 1)
+
+
+def test_what_many_schemas_share_and_each_reason_are_told_once() -> None:
+    opened = [Change("changed", (f"GET /{name}",), f"`{name}`: is open.", "#") for name in "EDCBA"]
+    removed = [Change("breaking", ("GET /a",), f"`A.{name}` was removed.", f"#{name}") for name in "xy"]
+    comparison = Comparison("Main", "since main", changes=[*opened, *removed], ids={"GET /a": "get_a"})
+    comparison.reasons = dict.fromkeys(removed, "It was unused.")
+    comparison.places = {removed[0]: "a.yaml:1", removed[1]: "a.yaml:2"}
+    assert list(render_changes_markdown(comparison)) == [
+        "### Breaking",
+        "",
+        "- Allowed: It was unused.",
+        "  - `GET /a` get_a: `A.x` was removed. `A.y` was removed. (a.yaml:1, a.yaml:2)",
+        "",
+        "### Changed, compatible",
+        "",
+        "- 5 schemas: is open.",
+        "  - `A`, `B`, `C`, `D`, `E`",
+        "",
+    ]
 
 
 def test_a_headline_names_every_operation() -> None:
