@@ -19,4 +19,24 @@ GENERATORS = (
         walk=("{node}", "{tools}/walks/newman.mjs", "{url}", "{photo}", "{output}/collection.json"),
         limits=("Optional headers such as `If-Match` and `Idempotency-Key` are enabled; disable them.",),
     ),
+    Generator(
+        name="Bruno converter",
+        package="@usebruno/converters",
+        language="Bruno collection",
+        document="3.1",
+        options="--collection-format bru",
+        generate=(
+            "{node}", "{modules}/@usebruno/cli/bin/bru.js", "import", "openapi", "--source", "{document}",
+            "--output", "{output}/collection", "--collection-format", "bru",
+        ),
+        checked_by="the Bruno CLI reads each request that it sends",
+        walk=("{node}", "{tools}/walks/bruno.mjs", "{url}", "{photo}", "{output}/collection"),
+        limits=(
+            "All optional headers and some optional query parameters are enabled; disable them.",
+            "The address of the token in the collection's authentication is relative; set a bearer token.",
+            "Scripts for links use `$request` and `res.body.predictions/0/id`, which fail; delete them.",
+            "The CLI reads the whole collection for each run; with the examples it takes about a minute.",
+            "The CLI's report has no binary bodies; a script with `--sandbox developer` can read them.",
+        ),
+    ),
 )  # fmt: skip
