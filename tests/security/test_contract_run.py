@@ -75,14 +75,16 @@ def test_s28_the_commands_run_every_phase_and_the_walks() -> None:
     assert fuzz[-1] == "examples,coverage,fuzzing"
     assert run.walk_command("http://localhost", everything, seed=1)[2:] == [
         "tests.contract.fuzzing.stateful", "--seed", "1",
-        "--document", str(run.ROOT / "openapi/openapi.json"),
+        "--document", str(run.LOG_FOLDER / "closed-3.1.json"),
     ]  # fmt: skip
 
 
 def test_s28_both_commands_read_the_openapi_3_0_form_on_request() -> None:
     options = run.parse_arguments(["--document", "3.0"])
     for command in (run.fuzz_command, run.walk_command):
-        assert str(run.ROOT / "openapi/openapi-3.0.json") in command("http://localhost", options, 1)
+        document = run.LOG_FOLDER / "closed-3.0.json"
+        assert str(document) in command("http://localhost", options, 1)
+        assert json.loads(document.read_bytes())["openapi"] == "3.0.3"
 
 
 def test_s28_the_custom_checks_are_registered() -> None:

@@ -31,6 +31,9 @@ MEGABYTE = 1 << 20
 MEMORY_BUDGET = 100 * MEGABYTE
 # The modules that may import a decompressor, with what they do with it.
 DECOMPRESSORS = {
+    "handlers/app.py": "zlib: compresses the contract",
+    "handlers/documentation.py": "zlib: inflates the contract, which this process compressed",
+    "handlers/pages/__init__.py": "zlib: compresses and inflates the contract",
     "handlers/common/responses.py": "gzip: compresses responses",
     "studio/exports/archive.py": "zipfile: writes archives",
     "studio/media/metadata_stripping.py": "zlib: inflates the pixels of a PNG up to the announced size",
