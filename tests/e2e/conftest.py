@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.e2e.page_visits import SIZES, PageVisit
 from tests.e2e.server import RunningServer, running_server
@@ -63,5 +63,7 @@ def visit(
     )
     page.on("pageerror", lambda error: visit.console_errors.append(str(error)))
     page.set_default_timeout(15_000)
+    # The first request for the document builds its samples and its 3.0 form: seconds on a busy machine.
+    expect.set_options(timeout=30_000)
     yield visit
     context.close()
