@@ -84,7 +84,7 @@ class WsgiBridge:
             future, last = self._run_probe((operation.operation_id, scope["method"]), serve)
             if last is not None:
                 current = asyncio.wrap_future(future)
-                # Retrieved here, or asyncio would log the error of a probe that nobody waits for any more.
+                # Retrieve the exception: asyncio logs one that no request has retrieved.
                 current.add_done_callback(lambda done: done.cancelled() or done.exception())
                 await asyncio.wait((current,), timeout=PROBE_WAIT_SECONDS)
                 future = future if future.done() else last

@@ -49,7 +49,7 @@ def request_status(url: str, accept: str) -> int:
     """Return the status of a request without a credential: 406 if the type is not accepted."""
     request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - the URL is the tested server
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - see above
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - the URL is the tested server
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:

@@ -83,7 +83,7 @@ _VALUES = {
     "end_session": {"session_id": SESSION_ID},
 }
 _EXAMPLES = {
-    # The member that is shown elsewhere is the owner, who cannot be changed or removed.
+    # The example of the contract is the owner of the organization, who cannot be changed or removed.
     "update_member": {"user_id": "01990000-5eed-7000-8000-000100000002"},
     "remove_member": {"user_id": "01990000-5eed-7000-8000-000100000002"},
 }

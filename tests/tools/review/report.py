@@ -21,7 +21,7 @@ TITLES = {
     "imports": "Import paths of generated clients",
 }
 MIN_SHARED = 5
-"""A compatible change that as many schemas have is told once, with their names."""
+"""A compatible change of at least this number of schemas is one entry, which lists their names."""
 SCHEMA_STATEMENT = re.compile(r"(?P<name>`[^`]+`): (?P<statement>.+)")
 MAX_LISTED = 30
 MAX_WORDINGS = 300
