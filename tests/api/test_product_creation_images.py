@@ -121,6 +121,7 @@ def test_the_limits_of_uploads_apply_to_data_urls(
         ),
         ("http://localhost:8000/api/v1/brands/", "target_not_allowed"),
         ("https://localhost/dress.jpg", "target_not_allowed"),
+        (f"https://example.com/{'a' * 2029}", "target_not_allowed"),
     ],
 )
 def test_an_image_that_cannot_be_used_by_its_url_is_named(

@@ -366,6 +366,17 @@ def test_a_date_time_input_has_a_pattern_that_python_can_parse(contract: Node) -
     )
 
 
+def test_patterns_do_not_count_further_than_100(contract: Node) -> None:
+    """Compiled, `[^\\x00]{1,2040}` takes 2 MB of each server process: `maxLength` limits a text for nothing."""
+    found = set()
+    for _, node in list_nodes(contract):
+        pattern = node.get("pattern")
+        counts = re.findall(r"\{(\d+)(?:,(\d*))?\}", pattern) if isinstance(pattern, str) else []
+        if any(int(most or least) > 100 for least, most in counts):
+            found.add(str(pattern))
+    assert_no_findings(sorted(found), "use maxLength or check the length in the handler")
+
+
 def test_requests_never_require_a_read_only_property(contract: Node) -> None:
     assert_no_findings(
         [
