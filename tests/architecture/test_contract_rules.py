@@ -367,7 +367,7 @@ def test_a_date_time_input_has_a_pattern_that_python_can_parse(contract: Node) -
 
 
 def test_patterns_do_not_count_further_than_100(contract: Node) -> None:
-    """Compiled, `[^\\x00]{1,2040}` takes 2 MB of each server process: `maxLength` limits a text for nothing."""
+    """Compiled, `[^\\x00]{1,2040}` takes 2 MB of each server process; `maxLength` takes nothing."""
     found = set()
     for _, node in list_nodes(contract):
         pattern = node.get("pattern")
