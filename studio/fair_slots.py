@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -17,6 +18,8 @@ from typing import NamedTuple
 
 MAX_TURNS = 10_000
 """The last turns of as many owners and addresses are remembered while tasks wait."""
+CONTENDED_SECONDS = 2.0
+"""An owner has to leave more slots to others while another owner took one within this time."""
 
 
 class Subject(NamedTuple):
@@ -62,11 +65,22 @@ class FairSlots:
         total: The number of slots.
         per_owner: The number of slots that one owner can hold at the same time.
         per_address: The number of slots that all owners at one address can hold; all slots by default.
+        per_contended_owner: The number that one owner can hold if another owner took a slot within the last
+            two seconds; `per_owner` by default.
     """
 
-    def __init__(self, total: int, per_owner: int, per_address: int | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        per_owner: int,
+        per_address: int | None = None,
+        per_contended_owner: int | None = None,
+    ) -> None:
         self.per_owner = per_owner
         self.per_address = total if per_address is None else per_address
+        self.per_contended_owner = per_owner if per_contended_owner is None else per_contended_owner
+        # The last two owners that took a slot, the latest one first, and when each took its last one.
+        self._latest = self._other = ("", float("-inf"))
         self._free = total
         # By owner and by address; only those that hold a slot.
         self._held: dict[str, int] = {}
@@ -174,6 +188,9 @@ class FairSlots:
         if not self._free or not self._has_capacity(subject):
             return False
         self._free -= 1
+        if subject.owner != self._latest[0]:
+            self._other = self._latest
+        self._latest = (subject.owner, time.monotonic())
         # Not twice if the owner is the address.
         for name in set(subject):
             self._held[name] = self._held.get(name, 0) + 1
@@ -182,7 +199,12 @@ class FairSlots:
     def _has_capacity(self, subject: Subject) -> bool:
         owner, address = subject
         held = self._held
-        return held.get(owner, 0) < self.per_owner and held.get(address, 0) < self.per_address
+        return held.get(owner, 0) < self._owner_limit(owner) and held.get(address, 0) < self.per_address
+
+    def _owner_limit(self, owner: str) -> int:
+        _, other_taken_at = self._other if owner == self._latest[0] else self._latest
+        is_contended = time.monotonic() - other_taken_at < CONTENDED_SECONDS
+        return self.per_contended_owner if is_contended else self.per_owner
 
     def _find_next(self) -> Subject | None:
         """Return the waiting subject that gets the next free slot; None if none may have one."""
@@ -213,6 +235,10 @@ class FairSlots:
             del self._waiting[subject]
 
 
-def share_threads(total: int) -> FairSlots:
-    """Return slots for threads, which may be held for seconds: one stays free for other addresses."""
-    return FairSlots(total, max(1, total // 2), max(1, total - 1))
+def share_threads(total: int, *, contended_share: int = 2) -> FairSlots:
+    """Return slots for threads, which may be held for seconds: one stays free for other addresses.
+
+    One owner gets half of them. Threads that compute share a core, so each slows the others down: while there
+    are other owners, an owner gets one part of `contended_share`.
+    """
+    return FairSlots(total, max(1, total // 2), max(1, total - 1), max(1, total // contended_share))

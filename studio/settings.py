@@ -629,7 +629,7 @@ class Settings:
         "LIMIT_CONCURRENT_REQUESTS",
         32,
         "Requests that one process runs at the same time for one account, or for one address without a "
-        "credential. They get at most half of `REQUEST_THREADS`.",
+        "credential. They get at most half of `REQUEST_THREADS`, a quarter while others send requests.",
         _LIMIT,
     )
     limit_sign_in_account: int = _setting(

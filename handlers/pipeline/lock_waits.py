@@ -44,7 +44,7 @@ class LockWaits:
     """
 
     def __init__(self, threads: int) -> None:
-        self.slots = share_threads(max(1, threads // 2))
+        self.slots = share_threads(max(1, threads // 2), contended_share=4)
 
     @contextmanager
     def limit(self, context: RequestContext, is_repeatable: bool) -> Iterator[bool]:

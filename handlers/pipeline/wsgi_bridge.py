@@ -52,10 +52,11 @@ class WsgiBridge:
     """An ASGI application that runs a Flask application in a thread pool. The request body is already read.
 
     A request that has not committed after `seconds` is aborted, also if it still waits for a thread. One
-    account, or one address without a credential, gets at most half of the threads, and one address with many
-    accounts all but one. What they send beyond that waits on the event loop, and others take turns. Each
-    probe operation has a thread of its own: requests that arrive while it runs, or within a second after it,
-    share its result. If it takes long, because the disk or the database is busy, they get the last result.
+    account, or one address without a credential, gets at most half of the threads, a quarter while others
+    send requests, and one address with many accounts all but one. What they send beyond that waits on the
+    event loop, and others take turns. Each probe operation has a thread of its own: requests that arrive
+    while it runs, or within a second after it, share its result. If it takes long, because the disk or the
+    database is busy, they get the last result.
     """
 
     def __init__(self, app: flask.Flask, threads: int, seconds: float, lock_waits: LockWaits) -> None:
@@ -63,7 +64,7 @@ class WsgiBridge:
         self.wsgi: WsgiApp = app.wsgi_app
         self.seconds = seconds
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
-        self.thread_slots = share_threads(threads)
+        self.thread_slots = share_threads(threads, contended_share=4)
         self.lock_waits = lock_waits
         self.probe_cache_seconds, self.probe_stale_seconds = PROBE_CACHE_SECONDS, PROBE_STALE_SECONDS
         self._probes: dict[tuple[str, str], _Probe] = {}

@@ -135,6 +135,12 @@ def test_s36_a_batch_that_reaches_its_time_limit_does_not_attempt_the_rest(
     assert (again["accepted_count"], again["refused_count"]) == (2, 0)
 
 
+@pytest.fixture
+def half_of_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each account have half of the threads, also while there are others."""
+    monkeypatch.setattr("studio.fair_slots.CONTENDED_SECONDS", 0)
+
+
 class LockedShooting:
     """A shooting whose row is locked, and two members of its organization who add looks to it.
 
@@ -181,6 +187,7 @@ class LockedShooting:
 
 
 @on_postgresql
+@pytest.mark.usefixtures("half_of_the_threads")
 def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_served_later(
     committing_server: CommittingServer,
 ) -> None:
@@ -198,6 +205,7 @@ def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_serv
 
 
 @on_postgresql
+@pytest.mark.usefixtures("half_of_the_threads")
 def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

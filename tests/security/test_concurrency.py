@@ -70,7 +70,11 @@ def limiter(application: Application, monkeypatch: pytest.MonkeyPatch) -> Concur
 
 @pytest.fixture
 def blocked(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedHandler]:
-    """Yield the handler of ``list_brands`, which waits until the test releases it."""
+    """Yield the handler of `list_brands`, which waits until the test releases it.
+
+    Each account can have half of the threads, also while there are others.
+    """
+    monkeypatch.setattr("studio.fair_slots.CONTENDED_SECONDS", 0)
     endpoint = application.endpoints["list_brands"]
     handler = BlockedHandler(endpoint._handler)
     monkeypatch.setattr(endpoint, "_handler", handler)

@@ -6,6 +6,9 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from studio import fair_slots
 from studio.fair_slots import FairSlots, Subject, current_subject, set_current_subject, share_threads
 
 
@@ -117,6 +120,25 @@ def test_one_address_leaves_a_thread_to_others_and_gets_it_back() -> None:
     slots.release(taken[0])
     assert slots.try_take(accounts[1])
     assert share_threads(1).try_take(accounts[0])
+
+
+def test_an_owner_gets_fewer_slots_while_another_one_takes_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("studio.fair_slots.time.monotonic", lambda: now)
+    slots = share_threads(8, contended_share=4)
+    busy, other = Subject.of("busy"), Subject.of("other")
+
+    def take_all(subject: Subject) -> int:
+        taken = [subject for _ in range(8) if slots.try_take(subject)]
+        for each in taken:
+            slots.release(each)
+        return len(taken)
+
+    assert take_all(busy) == 4
+    assert take_all(other) == 2
+    assert take_all(busy) == 2
+    now += fair_slots.CONTENDED_SECONDS
+    assert take_all(other) == 4
 
 
 def test_a_task_that_gives_up_takes_no_slot() -> None:
