@@ -15,8 +15,13 @@ from studio.rendering.variation import Variation
 Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
 
 _MAX_ENLARGEMENT = 6.0
-# Share of the safe area that the fitted product fills.
-_FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 0.985, "FLAT_LAY": 0.97}
+# Share of the safe area that the fitted product fills. With the default padding of 8 percent, the longer side
+# of a product fills 84 to 88 percent of the image: marketplaces ask for 85 (Amazon, "Product image guide").
+_FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 1.0, "FLAT_LAY": 0.99}
+# Share of the variation's zoom that applies to a fitted product: more would leave too much empty space.
+_FITTED_ZOOM = 0.3
+# Above this enlargement, JPEG blocks of the photo would be visible.
+_MAX_PLAIN_ENLARGEMENT = 1.5
 # Share of a tall product's height that is shown, and the enlargement of a wide product relative to fitted.
 _CROP: dict[str, tuple[float, float]] = {
     "THREE_QUARTER": (0.76, 1.10),
@@ -89,7 +94,7 @@ def place_product(
             offset_y += 0.06 * height * float(np.sign(variation.shift_y))
     else:
         # Zoom must not reduce the margins.
-        scale = fitted * min(1.0, _FILL[framing] * (1 + 0.6 * (zoom - 1)))
+        scale = fitted * min(1.0, _FILL[framing] * (1 + _FITTED_ZOOM * (zoom - 1)))
         middle = (top + bottom) / 2 + variation.shift_y * height
         if pose == "standing":
             middle += 0.03 * height
@@ -275,14 +280,22 @@ def project_product(
         pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
         alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
         matrix = matrix @ np.diag([across / small[0], down / small[1], 1.0])
+    elif placement.scale > _MAX_PLAIN_ENLARGEMENT:
+        pixels = _remove_blocks(pixels)
     # Pixel centres are at .5 in the geometry above, but at whole numbers in OpenCV.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     shift = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]])
     matrix = shift @ matrix @ half
-    colour = cv2.warpPerspective(pixels, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    sampling = cv2.INTER_LANCZOS4 if placement.scale > 1 else cv2.INTER_CUBIC
+    colour = cv2.warpPerspective(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)
     if placement.bleeds:
         # No soft rim may show between the product and the edge that cuts it off.
         alpha = cv2.copyMakeBorder(alpha, 3, 3, 3, 3, cv2.BORDER_REPLICATE)
         matrix = matrix @ np.array([[1, 0, -3], [0, 1, -3], [0, 0, 1]], dtype=np.float64)
     opacity = cv2.warpPerspective(alpha, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return colour.astype(np.uint8), opacity.astype(np.uint8), (left, top)
+
+
+def _remove_blocks(pixels: Pixels) -> Pixels:
+    """Return the pixels without the noise and the block edges of JPEG; stronger edges stay."""
+    return cv2.bilateralFilter(pixels, 7, 12, 3.0).astype(np.uint8)

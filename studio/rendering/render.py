@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from studio.rendering import backgrounds, grading, shadows
-from studio.rendering.colour import luminance
 from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
 from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
@@ -37,7 +36,7 @@ _STRIP_ROWS = 192
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A product projected on the canvas, with its shadow and light."""
+    """A product projected on the canvas, with its shadow and, if a style asks for it, its light."""
 
     pixels: Pixels
     alpha: Pixels
@@ -45,7 +44,8 @@ class Layer:
     y: int
     placement: Placement
     shadow: Floats
-    light: Floats
+    light: Floats | None
+    """Factors of the light on the small canvas; None leaves the product as it was photographed."""
 
 
 def render(request: RenderRequest, progress: Progress | None = None) -> Rendering:
@@ -89,7 +89,7 @@ def _paint(request: RenderRequest, report_progress: Progress) -> tuple[Pixels, Q
     """Return the pixels of a prediction, their quality and their provenance."""
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
     report_progress(0.02)
-    layers, facts = _build_layers(request, variation)
+    layers, facts = build_layers(request, variation)
     report_progress(0.25)
     pixels, alpha = compose(request, layers, variation, lambda share: report_progress(0.25 + 0.45 * share))
     main = layers[-1].placement
@@ -110,7 +110,8 @@ def _edge_confidence(cut_out: CutOut) -> float:
     )
 
 
-def _build_layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], dict[str, Any]]:
+def build_layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], dict[str, Any]]:
+    """Return the products on the canvas, back to front, and facts for the provenance."""
     width, height = request.width, request.height
     air = max(request.padding_percent, request.margin_percent)
     area = (0.0, 0.0, float(width), float(height))
@@ -134,35 +135,23 @@ def build_layer(cut_out: CutOut, placement: Placement, request: RenderRequest, v
     """Return the cut-out projected on the canvas, with its shadow and light."""
     width, height = request.width, request.height
     pixels, alpha, (x, y) = project_product(cut_out.product, cut_out.alpha, placement, width, height)
-    if placement.scale > 1.15:
-        pixels = sharpen(pixels, min(1.0, placement.scale - 1.0))
     factor = min(1.0, shadows.SMALL_SIDE / max(width, height))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     canvas = np.zeros((height, width), dtype=np.uint8)
     canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]] = alpha
     small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
     shadow = shadows.shadow_map(small, request.background.shadow, placement.pose, variation)
-    if placement.pose == "framed":
-        light = shadows.room_light(small, variation)
-    else:
-        light = shadows.light_map(small, variation) * _exposure_factor(cut_out)
-    return Layer(pixels, alpha, x, y, placement, shadow, light)
+    return Layer(pixels, alpha, x, y, placement, shadow, _build_light(small, placement, request, variation))
 
 
-def _exposure_factor(cut_out: CutOut) -> float:
-    """Return the factor that brings the highlights of an underexposed product to their usual brightness."""
-    step = max(1, round(max(cut_out.alpha.shape) / 300))
-    solid = cut_out.alpha[::step, ::step] > 250
-    if not solid.any():
-        return 1.0
-    brightest = float(np.percentile(luminance(cut_out.product[::step, ::step])[solid], 97))
-    return float(np.clip(215.0 / max(brightest, 1.0), 1.0, 1.16))
-
-
-def sharpen(pixels: Pixels, amount: float) -> Pixels:
-    """Return the pixels with part of the sharpness restored that enlargement removed."""
-    soft = cv2.GaussianBlur(pixels, (0, 0), 1.4)
-    return cv2.addWeighted(pixels, 1 + 0.7 * amount, soft, -0.7 * amount, 0).astype(np.uint8)
+def _build_light(
+    small: Floats, placement: Placement, request: RenderRequest, variation: Variation
+) -> Floats | None:
+    """Return the factors of the requested lighting; None leaves the product as it was photographed."""
+    if not request.grade.lighting:
+        return None
+    is_framed = placement.pose == "framed"
+    return shadows.room_light(small, variation) if is_framed else shadows.light_map(small, variation)
 
 
 def compose(
@@ -221,10 +210,12 @@ def _composite(
     left, right = layer.x, layer.x + layer.alpha.shape[1]
     alpha = layer.alpha[top - layer.y : bottom - layer.y]
     pixels = layer.pixels[top - layer.y : bottom - layer.y].astype(np.float32)
-    factor = shadows.upscale(layer.light, *canvas, top, bottom)[:, left:right]
-    lit: Floats = pixels * factor[..., None]
-    # Added light fades as a pixel gets near white, so that white fabric keeps its detail.
-    lit = np.where(lit > pixels, pixels + (lit - pixels) * (1 - pixels / 255.0) * 1.6, lit)
+    lit: Floats = pixels
+    if layer.light is not None:
+        factor = shadows.upscale(layer.light, *canvas, top, bottom)[:, left:right]
+        lit = pixels * factor[..., None]
+        # Added light fades as a pixel gets near white, so that white fabric keeps its detail.
+        lit = np.where(lit > pixels, pixels + (lit - pixels) * (1 - pixels / 255.0) * 1.6, lit)
     lit = grading.apply_grade(curve, lit)
     share = alpha.astype(np.float32)[..., None] / 255.0
     strip = strip.copy() if not strip.flags.writeable else strip

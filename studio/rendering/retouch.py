@@ -24,7 +24,6 @@ from studio.rendering.model import (
     Rendering,
 )
 from studio.rendering.quality import score
-from studio.rendering.render import sharpen
 
 _STRIP_ROWS = 256
 _SCORED_SIDE = 1_024
@@ -87,6 +86,12 @@ def _crop_middle(pixels: Pixels, across: int, down: int) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + max(1, down), left : left + max(1, across)])
 
 
+def _sharpen(pixels: Pixels, amount: float) -> Pixels:
+    """Return the pixels with part of the sharpness restored that enlargement removed."""
+    soft = cv2.GaussianBlur(pixels, (0, 0), 1.4)
+    return cv2.addWeighted(pixels, 1 + 0.7 * amount, soft, -0.7 * amount, 0).astype(np.uint8)
+
+
 def _sharpen_bounded(larger: Pixels, factor: float, strength: float) -> Pixels:
     """Return the sharpened pixels, limited to the range of their neighbourhood to prevent halos."""
     if factor <= 1:
@@ -99,7 +104,7 @@ def _sharpen_bounded(larger: Pixels, factor: float, strength: float) -> Pixels:
         last = min(height, first + 1024)
         begin, end = max(0, first - 16 - radius), min(height, last + 16 + radius)
         part = larger[begin:end]
-        sharp = sharpen(sharpen(part, 0.7 * strength), 0.5 * strength * min(1.0, factor - 1))
+        sharp = _sharpen(_sharpen(part, 0.7 * strength), 0.5 * strength * min(1.0, factor - 1))
         sharp = np.clip(sharp, cv2.erode(part, kernel), cv2.dilate(part, kernel))
         result[first:last] = sharp[first - begin : last - begin]
     return result

@@ -130,7 +130,7 @@ def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
 
 
 def light_map(alpha: Floats, light: Variation) -> Floats:
-    """Return factors around 1 that shade the product as lit from the light's side."""
+    """Return factors around 1 that shade the product as lit from the light's side, without brightening it."""
     height, width = alpha.shape
     rows = np.flatnonzero((alpha > 0.5).any(axis=1))
     if not len(rows):
@@ -147,7 +147,7 @@ def light_map(alpha: Floats, light: Variation) -> Floats:
     ramp = np.clip(x, -1.2, 1.2) * light.light_x * 0.055 - np.clip(y, -1.2, 1.2) * 0.03
     amount = 0.60 + 0.75 * light.hardness
     factor = 1 + amount * (ramp + 0.10 * np.clip(facing, -1, 1))
-    return (np.clip(factor, 0.76, 1.18) * light.intensity).astype(np.float32)
+    return np.clip(factor, 0.76, 1.18).astype(np.float32)
 
 
 def room_light(alpha: Floats, light: Variation) -> Floats:
@@ -155,7 +155,7 @@ def room_light(alpha: Floats, light: Variation) -> Floats:
     across = np.linspace(-1, 1, alpha.shape[1], dtype=np.float32)[None, :]
     # At most 1: white areas of the photo would clip.
     ramp = 1 - 0.035 * (1 - light.light_x * across)
-    return (ramp * min(1.0, 0.97 + 0.7 * (light.intensity - 1)) * np.ones_like(alpha)).astype(np.float32)
+    return (ramp * np.ones_like(alpha)).astype(np.float32)
 
 
 def upscale(small: Floats, width: int, height: int, first: int, last: int) -> Floats:

@@ -1,4 +1,6 @@
-"""Derive from a seed what differs between the predictions of a generation: light, shadow, crop and angle.
+"""Derive from a seed what differs between the predictions of a generation: shadow, paper, crop and angle.
+
+The product's own colours never differ: without a style they are those of the photo.
 
 Consecutive seeds take consecutive rows of a table of light set-ups, so that neighbours differ visibly. A
 random generator with the same seed adds small differences, as between two frames of a photo shoot.
@@ -26,7 +28,7 @@ class Variation:
     shadow_length: float
     strength: float
     intensity: float
-    """Brightness of the lamps, around 1."""
+    """Brightness of the lamps on the background, around 1."""
     zoom: float
     shift_x: float
     shift_y: float

@@ -25,6 +25,8 @@ from studio.rendering import (
     render,
     score,
 )
+from studio.rendering.framing import Placement, project_product
+from tests.images.measurements import get_colour_difference, measure_product
 from tests.tools.sample_images.mannequin import draw, encode_mannequin
 from tests.tools.sample_images.photograph import load_phone_photo
 
@@ -97,6 +99,41 @@ def test_a_cutout_confirmed_at_half_size_is_not_repeated_at_full_size(
     monkeypatch.setattr(cv2, "grabCut", lambda *args: (heights.append(len(args[0])), cut(*args)))
     cut_out_product(photo)
     assert heights == [480, 480, 240]
+
+
+@pytest.mark.parametrize("background", [Background(), Background("SOLID", "#FFFFFF", shadow="CONTACT")])
+def test_without_a_style_the_product_keeps_its_colours_in_every_prediction(
+    cut_out: CutOut, background: Background
+) -> None:
+    medians, means = [], []
+    for variant in range(4):
+        request = RenderRequest(cut_out, 480, 640, background=background, variant=variant)
+        photographed, rendered = measure_product(request, render(request))
+        medians.append(float(np.median(get_colour_difference(photographed, rendered))))
+        means.append(rendered.mean(axis=0))
+    assert max(medians) <= 1.0
+    # The predictions differ in the shadow, the crop and the angle only.
+    assert np.ptp(means, axis=0).max() < 0.5
+
+
+@pytest.mark.parametrize("grade", [Grade(lighting="hard left"), Grade(tone="moody"), Grade(saturation=-60)])
+def test_a_style_changes_the_colours_of_the_product(cut_out: CutOut, grade: Grade) -> None:
+    request = RenderRequest(cut_out, 240, 320, grade=grade)
+    assert np.median(get_colour_difference(*measure_product(request, render(request)))) > 1
+
+
+def test_an_enlarged_photo_does_not_show_the_blocks_of_its_compression(photo: Image.Image) -> None:
+    encoded = io.BytesIO()
+    photo.resize((150, 200)).save(encoded, "JPEG", quality=40)
+    small = np.asarray(Image.open(io.BytesIO(encoded.getvalue())).convert("RGB"))
+    whole = (0.0, 0.0, 600.0, 800.0)
+    placement = Placement(np.diag([4.0, 4.0, 1.0]), 4.0, "lying", whole, frozenset(), 0, 0, 0)
+    opaque = np.full((200, 150), 255, dtype=np.uint8)
+    enlarged, _, _ = project_product(small, opaque, placement, 600, 800)
+    cubic = cv2.resize(small, (600, 800), interpolation=cv2.INTER_CUBIC)
+    true = np.asarray(photo.resize((600, 800))).astype(float)
+    errors = [float(np.abs(pixels - true).mean()) for pixels in (enlarged, cubic)]
+    assert errors[0] < 0.95 * errors[1]
 
 
 def test_the_same_seed_gives_the_same_bytes(photo: Image.Image) -> None:
