@@ -145,6 +145,8 @@ class Prediction(Owned):
     seed: Mapped[int] = mapped_column(BigInteger)
     quality: Mapped[dict[str, Any]] = mapped_column(default=dict)
     provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    compliance: Mapped[list[Any]] = mapped_column(default=list)
+    """How the image meets each rule of its marketplace; empty without one."""
     reviewed_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
     reviewed_at: Mapped[datetime | None]
     review_note: Mapped[str | None] = mapped_column(String(2000))

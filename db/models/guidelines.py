@@ -67,6 +67,7 @@ class Guidelines(Owned):
     margin_percent: Mapped[int] = mapped_column(default=8)
     quality: Mapped[int] = mapped_column(default=90)
     notes: Mapped[str | None] = mapped_column(String(5000))
+    marketplace: Mapped[str | None] = mapped_column(String(40))
 
     background_preset: Mapped[BackgroundPreset | None] = relationship(lazy="raise")
     resolution_preset: Mapped[ResolutionPreset | None] = relationship(lazy="raise")

@@ -17,3 +17,4 @@ class GuidelinesSchema(OwnedSchema):
     margin_percent = fields.Raw()
     quality = fields.Raw()
     notes = fields.Raw()
+    marketplace = fields.Raw()

@@ -41,6 +41,7 @@ class PredictionSchema(OwnedSchema):
     seed = fields.Raw()
     quality = fields.Raw()
     provenance = fields.Raw()
+    compliance = fields.Raw()
     review = fields.Function(lambda prediction: _serialize_review(prediction))
 
 

@@ -21,6 +21,7 @@ from db.models.shootings import Shot
 from db.models.styles import Style
 from studio.generations.inputs import Background, ResolvedInputs
 from studio.generations.request import REQUEST_DEFAULTS, GenerationRequest
+from studio.marketplaces import ImageRules, find_rules
 from studio.providers import compute
 from studio.providers.registry import PROVIDERS, can_render
 
@@ -29,6 +30,7 @@ DEFAULT_SIZE = (1536, 2048)
 DEFAULT_QUALITY = 90
 DEFAULT_MARGIN = 8
 DEFAULT_BACKGROUND = {"kind": "SWEEP", "color": "#F2F0EC", "color_end": None, "shadow": "SOFT", "image": None}
+WHITE_BACKGROUND = {"kind": "SOLID", "color": "#FFFFFF", "color_end": None, "shadow": "NONE", "image": None}
 
 FRAMINGS = ("FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE")
 VIEW_ANGLES = ("FRONT", "BACK", "SIDE", "TOP")
@@ -149,7 +151,7 @@ def _build_scene(resolved: ResolvedInputs) -> dict[str, Any]:
         return _build_scene_from_source(resolved, resolved.source)
     request, guidelines, shot_type = resolved.request, resolved.guidelines, resolved.shot_type
     width, height = _choose_size(resolved)
-    return {
+    scene: dict[str, Any] = {
         "width": width,
         "height": height,
         "file_format": guidelines.file_format if guidelines else "WEBP",
@@ -165,6 +167,30 @@ def _build_scene(resolved: ResolvedInputs) -> dict[str, Any]:
         "product": _to_file_reference(resolved.product_media),
         "subject": _to_file_reference(resolved.subject_media),
     }
+    rules = _find_rules(resolved)
+    if rules is None or guidelines is None:
+        return scene
+    return {**scene, "marketplace": guidelines.marketplace, **_follow_rules(resolved, scene, rules)}
+
+
+def _find_rules(resolved: ResolvedInputs) -> ImageRules | None:
+    return find_rules(resolved.guidelines.marketplace) if resolved.guidelines is not None else None
+
+
+def _follow_rules(resolved: ResolvedInputs, scene: Mapping[str, Any], rules: ImageRules) -> dict[str, Any]:
+    """Return the inputs that change so that the image meets the rules of its marketplace.
+
+    What the request names itself stays: the compliance of the prediction then shows that a rule is broken.
+    """
+    changes: dict[str, Any] = {}
+    if scene["file_format"] not in rules.formats:
+        changes["file_format"] = rules.formats[0]
+    if not rules.white_share:
+        return changes
+    if not resolved.background.is_requested:
+        changes["background"] = dict(WHITE_BACKGROUND)
+    # The main image of a marketplace shows the product alone.
+    return {**changes, "subject": None}
 
 
 def _build_scene_from_source(resolved: ResolvedInputs, source: Prediction) -> dict[str, Any]:
@@ -178,6 +204,8 @@ def _build_scene_from_source(resolved: ResolvedInputs, source: Prediction) -> di
         "framing": previous.get("framing", "STILL_LIFE"),
         "source": _to_file_reference(source.media),
     }
+    if previous.get("marketplace"):
+        scene["marketplace"] = previous["marketplace"]
     if strategy == "REFINE":
         max_pixels = _get_limits(resolved.model)[0]
         scene["width"], scene["height"] = _choose_refined_size(
@@ -205,11 +233,17 @@ def _build_scene_from_source(resolved: ResolvedInputs, source: Prediction) -> di
 
 
 def _choose_size(resolved: ResolvedInputs) -> tuple[int, int]:
-    """Return width and height: requested, by the ratio of the preset, or the default reduced to the limit."""
+    """Return width and height: requested, by the ratio of the preset, or the default reduced to the limit.
+
+    The default is that of the marketplace if there is one whose rules the preset does not meet.
+    """
     request, preset = resolved.request, resolved.resolution
     width, height = (preset.width, preset.height) if preset is not None else DEFAULT_SIZE
     if request.width or request.height:
         return _complete_size(request.width, request.height, width, height)
+    rules = _find_rules(resolved)
+    if rules is not None and not rules.accepts_size(width, height):
+        preset, (width, height) = None, rules.size
     max_pixels = _get_limits(resolved.model)[0]
     if preset is None and width * height > max_pixels:
         factor = (max_pixels / (width * height)) ** 0.5
@@ -339,7 +373,8 @@ def _list_used_inputs(resolved: ResolvedInputs) -> set[str]:
     """Return the names of the inputs that make a difference, whatever the provider."""
     request, strategy = resolved.request, resolved.request.generation_strategy
     used = {"product_image", *_ALWAYS_USED.split(), *_USED_BY_STRATEGY[strategy].split()}
-    if resolved.subject_media is not None:
+    rules = _find_rules(resolved)
+    if resolved.subject_media is not None and (rules is None or not rules.white_share):
         used |= {"subject_id", "subject_slug"}
     if resolved.background.is_requested:
         used.add("background")

@@ -5,7 +5,7 @@ The renderer itself is in `local_renderer`, which loads OpenCV: only processes t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 PROVIDER = "LOCAL_STUDIO"
@@ -29,3 +29,5 @@ class RenderedImage:
     unused: frozenset[str]
     """Inputs that the renderer could not use."""
     renderer_version: str
+    compliance: list[dict[str, Any]] = field(default_factory=list)
+    """How the image meets each rule of its marketplace; empty without one."""

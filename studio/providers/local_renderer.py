@@ -106,6 +106,7 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         settings=facts,
         unused=unused,
         renderer_version=RENDERER_VERSION,
+        compliance=rendering.compliance,
     )
 
 
@@ -153,6 +154,7 @@ def _build_request(context: RenderContext, seed: int) -> RenderRequest:
         background=Background(image=context.backdrop, **style),
         grade=Grade(**scene["grade"]),
         seed=seed,
+        marketplace=scene.get("marketplace"),
         **{
             name: scene[name]
             for name in (
@@ -180,6 +182,7 @@ def _retouch(context: RenderContext, source: Image.Image, index: int, report_pro
         "strength": _STRENGTHS[index % len(_STRENGTHS)],
         "cut_out": context.cut_out,
         "framing": scene["framing"],
+        "marketplace": scene.get("marketplace"),
     }
     if context.strategy == "REFINE":
         return refine(source, **options)

@@ -1,7 +1,7 @@
 """The provider of the mock server: draw sample images at once, whatever the provider of the model.
 
-It uses the size, the format and the seed of a generation only, so the same request gives the same bytes on
-every machine. Every image is marked as a sample, in its pixels and in its provenance.
+It uses the size, the format, the marketplace and the seed of a generation only, so the same request gives
+the same bytes on every machine. Every image is marked as a sample, in its pixels and in its provenance.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.marketplaces import ImageRules, find_rules
 from studio.media.images import open_stored
 from studio.media.storage import Storage
 from studio.providers.local import RenderedImage
@@ -24,7 +25,7 @@ VERSION = "samples-1"
 SAMPLE_FILES = ("mannequin_front.webp", "mannequin_three_quarter.webp")
 BACKGROUND_COLORS = ("#E9E7E3", "#F3E4DA", "#DCE4E6", "#E8DCCB", "#DDE3D6", "#E4DDE8")
 TEXT_COLOR = "#4A4640"
-SAMPLE_SCALE = 0.8
+SAMPLE_SCALE, MARKETPLACE_SCALE = 0.8, 0.88
 SAMPLE_SIZE = (300, 400)
 
 # With more threads, the encoder may split the image into other tiles on another machine.
@@ -47,11 +48,14 @@ def render_image(
     # Imported here: servers start without OpenCV.
     import numpy as np
 
+    from studio.rendering.compliance import measure_compliance
     from studio.rendering.encode import encode
 
     width, height = context["width"], context["height"]
-    canvas = _draw_sample(width, height, seed + index)
+    rules = find_rules(context.get("marketplace"))
+    canvas, mask = _draw_sample(width, height, seed + index, rules)
     image, content_type = encode(np.asarray(canvas), context["file_format"], context.get("quality", 90))
+    compliance = measure_compliance(image, np.asarray(mask), False, rules) if rules else []
     return RenderedImage(
         image=image,
         content_type=content_type,
@@ -63,6 +67,7 @@ def render_image(
         settings={"sample": True},
         unused=frozenset(),
         renderer_version=VERSION,
+        compliance=compliance,
     )
 
 
@@ -78,20 +83,33 @@ def render_best_image(
     return render_image(context, seed, index)
 
 
-def _draw_sample(width: int, height: int, seed: int) -> Image.Image:
+def _draw_sample(
+    width: int, height: int, seed: int, rules: ImageRules | None = None
+) -> tuple[Image.Image, Image.Image]:
+    """Return a sample and the opacity of what it shows. It meets the rules of a marketplace."""
     # Imported here: servers start without Pillow.
     from PIL import Image, ImageDraw, ImageFont
 
-    canvas = Image.new("RGB", (width, height), BACKGROUND_COLORS[seed % len(BACKGROUND_COLORS)])
+    is_white = rules is not None and rules.white_share is not None
+    color = "#FFFFFF" if is_white else BACKGROUND_COLORS[seed % len(BACKGROUND_COLORS)]
+    canvas, mask = Image.new("RGB", (width, height), color), Image.new("L", (width, height))
     sample = _open_sample(SAMPLE_FILES[seed % len(SAMPLE_FILES)])
-    factor = SAMPLE_SCALE * min(width / sample.width, height / sample.height)
+    if is_white:
+        sample = sample.crop(sample.getchannel("A").getbbox())
+    factor = (MARKETPLACE_SCALE if is_white else SAMPLE_SCALE) * min(
+        width / sample.width, height / sample.height
+    )
     size = (max(1, round(sample.width * factor)), max(1, round(sample.height * factor)))
     sample = sample.resize(size, Image.Resampling.BILINEAR)
-    canvas.paste(sample, ((width - size[0]) // 2, (height - size[1]) // 2), sample)
+    position = ((width - size[0]) // 2, (height - size[1]) // 2)
+    canvas.paste(sample, position, sample)
+    mask.paste(sample.getchannel("A"), position)
     font = ImageFont.load_default(max(8, min(width, height) // 32))
     text = f"SAMPLE   {width} x {height}   seed {seed}"
-    ImageDraw.Draw(canvas).text((width // 2, height * 97 // 100), text, TEXT_COLOR, font, anchor="mm")
-    return canvas
+    center = (width // 2, height * (50 if is_white else 97) // 100)
+    for target, ink in ((canvas, TEXT_COLOR), (mask, 255)):
+        ImageDraw.Draw(target).text(center, text, ink, font, anchor="mm")
+    return canvas, mask
 
 
 @cache
@@ -102,7 +120,7 @@ def build_sample_file(media_type: str) -> bytes:
         with zipfile.ZipFile(target, "w") as archive:
             archive.writestr(zipfile.ZipInfo("manifest.json"), "{}")
     else:
-        image = _draw_sample(*SAMPLE_SIZE, seed=0)
+        image, _ = _draw_sample(*SAMPLE_SIZE, seed=0)
         image.save(target, media_type.removeprefix("image/"), **_OPTIONS.get(media_type, {}))
     return target.getvalue()
 

@@ -14,7 +14,8 @@ from studio.rendering.variation import Variation
 
 Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
 
-_MAX_ENLARGEMENT = 6.0
+MAX_ENLARGEMENT = 6.0
+"""The most pixels of the canvas per pixel of the photo."""
 # Share of the safe area that the fitted product fills. With the default padding of 8 percent, the longer side
 # of a product fills 84 to 88 percent of the image: marketplaces ask for 85 (Amazon, "Product image guide").
 _FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 1.0, "FLAT_LAY": 0.99}
@@ -101,7 +102,7 @@ def place_product(
         offset_y = float(
             np.clip(middle - scale * down / 2, top + air, max(top + air, bottom - air - scale * down))
         )
-    scale = min(scale, _MAX_ENLARGEMENT)
+    scale = min(scale, MAX_ENLARGEMENT)
     offset_x = centre_x - scale * across / 2
     if not framed and framing not in _CROP and not bleeds:
         offset_x = float(np.clip(offset_x, left + air, max(left + air, right - air - scale * across)))

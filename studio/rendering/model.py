@@ -96,6 +96,8 @@ class RenderRequest:
     subject_image: Image.Image | CutOut | None = None
     seed: int = 0
     variant: int = 0
+    marketplace: str | None = None
+    """The marketplace whose rules the image follows and is measured against, a key of `MARKETPLACES`."""
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,5 @@ class Rendering:
     height: int
     quality: Quality
     provenance: dict[str, Any]
+    compliance: list[dict[str, Any]] = field(default_factory=list)
+    """How the image meets each rule of its marketplace; empty without one."""

@@ -12,9 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from studio.marketplaces import find_rules
 from studio.rendering import backgrounds, grading, shadows
+from studio.rendering.compliance import measure_compliance
 from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
+from studio.rendering.fill import follow_fill
 from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
 from studio.rendering.framing import Placement, place_product, project_product
 from studio.rendering.lookboard import arrange_lookboard
@@ -60,10 +63,13 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     if request.width < 1 or request.height < 1:
         raise ValueError("width and height must be at least 1 pixel")
     report_progress = progress or (lambda share: None)
-    pixels, quality, provenance = _paint(request, report_progress)
+    pixels, alpha, quality, provenance = _paint(request, report_progress)
     image, content_type = encode(pixels, request.file_format, request.quality)
+    rules = find_rules(request.marketplace)
+    is_framed = provenance["pose"] == "framed"
+    compliance = measure_compliance(image, alpha, is_framed, rules) if rules else []
     report_progress(1.0)
-    return Rendering(image, content_type, request.width, request.height, quality, provenance)
+    return Rendering(image, content_type, request.width, request.height, quality, provenance, compliance)
 
 
 def measure_preview(request: RenderRequest) -> float:
@@ -82,11 +88,13 @@ def measure_preview(request: RenderRequest) -> float:
             cut_out=shrink_cut_out(request.cut_out, factor),
             subject_image=shrink_cut_out(subject, factor) if isinstance(subject, CutOut) else subject,
         )
-    return _paint(request, lambda share: None)[1].score
+    return _paint(request, lambda share: None)[2].score
 
 
-def _paint(request: RenderRequest, report_progress: Progress) -> tuple[Pixels, Quality, dict[str, Any]]:
-    """Return the pixels of a prediction, their quality and their provenance."""
+def _paint(
+    request: RenderRequest, report_progress: Progress
+) -> tuple[Pixels, Pixels, Quality, dict[str, Any]]:
+    """Return the pixels of a prediction, the product's opacity, their quality and their provenance."""
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
     report_progress(0.02)
     layers, facts = build_layers(request, variation)
@@ -98,7 +106,7 @@ def _paint(request: RenderRequest, report_progress: Progress) -> tuple[Pixels, Q
     framing = "DETAIL" if main.pose == "framed" else request.framing
     quality = score(pixels, alpha, framing, edge, main.margin, main.bleeds, main.scale)
     report_progress(0.75)
-    return pixels, quality, {**_build_provenance(request, variation, main), **facts}
+    return pixels, alpha, quality, {**_build_provenance(request, variation, main), **facts}
 
 
 def _edge_confidence(cut_out: CutOut) -> float:
@@ -128,6 +136,8 @@ def build_layers(request: RenderRequest, variation: Variation) -> tuple[list[Lay
         cut_out, crop = crop_to_frame(cut_out, size, request.framing, variation)
         facts["framed_crop"] = list(crop)
     placement = place_product(cut_out, area, request.framing, request.view_angle, air, variation, framed)
+    rules = find_rules(request.marketplace)
+    placement = follow_fill(placement, cut_out, request.framing, rules, (width, height), variation)
     return [build_layer(cut_out, placement, request, variation)], facts
 
 

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from studio.marketplaces import find_rules
 from studio.media.inspection import open_stored
 from studio.rendering import grading
 from studio.rendering.colour import to_srgb
+from studio.rendering.compliance import measure_compliance
 from studio.rendering.encode import encode
 from studio.rendering.model import (
     RENDERER_VERSION,
@@ -47,6 +49,7 @@ def refine(
     strength: float = 1.0,
     cut_out: CutOut | None = None,
     framing: Framing = "DETAIL",
+    marketplace: str | None = None,
 ) -> Rendering:
     """Return the image resized by `scale_factor` or to an exact size, with sharp edges and texture.
 
@@ -78,7 +81,7 @@ def refine(
     larger = _sharpen_bounded(larger.astype(np.uint8), factor, strength)
     report_progress(0.75)
     facts = {"scale_factor": round(factor, 4), "strength": strength}
-    return _finish(larger, file_format, quality, facts, report_progress, cut_out, framing)
+    return _finish(larger, file_format, quality, facts, report_progress, cut_out, framing, marketplace)
 
 
 def _crop_middle(pixels: Pixels, across: int, down: int) -> Pixels:
@@ -121,6 +124,7 @@ def adjust(
     strength: float = 1.0,
     cut_out: CutOut | None = None,
     framing: Framing = "DETAIL",
+    marketplace: str | None = None,
 ) -> Rendering:
     """Return the graded image, in its own size unless another one is given.
 
@@ -144,7 +148,8 @@ def adjust(
         strip = strip * _lamp(grade.lighting, strength, across, rows[first:last])[..., None]
         result[first:last] = np.clip(strip + 0.5, 0, 255).astype(np.uint8)
         report_progress(0.7 * last / pixels.shape[0])
-    return _finish(result, file_format, quality, {"strength": strength}, report_progress, cut_out, framing)
+    facts = {"strength": strength}
+    return _finish(result, file_format, quality, facts, report_progress, cut_out, framing, marketplace)
 
 
 def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.ndarray) -> np.ndarray:
@@ -177,13 +182,35 @@ def _finish(
     report_progress: Progress,
     cut_out: CutOut | None,
     framing: Framing,
+    marketplace: str | None,
 ) -> Rendering:
-    """Score the image on its product, or as a whole if there is no cut-out, and encode it."""
+    """Score the image on its product, or as a whole if there is no cut-out, encode it and check its rules."""
     measured = _score_whole(pixels) if cut_out is None else _score_product(pixels, cut_out, framing)
     data, content_type = encode(pixels, file_format, quality)
     report_progress(1.0)
     provenance = {"renderer_version": RENDERER_VERSION, **facts}
-    return Rendering(data, content_type, pixels.shape[1], pixels.shape[0], measured, provenance)
+    size = (pixels.shape[1], pixels.shape[0])
+    rules = find_rules(marketplace)
+    compliance = []
+    if rules is not None:
+        product = _find_product(size, cut_out)
+        compliance = measure_compliance(data, product, cut_out is None or not cut_out.is_trusted, rules)
+    return Rendering(data, content_type, *size, measured, provenance, compliance)
+
+
+def _find_product(size: tuple[int, int], cut_out: CutOut | None) -> Pixels:
+    """Return the opacity of the product on the canvas; without a cut-out all of it is the product."""
+    if cut_out is None:
+        return np.full(size[::-1], 255, dtype=np.uint8)
+    return cv2.resize(_place_alpha(cut_out), size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+
+
+def _place_alpha(cut_out: CutOut) -> Pixels:
+    """Return the opacity of the product in its whole photo."""
+    left, top, right, bottom = cut_out.box
+    alpha = np.zeros(cut_out.photo.shape[:2], dtype=np.uint8)
+    alpha[top:bottom, left:right] = cut_out.alpha
+    return alpha
 
 
 def _score_whole(pixels: Pixels) -> Quality:
@@ -193,9 +220,7 @@ def _score_whole(pixels: Pixels) -> Quality:
 
 def _score_product(pixels: Pixels, cut_out: CutOut, framing: Framing) -> Quality:
     height, width = cut_out.photo.shape[:2]
-    left, top, right, bottom = cut_out.box
-    alpha = np.zeros((height, width), dtype=np.uint8)
-    alpha[top:bottom, left:right] = cut_out.alpha
+    alpha = _place_alpha(cut_out)
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     edge = cut_out.confidence if cut_out.is_trusted else 0.5
     return score(small, alpha, framing, edge, bleeds=cut_out.touches)

@@ -25,6 +25,7 @@ def test_new_guidelines_have_the_defaults_of_the_contract(customer: Customer) ->
         "margin_percent": 8,
         "quality": 90,
         "notes": None,
+        "marketplace": None,
     }
 
 
@@ -60,6 +61,16 @@ def test_guidelines_can_reference_only_public_rows_and_rows_of_their_tenant(cust
     assert status_and_code(response) == (409, "scope_mismatch")
     response = customer.client("POST", path, {"name": "Shop", "shot_type_ids": [str(foreign.id)]})
     assert status_and_code(response) == (404, "not_found")
+
+
+def test_guidelines_have_a_marketplace_until_it_is_cleared(customer: Customer) -> None:
+    guidelines = customer.create("/guidelines/", {"name": "Amazon", "marketplace": "AMAZON_MAIN"})
+    path = f"/guidelines/{guidelines['id']}"
+    assert customer.client("GET", path).json()["marketplace"] == "AMAZON_MAIN"
+    assert customer.client("PATCH", path, {"name": "Amazon 2"}).json()["marketplace"] == "AMAZON_MAIN"
+    assert customer.client("PATCH", path, {"marketplace": None}).json()["marketplace"] is None
+    response = customer.client("PATCH", path, {"marketplace": "MOON_BAZAAR"})
+    assert status_and_code(response) == (422, "invalid_request")
 
 
 def test_guidelines_of_a_shooting_cannot_be_deleted(customer: Customer) -> None:

@@ -10,10 +10,11 @@ from sqlalchemy import Engine, inspect, text
 from db.base import Base
 from db.engine import build_engine
 from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
-from db.models import MediaResource
+from db.models import Guidelines, MediaResource, Prediction
 from db.session import Database
 from tests.support.factories import (
     make_brand,
+    make_guidelines,
     make_media,
     make_organization,
     make_prediction,
@@ -105,4 +106,18 @@ def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
     assert owners == {
         added.id: user.id, public.id: superuser.id, own.id: user.id, copy.id: superuser.id
     }  # fmt: skip
+    database.dispose()
+
+
+def test_predictions_from_before_marketplaces_have_no_compliance(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    database = Database(build_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        guidelines = make_guidelines(marketplace="AMAZON_MAIN")
+        prediction = make_prediction(compliance=[{"rule": "fill"}])
+    downgrade(empty_database_url, "0027")
+    upgrade(empty_database_url)
+    with database.transaction(write=False) as session:
+        assert session.get_one(Prediction, prediction.id).compliance == []
+        assert session.get_one(Guidelines, guidelines.id).marketplace is None
     database.dispose()

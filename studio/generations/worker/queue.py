@@ -340,6 +340,7 @@ def _build_prediction(storage: Storage, generation: Generation, index: int, file
         content_hash=file.stored.content_hash,
         seed=rendered.seed,
         quality=rendered.quality,
+        compliance=rendered.compliance,
         provenance={
             "model": inputs["model"]["name"],
             "provider": _get_provider(generation),

@@ -216,6 +216,7 @@ def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data
             strength=0.0,
             cut_out=cut_out_product(downscale(image)),
             framing=scene["framing"],
+            marketplace=scene.get("marketplace"),
         )
     return RenderedImage(
         image=rendering.image,
@@ -228,4 +229,5 @@ def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data
         settings={"received_width": received.width, "received_height": received.height},
         unused=frozenset(),
         renderer_version=RENDERER_VERSION,
+        compliance=rendering.compliance,
     )
