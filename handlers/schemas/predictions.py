@@ -40,7 +40,8 @@ class PredictionSchema(OwnedSchema):
     content_hash = fields.Raw()
     seed = fields.Raw()
     quality = fields.Raw()
-    provenance = fields.Raw()
+    # Predictions of 0.1.0 do not say how they were made.
+    provenance = fields.Function(lambda prediction: {"digital_source_type": None, **prediction.provenance})
     compliance = fields.Raw()
     review = fields.Function(lambda prediction: _serialize_review(prediction))
 

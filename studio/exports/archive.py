@@ -23,7 +23,7 @@ from studio.media.storage import Storage
 CHUNK_BYTES = 1 << 20
 COLUMNS = (
     "file_name", "product", "sku", "shot_type", "look", "sha256", "width", "height", "content_type",
-    "file_size", "seed", "model", "provider", "prediction_id", "shot_id", "provenance",
+    "file_size", "seed", "model", "provider", "digital_source_type", "prediction_id", "shot_id", "provenance",
 )  # fmt: skip
 """The columns of the CSV manifest and the keys of the JSON manifest."""
 
@@ -92,10 +92,12 @@ def build_manifest_csv(entries: Sequence[ArchiveEntry]) -> bytes:
     """Return the manifest for spreadsheets (RFC 4180), in UTF-8 with a byte order mark."""
     target = io.StringIO(newline="")
     writer = csv.writer(target)
-    writer.writerow(COLUMNS)
+    # An export that an earlier version has frozen lacks a column: its archive keeps its bytes.
+    columns = [name for name in COLUMNS if all(name in ("file_name", *entry.facts) for entry in entries)]
+    writer.writerow(columns)
     for entry in entries:
         facts = {"file_name": entry.file_name, **entry.facts}
-        writer.writerow([_format_cell(facts[column]) for column in COLUMNS])
+        writer.writerow([_format_cell(facts[column]) for column in columns])
     return target.getvalue().encode("utf-8-sig")
 
 

@@ -242,6 +242,7 @@ def _build_items(selection: ExportSelection) -> Iterator[ExportItem]:
                 "seed": prediction.seed,
                 "model": prediction.provenance.get("model"),
                 "provider": prediction.provenance.get("provider"),
+                "digital_source_type": prediction.provenance.get("digital_source_type"),
                 "provenance": prediction.provenance,
                 "prediction_id": str(prediction.id),
                 "shot_id": str(shot.id),

@@ -202,7 +202,7 @@ def _build_scene_from_source(resolved: ResolvedInputs, source: Prediction) -> di
         "file_format": _FORMATS.get(source.content_type, "WEBP"),
         "quality": previous.get("quality", 92),
         "framing": previous.get("framing", "STILL_LIFE"),
-        "source": _to_file_reference(source.media),
+        "source": _to_source_reference(source),
     }
     if previous.get("marketplace"):
         scene["marketplace"] = previous["marketplace"]
@@ -335,6 +335,14 @@ def _to_file_reference(media: MediaResource | None) -> dict[str, str] | None:
     if media is None:
         return None
     return {"media_id": str(media.id), "extension": media.extension, "content_hash": media.content_hash}
+
+
+def _to_source_reference(source: Prediction) -> dict[str, Any]:
+    """Return the file of a prediction and how it was made, for 0.1.0 by its provider: no file says it."""
+    provider = PROVIDERS.get(source.provenance.get("provider", ""))
+    source_type = source.provenance.get("digital_source_type") or (provider and provider.source_type)
+    reference = _to_file_reference(source.media) or {}
+    return {**reference, "digital_source_type": str(source_type) if source_type else None}
 
 
 def _list_provenance(resolved: ResolvedInputs) -> Iterator[dict[str, Any]]:

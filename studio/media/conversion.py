@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 # When you change an option, raise `variants._ENCODER_VERSION`: the ETag must differ if the bytes differ.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -81,7 +81,7 @@ class ImageScaler:
             opaque.paste(image, mask=image.getchannel("A"))
             image = opaque
         output = io.BytesIO()
-        image.save(output, **_SAVE_OPTIONS[extension])
+        image.save(output, **_SAVE_OPTIONS[extension], **_keep_xmp(stored, extension))
         return output.getvalue()
 
 
@@ -106,6 +106,21 @@ def convert_image(source: bytes, width: int, extension: str) -> bytes:
 def open_source(data: bytes) -> Image.Image:
     """Open a stored image without its pixels; `inspection.open_stored` for the subprocess."""
     return Image.open(io.BytesIO(data), formats=_STORED_FORMATS)
+
+
+def _keep_xmp(stored: Image.Image, extension: str) -> dict[str, Any]:
+    """Return the option that gives the copy the XMP packet of its original, which this server wrote.
+
+    It says how the image was made. The original of an old image has none. GIF cannot hold one in Pillow.
+    """
+    packet = stored.info.get("xmp")
+    if packet is None or extension == "gif":
+        return {}
+    if extension != "png":
+        return {"xmp": packet}
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", packet.decode())
+    return {"pnginfo": texts}
 
 
 def _find_height(stored: Image.Image, width: int) -> int:

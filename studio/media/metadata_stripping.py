@@ -1,9 +1,10 @@
 """Strip metadata (EXIF, XMP, GPS positions, comments, embedded videos) without re-encoding the pixels.
 
-Only the compressed pixels and what is needed to decode them are copied. Segments that can hold arbitrary data
-are dropped or replaced by their shortest valid form. A file with an unusual structure is not stripped but
-re-encoded (`normalisation`). Data that is hidden in the pixels themselves is not detected; it is harmless,
-because files are served with an image media type and `nosniff`.
+Only the compressed pixels and what is needed to decode them are copied; `normalisation` adds the one
+property that is kept. Segments that can hold arbitrary data are dropped or replaced by their shortest valid
+form. A file with an unusual structure is not stripped but re-encoded (`normalisation`). Data that is hidden
+in the pixels themselves is not detected; it is harmless, because files are served with an image media type
+and `nosniff`.
 """
 
 import struct

@@ -1,9 +1,11 @@
 """Normalise an image file: upright, sRGB, 8 bits a channel, one frame, without metadata.
 
-Phones write their GPS position into photos, so metadata is never stored. A JPEG, PNG or still WEBP that is
-already upright, sRGB and 8-bit keeps its compressed pixels and only loses its metadata
-(`metadata_stripping`). Every other file is re-encoded: opaque images from a lossy source as JPEG of quality
-95 without chroma subsampling, all others as PNG. So AVIF and GIF are never stored.
+Phones write their GPS position into photos, so metadata is never stored. The only exception is the IPTC
+Digital Source Type: a new XMP packet holds it, and nothing else of the old one.
+
+A JPEG, PNG or still WEBP that is already upright, sRGB and 8-bit keeps its compressed pixels and only loses
+its metadata (`metadata_stripping`). Every other file is re-encoded: opaque images from a lossy source as JPEG
+of quality 95 without chroma subsampling, all others as PNG. So AVIF and GIF are never stored.
 """
 
 import hashlib
@@ -14,11 +16,13 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from db.errors import UnreadableImage
+from studio.media.digital_source_type import build_packet, parse_packet
 from studio.media.inspection import ImageInfo, inspect_image, open_image, read_bounded
 from studio.media.memory_gate import load_slot, reserve_memory
 from studio.media.metadata_stripping import strip_metadata
 from studio.media.sandbox import AvifHeader, DecodeError, decode_in_subprocess
 from studio.media.stored_image import StoredImage
+from studio.media.xmp_embedding import embed_xmp
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _PROFILE_MODES = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
@@ -66,8 +70,10 @@ def _normalise_bounded(data: bytes) -> StoredImage:
     inspected = inspect_image(data)
     del data
     with reserve_memory((inspected.width, inspected.height)):
-        upright, stripped = _decode(inspected)
+        upright, stripped, xmp = _decode(inspected)
         stored, file_format = stripped or _encode(upright, inspected.file_format, inspected.data)
+        if source_type := parse_packet(xmp):
+            stored = embed_xmp(stored, build_packet(source_type))
         color = dominant_color(upright)
     return StoredImage(
         data=stored,
@@ -102,13 +108,14 @@ def _downsample(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.NEAREST)
 
 
-def _decode(inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None]:
-    """Return the upright sRGB pixels, and the stripped original if it need not be re-encoded.
+def _decode(inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None, bytes | None]:
+    """Return the upright sRGB pixels, the stripped original if it need not be re-encoded, and its XMP packet.
 
     The original comes with its format name; it is None if the pixels must be re-encoded.
     """
     data, file_format = inspected.data, inspected.file_format
     image = _load(inspected)
+    xmp = image.info.get("xmp")
     orientation = _orientation(image)
     profile = _foreign_profile(image)
     stripped = None
@@ -123,7 +130,7 @@ def _decode(inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None
         pixels = pixels.transpose(_TRANSPOSITIONS[orientation])
     # Pillow would write a comment of the source into the new file.
     pixels.info.clear()
-    return pixels, stripped
+    return pixels, stripped, xmp
 
 
 def _load(inspected: ImageInfo) -> Image.Image:
@@ -146,7 +153,7 @@ def _load(inspected: ImageInfo) -> Image.Image:
 def _load_avif(data: bytes, header: AvifHeader) -> Image.Image:
     loaded = _load_in_subprocess(data, "AVIF", header.mode, (header.width, header.height))
     loaded.getexif()[_EXIF_ORIENTATION] = header.orientation
-    loaded.info["icc_profile"] = header.profile
+    loaded.info.update(icc_profile=header.profile, xmp=header.xmp)
     return loaded
 
 

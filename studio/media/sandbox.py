@@ -32,6 +32,8 @@ _BYTES_PER_PIXEL = 24
 _TIMEOUT_SECONDS = 30
 _PIXELS_PER_SECOND = 4_000_000
 _MAX_PROFILE_BYTES = 4 << 20
+# `digital_source_type` does not read larger ones.
+_MAX_XMP_BYTES = 1 << 18
 _NICENESS = 10
 """The subprocess gives way to requests when CPU is short."""
 _EXIT_UNDECODABLE = 3
@@ -55,6 +57,7 @@ class AvifHeader:
     frames: int
     orientation: int
     profile: bytes
+    xmp: bytes
 
 
 def inspect_in_subprocess(data: bytes) -> AvifHeader:
@@ -63,8 +66,10 @@ def inspect_in_subprocess(data: bytes) -> AvifHeader:
     Raises:
         DecodeError: The file cannot be opened within the memory and time limits.
     """
-    line, _, profile = _run("AVIF", data, "header", _HEADER_BYTES, 1).partition(b"\n")
-    return AvifHeader(**json.loads(line), profile=profile)
+    line, _, rest = _run("AVIF", data, "header", _HEADER_BYTES, 1).partition(b"\n")
+    header = json.loads(line)
+    xmp_bytes = header.pop("xmp_bytes")
+    return AvifHeader(**header, xmp=rest[:xmp_bytes], profile=rest[xmp_bytes:])
 
 
 def decode_in_subprocess(data: bytes, file_format: str, size: tuple[int, int]) -> bytes:
@@ -138,20 +143,24 @@ def _limit_resources(memory: int, seconds: int) -> None:
 
 
 def _describe(image: Image.Image) -> bytes:
-    """Return the header as a line of JSON, followed by the colour profile."""
+    """Return the header as a line of JSON, followed by the XMP packet and the colour profile."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF is common and does not affect the pixels
         orientation = 1
+    xmp, profile = image.info.get("xmp") or b"", image.info.get("icc_profile") or b""
+    if len(xmp) > _MAX_XMP_BYTES:
+        xmp = b""
     header = {
         "mode": image.mode,
         "width": image.width,
         "height": image.height,
         "frames": getattr(image, "n_frames", 1),
         "orientation": orientation if orientation in range(1, 9) else 1,
+        "xmp_bytes": len(xmp),
     }
-    profile = image.info.get("icc_profile") or b""
-    return json.dumps(header).encode() + b"\n" + (profile if len(profile) <= _MAX_PROFILE_BYTES else b"")
+    line = json.dumps(header).encode() + b"\n"
+    return line + xmp + (profile if len(profile) <= _MAX_PROFILE_BYTES else b"")
 
 
 if __name__ == "__main__":

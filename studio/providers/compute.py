@@ -19,6 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from db.errors import TargetNotAllowed
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.media.digital_source_type import DigitalSourceType
 from studio.media.stored_image import MAX_FILE_BYTES
 from studio.media.stored_image import MAX_PIXELS as MAX_IMAGE_PIXELS
 from studio.telemetry.context import current_trace_headers
@@ -42,6 +43,8 @@ STRATEGIES = frozenset(TASK_TYPES)
 MAX_PIXELS = MAX_IMAGE_PIXELS
 MAX_SIDE = 8_192
 MAX_SEED = 4_294_967_295
+SOURCE_TYPE = DigitalSourceType.TRAINED_ALGORITHMIC_MEDIA
+"""How a Compute API makes images, unless its files say otherwise."""
 SUPPORTED_INPUTS = frozenset(
     {
         *("steps", "subject_lora_weight", "product_lora_weight", "product2_lora_weight", "style_lora_weight"),

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from PIL import Image
 
+from studio.media.digital_source_type import GENERATIVE, DigitalSourceType, parse_packet
 from studio.media.inspection import open_stored
 from studio.media.storage import Storage, media_key
-from studio.providers.local import RenderedImage
+from studio.providers.local import SOURCE_TYPE, RenderedImage
 from studio.rendering import (
     RENDERER_VERSION,
     Background,
@@ -52,6 +53,7 @@ class RenderContext:
     subject: CutOut | None = None
     backdrop: Image.Image | None = None
     source: Image.Image | None = None
+    source_type: DigitalSourceType = SOURCE_TYPE
 
 
 def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> RenderContext:
@@ -62,20 +64,41 @@ def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -
     """
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
         source = _open_image(storage, scene["source"])
-        return RenderContext(scene, strategy, source=source, cut_out=cut_out_product(downscale(source)))
+        return RenderContext(
+            scene,
+            strategy,
+            source=source,
+            cut_out=cut_out_product(downscale(source)),
+            # Retouching does not change what made the image.
+            source_type=_find_source_type(scene["source"], source) or SOURCE_TYPE,
+        )
     size, backdrop = (scene["width"], scene["height"]), scene["background"]["image"]
+    source_types = set()
+
+    def open_input(file: Mapping[str, Any], enough: tuple[int, int]) -> Image.Image:
+        image = _open_image(storage, file, enough)
+        source_types.add(_find_source_type(file, image))
+        return image
 
     def cut_out(file: Mapping[str, Any]) -> CutOut:
         side = get_working_side(max(size))
-        return cut_out_product(_open_image(storage, file, (side, side)), max(size))
+        return cut_out_product(open_input(file, (side, side)), max(size))
 
     return RenderContext(
         scene,
         strategy,
         cut_out=cut_out(scene["product"]),
         subject=cut_out(scene["subject"]) if scene["subject"] else None,
-        backdrop=_open_image(storage, backdrop, get_image_size(*size)) if backdrop else None,
+        backdrop=open_input(backdrop, get_image_size(*size)) if backdrop else None,
+        # Evaluated last, when all inputs are open.
+        source_type=DigitalSourceType.COMPOSITE_SYNTHETIC if source_types & GENERATIVE else SOURCE_TYPE,
     )
+
+
+def _find_source_type(file: Mapping[str, Any], image: Image.Image) -> DigitalSourceType | None:
+    """Return how an input was made: what the generation stored, or else what the file says."""
+    stored = file.get("digital_source_type")
+    return DigitalSourceType(stored) if stored else parse_packet(image.info.get("xmp"))
 
 
 def render_image(context: RenderContext, seed: int, index: int, report_progress: Progress) -> RenderedImage:
@@ -104,6 +127,7 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         quality=rendering.quality.as_dict(),
         cut_out=facts.pop("cut_out", None),
         settings=facts,
+        source_type=context.source_type,
         unused=unused,
         renderer_version=RENDERER_VERSION,
         compliance=rendering.compliance,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from studio.media.digital_source_type import DigitalSourceType
 from studio.providers import compute, local
 
 
@@ -19,6 +20,8 @@ class Provider:
     strategies: frozenset[str]
     max_pixels: int
     max_side: int
+    source_type: DigitalSourceType
+    """How it usually makes images."""
     supported_inputs: frozenset[str] = frozenset()
     """The inputs that it uses beside those of the local studio."""
 
@@ -26,12 +29,13 @@ class Provider:
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider(local.PROVIDER, local.STRATEGIES, local.MAX_PIXELS, local.MAX_SIDE),
+        Provider(local.PROVIDER, local.STRATEGIES, local.MAX_PIXELS, local.MAX_SIDE, local.SOURCE_TYPE),
         Provider(
             compute.PROVIDER,
             compute.STRATEGIES,
             compute.MAX_PIXELS,
             compute.MAX_SIDE,
+            compute.SOURCE_TYPE,
             compute.SUPPORTED_INPUTS,
         ),
     )

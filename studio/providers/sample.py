@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.marketplaces import ImageRules, find_rules
+from studio.media.digital_source_type import DigitalSourceType
 from studio.media.images import open_stored
 from studio.media.storage import Storage
 from studio.providers.local import RenderedImage
@@ -65,6 +66,7 @@ def render_image(
         quality=_QUALITY,
         cut_out=None,
         settings={"sample": True},
+        source_type=DigitalSourceType.ALGORITHMIC_MEDIA,
         unused=frozenset(),
         renderer_version=VERSION,
         compliance=compliance,

@@ -98,6 +98,7 @@ def test_a_completed_export_is_an_archive_of_the_original_images_with_a_manifest
         "seed": 7,
         "model": "Local studio",
         "provider": "LOCAL_STUDIO",
+        "digital_source_type": None,
         "provenance": first.provenance,
         "prediction_id": str(first.id),
         "shot_id": str(first.shot_id),

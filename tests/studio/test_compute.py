@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from PIL import Image
 from sqlalchemy import select
 
 from db.base import utc_now
@@ -18,6 +20,7 @@ from studio.generations.lifecycle import cancel_generation
 from studio.generations.worker import polling, queue, remote
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
+from studio.media.storage import LocalDisk, media_key
 from studio.providers import compute
 from studio.telemetry.context import new_trace, parse_traceparent, use_trace
 from tests.studio.compute_fixtures import (
@@ -31,8 +34,14 @@ from tests.studio.compute_fixtures import (
 )
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
+from tests.support.digital_source_types import (
+    VOCABULARY,
+    build_foreign_packet,
+    encode_with_packet,
+    read_source_type,
+)
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, request_generation
-from tests.support.servers.compute import ComputeServer, StubResponse
+from tests.support.servers.compute import ComputeServer, StubResponse, small_image
 
 
 def test_a_compute_api_renders_the_requested_images_and_occupies_no_worker_between_polls(
@@ -64,8 +73,41 @@ def test_a_compute_api_renders_the_requested_images_and_occupies_no_worker_betwe
     ]
     provenance = predictions[0].provenance
     assert (provenance["provider"], provenance["ignored_inputs"]) == ("COMPUTE", [])
+    assert provenance["digital_source_type"] == "trainedAlgorithmicMedia"
     assert 0 < predictions[0].quality["score"] <= 1
     assert not executor.run_next()
+
+
+@pytest.mark.parametrize(
+    ("marked", "stored"),
+    [
+        ("compositeWithTrainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"),
+        ("algorithmicMedia", "algorithmicMedia"),
+        # The provider copied the metadata of the photo that it got.
+        ("digitalCapture", "trainedAlgorithmicMedia"),
+    ],
+)
+def test_how_the_provider_says_that_it_made_an_image_is_kept_without_other_metadata(
+    database: Database,
+    storage: LocalDisk,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
+    marked: str,
+    stored: str,
+) -> None:
+    with Image.open(io.BytesIO(small_image())) as image:
+        file = encode_with_packet(image, "PNG", build_foreign_packet(VOCABULARY + marked))
+    server.image_response = StubResponse(body=file)
+    generation_id = create_remote_generation(database, remote_scenario, batch_size=1)
+    assert executor.run_next()
+    server.finish()
+    assert executor.run_next()
+    (prediction,) = list_predictions(database, generation_id)
+    assert prediction.provenance["digital_source_type"] == stored
+    data = storage.read(media_key(prediction.media_id, "webp"))
+    assert read_source_type(data) == stored
+    assert b"Secret Town" not in data
 
 
 def test_a_request_to_the_provider_continues_the_trace_of_the_generation(

@@ -336,7 +336,7 @@ def _build_prediction(storage: Storage, generation: Generation, index: int, file
         width=rendered.width,
         height=rendered.height,
         content_type=rendered.content_type,
-        file_size=len(rendered.image),
+        file_size=len(file.stored.data),
         content_hash=file.stored.content_hash,
         seed=rendered.seed,
         quality=rendered.quality,
@@ -344,6 +344,7 @@ def _build_prediction(storage: Storage, generation: Generation, index: int, file
         provenance={
             "model": inputs["model"]["name"],
             "provider": _get_provider(generation),
+            "digital_source_type": str(rendered.source_type),
             "renderer_version": rendered.renderer_version,
             "cut_out": rendered.cut_out,
             "inputs": inputs["rows"],

@@ -22,10 +22,12 @@ from db.models.generation_models import GenerationModel
 from db.session import Database
 from studio.generations.worker import polling, queue
 from studio.generations.worker.render_job import JobAborted, UnusableInputs, to_stored_image
+from studio.media.digital_source_type import RENDERED, parse_packet
 from studio.media.images import normalise, open_stored
 from studio.media.storage import Storage, is_storage_unavailable, media_key
 from studio.media.stored_image import CONTENT_TYPES
 from studio.providers.compute import (
+    SOURCE_TYPE,
     ComputeClient,
     ComputeConfig,
     ComputeUnavailable,
@@ -207,6 +209,8 @@ def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data
         raise _UnusableResult(f"the result is not an image: {error}") from error
     with open_stored(received.data) as image:
         image.load()
+        # Read from the normalised file: nothing else of the provider's metadata is left in it.
+        source_type = parse_packet(image.info.get("xmp"))
         rendering = refine(
             image,
             width=scene["width"],
@@ -227,6 +231,8 @@ def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data
         quality=rendering.quality.as_dict(),
         cut_out=None,
         settings={"received_width": received.width, "received_height": received.height},
+        # A rendered image is no capture: such a term comes from the photo that was sent.
+        source_type=source_type if source_type in RENDERED else SOURCE_TYPE,
         unused=frozenset(),
         renderer_version=RENDERER_VERSION,
         compliance=rendering.compliance,

@@ -18,9 +18,11 @@ from db.errors import NotFound
 from db.session import Database
 from studio import leases
 from studio.generations.worker import queue
+from studio.media.digital_source_type import build_packet
 from studio.media.images import open_stored
 from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.stored_image import StoredImage
+from studio.media.xmp_embedding import embed_xmp
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
 from studio.telemetry.traces import start_span
@@ -157,19 +159,20 @@ class RenderJob:
 
 
 def to_stored_image(image: RenderedImage) -> StoredImage:
-    """Return a rendered image as a stored image. Its bytes stay as they are: only the color is computed."""
+    """Return a rendered image as a stored image, which says how it was made. Its pixels stay as they are."""
     # Imported here, because servers start without Pillow.
     from studio.media.normalisation import dominant_color
 
     with open_stored(image.image) as opened:
         opened.draft("RGB", (192, 192))
         color = dominant_color(opened)
+    marked = embed_xmp(image.image, build_packet(image.source_type))
     return StoredImage(
-        data=image.image,
+        data=marked,
         extension=_EXTENSIONS[image.content_type],
         width=image.width,
         height=image.height,
         has_alpha=False,
         dominant_color=color,
-        content_hash=hashlib.sha256(image.image).hexdigest(),
+        content_hash=hashlib.sha256(marked).hexdigest(),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from studio.media.digital_source_type import DigitalSourceType
 from studio.providers.local import RenderedImage
 
 FACTS = Path(__file__).with_name("packshots.json")
@@ -24,7 +25,12 @@ def load_packshots() -> list[RenderedImage]:
     """Return the images in order."""
     return [
         RenderedImage(
-            **{**facts, "image": packshot_path(number).read_bytes(), "unused": frozenset(facts["unused"])}
+            **{
+                **facts,
+                "image": packshot_path(number).read_bytes(),
+                "source_type": DigitalSourceType(facts["source_type"]),
+                "unused": frozenset(facts["unused"]),
+            }
         )
         for number, facts in enumerate(json.loads(FACTS.read_text(encoding="utf-8")))
     ]
