@@ -84,7 +84,7 @@ def place_product(
         scale = max(across_ratio, down_ratio) if same_shape else fitted
         centre_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
         bleeds = {"left", "top", "right", "bottom"} if air == 0 else set()
-    elif cut_out.touches and pose == "bleeding":
+    elif cut_out.touches and pose != "lying":
         scale, centre_x, offset_y = _fit_bleeding(cut_out, area, air, framing, max(1.0, zoom), centre_x)
         bleeds = set(cut_out.touches)
     elif framing in _CROP:
@@ -109,6 +109,8 @@ def place_product(
     box = (offset_x, offset_y, offset_x + scale * across, offset_y + scale * down)
     bleeds |= _list_outside_sides(box, area, air * 0.5) if framing in _CROP else set()
     angle = {"lying": 1.0, "hanging": 0.25, "framed": 0.0}.get(pose, 0.0) * variation.angle
+    if cut_out.touches and pose != "lying":
+        angle = 0.0  # turned, the cut would come away from the edge of the image
     yaw = 0.0 if framed or bleeds else variation.yaw * (0.5 if pose == "lying" else 1.0)
     matrix = _projection(cut_out, scale, offset_x, offset_y, angle, yaw, pose)
     clear = air * 0.5 if framing in _CROP else air
@@ -121,8 +123,10 @@ def choose_pose(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed
         return "framed"
     if framing == "FLAT_LAY" or view_angle == "TOP":
         return "lying"
-    if "bottom" in cut_out.touches or len(cut_out.touches) > 1:
-        return "bleeding"
+    if cut_out.touches:
+        # What the upper edge cuts off hangs from something. A shadow on the ground would be wrong below it,
+        # and below a product of which the photo lacks a part.
+        return "hanging" if cut_out.touches == {"top"} else "bleeding"
     tall = cut_out.alpha.shape[0] / max(1, cut_out.alpha.shape[1]) > 1.3
     if cut_out.standing and (framing == "STILL_LIFE" or not tall):
         return "standing"
@@ -145,7 +149,7 @@ def _fit_bleeding(
     left, top, right, bottom = area
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     room_x = (right - left) - (0 if cut_out.touches & {"left", "right"} else 2 * air)
-    room_y = (bottom - top) - (0 if "top" in cut_out.touches else air * 1.2)
+    room_y = (bottom - top) - (2 * air, 1.2 * air, 0)[len(cut_out.touches & {"top", "bottom"})]
     scale = min(room_x / across, room_y / down) * min(zoom, 1.04)
     if {"left", "right"} <= cut_out.touches:
         scale = max(scale, (right - left) / across)
@@ -153,7 +157,9 @@ def _fit_bleeding(
         scale = max(scale, (bottom - top) / down)
     if framing in _CROP:
         scale *= 1 + 0.5 * (_CROP[framing][1] - 1)
-    offset_y = bottom - scale * down if "bottom" in cut_out.touches else top + air
+    offset_y = (top + bottom - scale * down) / 2
+    if "bottom" in cut_out.touches:
+        offset_y = bottom - scale * down
     if "top" in cut_out.touches or framing in _CROP:
         offset_y = top if "top" in cut_out.touches else top + air
     if "left" in cut_out.touches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from studio.rendering import CutOut, Rendering, RenderRequest
+from studio.rendering import Rendering, RenderRequest
 from studio.rendering.colour import to_lab
-from studio.rendering.framing import project_product
+from studio.rendering.framing import Pose, project_product
 from studio.rendering.render import build_layers
 from studio.rendering.variation import sample_variation
 
@@ -22,14 +23,9 @@ Array = NDArray[np.floating[Any]]
 _RIM = 7
 
 
-def get_intersection_over_union(cut_out: CutOut, truth: Array) -> float:
-    """Return the overlap of a cut-out with the true opacity (0..1) of the photo's pixels."""
-    known = (
-        cv2.resize(truth.astype(np.float32), cut_out.photo.shape[1::-1], interpolation=cv2.INTER_AREA) > 0.5
-    )
-    left, top, right, bottom = cut_out.box
-    mask = np.zeros(known.shape, dtype=bool)
-    mask[top:bottom, left:right] = cut_out.alpha > 127
+def get_intersection_over_union(mask: NDArray[np.bool_], truth: Array) -> float:
+    """Return the overlap of a mask with the true opacity (0..1) of the same pixels."""
+    known = truth > 0.5
     return float((mask & known).sum()) / max(1.0, float((mask | known).sum()))
 
 
@@ -39,11 +35,23 @@ def get_area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> floa
     return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())
 
 
-def measure_product(request: RenderRequest, rendering: Rendering) -> tuple[Array, Array]:
-    """Return the L*a*b* colours of the product in the photo and in the prediction, pixel by pixel.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A prediction beside the photo that it shows."""
 
-    The photo is projected like the prediction, so that only what was done to the colours differs. The rim is
-    left out.
+    photographed: Array
+    """L*a*b* colours of the product in the photo, pixel by pixel, without the rim."""
+    rendered: Array
+    """The colours of the same pixels in the prediction."""
+    white_share: float
+    """Share of the background, without the surroundings of the product, that is exactly white (255)."""
+    pose: Pose
+
+
+def compare(request: RenderRequest, rendering: Rendering) -> Comparison:
+    """Return a prediction beside its photo.
+
+    The photo is projected like the prediction, so that only what was done to the colours differs.
     """
     cut_out = request.cut_out
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
@@ -56,10 +64,15 @@ def measure_product(request: RenderRequest, rendering: Rendering) -> tuple[Array
         request.width,
         request.height,
     )
-    rendered = np.asarray(Image.open(io.BytesIO(rendering.image)).convert("RGB"))
-    rendered = rendered[y : y + alpha.shape[0], x : x + alpha.shape[1]]
+    pixels = np.asarray(Image.open(io.BytesIO(rendering.image)).convert("RGB"))
+    product = np.s_[y : y + alpha.shape[0], x : x + alpha.shape[1]]
+    covered = np.zeros(pixels.shape[:2], dtype=np.uint8)
+    covered[product] = alpha > 0
+    # JPEG spreads the colours of the product over its blocks of 8 pixels.
+    background = cv2.dilate(covered, np.ones((33, 33), np.uint8)) == 0
     inner = cv2.erode((alpha > 250).astype(np.uint8), np.ones((_RIM, _RIM), np.uint8)) > 0
-    return to_lab(photographed)[inner], to_lab(rendered)[inner]
+    white = float((pixels[background] == 255).all(axis=1).mean()) if background.any() else 1.0
+    return Comparison(to_lab(photographed)[inner], to_lab(pixels[product])[inner], white, placement.pose)
 
 
 def get_colour_difference(first: Array, second: Array) -> Array:

@@ -26,7 +26,7 @@ from studio.rendering import (
     score,
 )
 from studio.rendering.framing import Placement, project_product
-from tests.images.measurements import get_colour_difference, measure_product
+from tests.images.measurements import compare, get_colour_difference
 from tests.tools.sample_images.mannequin import draw, encode_mannequin
 from tests.tools.sample_images.photograph import load_phone_photo
 
@@ -108,9 +108,9 @@ def test_without_a_style_the_product_keeps_its_colours_in_every_prediction(
     medians, means = [], []
     for variant in range(4):
         request = RenderRequest(cut_out, 480, 640, background=background, variant=variant)
-        photographed, rendered = measure_product(request, render(request))
-        medians.append(float(np.median(get_colour_difference(photographed, rendered))))
-        means.append(rendered.mean(axis=0))
+        found = compare(request, render(request))
+        medians.append(float(np.median(get_colour_difference(found.photographed, found.rendered))))
+        means.append(found.rendered.mean(axis=0))
     assert max(medians) <= 1.0
     # The predictions differ in the shadow, the crop and the angle only.
     assert np.ptp(means, axis=0).max() < 0.5
@@ -119,7 +119,8 @@ def test_without_a_style_the_product_keeps_its_colours_in_every_prediction(
 @pytest.mark.parametrize("grade", [Grade(lighting="hard left"), Grade(tone="moody"), Grade(saturation=-60)])
 def test_a_style_changes_the_colours_of_the_product(cut_out: CutOut, grade: Grade) -> None:
     request = RenderRequest(cut_out, 240, 320, grade=grade)
-    assert np.median(get_colour_difference(*measure_product(request, render(request)))) > 1
+    found = compare(request, render(request))
+    assert np.median(get_colour_difference(found.photographed, found.rendered)) > 1
 
 
 def test_an_enlarged_photo_does_not_show_the_blocks_of_its_compression(photo: Image.Image) -> None:
@@ -242,6 +243,29 @@ def test_a_product_with_a_wavy_hem_hangs_and_one_with_a_flat_base_stands(cut_out
     assert cut_out.standing
     assert not dress.standing
     assert render(RenderRequest(dress, 90, 120, framing="STILL_LIFE")).provenance["pose"] == "hanging"
+
+
+def test_a_product_that_hangs_from_the_upper_edge_has_no_shadow_on_the_ground(cut_out: CutOut) -> None:
+    lamp = replace(
+        cut_out, product=cut_out.product[200:], alpha=cut_out.alpha[200:], touches=frozenset(("top",))
+    )
+    background = Background("SOLID", "#FFFFFF", shadow="SOFT")
+    for variant in range(4):
+        request = RenderRequest(lamp, 300, 400, "PNG", background=background, variant=variant)
+        rendering = render(request)
+        assert (rendering.provenance["pose"], rendering.provenance["crop"][1]) == ("hanging", 0)
+        pixels = np.asarray(open_rendered(rendering.image)).astype(int)
+        assert (pixels[0].min(axis=1) < 200).any()
+        assert pixels[-10:].min() > 250
+
+
+@pytest.mark.parametrize("side", ["left", "right", "bottom"])
+def test_a_product_that_its_photo_cuts_off_is_cut_off_by_the_same_edge(cut_out: CutOut, side: str) -> None:
+    part = replace(cut_out, touches=frozenset((side,)))
+    rendering = render(RenderRequest(part, 300, 400))
+    left, _, right, bottom = rendering.provenance["crop"]
+    assert rendering.provenance["pose"] == "bleeding"
+    assert {"left": left == 0, "right": right == 300, "bottom": bottom == 400}[side]
 
 
 def test_a_framed_crop_has_a_narrow_margin_and_a_detail_none(noisy_photo: CutOut) -> None:
