@@ -28,7 +28,7 @@ class RenderedImage:
     width: int
     height: int
     seed: int
-    quality: dict[str, float]
+    quality: dict[str, float | None]
     cut_out: str | None
     settings: dict[str, Any]
     source_type: DigitalSourceType
@@ -38,3 +38,5 @@ class RenderedImage:
     renderer_version: str
     compliance: list[dict[str, Any]] = field(default_factory=list)
     """How the image meets each rule of its marketplace; empty without one."""
+    warnings: list[str] = field(default_factory=list)
+    """What is doubtful about the image (`studio.rendering.model.PredictionWarning`)."""

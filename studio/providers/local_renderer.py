@@ -18,6 +18,7 @@ from studio.media.inspection import open_stored
 from studio.media.storage import Storage, media_key
 from studio.providers.local import SOURCE_TYPE, RenderedImage
 from studio.rendering import (
+    DOUBTFUL,
     RENDERER_VERSION,
     Background,
     CutOut,
@@ -116,6 +117,8 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         rendering = render(_build_request(context, seed + index), report_progress)
     facts = dict(rendering.provenance)
     unused = frozenset(facts.pop("ignored_inputs", ()))
+    quality = rendering.quality.as_dict()
+    quality.pop("confidence")
     for name in ("renderer_version", "seed", "honoured_inputs"):
         facts.pop(name, None)
     return RenderedImage(
@@ -124,13 +127,14 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         width=rendering.width,
         height=rendering.height,
         seed=seed + index,
-        quality=rendering.quality.as_dict(),
+        quality=quality,
         cut_out=facts.pop("cut_out", None),
         settings=facts,
         source_type=context.source_type,
         unused=unused,
         renderer_version=RENDERER_VERSION,
         compliance=rendering.compliance,
+        warnings=list(rendering.warnings),
     )
 
 
@@ -142,25 +146,27 @@ def render_best_image(
     threshold: float,
     report_progress: Progress,
 ) -> RenderedImage:
-    """Render the best of up to `max_attempts` images, or the first one whose score reaches `threshold`.
+    """Render the best of up to `max_attempts` images, or the first acceptable one.
 
-    The attempts are compared as previews, and only the best one is rendered in its full size.
+    An image is acceptable if its score reaches `threshold` and its cut-out is not doubtful. The attempts are
+    compared as previews, and only the best one is rendered in its full size.
     """
     if context.source is not None:
         # Attempts at a retouched image do not differ.
         max_attempts = 1
     scores: list[float] = []
     for attempt in range(max_attempts if max_attempts > 1 else 0):
-        scores.append(measure_preview(_build_request(context, seed + attempt * LIGHT_SETUPS + index)))
+        preview = measure_preview(_build_request(context, seed + attempt * LIGHT_SETUPS + index))
+        scores.append(preview.score)
         report_progress(0.5 * (attempt + 1) / max_attempts)
-        if scores[-1] >= threshold:
+        if preview.score >= threshold and DOUBTFUL.isdisjoint(preview.warnings):
             break
     best = scores.index(max(scores)) if scores else 0
     image = render_image(
         context, seed + best * LIGHT_SETUPS, index, lambda share: report_progress(0.5 + 0.5 * share)
     )
-    scores = scores or [image.quality["score"]]
-    image.settings.update({"tries": len(scores), "scores": [round(score, 4) for score in scores]})
+    tried = [round(score, 4) for score in scores] if scores else [image.quality["score"]]
+    image.settings.update({"tries": len(tried), "scores": tried})
     return image
 
 

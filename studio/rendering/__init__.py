@@ -1,17 +1,22 @@
-"""The local renderer: turn a product photo into predictions, without a network or a GPU.
+"""The local renderer: turn a product photo into predictions, without another service or a GPU.
 
-Pure image code that knows no HTTP, database or files. Start with `model` (the request and the result) and
-`render` (the steps). The same request returns the same bytes: raise `RENDERER_VERSION` if you change them.
+Pure image code that knows no HTTP, no database and no files but those of mask models. Start with `model` (the
+request and the result) and `render` (the steps). The same request returns the same bytes: raise
+`RENDERER_VERSION` if you change them.
 """
 
 from studio.rendering.backgrounds import get_image_size
 from studio.rendering.contact_sheet import build_contact_sheet
 from studio.rendering.cut_out import cut_out_product, get_working_side
+from studio.rendering.masks import get_mask_provider
 from studio.rendering.model import (
+    DOUBTFUL,
     RENDERER_VERSION,
     Background,
     CutOut,
     Grade,
+    Mask,
+    MaskProvider,
     Quality,
     Rendering,
     RenderRequest,
@@ -21,10 +26,13 @@ from studio.rendering.render import measure_preview, render
 from studio.rendering.retouch import adjust, downscale, refine
 
 __all__ = [
+    "DOUBTFUL",
     "RENDERER_VERSION",
     "Background",
     "CutOut",
     "Grade",
+    "Mask",
+    "MaskProvider",
     "Quality",
     "RenderRequest",
     "Rendering",
@@ -33,6 +41,7 @@ __all__ = [
     "cut_out_product",
     "downscale",
     "get_image_size",
+    "get_mask_provider",
     "get_working_side",
     "measure_preview",
     "refine",

@@ -12,7 +12,7 @@ from studio.rendering.colour import luminance
 from studio.rendering.model import CutOut, Framing, Pixels, ViewAngle
 from studio.rendering.variation import Variation
 
-Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
+Pose = Literal["standing", "lying", "hanging", "bleeding", "framed", "extended"]
 
 MAX_ENLARGEMENT = 6.0
 """The most pixels of the canvas per pixel of the photo."""
@@ -111,7 +111,7 @@ def place_product(
     angle = {"lying": 1.0, "hanging": 0.25, "framed": 0.0}.get(pose, 0.0) * variation.angle
     if cut_out.touches and pose != "lying":
         angle = 0.0  # turned, the cut would come away from the edge of the image
-    yaw = 0.0 if framed or bleeds else variation.yaw * (0.5 if pose == "lying" else 1.0)
+    yaw = 0.0 if framed or bleeds or pose == "extended" else variation.yaw * (0.5 if pose == "lying" else 1.0)
     matrix = _projection(cut_out, scale, offset_x, offset_y, angle, yaw, pose)
     clear = air * 0.5 if framing in _CROP else air
     return Placement(matrix, scale, pose, box, frozenset(bleeds), clear, angle, yaw)
@@ -121,6 +121,8 @@ def choose_pose(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed
     """Return how the product meets its surroundings, which determines its shadow."""
     if framed:
         return "framed"
+    if cut_out.is_extended:
+        return "extended"
     if framing == "FLAT_LAY" or view_angle == "TOP":
         return "lying"
     if cut_out.touches:

@@ -13,18 +13,56 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RENDERER_VERSION = "1.4"
+RENDERER_VERSION = "1.5"
 
 FileFormat = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Framing = Literal["FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE"]
 ViewAngle = Literal["FRONT", "BACK", "SIDE", "TOP"]
 BackgroundKind = Literal["SOLID", "GRADIENT", "SWEEP", "IMAGE"]
 ShadowKind = Literal["NONE", "CONTACT", "SOFT"]
-CutOutMethod = Literal["alpha", "plain_background", "grabcut", "framed_crop"]
+MaskModelType = Literal["u2net", "isnet", "birefnet"]
+PredictionWarning = Literal[
+    "not_cut_out",
+    "mask_uncertain",
+    "touches_edge",
+    "enlarged",
+    "low_resolution",
+    "background_already_compliant",
+    "subject_not_shown",
+]
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 Progress = Callable[[float], None]
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are exclusive."""
+
+FRAMED_CROP = "framed_crop"
+"""Method of a cut-out that shows a crop of the photo, because no mask was found."""
+EXTENDED_PHOTO = "extended_photo"
+"""Method of a cut-out that shows the photo itself, extended with its own white background."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Where a mask provider found the product in a photo."""
+
+    values: Floats
+    """How much of each pixel is product, 0..1: a small copy of the area `box` of the photo."""
+    box: Box
+    method: str
+    confidence: float
+    """Probability that the mask is right, 0..1."""
+    is_usable: bool
+    """Whether the mask may be shown, if need be with the warning `mask_uncertain`."""
+    confidence_parts: dict[str, float] = field(default_factory=dict)
+
+
+DOUBTFUL: frozenset[PredictionWarning] = frozenset(("not_cut_out", "mask_uncertain"))
+"""Warnings that an image needs a look before it is published, whatever its score."""
+
+MaskProvider = Callable[[Pixels], Mask]
+"""Returns where the product is in a photo of any size: RGB, height x width x 3."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +75,30 @@ class CutOut:
     """The photo cropped to the product, RGB, without background colour on the rim."""
     alpha: Pixels
     """The product's opacity, of the size of `product`."""
-    box: tuple[int, int, int, int]
-    """Left, top, right, bottom of `product` in the photo."""
-    method: CutOutMethod
+    box: Box
+    """The area of `product` in the photo."""
+    method: str
+    """`alpha`, the name of the mask provider, `framed_crop` or `extended_photo`."""
     confidence: float
-    """0..1; below `cut_out.MIN_CONFIDENCE` the renderer shows a framed crop instead of the cut-out."""
+    """Probability that the mask is right, 0..1."""
     touches: frozenset[str] = frozenset()
     """Edges of the photo that cut the product off: left, top, right, bottom."""
     standing: bool = False
     """Whether the product stands on a flat base."""
+    warnings: tuple[PredictionWarning, ...] = ()
+    """What is wrong or doubtful with the photo and its mask."""
     confidence_parts: dict[str, float] = field(default_factory=dict)
-    """The parts of the confidence score, each 0..1."""
+    """The parts of the confidence, each 0..1."""
 
     @property
     def is_trusted(self) -> bool:
         """Return whether the cut-out may be shown, instead of a framed crop of the photo."""
-        return self.method != "framed_crop"
+        return self.method != FRAMED_CROP
+
+    @property
+    def is_extended(self) -> bool:
+        """Return whether this is the photo itself, to be extended with its own white background."""
+        return self.method == EXTENDED_PHOTO
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +156,21 @@ class Quality:
     cut_out_edge: float
     coverage: float
     clearance: float
+    confidence: float | None = None
+    """Probability that the product was cut out correctly, 0..1; None if nothing was cut out."""
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         """Return the score and its parts by name, rounded to four digits."""
-        return {part.name: round(getattr(self, part.name), 4) for part in fields(self)}
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: None if value is None else round(value, 4) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What is known about a prediction before it is rendered in its full size."""
+
+    score: float
+    warnings: tuple[PredictionWarning, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +185,4 @@ class Rendering:
     provenance: dict[str, Any]
     compliance: list[dict[str, Any]] = field(default_factory=list)
     """How the image meets each rule of its marketplace; empty without one."""
+    warnings: tuple[PredictionWarning, ...] = ()

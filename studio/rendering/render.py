@@ -14,6 +14,7 @@ import numpy as np
 
 from studio.marketplaces import find_rules
 from studio.rendering import backgrounds, grading, shadows
+from studio.rendering.colour import parse_color
 from studio.rendering.compliance import measure_compliance
 from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
@@ -23,9 +24,13 @@ from studio.rendering.framing import Placement, place_product, project_product
 from studio.rendering.lookboard import arrange_lookboard
 from studio.rendering.model import (
     RENDERER_VERSION,
+    Background,
     CutOut,
     Floats,
+    Grade,
     Pixels,
+    PredictionWarning,
+    Preview,
     Progress,
     Quality,
     Rendering,
@@ -35,6 +40,14 @@ from studio.rendering.quality import MEASURED_SIDE, score
 from studio.rendering.variation import Variation, sample_variation
 
 _STRIP_ROWS = 192
+# Pixels of the image per pixel of the photo above which an image is called enlarged.
+_MAX_ENLARGEMENT = 1.5
+# Inputs of which an extended photo shows nothing (`_keep_white`).
+_UNUSED_BY_EXTENDED_PHOTOS = frozenset(
+    ("background", "shadow", "contrast", "saturation", "temperature", "lighting", "tone")
+)
+# The best score of an image whose product was not cut out.
+_MAX_SCORE_NOT_CUT_OUT = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +76,29 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     if request.width < 1 or request.height < 1:
         raise ValueError("width and height must be at least 1 pixel")
     report_progress = progress or (lambda share: None)
-    pixels, alpha, quality, provenance = _paint(request, report_progress)
+    pixels, alpha, quality, provenance, warnings = _paint(request, report_progress)
     image, content_type = encode(pixels, request.file_format, request.quality)
     rules = find_rules(request.marketplace)
     is_framed = provenance["pose"] == "framed"
     compliance = measure_compliance(image, alpha, is_framed, rules) if rules else []
     report_progress(1.0)
-    return Rendering(image, content_type, request.width, request.height, quality, provenance, compliance)
+    return Rendering(
+        image,
+        content_type,
+        request.width,
+        request.height,
+        quality,
+        provenance,
+        compliance,
+        warnings,
+    )
 
 
-def measure_preview(request: RenderRequest) -> float:
-    """Return the score of a prediction, measured on a canvas of at most `MEASURED_SIDE` pixels a side.
+def measure_preview(request: RenderRequest) -> Preview:
+    """Return the score and the warnings of a prediction, without rendering it in its full size.
 
-    The score of the prediction itself is measured on a copy of that size. Photo and canvas are reduced by the
-    same factor, so that the composition is the same.
+    The score is measured on a canvas of at most `MEASURED_SIDE` pixels a side, like that of the prediction
+    itself. Photo and canvas are reduced by the same factor, so that the composition is the same.
     """
     factor = MEASURED_SIDE / max(request.width, request.height)
     if factor < 1:
@@ -88,29 +110,61 @@ def measure_preview(request: RenderRequest) -> float:
             cut_out=shrink_cut_out(request.cut_out, factor),
             subject_image=shrink_cut_out(subject, factor) if isinstance(subject, CutOut) else subject,
         )
-    return _paint(request, lambda share: None)[2].score
+    _, _, quality, _, warnings = _paint(request, lambda share: None)
+    return Preview(quality.score, warnings)
 
 
 def _paint(
     request: RenderRequest, report_progress: Progress
-) -> tuple[Pixels, Pixels, Quality, dict[str, Any]]:
-    """Return the pixels of a prediction, the product's opacity, their quality and their provenance."""
+) -> tuple[Pixels, Pixels, Quality, dict[str, Any], tuple[PredictionWarning, ...]]:
+    """Return the pixels, the opacity of the product, the quality, the provenance and the warnings."""
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
     report_progress(0.02)
-    layers, facts = build_layers(request, variation)
+    cut_out, painted = request.cut_out, _keep_white(request)
+    layers, facts = build_layers(painted, variation)
     report_progress(0.25)
-    pixels, alpha = compose(request, layers, variation, lambda share: report_progress(0.25 + 0.45 * share))
+    pixels, alpha = compose(painted, layers, variation, lambda share: report_progress(0.25 + 0.45 * share))
     main = layers[-1].placement
-    edge = _edge_confidence(request.cut_out)
+    warnings = _list_warnings(request, main)
     # A framed crop is filled by the product to its edges, like a detail.
     framing = "DETAIL" if main.pose == "framed" else request.framing
-    quality = score(pixels, alpha, framing, edge, main.margin, main.bleeds, main.scale)
+    if main.pose == "extended":
+        alpha = np.where(pixels.min(axis=2) < 255, alpha, 0).astype(np.uint8)
+    quality = score(pixels, alpha, framing, _edge_confidence(cut_out), main.margin, main.bleeds, main.scale)
+    most = _MAX_SCORE_NOT_CUT_OUT if "not_cut_out" in warnings else 1.0
+    quality = replace(quality, score=min(quality.score, most), confidence=cut_out.confidence)
     report_progress(0.75)
-    return pixels, alpha, quality, {**_build_provenance(request, variation, main), **facts}
+    return pixels, alpha, quality, {**_build_provenance(request, variation, main), **facts}, warnings
+
+
+def _keep_white(request: RenderRequest) -> RenderRequest:
+    """Return the request, with the photo's own background if the photo is extended.
+
+    A shadow, a grade or another background would show where the photo ends.
+    """
+    if not request.cut_out.is_extended:
+        return request
+    return replace(request, background=Background("SOLID", "#FFFFFF", shadow="NONE"), grade=Grade())
+
+
+def _list_warnings(request: RenderRequest, placement: Placement) -> tuple[PredictionWarning, ...]:
+    """Return the warnings about the cut-out and those about its place in this prediction."""
+    warnings = list(request.cut_out.warnings)
+    if request.cut_out.is_extended and not _asks_for_white(request.background):
+        warnings.insert(0, "not_cut_out")
+    if placement.scale > _MAX_ENLARGEMENT:
+        warnings.append("enlarged")
+    return tuple(warnings)
+
+
+def _asks_for_white(background: Background) -> bool:
+    return background.kind == "SOLID" and bool((parse_color(background.color) == 255).all())
 
 
 def _edge_confidence(cut_out: CutOut) -> float:
     """Return the confidence in the rim. A framed crop has clean edges, but is not the requested cut-out."""
+    if cut_out.is_extended:
+        return 1.0
     return (
         0.5
         if not cut_out.is_trusted
@@ -255,6 +309,9 @@ def _build_provenance(request: RenderRequest, variation: Variation, placement: P
     honoured += ["view_angle"] if request.view_angle in ("FRONT", "TOP") else []
     ignored = ["tone"] if grade.tone and not grading.known_tones(grade.tone) else []
     ignored += ["view_angle"] if request.view_angle in ("BACK", "SIDE") else []
+    if request.cut_out.is_extended:
+        ignored += [name for name in honoured if name in _UNUSED_BY_EXTENDED_PHOTOS]
+        honoured = [name for name in honoured if name not in _UNUSED_BY_EXTENDED_PHOTOS]
     return {
         "renderer_version": RENDERER_VERSION,
         "cut_out": request.cut_out.method,
@@ -262,7 +319,7 @@ def _build_provenance(request: RenderRequest, variation: Variation, placement: P
         "trust_parts": dict(request.cut_out.confidence_parts),
         "seed": request.seed + request.variant,
         "light": variation.light,
-        "shadow": request.background.shadow,
+        "shadow": "NONE" if request.cut_out.is_extended else request.background.shadow,
         "pose": placement.pose,
         "crop": [round(value) for value in placement.box],
         "angle": round(placement.angle, 3),

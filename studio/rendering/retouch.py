@@ -222,5 +222,5 @@ def _score_product(pixels: Pixels, cut_out: CutOut, framing: Framing) -> Quality
     height, width = cut_out.photo.shape[:2]
     alpha = _place_alpha(cut_out)
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    edge = cut_out.confidence if cut_out.is_trusted else 0.5
+    edge = cut_out.confidence if cut_out.is_trusted and not cut_out.is_extended else 0.5
     return score(small, alpha, framing, edge, bleeds=cut_out.touches)

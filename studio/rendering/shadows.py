@@ -36,8 +36,8 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
         near = _drop_shadow(alpha, side, light, 0.0045, 0.005) * 0.42
         far = _drop_shadow(alpha, side, light, 0.022, 0.020) * 0.26
         dark = near if not soft else 1 - (1 - near) * (1 - far)
-    elif pose == "framed":
-        # A framed crop of the photo has no surface to cast a shadow on.
+    elif pose in ("framed", "extended"):
+        # The photo itself has no surface to cast a shadow on.
         return no_shadow
     else:
         # The product does not touch the ground; only the wall behind it receives a wide shadow.

@@ -21,6 +21,7 @@ from studio.rendering import (
     adjust,
     build_contact_sheet,
     cut_out_product,
+    get_mask_provider,
     refine,
     render,
     score,
@@ -79,7 +80,7 @@ def test_the_sample_photo_has_exif_rotation_and_a_gps_position() -> None:
 
 
 def test_the_cut_out_of_the_sample_has_the_hole_of_the_handle_and_no_shadow(cut_out: CutOut) -> None:
-    assert cut_out.method == "plain_background"
+    assert cut_out.method == "u2netp"
     assert cut_out.confidence > 0.9
     assert cut_out.standing
     enclosed, _ = cv2.connectedComponents((cut_out.alpha < 30).astype(np.uint8))
@@ -97,7 +98,7 @@ def test_a_cutout_confirmed_at_half_size_is_not_repeated_at_full_size(
 ) -> None:
     heights, cut = [], cv2.grabCut
     monkeypatch.setattr(cv2, "grabCut", lambda *args: (heights.append(len(args[0])), cut(*args)))
-    cut_out_product(photo)
+    assert cut_out_product(photo, find_mask=get_mask_provider("colour")).method == "plain_background"
     assert heights == [480, 480, 240]
 
 
@@ -464,7 +465,7 @@ def test_a_light_product_before_a_light_background_is_cut_out_completely() -> No
     cut_out = cut_out_product(Image.alpha_composite(paper, figure).convert("RGB"))
     known = np.asarray(figure.getchannel("A")) > 128
     left, top, right, bottom = cut_out.box
-    assert cut_out.method == "plain_background"
+    assert cut_out.method == "u2netp"
     mask = np.zeros(known.shape, dtype=bool)
     mask[top:bottom, left:right] = cut_out.alpha > 128
     assert (mask & known).sum() / (mask | known).sum() > 0.97

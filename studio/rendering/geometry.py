@@ -1,0 +1,74 @@
+"""Sizes and shapes of masks: copies of another size, bounding boxes, cut edges and flat bases."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from studio.rendering.model import Box, Pixels
+
+# Opacity, of 255, from which on a pixel belongs to the bounding box.
+_MIN_OPACITY = 24
+# A product stands if its base deviates from a smooth curve by at most this share of the product's width
+# (mean).
+_MAX_BASE_DEVIATION = 0.003
+# Share of an edge of the photo that the product covers if the edge cuts it off.
+_MIN_TOUCHED_SHARE = 0.03
+
+
+def shrink(pixels: Pixels, scale: float) -> Pixels:
+    """Return a smaller copy of an image or a mask; `scale` is at most 1."""
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def get_bounding_box(alpha: Pixels, pad: int) -> Box:
+    """Return the box of all opaque pixels and `pad` pixels around it, or the whole mask if there are none."""
+    solid = alpha > _MIN_OPACITY
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    if not len(rows):
+        return 0, 0, alpha.shape[1], alpha.shape[0]
+    height, width = alpha.shape
+    return (
+        max(0, int(columns[0]) - pad),
+        max(0, int(rows[0]) - pad),
+        min(width, int(columns[-1]) + 1 + pad),
+        min(height, int(rows[-1]) + 1 + pad),
+    )
+
+
+def find_touched_sides(alpha: Pixels, box: Box, photo: Pixels) -> frozenset[str]:
+    """Return the edges of the photo that cut the product off.
+
+    Args:
+        alpha: Opacity of the area `box` of the photo.
+    """
+    height, width = photo.shape[:2]
+    at_edge = {"left": box[0] == 0, "top": box[1] == 0, "right": box[2] == width, "bottom": box[3] == height}
+    strips = {"left": alpha[:, :2], "right": alpha[:, -2:], "top": alpha[:2].T, "bottom": alpha[-2:].T}
+    return frozenset(
+        side
+        for side, strip in strips.items()
+        if at_edge[side]
+        and float((strip > 128).mean(axis=1).sum())
+        > _MIN_TOUCHED_SHARE * (height if side in ("left", "right") else width)
+    )
+
+
+def is_standing(alpha: Pixels) -> bool:
+    """Return whether the lowest part is a broad base, flat or evenly round. A hem is broad but wavy."""
+    solid = alpha > 128
+    rows = np.flatnonzero(solid.any(axis=1))
+    if not len(rows):
+        return False
+    lowest = solid[max(0, int(rows[-1]) - max(2, len(rows) // 25)) : int(rows[-1]) + 1]
+    columns = np.flatnonzero(lowest.any(axis=0))
+    if len(columns) / solid.shape[1] <= 0.28 or len(columns) < 8:
+        return False
+    # The ends are rounded even on a flat base.
+    inset = max(1, len(columns) // 12)
+    columns = columns[inset:-inset]
+    bottoms = (solid.shape[0] - np.argmax(solid[::-1], axis=0))[columns].astype(np.float64)
+    across = (columns - columns.mean()) / max(1.0, float(np.ptp(columns)))
+    deviation = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
+    return float(np.abs(deviation).mean()) < _MAX_BASE_DEVIATION * solid.shape[1]

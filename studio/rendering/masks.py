@@ -1,0 +1,35 @@
+"""Choose the mask provider: what finds the product in a photo.
+
+`u2netp` is the network that ships with the renderer, `colour` needs none, and a path is a network of the
+operator.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from studio.rendering.colour_mask import find_colour_mask
+from studio.rendering.model import Mask, MaskModelType, MaskProvider, Pixels
+from studio.rendering.network_mask import find_network_mask
+from studio.rendering.weights import U2NETP
+
+
+def get_mask_provider(mask_model: str, model_type: MaskModelType = "u2net") -> MaskProvider:
+    """Return the mask provider of a setting. A network is loaded when the first photo needs it.
+
+    Args:
+        mask_model: `colour`, `u2netp`, or the path of an ONNX file.
+        model_type: What kind of network the file contains.
+    """
+    if mask_model == "colour":
+        return find_colour_mask
+    if mask_model == "u2netp":
+        return find_u2netp_mask
+    path = Path(mask_model)
+    return partial(find_network_mask, path=path, model_type=model_type, method=path.stem.lower()[:40])
+
+
+def find_u2netp_mask(pixels: Pixels) -> Mask:
+    """Return where U-2-Net-p finds the product, the mask provider by default."""
+    return find_network_mask(pixels, U2NETP, "u2net", "u2netp")

@@ -1,0 +1,105 @@
+"""Find the product in a photo with a network: in the whole photo first, then in the part around it.
+
+The network sees every photo in the same small size. The second pass shows it the product larger, which brings
+back thin parts and straight edges; the first pass keeps it from choosing another object.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from studio.rendering.confidence import score_agreement
+from studio.rendering.mask_network import get_input_side, predict_masks
+from studio.rendering.model import Box, Floats, Mask, MaskModelType, Pixels
+
+# Weight of the mask of the whole photo; the rest is that of the part around the product.
+_FIRST_PASS_WEIGHT = 0.35
+# Space around what the first pass found, in shares of its size.
+_SPACE = 0.12
+# Pieces smaller than this share of the largest are not part of the product.
+_MIN_PIECE_SHARE = 0.05
+
+
+def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, method: str) -> Mask:
+    """Return where the network of this file finds the product.
+
+    Args:
+        method: Name of the method, for the provenance of predictions.
+
+    Raises:
+        UnusableMaskModel: The file is missing, or OpenCV cannot run it.
+    """
+    side = get_input_side(model_type)
+    photo = _fit(pixels, 2 * side)
+    straight, mirrored = predict_masks(path, model_type, [photo, np.ascontiguousarray(photo[:, ::-1])])
+    whole = (straight + mirrored[:, ::-1]) / 2
+    box = _find_box(whole, pixels)
+    if box is None:
+        height, width = pixels.shape[:2]
+        return Mask(whole, (0, 0, width, height), method, 0.0, is_usable=False)
+    left, top, right, bottom = box
+    part = pixels[top:bottom, left:right]
+    (close,) = predict_masks(path, model_type, [_fit(part, 2 * side)])
+    size = _limit_size(part, side)
+    first = _cut(whole, box, pixels, size)
+    second = cv2.resize(close, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    mixed = _drop_small_pieces(_FIRST_PASS_WEIGHT * first + (1 - _FIRST_PASS_WEIGHT) * second)
+    share = float((mixed > 0.5).mean()) * part.size / pixels.size
+    return Mask(mixed, box, method, *score_agreement(first, mixed, share))
+
+
+def _fit(pixels: Pixels, side: int) -> Pixels:
+    """Return a copy of at most this side: averaging a large photo to a small square twice is slower."""
+    size = _limit_size(pixels, side)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def _limit_size(pixels: Pixels, side: int) -> tuple[int, int]:
+    """Return width and height of the shape of an image, of at most `side` pixels."""
+    factor = min(1.0, side / max(pixels.shape[:2]))
+    return max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor))
+
+
+def _find_box(mask: Floats, pixels: Pixels) -> Box | None:
+    """Return the area around the object in the coordinates of the photo; None if there is no object."""
+    solid = _drop_small_pieces(mask) > 0.5
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    if not len(rows):
+        return None
+    height, width = pixels.shape[:2]
+    left, right = columns[0] / mask.shape[1], (columns[-1] + 1) / mask.shape[1]
+    top, bottom = rows[0] / mask.shape[0], (rows[-1] + 1) / mask.shape[0]
+    across, down = _SPACE * (right - left), _SPACE * (bottom - top)
+    return (
+        int(max(0.0, left - across) * width),
+        int(max(0.0, top - down) * height),
+        int(np.ceil(min(1.0, right + across) * width)),
+        int(np.ceil(min(1.0, bottom + down) * height)),
+    )
+
+
+def _cut(mask: Floats, box: Box, pixels: Pixels, size: tuple[int, int]) -> Floats:
+    """Return the area `box` of the photo in the square mask of the whole photo, in another size."""
+    across, down = mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]
+    left, top, right, bottom = box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    scale_x, scale_y = (right - left) / size[0], (bottom - top) / size[1]
+    matrix = np.array([[scale_x, 0, left + 0.5 * scale_x - 0.5], [0, scale_y, top + 0.5 * scale_y - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(mask, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+
+
+def _drop_small_pieces(mask: Floats) -> Floats:
+    """Return the mask without pieces that are small beside the largest."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return mask
+    areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+    areas[0] = np.inf
+    small = areas < _MIN_PIECE_SHARE * areas[1:].max()
+    # With the soft edge of each piece.
+    dropped = cv2.dilate(small[labels].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    kept = (labels > 0) & ~small[labels]
+    return np.where(dropped & ~kept, 0, mask).astype(np.float32)
