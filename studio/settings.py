@@ -531,6 +531,23 @@ class Settings:
         in_mock=True,
         secret=True,
     )
+    c2pa_certificate: str | None = _setting(
+        "Background work",
+        "C2PA_CERTIFICATE",
+        None,
+        "Certificate that signs the files of exports with C2PA manifests, with those of its issuers. Needs "
+        "`requirements-c2pa.txt`, see [Signed exports](../guides/digital-source-type.md#signed-exports).",
+        Convert(str, "certificates in PEM, the signing one first"),
+        secret=True,
+    )
+    c2pa_private_key: str | None = _setting(
+        "Background work",
+        "C2PA_PRIVATE_KEY",
+        None,
+        "Key of `C2PA_CERTIFICATE`.",
+        Convert(str, "a key in PEM without a password"),
+        secret=True,
+    )
     mail: str = _setting(
         "E-mail",
         "MAIL",

@@ -1,7 +1,8 @@
 """Write the archive of an export: the manifests and the original files, verified while they are copied.
 
-The same contents give the same bytes: the archive holds no time and no host. Memory use does not depend on
-the number or the size of the files. Knows neither the queue nor the database.
+The same contents give the same bytes, unless files are signed: the archive holds no time and no host. Memory
+use does not depend on the number or the size of the files; to be signed, one file at a time is in memory.
+Knows neither the queue nor the database.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
 from db.errors import NotFound
+from studio.exports.content_credentials import FileToSign, SignFile, SigningFailed
 from studio.media.storage import Storage
+from studio.providers.registry import PROVIDERS
 
 CHUNK_BYTES = 1 << 20
 COLUMNS = (
     "file_name", "product", "sku", "shot_type", "look", "sha256", "width", "height", "content_type",
     "file_size", "seed", "model", "provider", "digital_source_type", "prediction_id", "shot_id", "provenance",
 )  # fmt: skip
-"""The columns of the CSV manifest and the keys of the JSON manifest."""
+"""The columns of the CSV manifest and the keys of the JSON manifest, which has one more for signed files."""
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE_MODE = 0o100644 << 16
@@ -60,8 +63,9 @@ def write_archive(
     shooting: dict[str, Any],
     entries: Sequence[ArchiveEntry],
     report_progress: Callable[[int], object],
+    sign_file: SignFile | None = None,
 ) -> None:
-    """Write a ZIP archive with the manifests and the original files.
+    """Write a ZIP archive with the manifests and the original files, or with signed copies of these.
 
     Args:
         target: The file to write to. It must be seekable.
@@ -70,15 +74,30 @@ def write_archive(
         entries: The files, in order.
         report_progress: Called after each chunk with the number of complete files. An exception aborts the
             archive.
+        sign_file: Signs each file. The manifests then come last, because they have the hashes of the copies.
 
     Raises:
         SourceFileMissing: An original is missing or has changed.
+        SigningFailed: A file could not be signed.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        archive.writestr(_build_zip_info("manifest.json"), build_manifest_json(shooting, entries))
-        archive.writestr(_build_zip_info("manifest.csv"), build_manifest_csv(entries))
+        if sign_file is None:
+            _write_manifests(archive, shooting, entries)
+            for done, entry in enumerate(entries):
+                _copy_file(archive, storage, entry, partial(report_progress, done))
+            return
+        signed = []
         for done, entry in enumerate(entries):
-            _copy_file(archive, storage, entry, partial(report_progress, done))
+            signed.append(_write_signed_file(archive, storage, entry, sign_file))
+            report_progress(done)
+        _write_manifests(archive, shooting, signed)
+
+
+def _write_manifests(
+    archive: zipfile.ZipFile, shooting: dict[str, Any], entries: Sequence[ArchiveEntry]
+) -> None:
+    archive.writestr(_build_zip_info("manifest.json"), build_manifest_json(shooting, entries))
+    archive.writestr(_build_zip_info("manifest.csv"), build_manifest_csv(entries))
 
 
 def build_manifest_json(shooting: dict[str, Any], entries: Sequence[ArchiveEntry]) -> bytes:
@@ -135,6 +154,41 @@ def _copy_file(
             report_progress()
     if (size, digest.hexdigest()) != (entry.file_size, entry.content_hash):
         raise SourceFileMissing(entry.key)
+
+
+def _write_signed_file(
+    archive: zipfile.ZipFile, storage: Storage, entry: ArchiveEntry, sign_file: SignFile
+) -> ArchiveEntry:
+    """Write a signed copy of an original and return its entry. The original is in memory, at most 50 MB."""
+    try:
+        data = storage.read(entry.key)
+    except (NotFound, FileNotFoundError) as error:
+        raise SourceFileMissing(entry.key) from error
+    if (len(data), hashlib.sha256(data).hexdigest()) != (entry.file_size, entry.content_hash):
+        raise SourceFileMissing(entry.key)
+    facts = entry.facts
+    signed = sign_file(
+        FileToSign(
+            data=data,
+            content_type=facts["content_type"],
+            name=entry.file_name,
+            digital_source_type=_find_source_type(facts),
+            model=facts["model"] or facts["provider"],
+        )
+    )
+    archive.writestr(_build_zip_info(entry.file_name), signed)
+    content_hash = hashlib.sha256(signed).hexdigest()
+    changed = {"sha256": content_hash, "file_size": len(signed), "unsigned_sha256": entry.content_hash}
+    return replace(entry, content_hash=content_hash, file_size=len(signed), facts={**facts, **changed})
+
+
+def _find_source_type(facts: dict[str, Any]) -> str:
+    """Return how an image was made; the provider tells it for predictions of 0.1.0."""
+    provider = PROVIDERS.get(facts["provider"] or "")
+    source_type = facts.get("digital_source_type") or (provider and provider.source_type)
+    if source_type is None:
+        raise SigningFailed(f"nothing says how prediction {facts['prediction_id']} was made")
+    return str(source_type)
 
 
 def _build_zip_info(name: str) -> zipfile.ZipInfo:

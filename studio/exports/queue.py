@@ -26,6 +26,11 @@ from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot
 LIFETIME = timedelta(days=30)
 MAX_ATTEMPTS = 3
 INTERNAL_ERROR = {"category": "internal", "message": "The archive could not be written", "retryable": True}
+SIGNING_ERROR = {
+    "category": "internal",
+    "message": "A file could not be signed: the certificate of the server may have expired",
+    "retryable": True,
+}
 INPUT_ERROR = {
     "category": "input",
     "message": "The file of a prediction is missing or has changed",

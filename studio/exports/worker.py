@@ -16,6 +16,7 @@ from db.session import Database
 from studio import leases
 from studio.exports import queue
 from studio.exports.archive import CHUNK_BYTES, SourceFileMissing, write_archive
+from studio.exports.content_credentials import SignFile, SigningFailed
 from studio.media.storage import (
     Storage,
     export_folder,
@@ -35,9 +36,12 @@ class ExportAborted(Exception):
 
 
 def run_pending_exports(
-    database: Database, storage: Storage, lease_duration: timedelta = LEASE_DURATION
+    database: Database,
+    storage: Storage,
+    lease_duration: timedelta = LEASE_DURATION,
+    sign_file: SignFile | None = None,
 ) -> int:
-    """Run all pending exports and return how many were completed.
+    """Run all pending exports and return how many were completed. `sign_file` signs each image.
 
     Raises:
         OSError: The storage is unreachable or full. The exports stay pending.
@@ -47,18 +51,24 @@ def run_pending_exports(
         storage.check()
         lease = queue.lease_next(database, leases.new_token(), lease_duration)
         if lease is not None:
-            completed += run_export(database, storage, lease, lease_duration)
+            completed += run_export(database, storage, lease, lease_duration, sign_file)
     return completed
 
 
-def run_export(database: Database, storage: Storage, lease: queue.Lease, lease_duration: timedelta) -> bool:
+def run_export(
+    database: Database,
+    storage: Storage,
+    lease: queue.Lease,
+    lease_duration: timedelta,
+    sign_file: SignFile | None = None,
+) -> bool:
     """Write the archive of a leased export and record it; return whether this call completed the export.
 
     Raises:
         OSError: The storage is unreachable or full; the export is pending again.
     """
     try:
-        file_size, content_hash = _write_file(database, storage, lease, lease_duration)
+        file_size, content_hash = _write_file(database, storage, lease, lease_duration, sign_file)
         if queue.try_complete(database, lease, file_size, content_hash):
             _delete_partial_files(storage, lease)
             return True
@@ -67,6 +77,9 @@ def run_export(database: Database, storage: Storage, lease: queue.Lease, lease_d
     except SourceFileMissing:
         logger.warning("export %s failed: a source file is missing", lease.export_id, exc_info=True)
         queue.fail(database, lease, queue.INPUT_ERROR)
+    except SigningFailed:
+        logger.exception("export %s failed: a file was not signed", lease.export_id)
+        queue.fail(database, lease, queue.SIGNING_ERROR)
     except Exception as error:
         if is_storage_unavailable(error):
             # If the storage works, the cause can be this export: an archive that does not fit, a broken file.
@@ -82,12 +95,16 @@ def run_export(database: Database, storage: Storage, lease: queue.Lease, lease_d
 
 
 def _write_file(
-    database: Database, storage: Storage, lease: queue.Lease, lease_duration: timedelta
+    database: Database,
+    storage: Storage,
+    lease: queue.Lease,
+    lease_duration: timedelta,
+    sign_file: SignFile | None,
 ) -> tuple[int, str]:
     """Write the archive to its final place, and return its size and SHA-256."""
     heartbeat = _Heartbeat(database, lease, lease_duration)
     with storage.open_writer(export_key(lease.export_id)) as file:
-        write_archive(file, storage, lease.shooting, lease.entries, heartbeat)
+        write_archive(file, storage, lease.shooting, lease.entries, heartbeat, sign_file)
         # The hash needs a second pass: zipfile seeks back to fill in sizes.
         file.seek(0)
         digest = hashlib.sha256()

@@ -16,6 +16,7 @@ from db.base import utc_now
 from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from studio.accounts.identity.mail import delete_expired_files
+from studio.exports.content_credentials import SignFile
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.callbacks import delete_old_callbacks
 from studio.generations.worker.queue import expire_overdue
@@ -38,6 +39,8 @@ class Services:
     database: Database
     storage: Storage
     http_client: SafeHttpClient
+    sign_file: SignFile | None = None
+    """Signs the files of exports; None if no certificate is configured."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,8 @@ COUNTS_SECONDS = 2
 
 
 def _run_exports(services: Services) -> None:
-    run_pending_exports(
-        services.database, services.storage, timedelta(seconds=services.settings.lease_seconds)
-    )
+    lease_duration = timedelta(seconds=services.settings.lease_seconds)
+    run_pending_exports(services.database, services.storage, lease_duration, services.sign_file)
 
 
 def _compact_counts(services: Services) -> None:

@@ -54,6 +54,7 @@ METADATA = {
 }
 LOCK_FILES = {
     "requirements.txt",
+    "requirements-c2pa.txt",
     "requirements-dev.txt",
     "requirements-bench.txt",
     "requirements-generators.txt",
@@ -115,7 +116,10 @@ def test_the_lock_files_have_the_versions_of_pyproject(root: Path) -> None:
     dependencies = project["project"]["dependencies"]
     assert pins(dependencies) <= runtime, "Run `make lock`."
     assert runtime | pins(project["dependency-groups"]["dev"]) <= development, "Run `make lock`."
-    pinned = [*dependencies, *project["dependency-groups"]["dev"]]
+    signing = project["project"]["optional-dependencies"]["c2pa"]
+    signer = pins((root / "requirements-c2pa.txt").read_text(encoding="utf-8").splitlines())
+    assert runtime | pins(signing) <= signer <= development, "Run `make lock`."
+    pinned = [*dependencies, *signing, *project["dependency-groups"]["dev"]]
     for group in ("bench", "generators"):
         packages = project["dependency-groups"][group]
         locked = pins((root / f"requirements-{group}.txt").read_text(encoding="utf-8").splitlines())

@@ -107,7 +107,7 @@ def test_no_error_shows_the_value_of_a_secret(name: str) -> None:
     assert secret not in shown
 
 
-def test_the_secret_settings_are_those_that_may_hold_a_password() -> None:
+def test_the_secret_settings_are_those_that_may_hold_a_password_or_a_key() -> None:
     assert set(SECRETS) == {
         "SECRET_KEY",
         "SECRET_KEY_PREVIOUS",
@@ -115,6 +115,8 @@ def test_the_secret_settings_are_those_that_may_hold_a_password() -> None:
         "MIGRATION_DATABASE_URL",
         "CELERY_BROKER_URL",
         "COMPUTE_WEBHOOK_SECRET",
+        "C2PA_CERTIFICATE",
+        "C2PA_PRIVATE_KEY",
         "SMTP_URL",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     }

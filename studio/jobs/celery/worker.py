@@ -18,6 +18,7 @@ from celery.beat import EmbeddedService
 
 from db.engine import build_engine
 from db.session import Database
+from studio.exports.content_credentials import load_signer
 from studio.generations.worker.executor import ABORT_SECONDS, DRAIN_SECONDS, GenerationExecutor
 from studio.http_client import SafeHttpClient
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
@@ -89,7 +90,8 @@ def build_services(settings: Settings) -> Services:
     """Return the services of a worker process, with database connections of its own."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(build_engine(settings.database_url, settings.pool_size))
-    return Services(settings, database, open_storage(settings), SafeHttpClient.from_settings(settings))
+    http_client, sign_file = SafeHttpClient.from_settings(settings), load_signer(settings)
+    return Services(settings, database, open_storage(settings), http_client, sign_file)
 
 
 def run_worker(settings: Settings, with_beat: bool) -> int:
