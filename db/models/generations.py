@@ -147,6 +147,8 @@ class Prediction(Owned):
     provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
     compliance: Mapped[list[Any]] = mapped_column(default=list)
     """How the image meets each rule of its marketplace; empty without one."""
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
+    """What is doubtful about the image: values of `PredictionWarning` in the contract."""
     reviewed_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
     reviewed_at: Mapped[datetime | None]
     review_note: Mapped[str | None] = mapped_column(String(2000))

@@ -39,10 +39,11 @@ class PredictionSchema(OwnedSchema):
     file_size = fields.Raw()
     content_hash = fields.Raw()
     seed = fields.Raw()
-    quality = fields.Raw()
-    # Predictions of 0.1.0 do not say how they were made.
+    # Predictions of 0.1.0 have no confidence, and do not say how they were made.
+    quality = fields.Function(lambda prediction: {"confidence": None, **prediction.quality})
     provenance = fields.Function(lambda prediction: {"digital_source_type": None, **prediction.provenance})
     compliance = fields.Raw()
+    warnings = fields.Raw()
     review = fields.Function(lambda prediction: _serialize_review(prediction))
 
 

@@ -117,8 +117,6 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         rendering = render(_build_request(context, seed + index), report_progress)
     facts = dict(rendering.provenance)
     unused = frozenset(facts.pop("ignored_inputs", ()))
-    quality = rendering.quality.as_dict()
-    quality.pop("confidence")
     for name in ("renderer_version", "seed", "honoured_inputs"):
         facts.pop(name, None)
     return RenderedImage(
@@ -127,7 +125,7 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         width=rendering.width,
         height=rendering.height,
         seed=seed + index,
-        quality=quality,
+        quality=rendering.quality.as_dict(),
         cut_out=facts.pop("cut_out", None),
         settings=facts,
         source_type=context.source_type,

@@ -34,7 +34,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {"image/avif": {"max_threads": 1}}
 
 _FOLDER = Path(__file__).parent.parent / "seed" / "images"
 # The same keys as the local studio's, with values that reach any threshold of a request.
-_QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance")
+_QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance", "confidence")
 _QUALITY: dict[str, float | None] = dict.fromkeys(_QUALITY_PARTS, 1.0)
 
 

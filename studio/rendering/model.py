@@ -61,6 +61,9 @@ class Mask:
 DOUBTFUL: frozenset[PredictionWarning] = frozenset(("not_cut_out", "mask_uncertain"))
 """Warnings that an image needs a look before it is published, whatever its score."""
 
+MAX_SHARP_ENLARGEMENT = 1.5
+"""Pixels of an image per pixel of its photo above which it has the warning `enlarged`."""
+
 MaskProvider = Callable[[Pixels], Mask]
 """Returns where the product is in a photo of any size: RGB, height x width x 3."""
 

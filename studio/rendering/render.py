@@ -23,6 +23,7 @@ from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
 from studio.rendering.framing import Placement, place_product, project_product
 from studio.rendering.lookboard import arrange_lookboard
 from studio.rendering.model import (
+    MAX_SHARP_ENLARGEMENT,
     RENDERER_VERSION,
     Background,
     CutOut,
@@ -40,8 +41,6 @@ from studio.rendering.quality import MEASURED_SIDE, score
 from studio.rendering.variation import Variation, sample_variation
 
 _STRIP_ROWS = 192
-# Pixels of the image per pixel of the photo above which an image is called enlarged.
-_MAX_ENLARGEMENT = 1.5
 # Inputs of which an extended photo shows nothing (`_keep_white`).
 _UNUSED_BY_EXTENDED_PHOTOS = frozenset(
     ("background", "shadow", "contrast", "saturation", "temperature", "lighting", "tone")
@@ -152,7 +151,7 @@ def _list_warnings(request: RenderRequest, placement: Placement) -> tuple[Predic
     warnings = list(request.cut_out.warnings)
     if request.cut_out.is_extended and not _asks_for_white(request.background):
         warnings.insert(0, "not_cut_out")
-    if placement.scale > _MAX_ENLARGEMENT:
+    if placement.scale > MAX_SHARP_ENLARGEMENT:
         warnings.append("enlarged")
     return tuple(warnings)
 

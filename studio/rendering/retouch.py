@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from studio.rendering.colour import to_srgb
 from studio.rendering.compliance import measure_compliance
 from studio.rendering.encode import encode
 from studio.rendering.model import (
+    MAX_SHARP_ENLARGEMENT,
     RENDERER_VERSION,
     CutOut,
     FileFormat,
@@ -81,7 +83,8 @@ def refine(
     larger = _sharpen_bounded(larger.astype(np.uint8), factor, strength)
     report_progress(0.75)
     facts = {"scale_factor": round(factor, 4), "strength": strength}
-    return _finish(larger, file_format, quality, facts, report_progress, cut_out, framing, marketplace)
+    finished = _finish(larger, file_format, quality, facts, report_progress, cut_out, framing, marketplace)
+    return replace(finished, warnings=("enlarged",) if factor > MAX_SHARP_ENLARGEMENT else ())
 
 
 def _crop_middle(pixels: Pixels, across: int, down: int) -> Pixels:

@@ -121,3 +121,15 @@ def test_predictions_from_before_marketplaces_have_no_compliance(empty_database_
         assert session.get_one(Prediction, prediction.id).compliance == []
         assert session.get_one(Guidelines, guidelines.id).marketplace is None
     database.dispose()
+
+
+def test_predictions_from_before_warnings_have_none(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    database = Database(build_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        prediction = make_prediction(warnings=["enlarged"])
+    downgrade(empty_database_url, "0028")
+    upgrade(empty_database_url)
+    with database.transaction(write=False) as session:
+        assert session.get_one(Prediction, prediction.id).warnings == []
+    database.dispose()

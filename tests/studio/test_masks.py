@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from studio.providers.local_renderer import RenderContext, render_best_image
 from studio.rendering import (
     DOUBTFUL,
     Background,
@@ -28,6 +29,7 @@ from studio.rendering import (
     render,
 )
 from studio.rendering.mask_network import UnusableMaskModel, predict_masks
+from studio.rendering.masks import find_u2netp_mask
 from studio.rendering.weights import U2NETP
 from tests.tools.sample_images.photograph import load_phone_photo
 
@@ -203,3 +205,23 @@ def test_a_product_that_the_photo_cuts_off_is_reported(photo: Image.Image) -> No
     cut_out = cut_out_product(half)
     assert cut_out.touches == {"bottom"}
     assert "touches_edge" in cut_out.warnings
+
+
+def test_agentic_generations_do_not_stop_at_a_doubtful_image(photo: Image.Image) -> None:
+    scene = {
+        "background": {"kind": "SOLID", "color": "#FFFFFF", "color_end": None, "shadow": "NONE"},
+        "grade": {},
+        "width": 60,
+        "height": 80,
+        "file_format": "JPEG",
+        "quality": 90,
+        "framing": "STILL_LIFE",
+        "view_angle": "FRONT",
+        "padding_percent": 8,
+        "margin_percent": 0,
+    }
+    for find_mask, attempts in ((find_u2netp_mask, 1), (find_doubtful_mask, 3)):
+        context = RenderContext(scene, "GENERATE", cut_out=cut_out_product(photo, 80, find_mask))
+        image = render_best_image(context, 0, 0, 3, 0.0, lambda _share: None)
+        assert image.settings["tries"] == attempts
+        assert image.quality["confidence"] == round(context.cut_out.confidence, 4)

@@ -341,6 +341,7 @@ def _build_prediction(storage: Storage, generation: Generation, index: int, file
         seed=rendered.seed,
         quality=rendered.quality,
         compliance=rendered.compliance,
+        warnings=rendered.warnings,
         provenance={
             "model": inputs["model"]["name"],
             "provider": _get_provider(generation),

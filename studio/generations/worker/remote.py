@@ -236,4 +236,5 @@ def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data
         unused=frozenset(),
         renderer_version=RENDERER_VERSION,
         compliance=rendering.compliance,
+        warnings=list(rendering.warnings),
     )

@@ -56,7 +56,7 @@ from studio.webhooks.signing import generate_salt
 Row = TypeVar("Row", bound=Base)
 OwnedRow = TypeVar("OwnedRow", bound=Owned)
 
-QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance")
+QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance", "confidence")
 
 _number = itertools.count(1)
 _session: list[Session] = []
