@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,15 +203,19 @@ class LocalDisk:
     def delete_folder(self, folder: str) -> None:
         """Delete a folder with all files in it, first those that are not in a folder of their own."""
         path = self._locate(folder)
-        for file in path.glob("*"):
-            if file.is_file():
-                file.unlink(missing_ok=True)
+        # A request and a worker can delete the same folder at the same time.
+        with suppress(FileNotFoundError):
+            for file in path.glob("*"):
+                if file.is_file():
+                    file.unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 
     def list_files(self, prefix: str) -> Iterator[StoredFile]:
         """Yield all files below a folder, including partial files that a crash left behind."""
-        for path in sorted((self.root / prefix).rglob("*")):
-            if path.is_file():
+        # `walk` and `suppress` pass over what is deleted meanwhile; `rglob` would raise.
+        folders = os.walk(self.root / prefix)
+        for path in sorted(Path(folder, name) for folder, _, names in folders for name in names):
+            with suppress(FileNotFoundError):
                 modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 yield StoredFile(path.relative_to(self.root).as_posix(), modified_at)
 

@@ -1,5 +1,6 @@
 """Test the local disk backend: atomic writes, and keys that stay below the media folder."""
 
+import shutil
 from pathlib import Path
 from uuid import UUID
 
@@ -62,6 +63,26 @@ def test_deleting_a_folder_deletes_its_variants(tmp_path: Path) -> None:
     storage.write(media_key(RESOURCE, "png"), b"file")
     storage.write(variant_key(RESOURCE, 1, "webp"), b"variant")
     storage.delete_folder(media_folder(RESOURCE))
+    assert list(storage.list_files("media")) == []
+
+
+def test_files_that_somebody_else_deletes_at_the_same_time_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalDisk(tmp_path)
+    for key in ("media/a/1", "media/b/1", "media/b/2"):
+        storage.write(key, b"file")
+    files = storage.list_files("media")
+    assert next(files).key == "media/a/1"
+    storage.delete_folder("media/b")
+    assert list(files) == []
+
+    def vanish(folder: Path, _pattern: str) -> list[Path]:
+        shutil.rmtree(folder)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(Path, "glob", vanish)
+    storage.delete_folder("media/a")
     assert list(storage.list_files("media")) == []
 
 
