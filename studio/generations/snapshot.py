@@ -167,6 +167,8 @@ def _build_scene(resolved: ResolvedInputs) -> dict[str, Any]:
         "product": _to_file_reference(resolved.product_media),
         "subject": _to_file_reference(resolved.subject_media),
     }
+    if resolved.subject_media is not None and resolved.product is not None and resolved.product.category:
+        scene["product_category"] = resolved.product.category
     rules = _find_rules(resolved)
     if rules is None or guidelines is None:
         return scene
@@ -204,8 +206,7 @@ def _build_scene_from_source(resolved: ResolvedInputs, source: Prediction) -> di
         "framing": previous.get("framing", "STILL_LIFE"),
         "source": _to_source_reference(source),
     }
-    if previous.get("marketplace"):
-        scene["marketplace"] = previous["marketplace"]
+    scene |= {name: previous[name] for name in ("marketplace", "product_category") if name in previous}
     if strategy == "REFINE":
         max_pixels = _get_limits(resolved.model)[0]
         scene["width"], scene["height"] = _choose_refined_size(

@@ -183,6 +183,7 @@ def _build_request(context: RenderContext, seed: int) -> RenderRequest:
         grade=Grade(**scene["grade"]),
         seed=seed,
         marketplace=scene.get("marketplace"),
+        product_category=scene.get("product_category"),
         **{
             name: scene[name]
             for name in (

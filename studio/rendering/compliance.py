@@ -19,6 +19,15 @@ CODEC_REACH = 16
 """Pixels next to the product that are not counted: lossy encoders change whole blocks of this size."""
 
 
+# A pixel of a photo on white paper that is darker than this shows the product.
+_PAPER = 240
+
+
+def find_colored(pixels: Pixels) -> Pixels:
+    """Return the opacity of what a photo on white paper shows, without knowing its outline."""
+    return np.where(pixels.min(axis=2) < _PAPER, 255, 0).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class Result:
     """How an image meets one rule; `Compliance` in the contract."""

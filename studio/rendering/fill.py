@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from studio.marketplaces import ImageRules
+from studio.rendering.compliance import find_colored
 from studio.rendering.framing import MAX_ENLARGEMENT, Placement
-from studio.rendering.model import CutOut, Framing, Pixels
+from studio.rendering.model import CutOut, Framing
 from studio.rendering.variation import Variation
 
 # Framings that show the whole product.
@@ -39,7 +40,7 @@ def follow_fill(
     if placement.pose == "framed":
         return placement
     width, height = canvas
-    left, top, right, bottom = _project_box(cut_out.alpha, placement.matrix)
+    left, top, right, bottom = _project_box(_find_solid(cut_out), placement.matrix)
     share = max((right - left) / width, (bottom - top) / height)
     fill = float(np.clip(_FILL + _ZOOM_EFFECT * (variation.zoom - 1), 0.86, 0.89))
     factor = min(fill / share, max(1.0, MAX_ENLARGEMENT / placement.scale))
@@ -62,11 +63,14 @@ def follow_fill(
     )
 
 
-def _project_box(alpha: Pixels, matrix: np.ndarray) -> tuple[float, float, float, float]:
-    """Return left, top, right, bottom of the opaque pixels on the canvas."""
-    solid = alpha > 127
-    if not solid.any():
-        solid = np.ones_like(solid)
+def _find_solid(cut_out: CutOut) -> np.ndarray:
+    """Return which pixels of the cut-out show the product; all of them if none does."""
+    solid = (find_colored(cut_out.product) if cut_out.is_extended else cut_out.alpha) > 127
+    return solid if solid.any() else np.ones_like(solid)
+
+
+def _project_box(solid: np.ndarray, matrix: np.ndarray) -> tuple[float, float, float, float]:
+    """Return left, top, right, bottom of the solid pixels on the canvas."""
     rows = np.flatnonzero(solid.any(axis=1))
     first = solid[rows].argmax(axis=1)
     last = solid.shape[1] - solid[rows, ::-1].argmax(axis=1)

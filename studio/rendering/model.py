@@ -143,6 +143,8 @@ class RenderRequest:
     background: Background = field(default_factory=Background)
     grade: Grade = field(default_factory=Grade)
     subject_image: Image.Image | CutOut | None = None
+    product_category: str | None = None
+    """What the product is, as free text. It decides whether the product can stand beside a subject."""
     seed: int = 0
     variant: int = 0
     marketplace: str | None = None

@@ -15,13 +15,13 @@ import numpy as np
 from studio.marketplaces import find_rules
 from studio.rendering import backgrounds, grading, shadows
 from studio.rendering.colour import parse_color
-from studio.rendering.compliance import measure_compliance
+from studio.rendering.compliance import find_colored, measure_compliance
 from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
 from studio.rendering.fill import follow_fill
 from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
 from studio.rendering.framing import Placement, place_product, project_product
-from studio.rendering.lookboard import arrange_lookboard
+from studio.rendering.lookboard import arrange_lookboard, settle_subject
 from studio.rendering.model import (
     MAX_SHARP_ENLARGEMENT,
     RENDERER_VERSION,
@@ -78,8 +78,11 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     pixels, alpha, quality, provenance, warnings = _paint(request, report_progress)
     image, content_type = encode(pixels, request.file_format, request.quality)
     rules = find_rules(request.marketplace)
-    is_framed = provenance["pose"] == "framed"
-    compliance = measure_compliance(image, alpha, is_framed, rules) if rules else []
+    compliance = []
+    if rules is not None:
+        if provenance["pose"] == "extended":
+            alpha = find_colored(pixels)
+        compliance = measure_compliance(image, alpha, provenance["pose"] == "framed", rules)
     report_progress(1.0)
     return Rendering(
         image,
@@ -117,6 +120,8 @@ def _paint(
     request: RenderRequest, report_progress: Progress
 ) -> tuple[Pixels, Pixels, Quality, dict[str, Any], tuple[PredictionWarning, ...]]:
     """Return the pixels, the opacity of the product, the quality, the provenance and the warnings."""
+    is_subject_requested = request.subject_image is not None
+    request = settle_subject(request)
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
     report_progress(0.02)
     cut_out, painted = request.cut_out, _keep_white(request)
@@ -125,6 +130,8 @@ def _paint(
     pixels, alpha = compose(painted, layers, variation, lambda share: report_progress(0.25 + 0.45 * share))
     main = layers[-1].placement
     warnings = _list_warnings(request, main)
+    if is_subject_requested and request.subject_image is None:
+        warnings = (*warnings, "subject_not_shown")
     # A framed crop is filled by the product to its edges, like a detail.
     framing = "DETAIL" if main.pose == "framed" else request.framing
     if main.pose == "extended":

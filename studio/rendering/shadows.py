@@ -14,6 +14,8 @@ from studio.rendering.model import Floats, ShadowKind
 from studio.rendering.variation import Variation
 
 SMALL_SIDE = 720
+# Darkness of three grey levels on white, below which a shadow ends.
+_FAINTEST = 3 / 255
 
 
 def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) -> Floats:
@@ -44,7 +46,9 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
         far = _drop_shadow(alpha, side, light, 0.030, 0.038) * 0.20
         near = _drop_shadow(alpha, side, light, 0.010, 0.014) * 0.12
         dark = far if soft and pose == "bleeding" else (1 - (1 - far) * (1 - near) if soft else near)
-    return np.clip(dark * light.strength, 0, 0.92).astype(np.float32)
+    # Without the faintest part, which the eye does not see, white paper beyond the shadow stays exactly 255.
+    dark = (dark * light.strength - _FAINTEST) / (1 - _FAINTEST)
+    return np.clip(dark, 0, 0.92).astype(np.float32)
 
 
 def _drop_shadow(alpha: Floats, side: float, light: Variation, distance: float, blur: float) -> Floats:

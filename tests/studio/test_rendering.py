@@ -370,18 +370,6 @@ def test_light_from_the_left_brightens_the_left_and_shades_to_the_right(cut_out:
     assert left[0] - left[1] > right[0] - right[1]
 
 
-def test_a_subject_image_and_the_product_are_composed_into_a_lookboard(
-    cut_out: CutOut, noisy_photo: CutOut
-) -> None:
-    alone = render(RenderRequest(cut_out, 300, 400))
-    both = render(RenderRequest(cut_out, 300, 400, subject_image=draw("front")))
-    assert "subject" in both.provenance["honoured_inputs"]
-    assert both.provenance["composition"] == "lookboard"
-    assert both.image != alone.image
-    framed = render(RenderRequest(noisy_photo, 400, 300, subject_image=noisy_photo))
-    assert open_rendered(framed.image).size == (400, 300)
-
-
 def test_refining_enlarges_and_keeps_edges_crisp(photo: Image.Image) -> None:
     small = photo.resize((300, 400), Image.Resampling.LANCZOS)
     rendering = refine(small, 2.0, file_format="PNG")
