@@ -115,6 +115,12 @@ class Conflict(DomainError):
     default_detail = "Conflict"
 
 
+class TemporaryConflict(Conflict):
+    """The same request succeeds later; `retry_after` says in how many seconds."""
+
+    retry_after: ClassVar[int] = 1
+
+
 class InUse(Conflict):
     """The row cannot be deleted because other rows refer to it."""
 

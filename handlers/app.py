@@ -62,6 +62,7 @@ from handlers.pipeline.middleware.security_headers import (
     declared_response_headers,
 )
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
+from studio.cutouts.worker import CutoutWorker, make_sample
 from studio.exports.content_credentials import load_signer
 from studio.exports.worker import run_pending_exports
 from studio.fair_slots import share_threads
@@ -402,6 +403,7 @@ def _background_services(services: Services) -> list[BackgroundService]:
 def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
     """Return the workers of the mock server, which completes jobs before it responds."""
     lease = services.settings.lease_seconds
+    cutouts = CutoutWorker(services.database, services.storage, timedelta(seconds=lease), make_sample)
     executor = GenerationExecutor(
         services.database, services.storage, os.cpu_count() or 1, lease, renderer=SAMPLE_RENDERER
     )
@@ -411,6 +413,7 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
         timedelta(seconds=lease),
         mock.scenario,
         lambda: run_pending_exports(services.database, services.storage),
+        cutouts.run_next,
     )
     # Tasks with a trigger are the jobs that the runner completes.
     untriggered = [task for task in MAINTENANCE_TASKS if task.trigger is None]

@@ -7,19 +7,24 @@ from uuid import UUID
 
 from sqlalchemy.orm import joinedload, load_only
 
-from db.base import new_id, utc_now
+from db.base import new_id
 from db.errors import names_place
 from db.fast_path.insert import insert_row
 from db.models.brands import Brand
 from db.models.media import MediaResource
-from db.models.products import Product, ProductImage, ProductState
+from db.models.products import Product, ProductImage, ProductImageCutout, ProductState
 from db.queries.references import delete_unreferenced
 from db.session import current_session
 from db.tenancy import get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
-from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.preconditions import (
+    apply_changes,
+    get_for_update,
+    precheck_update,
+    require_etag_match,
+)
 from handlers.common.references import (
     accept_image,
     check_references,
@@ -29,19 +34,25 @@ from handlers.common.references import (
     resolve_ownership,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
-from handlers.schemas.products import ProductImageSchema, ProductSchema
+from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
+from studio import product_images
 from studio.catalogue.image_limits import require_image_capacity
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
+from studio.cutouts.requests import list_image_media_ids, request_cutout, require_cutout
 from studio.media.stored_image import StoredImage
 
 # A product shows four of the 14 columns of an image.
 MEDIA_COLUMNS = load_only(MediaResource.extension, MediaResource.width, MediaResource.height, raiseload=True)
 IMAGE_OPTIONS = [
     joinedload(Product.cover_media).options(MEDIA_COLUMNS),
-    joinedload(Product.images).joinedload(ProductImage.media).options(MEDIA_COLUMNS),
+    joinedload(Product.images).options(
+        joinedload(ProductImage.media).options(MEDIA_COLUMNS),
+        joinedload(ProductImage.mask_media).options(MEDIA_COLUMNS),
+    ),
 ]
-FILE_OPTIONS = [joinedload(ProductImage.media)]
-FILE_AND_PRODUCT_OPTIONS = [*FILE_OPTIONS, joinedload(ProductImage.product)]
+FILE_OPTIONS = [joinedload(ProductImage.media), joinedload(ProductImage.mask_media)]
+CUTOUT_OPTIONS = [joinedload(ProductImage.cutout).joinedload(ProductImageCutout.media)]
+WRITE_OPTIONS = [*FILE_OPTIONS, joinedload(ProductImage.product), joinedload(ProductImage.cutout)]
 PRODUCTS = ListQuery(
     Product,
     ProductSchema,
@@ -79,13 +90,14 @@ def create_product(
     _apply_body(product, body)
     for index, photo in enumerate(photos):
         with names_place(f"/images/{index}/url"):
-            image = _build_image(product, photo["url"], photo["type"])
+            image = _build_image(product, photo["url"], photo["type"], index + 1)
+        request_cutout(image)
         product.images.append(image)
         if image.type == "primary" and product.cover_media is None:
             product.cover_media = image.media
     insert_row(product)
     if product.public:
-        sync_media_visibility(*_list_media_ids(product))
+        sync_media_visibility(*list_image_media_ids(product))
     return created(product, ProductSchema, f"/api/v1/products/{product.id}")
 
 
@@ -105,7 +117,7 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     _apply_body(product, body)
     current_session().flush()
     if was_public or product.public:
-        sync_media_visibility(cover_before, *_list_media_ids(product))
+        sync_media_visibility(cover_before, *list_image_media_ids(product))
     return ok(product, ProductSchema)
 
 
@@ -113,9 +125,9 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
 def delete_product(product_id: UUID) -> ApiResponse:
     """Delete a product that no row refers to, with its photos."""
     product = get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS)
-    was_public, media_ids = product.public, _list_media_ids(product)
+    media_ids = list_image_media_ids(product) if product.public else ()
     delete_unreferenced(product)
-    if was_public:
+    if media_ids:
         sync_media_visibility(*media_ids)
     return no_content()
 
@@ -154,14 +166,7 @@ def _add_image(product_id: UUID, source: StoredImage | str, type_: str) -> ApiRe
     product = get_visible(Product, product_id, for_update=True)
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
     image = _build_image(product, source, type_)
-    image.product_id = product.id
-    current_session().add(image)
-    if type_ == "primary" and product.cover_media_id is None:
-        product.cover_media_id = image.media.id
-    product.updated_at = utc_now()
-    current_session().flush()
-    if product.public:
-        sync_media_visibility(image.media_id)
+    product_images.add_product_image(product, image)
     return created(image, ProductImageSchema, f"/api/v1/products/{product.id}/images/{image.id}")
 
 
@@ -172,28 +177,48 @@ def get_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
     return ok(get_visible(ProductImage, image_id, options=FILE_OPTIONS, where=of_product), ProductImageSchema)
 
 
+def _precheck_update_image(product_id: UUID, image_id: UUID, **_: Any) -> None:
+    of_product = [ProductImage.product_id == product_id]
+    image = get_visible(ProductImage, image_id, options=FILE_OPTIONS, where=of_product)
+    require_etag_match(image, ProductImageSchema)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+@prefetches_images(_precheck_update_image, "mask_url")
+def update_product_image(product_id: UUID, image_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Change a photo of a product: its region and mask, type, position and alternative text."""
+    image = _lock_image(product_id, image_id)
+    product_images.update_product_image(image, resolve_images(image, body, mask_url="mask_media"))
+    return ok(image, ProductImageSchema)
+
+
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
     """Delete a photo of a product."""
-    of_product = [ProductImage.product_id == product_id]
-    image = get_for_update(ProductImage, image_id, ProductImageSchema, FILE_AND_PRODUCT_OPTIONS, of_product)
-    image.product.updated_at = utc_now()
-    was_public, media_id = image.product.public, image.media_id
-    current_session().delete(image)
-    current_session().flush()
-    if was_public:
-        sync_media_visibility(media_id)
+    product_images.delete_product_image(_lock_image(product_id, image_id))
     return no_content()
 
 
-def _build_image(product: Product, source: StoredImage | str, type_: str) -> ProductImage:
+@requires(Permission.PRODUCTS_READ)
+def get_product_image_cutout(product_id: UUID, image_id: UUID) -> ApiResponse:
+    """Return the cut-out of a photo, once a worker has made it."""
+    of_product = [ProductImage.product_id == product_id]
+    image = get_visible(ProductImage, image_id, options=CUTOUT_OPTIONS, where=of_product)
+    return ok(require_cutout(image), ProductImageCutoutSchema)
+
+
+def _lock_image(product_id: UUID, image_id: UUID) -> ProductImage:
+    """Return a photo for an update. The product is locked first, as by all writers of photos."""
+    get_visible(Product, product_id, for_update=True)
+    of_product = [ProductImage.product_id == product_id]
+    return get_for_update(ProductImage, image_id, ProductImageSchema, WRITE_OPTIONS, of_product)
+
+
+def _build_image(product: Product, source: StoredImage | str, type_: str, position: int = 1) -> ProductImage:
     media = accept_image(source, product.organization_id, product.owner_id)
     ownership = {"owner_id": product.owner_id, "organization_id": product.organization_id}
-    return ProductImage(**ownership, id=new_id(), media=media, type=type_)
-
-
-def _list_media_ids(product: Product) -> list[UUID | None]:
-    return [product.cover_media_id, *(image.media_id for image in product.images)]
+    values = {"media": media, "mask_media": None, "cutout": None, "type": type_, "position": position}
+    return ProductImage(**ownership, id=new_id(), **values)
 
 
 def _apply_body(product: Product, body: dict[str, Any]) -> None:

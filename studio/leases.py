@@ -1,9 +1,9 @@
-"""Leases: the time-limited ownership of a queued row by one worker. Three queues share these functions.
+"""Leases: the time-limited ownership of a queued row by one worker. Four queues share these functions.
 
-The row is the queue: generations, exports and webhook endpoints have columns for their lease. A worker leases
-a row by writing a random token and an end time into it, and every later write requires the token. A worker
-whose lease has expired can therefore no longer change the row that another worker has taken over. No
-transaction is open between these writes.
+The row is the queue: generations, exports, cut-outs and webhook endpoints have columns for their lease. A
+worker leases a row by writing a random token and an end time into it, and every later write requires the
+token. A worker whose lease has expired can therefore no longer change the row that another worker has taken
+over. No transaction is open between these writes.
 
 On PostgreSQL, `FOR UPDATE SKIP LOCKED` gives concurrent workers different rows. SQLite knows no row locks and
 ignores the clause: it has one writer at a time.
@@ -17,7 +17,9 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -124,6 +126,30 @@ def renew_despite_outage(renew_lease: Callable[[], bool], description: str) -> b
     except SQLAlchemyError:
         logger.warning("the lease of %s was not renewed", description, exc_info=True)
         return True
+
+
+@contextmanager
+def keep(renew_lease: Callable[[], bool], lease_duration: timedelta, description: str) -> Iterator[None]:
+    """Renew a lease from a thread within the block, however long the block takes.
+
+    Args:
+        renew_lease: Extends the lease and returns whether the row still belongs to it.
+        lease_duration: How long each renewal lasts.
+        description: What is leased, for the log.
+    """
+    is_over = threading.Event()
+
+    def renew_until_over() -> None:
+        while not is_over.wait(lease_duration.total_seconds() / 3):
+            renew_despite_outage(renew_lease, description)
+
+    thread = threading.Thread(target=renew_until_over, name="lease-renewal", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def lock_leased(

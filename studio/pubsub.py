@@ -47,7 +47,7 @@ class Topic:
 
 
 GENERATIONS = Topic()
-"""A generation may be available to workers."""
+"""A generation or a cut-out may be available to workers."""
 CHANGES = Topic()
 """A generation may have changed."""
 WEBHOOKS = Topic()

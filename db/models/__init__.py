@@ -19,7 +19,7 @@ from db.models.idempotency import IdempotencyKey
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
-from db.models.products import Product, ProductImage, ProductState
+from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout, ProductState
 from db.models.row_counts import RowCount
 from db.models.shootings import (
     Look,
@@ -44,6 +44,7 @@ __all__ = [
     "BackgroundPreset",
     "Brand",
     "CreditMovement",
+    "CutoutStatus",
     "DeliveryStatus",
     "EmailChange",
     "Export",
@@ -73,6 +74,7 @@ __all__ = [
     "PredictionStatus",
     "Product",
     "ProductImage",
+    "ProductImageCutout",
     "ProductState",
     "RefreshToken",
     "ResolutionPreset",

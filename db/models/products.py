@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ForeignKey, String, select
+from sqlalchemy import JSON, ColumnElement, ForeignKey, Index, String, select
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, sort_indexes, tenant_indexes, unique_per_tenant
+from db.base import Owned, sort_indexes, tenant_indexes, unique_per_tenant, utc_now
 from db.models.brands import Brand
 from db.models.media import MediaResource
 
@@ -51,7 +53,7 @@ class Product(Owned):
     images: Mapped[list[ProductImage]] = relationship(
         back_populates="product",
         lazy="raise",
-        order_by="ProductImage.id",
+        order_by="ProductImage.position, ProductImage.id",
         cascade="all, delete-orphan",
         passive_deletes=True,
     )
@@ -66,9 +68,21 @@ class ProductImage(Owned):
     product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="CASCADE"), index=True)
     media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True)
     type: Mapped[str] = mapped_column(String(20))
+    # The place among the product's photos, counted from 1 without gaps.
+    position: Mapped[int] = mapped_column(default=1)
+    alt_text: Mapped[str | None] = mapped_column(String(500))
+    # The box around the product (`x`, `y`, `width`, `height` as shares of the photo); None for all of it.
+    region: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    mask_media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True
+    )
 
     product: Mapped[Product] = relationship(back_populates="images", lazy="raise")
-    media: Mapped[MediaResource] = relationship(lazy="raise")
+    media: Mapped[MediaResource] = relationship(lazy="raise", foreign_keys=media_id)
+    mask_media: Mapped[MediaResource | None] = relationship(lazy="raise", foreign_keys=mask_media_id)
+    cutout: Mapped[ProductImageCutout | None] = relationship(
+        back_populates="image", lazy="raise", cascade="all, delete-orphan", passive_deletes=True
+    )
 
     @hybrid_property
     def public(self) -> bool:
@@ -81,3 +95,70 @@ class ProductImage(Owned):
         # unscoped: only tells whether the product of a photo is public
         product = select(Product.public).where(Product.id == cls.product_id)
         return product.correlate(cls).scalar_subquery()
+
+
+class CutoutStatus(StrEnum):
+    """The progress of a cut-out."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class ProductImageCutout(Owned):
+    """A row is the cut-out of a photo, and a queued job until it is made.
+
+    Workers lease pending rows, and running rows whose lease has expired. A change of the photo's region or
+    mask makes the row pending again, and a worker that makes the old one loses its lease.
+    """
+
+    __tablename__ = "product_image_cutouts"
+    __table_args__ = (
+        *tenant_indexes("product_image_cutouts"),
+        Index("ix_product_image_cutouts_queue", "status", "requested_at", "id"),
+    )
+
+    product_image_id: Mapped[UUID] = mapped_column(
+        ForeignKey("product_images.id", ondelete="CASCADE"), unique=True
+    )
+    # A hash of the photo, the region and the mask that the cut-out is made from.
+    input_hash: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(20), default=CutoutStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    requested_at: Mapped[datetime] = mapped_column(default=utc_now)
+    # The time of the last lease: workers serve the tenants in turn.
+    leased_at: Mapped[datetime | None] = mapped_column(index=True)
+    lease_owner: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+    media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True
+    )
+    method: Mapped[str | None] = mapped_column(String(40))
+    confidence: Mapped[float | None]
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
+    # What the renderer needs besides the file, and the version that made it.
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    renderer_version: Mapped[str | None] = mapped_column(String(40))
+    made_at: Mapped[datetime | None]
+
+    image: Mapped[ProductImage] = relationship(back_populates="cutout", lazy="raise")
+    media: Mapped[MediaResource | None] = relationship(lazy="raise")
+
+    @property
+    def box(self) -> dict[str, float]:
+        """Where the cut-out is in the photo, as shares of its width and height."""
+        whole = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0}
+        return self.facts.get("placement") or whole
+
+    @hybrid_property
+    def public(self) -> bool:
+        """Whether all tenants may read the cut-out. The photo and its product must be loaded."""
+        return self.image.product.public
+
+    @public.inplace.expression
+    @classmethod
+    def _public_expression(cls) -> ColumnElement[bool]:
+        # unscoped: only tells whether the product of a photo is public
+        product = select(Product.public).join(ProductImage, ProductImage.product_id == Product.id)
+        return product.where(ProductImage.id == cls.product_image_id).correlate(cls).scalar_subquery()

@@ -54,6 +54,7 @@ from db.errors import (
     PermissionDenied,
     PreconditionFailed,
     RateLimited,
+    TemporaryConflict,
     TooLarge,
     Unauthenticated,
     UnreadableImage,
@@ -192,6 +193,8 @@ def _domain_problem(error: DomainError) -> Problem:
     headers = {}
     if status == 401 or "required_permission" in error.members:
         headers["WWW-Authenticate"] = _challenge(error)
+    if isinstance(error, TemporaryConflict):
+        headers["Retry-After"] = str(error.retry_after)
     return Problem(status, error.code, error.detail, headers, error.members)
 
 

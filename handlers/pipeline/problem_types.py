@@ -285,6 +285,21 @@ PROBLEMS: dict[str, ProblemType] = {
         "The file at the URL is not a supported image, cannot be decoded, or is too large.",
         "Send the URL of a JPEG, PNG, WebP, AVIF or GIF image of at most 50 MB and 64 megapixels.",
     ),
+    "region_outside_image": ProblemType(
+        409,
+        "The region is not inside the image.",
+        "Send x, y, width and height as shares of the image: x + width and y + height are at most 1.",
+    ),
+    "cutout_pending": ProblemType(
+        409,
+        "The cut-out of the image is being made.",
+        "Send the request again after the seconds in Retry-After.",
+    ),
+    "cutout_failed": ProblemType(
+        409,
+        "The cut-out could not be made from the image, its region and its mask.",
+        "Change the region or the mask of the image, or upload another image.",
+    ),
     "upload_consumed": ProblemType(
         409, "The uploaded file is in use and cannot be replaced.", "Request a new upload URL."
     ),

@@ -1,8 +1,8 @@
 """Serialize products and their photos."""
 
-from marshmallow import fields
+from marshmallow import Schema, fields
 
-from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, Uuid
+from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, SortedMap, Timestamp, Uuid
 
 
 class ProductImageSchema(IdentifiedSchema):
@@ -12,10 +12,27 @@ class ProductImageSchema(IdentifiedSchema):
     type = fields.Raw()
     width = fields.Raw(attribute="media.width")
     height = fields.Raw(attribute="media.height")
+    position = fields.Raw()
+    alt_text = fields.Raw()
+    region = SortedMap()
+    mask_url = MediaUrl(attribute="mask_media")
+
+
+class ProductImageCutoutSchema(Schema):
+    """The cut-out of a photo."""
+
+    url = MediaUrl(attribute="media")
+    width = fields.Raw(attribute="media.width")
+    height = fields.Raw(attribute="media.height")
+    box = SortedMap()
+    confidence = fields.Raw()
+    warnings = fields.Raw()
+    method = fields.Raw()
+    created_at = Timestamp(attribute="made_at")
 
 
 class ProductSchema(OwnedSchema):
-    """A product with its photos, oldest first."""
+    """A product with its photos in their order."""
 
     sku = fields.Raw()
     name = fields.Raw()

@@ -11,20 +11,22 @@ from sqlalchemy import or_, select, update
 from db.errors import PublicRequiresSuperuser
 from db.models.media import MediaResource
 from db.models.presets import BackgroundPreset
-from db.models.products import Product, ProductImage
+from db.models.products import Product, ProductImage, ProductImageCutout
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
 from db.tenancy import current_caller
 
-_IMAGE_COLUMNS: dict[Any, Any] = {
-    Product: Product.cover_media_id,
-    ProductImage: ProductImage.media_id,
-    Subject: Subject.cover_media_id,
-    SubjectBaseImage: SubjectBaseImage.media_id,
-    Style: Style.cover_media_id,
-    BackgroundPreset: BackgroundPreset.image_media_id,
-}
+_IMAGE_COLUMNS: tuple[tuple[Any, Any], ...] = (
+    (Product, Product.cover_media_id),
+    (ProductImage, ProductImage.media_id),
+    (ProductImage, ProductImage.mask_media_id),
+    (ProductImageCutout, ProductImageCutout.media_id),
+    (Subject, Subject.cover_media_id),
+    (SubjectBaseImage, SubjectBaseImage.media_id),
+    (Style, Style.cover_media_id),
+    (BackgroundPreset, BackgroundPreset.image_media_id),
+)
 
 
 def check_may_publish(body: Mapping[str, Any], is_public: bool = False) -> None:
@@ -50,7 +52,7 @@ def sync_media_visibility(*media_ids: UUID | None) -> None:
                 column == MediaResource.id, model.public.is_(True)
             )
             .exists()
-            for model, column in _IMAGE_COLUMNS.items()
+            for model, column in _IMAGE_COLUMNS
         )
     )
     affected = {media_id for media_id in media_ids if media_id is not None}

@@ -43,7 +43,10 @@ _shared_rows: ContextVar[dict[Hashable, Any] | None] = ContextVar("shared_rows",
 
 # Constants, because they are a part of the key under which `_load` shares a row.
 _WITH_GUIDELINES = (selectinload(Look.guidelines_links),)
-_WITH_PHOTOS = (selectinload(Product.images).joinedload(ProductImage.media), joinedload(Product.cover_media))
+_WITH_PHOTOS = (
+    selectinload(Product.images).options(joinedload(ProductImage.media), joinedload(ProductImage.mask_media)),
+    joinedload(Product.cover_media),
+)
 _WITH_BASE_IMAGES = (selectinload(Subject.base_images).joinedload(SubjectBaseImage.media),)
 _WITH_IMAGE = (joinedload(BackgroundPreset.image_media),)
 
@@ -89,6 +92,8 @@ class ResolvedInputs:
     model: GenerationModel
     product: Product | None
     product_media: MediaResource | None
+    product_image: ProductImage | None
+    """The photo of the product whose file `product_media` is; None for the cover and for other files."""
     subject: Subject | None
     subject_media: MediaResource | None
     style: Style | None
@@ -148,8 +153,10 @@ def resolve(
     look = _load(Look, shot.look_id, *_WITH_GUIDELINES) if shot is not None else None
     shot_type = _resolve_shot_type(tenant, request, shot)
     product = _resolve_product(tenant, request, look)
+    product_image = None
     if product_media is None and product is not None:
-        product_media = _choose_photo(product, shot_type)
+        product_image = _choose_photo(product, shot_type)
+        product_media = product_image.media if product_image is not None else product.cover_media
     brand, guidelines = _resolve_brand_and_guidelines(tenant, shot, look, product)
     style = _resolve_style(tenant, request, look, brand)
     subject = _resolve_subject(tenant, request, look)
@@ -161,7 +168,8 @@ def resolve(
     subject_media = _choose_base_image(subject, shot_type)
     background = _resolve_background(tenant, request, guidelines, brand)
     background_media = background.preset.image_media if background.preset is not None else None
-    for media in (product_media, subject_media, background_media):
+    mask_media = product_image.mask_media if product_image is not None else None
+    for media in (product_media, mask_media, subject_media, background_media):
         require_available(tenant, media)
     return ResolvedInputs(
         request=request,
@@ -170,6 +178,7 @@ def resolve(
         model=model,
         product=product,
         product_media=product_media,
+        product_image=product_image,
         subject=subject,
         subject_media=subject_media,
         style=style,
@@ -252,20 +261,20 @@ def _find_product_id(tenant: Tenant, product_id: UUID | None, name: str | None) 
     return product.id
 
 
-def _choose_photo(product: Product, shot_type: ShotType | None) -> MediaResource | None:
-    """Return the photo from the side of the shot type, else the primary one, else any, else the cover."""
-    media_by_type: dict[str, MediaResource] = {}
+def _choose_photo(product: Product, shot_type: ShotType | None) -> ProductImage | None:
+    """Return the first photo from the side of the shot type, else the primary one, else any."""
+    image_by_type: dict[str, ProductImage] = {}
     for image in product.images:
-        media_by_type.setdefault(image.type, image.media)
+        image_by_type.setdefault(image.type, image)
     preferred: tuple[str, ...] = ()
     if shot_type is not None:
         preferred = _PHOTO_TYPES.get(shot_type.view_angle, ())
         if shot_type.framing == "DETAIL":
             preferred = ("detail", *preferred)
     for photo_type in (*preferred, "primary", "front", "side", "back", "detail"):
-        if photo_type in media_by_type:
-            return media_by_type[photo_type]
-    return product.cover_media
+        if photo_type in image_by_type:
+            return image_by_type[photo_type]
+    return None
 
 
 def _resolve_brand_and_guidelines(

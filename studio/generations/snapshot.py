@@ -17,6 +17,7 @@ from db.errors import Conflict
 from db.models.generation_models import GenerationModel
 from db.models.generations import Generation, Prediction
 from db.models.media import MediaResource
+from db.models.products import ProductImage
 from db.models.shootings import Shot
 from db.models.styles import Style
 from studio.generations.inputs import Background, ResolvedInputs
@@ -164,7 +165,7 @@ def _build_scene(resolved: ResolvedInputs) -> dict[str, Any]:
         or (shot_type.view_angle if shot_type else "FRONT"),
         "background": _build_background(resolved.background),
         "grade": _build_grade(resolved.style, request.tone, request.lighting),
-        "product": _to_file_reference(resolved.product_media),
+        "product": _to_photo_reference(resolved.product_media, resolved.product_image),
         "subject": _to_file_reference(resolved.subject_media),
     }
     if resolved.subject_media is not None and resolved.product is not None and resolved.product.category:
@@ -344,6 +345,19 @@ def _to_source_reference(source: Prediction) -> dict[str, Any]:
     source_type = source.provenance.get("digital_source_type") or (provider and provider.source_type)
     reference = _to_file_reference(source.media) or {}
     return {**reference, "digital_source_type": str(source_type) if source_type else None}
+
+
+def _to_photo_reference(media: MediaResource | None, image: ProductImage | None) -> dict[str, Any] | None:
+    """Return what a worker needs to load a photo, and to cut out what a person chose in it."""
+    reference: dict[str, Any] | None = _to_file_reference(media)
+    if reference is None or image is None:
+        return reference
+    reference["product_image_id"] = str(image.id)
+    if image.region is not None:
+        reference["region"] = dict(image.region)
+    if image.mask_media is not None:
+        reference["mask"] = _to_file_reference(image.mask_media)
+    return reference
 
 
 def _list_provenance(resolved: ResolvedInputs) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Run the generations and exports of a mock: at once, or as its scenario says."""
+"""Run the generations, cut-outs and exports of a mock: at once, or as its scenario says."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class MockRunner:
         lease_duration: How long each lease lasts.
         scenario: The scenario of the mock.
         run_exports: Runs all pending exports.
+        run_cutout: Makes the next cut-out; returns False if there is none.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class MockRunner:
         lease_duration: timedelta,
         scenario: Scenario,
         run_exports: Callable[[], object],
+        run_cutout: Callable[[], bool],
     ) -> None:
         self._database, self._executor, self._scenario = database, executor, scenario
-        self._lease_duration = lease_duration
+        self._lease_duration, self._run_cutout = lease_duration, run_cutout
         self._stopping = threading.Event()
         # Held while a generation is leased: the rules are used in the order in which generations run.
         self._lock = threading.Lock()
@@ -65,6 +67,8 @@ class MockRunner:
         self._executor.close()
 
     def _run_all(self) -> None:
+        while self._run_cutout():
+            pass
         while True:
             with self._lock:
                 lease = self._executor.lease_next()

@@ -13,6 +13,9 @@ from studio.providers.local import RenderedImage
 class Renderer(Protocol):
     """The functions of a provider in this process. A provider is a module."""
 
+    VERSION: str
+    """The version of what it draws."""
+
     def prepare_context(self, storage: Storage, strategy: str, scene: Mapping[str, Any], /) -> Any:
         """Return what the images of one generation share.
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from PIL import Image
 
+from studio.cutouts.photos import cut_out_photo, open_file, open_photo
 from studio.media.digital_source_type import GENERATIVE, DigitalSourceType, parse_packet
-from studio.media.inspection import open_stored
-from studio.media.storage import Storage, media_key
+from studio.media.storage import Storage
 from studio.providers.local import SOURCE_TYPE, RenderedImage
 from studio.rendering import (
     DOUBTFUL,
@@ -29,11 +28,12 @@ from studio.rendering import (
     cut_out_product,
     downscale,
     get_image_size,
-    get_working_side,
     measure_preview,
     refine,
     render,
 )
+
+VERSION = RENDERER_VERSION
 
 LIGHT_SETUPS = 8
 """Light setups repeat after this many seeds: another attempt keeps the setup and varies the rest."""
@@ -64,7 +64,7 @@ def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -
         NotFound: A file was deleted.
     """
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
-        source = _open_image(storage, scene["source"])
+        source = open_file(storage, scene["source"])
         return RenderContext(
             scene,
             strategy,
@@ -76,21 +76,23 @@ def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -
     size, backdrop = (scene["width"], scene["height"]), scene["background"]["image"]
     source_types = set()
 
-    def open_input(file: Mapping[str, Any], enough: tuple[int, int]) -> Image.Image:
-        image = _open_image(storage, file, enough)
+    def note_source_type(file: Mapping[str, Any], image: Image.Image) -> Image.Image:
         source_types.add(_find_source_type(file, image))
         return image
 
     def cut_out(file: Mapping[str, Any]) -> CutOut:
-        side = get_working_side(max(size))
-        return cut_out_product(open_input(file, (side, side)), max(size))
+        photo = note_source_type(file, open_photo(storage, file, max(size)))
+        return cut_out_photo(storage, file, photo, max(size))
+
+    def open_backdrop(file: Mapping[str, Any]) -> Image.Image:
+        return note_source_type(file, open_file(storage, file, get_image_size(*size)))
 
     return RenderContext(
         scene,
         strategy,
         cut_out=cut_out(scene["product"]),
         subject=cut_out(scene["subject"]) if scene["subject"] else None,
-        backdrop=open_input(backdrop, get_image_size(*size)) if backdrop else None,
+        backdrop=open_backdrop(backdrop) if backdrop else None,
         # Evaluated last, when all inputs are open.
         source_type=DigitalSourceType.COMPOSITE_SYNTHETIC if source_types & GENERATIVE else SOURCE_TYPE,
     )
@@ -216,15 +218,3 @@ def _retouch(context: RenderContext, source: Image.Image, index: int, report_pro
     if context.strategy == "REFINE":
         return refine(source, **options)
     return adjust(source, Grade(**scene["grade"]), **options)
-
-
-def _open_image(
-    storage: Storage, file: Mapping[str, Any], enough: tuple[int, int] | None = None
-) -> Image.Image:
-    """Return a decoded image, if possible in a lower resolution of at least the size that is enough."""
-    data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
-    image = open_stored(data)
-    # Only JPEG can be decoded in a lower resolution; other formats ignore this.
-    image.draft(None, enough)
-    image.load()  # decode in one thread, before several threads read it
-    return image

@@ -43,6 +43,7 @@ from studio.media.images import normalise
 from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 from studio.seed.accounts import build_account_rows
+from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import (
     EXPORT,
@@ -165,11 +166,12 @@ def _add_tenant(
     storage: Storage, tenant: int, owner_id: UUID, organization_id: UUID | None, for_contract: bool
 ) -> queue.Lease:
     ownership = {"owner_id": owner_id, "organization_id": organization_id}
-    photo = _load_image("dress.jpg")
-    rows = list(build_tenant_rows(tenant, ownership, photo, for_contract))
+    photo, cutout = _load_image("dress.jpg"), load_cutout()
+    rows = list(build_tenant_rows(tenant, ownership, photo, cutout, for_contract))
     _add(rows)
-    media = next(row for row in rows if isinstance(row, MediaResource))
+    media, cutout_media = (row for row in rows if isinstance(row, MediaResource))
     _write_file(storage, media, photo)
+    _write_file(storage, cutout_media, cutout[0])
     current_session().add(
         Upload(
             id=build_seed_id(UPLOAD, tenant_number(tenant, 1)),

@@ -18,13 +18,15 @@ from db.models.guidelines import Guidelines
 from db.models.media import MediaResource
 from db.models.organizations import Invitation, Organization
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
-from db.models.products import Product, ProductImage
+from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout
 from db.models.shootings import Look, Shooting, Shot
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import Subscription
 from db.models.users import User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from studio.cutouts.queue import MadeCutout, describe_made
+from studio.cutouts.requests import hash_inputs
 from studio.media.stored_image import StoredImage
 from studio.webhooks.signing import generate_salt
 
@@ -35,6 +37,7 @@ KINDS: dict[type[Any], int] = {
     Brand: 0x4,
     Product: 0x5,
     ProductImage: 0x6,
+    ProductImageCutout: 0x33,
     Shooting: 0x7,
     Look: 0x8,
     Shot: 0x9,
@@ -52,6 +55,8 @@ KINDS: dict[type[Any], int] = {
     Invitation: 0x2A,
     ApiKey: 0x2C,
 }
+CUTOUT_MEDIA = 0x10
+"""The number of the file of a tenant's cut-out among its images."""
 GENERATION, PREDICTION, UPLOAD, EXPORT, SHARE = 0x12, 0x13, 0x15, 0x20, 0x32
 
 ONE_MEGAPIXEL = 1024 * 1024
@@ -241,7 +246,11 @@ def tenant_number(tenant: int, number: int) -> int:
 
 
 def build_tenant_rows(
-    tenant: int, ownership: dict[str, UUID | None], photo: StoredImage, for_contract: bool
+    tenant: int,
+    ownership: dict[str, UUID | None],
+    photo: StoredImage,
+    cutout: tuple[StoredImage, MadeCutout],
+    for_contract: bool,
 ) -> Iterator[Base]:
     """Build a brand, a product, a shooting with a look and two shots, and a webhook endpoint.
 
@@ -251,6 +260,7 @@ def build_tenant_rows(
         tenant: The number of the tenant, from 1.
         ownership: The `owner_id` and `organization_id` of each row.
         photo: The photo of the product.
+        cutout: The cut-out of the photo, and its file.
         for_contract: Use a small resolution and an enabled webhook endpoint, for contract tests.
     """
 
@@ -295,6 +305,16 @@ def build_tenant_rows(
         cover_media_id=own(MediaResource),
     )
     yield new(ProductImage, product_id=own(Product), media_id=own(MediaResource), type="primary")
+    file, made = cutout
+    yield build_media_row(tenant_number(tenant, CUTOUT_MEDIA), file, **ownership)
+    yield new(
+        ProductImageCutout,
+        product_image_id=own(ProductImage),
+        input_hash=hash_inputs(own(MediaResource), None, None),
+        status=CutoutStatus.COMPLETED,
+        media_id=own(MediaResource, CUTOUT_MEDIA),
+        **describe_made(made),
+    )
     yield new(
         Shooting,
         name="Spring lookbook",

@@ -161,6 +161,15 @@ def _disallowed_image_url(tenant: Tenant, request: Request) -> None:
     request.body = {"file_url": "https://localhost/dress.jpg", "type": "front"}
 
 
+def _region_outside_image(tenant: Tenant, request: Request) -> None:
+    request.body = {"region": {"x": 0.5, "y": 0, "width": 0.6, "height": 1}}
+
+
+def _pending_cutout(tenant: Tenant, request: Request) -> None:
+    image = factories.make_product_image(tenant.rows["product"])
+    request.path["image_id"] = str(factories.make_product_image_cutout(image).product_image_id)
+
+
 def _max_product_images(tenant: Tenant, request: Request) -> None:
     product = tenant.rows["product"]
     media_id = factories.make_product_image(product).media_id
@@ -222,6 +231,8 @@ CONFLICTS: dict[str, Conflict] = {
     "delete_product": _row_in_use("product"),
     "add_product_image": _max_product_images,
     "add_product_image_from_url": _disallowed_image_url,
+    "update_product_image": _region_outside_image,
+    "get_product_image_cutout": _pending_cutout,
     "create_subject": _duplicate_value("slug", "subject"),
     "update_subject": _duplicate_of_new_row("slug", factories.make_subject),
     "delete_subject": _look_in_use("subject_id", "subject"),

@@ -79,6 +79,7 @@ class Tenant:
         media = self.write_file(factories.make_media(**ownership, extension="png", content_type="image/png"))
         base_image = factories.make_base_image(subject, shot_type_id=shot_type.id, media_id=media.id)
         image = factories.make_product_image(product, media_id=media.id)
+        factories.make_product_image_cutout(image, media_id=media.id, **MADE_CUTOUT)
         background = factories.make_background_preset(**ownership)
         resolution = factories.make_resolution_preset(**ownership)
         guidelines = factories.make_guidelines(**ownership)
@@ -361,6 +362,8 @@ def _make_prediction(tenant: Tenant) -> Any:
     )
     return factories.make_prediction(generation, media_id=tenant.rows["resource"].id, **REVIEW_FIELDS)
 
+
+MADE_CUTOUT = {"status": "completed", "method": "u2netp", "confidence": 0.97, "made_at": utc_now()}
 
 # Functions that add one more row to a list, by operation.
 MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {

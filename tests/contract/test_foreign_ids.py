@@ -32,7 +32,15 @@ SLUG_REFERENCES = {
     "style_slug": ("style", "slug"),
     "shot_type_string": ("shot_type", "slug"),
 }
-IMAGE_URL_FIELDS = {"logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image"}
+IMAGE_URL_FIELDS = {
+    "logo_url",
+    "cover_image",
+    "image_url",
+    "file_url",
+    "mask_url",
+    "product_image",
+    "product2_image",
+}
 # URLs of external servers, which refer to no row.
 EXTERNAL_URL_FIELDS = {"website", "url"}
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import object_session
 
-from db.models import Shot
+from db.models import ProductImage, Shot
 from db.session import Database, current_session, rollback_and_continue
 from db.tenancy import caller_context
 from tests.studio.compute_fixtures import TOOLS
@@ -36,6 +37,10 @@ class Rows:
         self.product, self.shot, self.media = scenario.product, scenario.shot, scenario.media
         self.shot_type, self.look, self.model = scenario.shot_type, scenario.look, scenario.model
         self.guidelines, self.shooting = scenario.guidelines, scenario.shooting
+        of_product = ProductImage.product_id == self.product.id
+        session = object_session(self.product)
+        assert session is not None
+        self.photo = session.scalars(select(ProductImage).where(of_product)).one()
         self.second_product = factories.make_product(**ownership, name="Bag", sku="BAG-1")
         self.cover = factories.make_media(**ownership, content_hash="c" * 64)
         self.covered = factories.make_product(**ownership, sku="COVER-1", cover_media_id=self.cover.id)

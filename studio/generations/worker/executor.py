@@ -1,4 +1,4 @@
-"""Run queued generations in worker threads.
+"""Run queued generations and cut-outs in worker threads.
 
 `GenerationExecutor` is the only way in which generations are run, whether its caller is a worker thread, a
 Celery task or a mock. Images are rendered by a thread pool that all callers in a process share, so
@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from db.engine import is_database_unavailable
 from db.session import Database
 from studio import leases
+from studio.cutouts.worker import CutoutWorker
 from studio.generations.worker import queue
 from studio.generations.worker.queue import Lease
 from studio.generations.worker.remote import RemoteRunner
@@ -45,7 +46,7 @@ ABORT_SECONDS = 2.0
 
 
 class GenerationExecutor:
-    """Leases generations and runs them. One per process; threads can share it.
+    """Leases generations and cut-outs and runs them. One per process; threads can share it.
 
     Attributes:
         stopping: When set, no more generations are leased.
@@ -68,22 +69,24 @@ class GenerationExecutor:
             database, storage, ComputeClient(http_client or SafeHttpClient()), self._lease_duration
         )
         self._renderer = renderer
+        self._cutouts = CutoutWorker(database, storage, self._lease_duration)
         self._storage_failed = False
         self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="renderer")
         self.stopping = threading.Event()
         self.aborting = threading.Event()
 
     def run_next(self) -> bool:
-        """Lease the next generation of the queue and run it; return False if there is none.
+        """Run the next generation, then make the next cut-out; return False if there is neither.
 
         Raises:
             OSError: The storage is unreachable or full. Nothing is leased until it works again.
         """
         lease = self.lease_next()
-        if lease is None:
-            return False
-        self.run(lease)
-        return True
+        if lease is not None:
+            self.run(lease)
+        # One cut-out after each generation: a long queue of either kind does not block the other.
+        has_made_cutout = not self.stopping.is_set() and self._cutouts.run_next()
+        return lease is not None or has_made_cutout
 
     def lease_next(self) -> Lease | None:
         """Lease the next generation of the queue; return None if there is none.

@@ -7,9 +7,7 @@ thread and survives the worker that submitted it.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,24 +24,10 @@ from studio.generations.worker.queue import Lease, lock_leased, owned_by
 from studio.pubsub import CHANGES, notify_workers
 
 
-@contextmanager
-def keep_lease(database: Database, lease: Lease, lease_duration: timedelta) -> Iterator[None]:
-    """Renew the lease within the block, however long the provider takes to respond."""
-    is_over = threading.Event()
-
-    def renew_until_over() -> None:
-        while not is_over.wait(lease_duration.total_seconds() / 3):
-            leases.renew_despite_outage(
-                partial(renew_lease, database, lease, lease_duration), f"generation {lease.generation_id}"
-            )
-
-    thread = threading.Thread(target=renew_until_over, name="lease-renewal", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
+def keep_lease(database: Database, lease: Lease, lease_duration: timedelta) -> AbstractContextManager[None]:
+    """Renew the lease within a block, however long the provider takes to respond."""
+    renew = partial(renew_lease, database, lease, lease_duration)
+    return leases.keep(renew, lease_duration, f"generation {lease.generation_id}")
 
 
 def renew_lease(database: Database, lease: Lease, lease_duration: timedelta) -> bool:

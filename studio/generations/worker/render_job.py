@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 from db.errors import NotFound
 from db.session import Database
 from studio import leases
+from studio.cutouts import queue as cutout_queue
+from studio.cutouts.requests import UnusableCutoutInputs, hash_inputs
 from studio.generations.worker import queue
 from studio.media.digital_source_type import build_packet
 from studio.media.images import open_stored
@@ -102,10 +105,9 @@ class RenderJob:
         if self._canceled.is_set():
             raise JobAborted
         try:
-            return self._renderer.prepare_context(
-                self._storage, self._lease.strategy, self._lease.inputs["scene"]
-            )
-        except (NotFound, OSError) as error:
+            scene = add_stored_cutout(self._database, self._lease.inputs["scene"], self._renderer.VERSION)
+            return self._renderer.prepare_context(self._storage, self._lease.strategy, scene)
+        except (NotFound, OSError, UnusableCutoutInputs) as error:
             if is_storage_unavailable(error):
                 raise
             raise UnusableInputs from error
@@ -156,6 +158,27 @@ class RenderJob:
             partial(queue.renew, self._database, self._lease, self._progress(), self._lease_duration),
             f"generation {self._lease.generation_id}",
         )
+
+
+def add_stored_cutout(
+    database: Database, scene: Mapping[str, Any], renderer_version: str
+) -> Mapping[str, Any]:
+    """Return the inputs of the renderer with the stored cut-out of the product's photo, if there is one.
+
+    A cut-out that another version of the renderer made is queued again.
+    """
+    photo = scene.get("product")
+    if photo is None or "product_image_id" not in photo:
+        return scene
+    mask, image_id = photo.get("mask"), UUID(photo["product_image_id"])
+    input_hash = hash_inputs(photo["media_id"], photo.get("region"), mask and mask["media_id"])
+    stored = cutout_queue.find_made(database, image_id, input_hash)
+    if stored is None:
+        return scene
+    if stored["renderer_version"] != renderer_version:
+        cutout_queue.request_outdated(database, image_id, renderer_version)
+        return scene
+    return {**scene, "product": {**photo, "cut_out": stored}}
 
 
 def to_stored_image(image: RenderedImage) -> StoredImage:

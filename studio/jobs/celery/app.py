@@ -18,6 +18,7 @@ from kombu.exceptions import ChannelError, KombuError
 from redis import RedisError
 
 from db.session import Database
+from studio.cutouts import queue as cutout_queue
 from studio.generations.worker import queue
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from studio.settings import Settings
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 QUEUE = "sartiq"
 WORK, WAKE, MAINTAIN = "work", "wake", "keep_up"
-"""Names of the Celery tasks: run available generations, notify workers, run one maintenance task."""
+"""Names of the Celery tasks: run available work, notify workers, run one maintenance task."""
 WAKE_SECONDS = 1.0
 MAX_WAKEUPS = 16
 """Messages sent at once. A worker that receives one continues as long as there is work."""
@@ -80,8 +81,10 @@ class WakeupPublisher:
         self._is_unavailable = False
 
     def notify_workers(self, database: Database) -> None:
-        """Send one message per available generation, up to `MAX_WAKEUPS`."""
-        for _ in range(queue.count_available(database, MAX_WAKEUPS)):
+        """Send one message per available generation or cut-out, up to `MAX_WAKEUPS`."""
+        available = queue.count_available(database, MAX_WAKEUPS)
+        available += cutout_queue.count_available(database, MAX_WAKEUPS)
+        for _ in range(min(available, MAX_WAKEUPS)):
             if not self.send(WORK):
                 break
 

@@ -37,6 +37,7 @@ from db.models import (
     PredictionShare,
     Product,
     ProductImage,
+    ProductImageCutout,
     ResolutionPreset,
     Shooting,
     Shot,
@@ -51,6 +52,7 @@ from db.models import (
     WebhookEndpoint,
 )
 from db.tenancy import Caller
+from studio.cutouts.requests import hash_inputs
 from studio.webhooks.signing import generate_salt
 
 Row = TypeVar("Row", bound=Base)
@@ -272,6 +274,15 @@ def make_product_image(product: Product | None = None, **values: Any) -> Product
     media_id = values.pop("media_id", None) or make_media(**ownership).id
     return _make_owned(
         ProductImage, values, product_id=product.id, media_id=media_id, type="primary", **ownership
+    )
+
+
+def make_product_image_cutout(image: ProductImage | None = None, **values: Any) -> ProductImageCutout:
+    """Create the pending cut-out of a photo."""
+    image = image or make_product_image()
+    input_hash = hash_inputs(image.media_id, image.region, image.mask_media_id)
+    return _make_owned(
+        ProductImageCutout, values, product_image_id=image.id, input_hash=input_hash, **same_ownership(image)
     )
 
 

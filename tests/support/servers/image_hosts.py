@@ -20,7 +20,15 @@ HOST = "hooks.example.test"
 CERTIFICATE = Path(__file__).parents[2] / "studio" / f"{HOST}.pem"
 
 
-IMAGE_URL_NAMES = {"logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image"}
+IMAGE_URL_NAMES = {
+    "logo_url",
+    "cover_image",
+    "image_url",
+    "file_url",
+    "mask_url",
+    "product_image",
+    "product2_image",
+}
 """The properties of request bodies that take the URL of an image."""
 
 

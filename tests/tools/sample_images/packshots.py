@@ -1,7 +1,7 @@
-"""Render the demo data's first generation: `python -m tests.tools.sample_images.packshots`.
+"""Render the demo data's cut-out and first generation: `python -m tests.tools.sample_images.packshots`.
 
 Run it when the renderer, the photo of the dress or the request of the seed has changed; a test fails until
-you do. It writes `packshot_*.webp` and `packshots.json` in `studio/seed/images`.
+you do. It writes `cutout.*`, `packshot_*.webp` and `packshots.json` in `studio/seed/images`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from db.base import new_id
 from db.engine import build_engine
 from db.migrations import upgrade
 from db.models import Generation
 from db.session import Database, current_session
+from studio.cutouts.making import make_cutout
+from studio.cutouts.queue import Lease, MadeCutout, StoredFile
 from studio.media.backends import open_storage
+from studio.media.normalisation import normalise
+from studio.media.storage import LocalDisk, media_key
 from studio.providers import local_renderer
 from studio.providers.local import RenderedImage
 from studio.seed import seed_database
+from studio.seed.images import cutouts
 from studio.seed.images.packshots import FACTS, packshot_path
 from studio.settings import Settings
 
@@ -35,8 +41,29 @@ def render_samples(database: Database, settings: Settings) -> list[RenderedImage
     return [local_renderer.render_image(context, seed, index, lambda _share: None) for index in range(count)]
 
 
+def make_sample_cutout() -> MadeCutout:
+    """Make the cut-out of the photo of the dress with the local studio."""
+    photo = normalise((FACTS.parent / "dress.jpg").read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        storage, media_id = LocalDisk(Path(folder)), new_id()
+        storage.write(media_key(media_id, photo.extension), photo.data)
+        file = StoredFile(media_id, photo.extension)
+        return make_cutout(storage, Lease(new_id(), "", media_id, "", file, region=None, mask=None))
+
+
+def write_cutout(made: MadeCutout) -> None:
+    """Write a cut-out and what is stored beside it."""
+    assert made.image is not None, "the dress is not cut out"
+    cutouts.FILE.write_bytes(made.image.data)
+    values = dataclasses.asdict(made)
+    del values["image"]["data"]
+    cutouts.FACTS.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Write the images and their metadata."""
+    # Before the database is seeded with it.
+    write_cutout(make_sample_cutout())
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/sartiq.db"
         upgrade(url)
