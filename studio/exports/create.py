@@ -246,5 +246,7 @@ def _build_items(selection: ExportSelection) -> Iterator[ExportItem]:
                 "provenance": prediction.provenance,
                 "prediction_id": str(prediction.id),
                 "shot_id": str(shot.id),
+                # In the JSON manifest only.
+                **({"compliance": prediction.compliance} if prediction.compliance else {}),
             },
         )

@@ -113,6 +113,21 @@ def test_a_completed_export_is_an_archive_of_the_original_images_with_a_manifest
         assert get_status(client, "shots", prediction.shot_id) == "exported"
 
 
+def test_the_json_manifest_has_the_compliance_of_images_for_a_marketplace(
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
+) -> None:
+    compliance = [{"rule": "fill", "required": "0.85 to 1.00", "measured": "0.8765", "passed": True}]
+    make_approved_prediction(storage, scenario, b"one", "Mug", compliance=compliance)
+    make_approved_prediction(storage, scenario, b"two", "Mug")
+    export = create_export(client, scenario)
+    run_pending_exports(database, storage)
+    archive = client("GET", f"/exports/{export['id']}/file").body
+    files = unpack_archive(archive)[1]["files"]
+    assert [file.get("compliance") for file in files] == [compliance, None]
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert "compliance" not in opened.read("manifest.csv").decode()
+
+
 def test_default_file_names_contain_the_sku_or_product_name_and_the_shot_type(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
