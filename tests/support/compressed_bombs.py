@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from PIL import Image
 
+from tests.support.digital_source_types import encode_with_packet
 from tests.support.sample_media import (
     broken_megabyte,
     build_orientation_image,
@@ -196,6 +198,20 @@ def gif_of_blocks() -> bytes:
     return plain[:-2] + b"\x01\x00" * (LARGE // 2) + b"\0;"
 
 
+def jpeg_of_entities() -> bytes:
+    """Return a JPEG whose XMP packet would expand to a billion characters (billion laughs)."""
+    entities = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(9))
+    packet = f'<!DOCTYPE x [<!ENTITY e0 "ha">{entities}]><x>&e9;</x>'.encode()
+    return encode_with_packet(build_orientation_image(), "JPEG", packet)
+
+
+def _with_xmp(file_format: str, depth: int) -> bytes:
+    """Return an image with an XMP packet of elements inside elements."""
+    options = {"max_threads": 1} if file_format == "AVIF" else {}
+    packet = b"<a>" * depth + b"</a>" * depth
+    return encode_with_packet(build_orientation_image(), file_format, packet, **options)
+
+
 def _segment(marker: int, start: bytes) -> bytes:
     return jpeg_segment(marker, start.ljust(65_533, b"\x01"))
 
@@ -221,6 +237,15 @@ SMALL_BOMBS: Bombs = {
     "png: a profile": (UNREADABLE, lambda: png_of_compressed(b"iCCP", b"p\0\0")),
     "png: an orientation": (UNREADABLE, lambda: png_of_compressed(b"zTXt", b"Raw profile type exif\0\0")),
     "png: 64 wide texts": (ACCEPTED, png_of_texts),
+    "png: xmp that inflates": (
+        UNREADABLE,
+        lambda: png_of_compressed(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+    ),
+    **{
+        f"{name}: nested xmp": (ACCEPTED, partial(_with_xmp, name.upper(), depth))
+        for name, depth in (("jpeg", 9_000), ("png", 130_000), ("webp", 130_000), ("avif", 130_000))
+    },
+    "jpeg: xmp with entities": (ACCEPTED, jpeg_of_entities),
     "jpeg: short exif": (TOO_LARGE, lambda: jpeg_of_segments(jpeg_segment(0xE1, b"Exif\0\0x"), 4 * MEGABYTE)),
     "webp: codes": (UNREADABLE, webp_of_groups),
     "webp: codes of the transparency": (UNREADABLE, webp_of_alpha_groups),
