@@ -78,6 +78,7 @@ from studio.mock import webhooks as mock_webhooks
 from studio.mock.generations import MockRunner
 from studio.mock.scenario import Scenario
 from studio.providers.base import SAMPLE_RENDERER
+from studio.providers.openai_images import ImagesServer
 from studio.providers.sample import build_sample_file
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
@@ -393,6 +394,7 @@ def _background_services(services: Services) -> list[BackgroundService]:
             settings.lease_seconds,
             settings.max_running_per_scope,
             services.http_client,
+            ImagesServer.from_settings(settings),
         ),
         WebhookDispatcher(settings, services.database, services.http_client),
         LadderBuilder(services.storage),

@@ -103,6 +103,17 @@ class SafeHttpClient:
         """Return the client of a process with these settings."""
         return cls(settings.outbound_allowed_hosts)
 
+    def allowing(self, host: str | None) -> SafeHttpClient:
+        """Return a client that also reaches another host ("host:port"); this one if there is none."""
+        if host is None:
+            return self
+        return SafeHttpClient(
+            {*self._allowed_hosts, host},
+            resolve=self._resolve,
+            network=self._network,
+            ssl_context=self._ssl_context,
+        )
+
     def require_allowed(self, url: str) -> None:
         """Check that the client would connect to a URL now. Sends nothing, and takes up to
         `DNS_TIMEOUT_SECONDS`.
@@ -263,6 +274,19 @@ class SafeHttpClient:
 @lru_cache(maxsize=1)
 def _default_ssl_context() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
+
+
+def encode_multipart(
+    fields: Mapping[str, str], files: Sequence[tuple[str, tuple[str, bytes, str]]]
+) -> tuple[str, bytes]:
+    """Return the media type and the body of a form with files (RFC 7578).
+
+    Args:
+        fields: The values by the names of their fields.
+        files: Field name, file name, content and media type of each file.
+    """
+    request = httpx2.Request("POST", "https://localhost", data=dict(fields), files=list(files))
+    return request.headers["content-type"], request.read()
 
 
 def resolve_host(host: str, port: int) -> list[str]:

@@ -185,6 +185,19 @@ def _parse_smtp_url(text: str) -> str:
     return text
 
 
+def _parse_server_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        # Reading the port checks it.
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        is_valid = False
+    if not is_valid or parts.username or parts.query or parts.fragment:
+        # Without the value: a URL may hold a password.
+        raise ValidationError("must be https://host or http://host:port, without credentials")
+    return text.rstrip("/")
+
+
 _FOLDER = Convert(lambda text: Path(text).absolute(), "a path")
 _HOSTS = ListOf(
     "host:port", lambda host: re.fullmatch(r"[a-z0-9_.:-]+:[0-9]{1,5}", host), normalize=str.lower
@@ -547,6 +560,28 @@ class Settings:
         "Key of `C2PA_CERTIFICATE`.",
         Convert(str, "a key in PEM without a password"),
         secret=True,
+    )
+    openai_images_url: str | None = _setting(
+        "Background work",
+        "OPENAI_IMAGES_URL",
+        None,
+        "Server with an [Images API](../guides/generative-images.md), for models whose configuration names "
+        "none. It may be in your network and use HTTP: only this provider reaches it.",
+        Convert(_parse_server_url, "`https://host` or `http://host:port`"),
+    )
+    openai_images_api_key: str | None = _setting(
+        "Background work",
+        "OPENAI_IMAGES_API_KEY",
+        None,
+        "API key of that server. It is sent to no other one.",
+        secret=True,
+    )
+    openai_images_timeout_seconds: int = _setting(
+        "Background work",
+        "OPENAI_IMAGES_TIMEOUT_SECONDS",
+        180,
+        "Seconds in which an Images API must return the images of a request.",
+        Integer(1, 900),
     )
     mail: str = _setting(
         "E-mail",

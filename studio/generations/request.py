@@ -76,6 +76,7 @@ class GenerationRequest:
     generated_prompt: str | None = None
     auto_generate_prompt: bool = True
     cancel_after_seconds: int | None = None
+    preserve_product: bool = True
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], shot_id: UUID | None = None) -> GenerationRequest:
@@ -92,7 +93,7 @@ class GenerationRequest:
         framing = values.pop("shot_type", None)
         if framing and not any(values.get(name) for name in ("shot_type_id", "shot_type_string", "framing")):
             values["framing"] = framing
-        for name in ("generation_type", "generation_strategy"):
+        for name in ("generation_type", "generation_strategy", "preserve_product"):
             if values.get(name) is None:
                 values.pop(name, None)
         if shot_id is not None:

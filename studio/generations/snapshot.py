@@ -21,9 +21,10 @@ from db.models.products import ProductImage
 from db.models.shootings import Shot
 from db.models.styles import Style
 from studio.generations.inputs import Background, ResolvedInputs
+from studio.generations.prompt import build_prompt
 from studio.generations.request import REQUEST_DEFAULTS, GenerationRequest
 from studio.marketplaces import ImageRules, find_rules
-from studio.providers import compute
+from studio.providers import compute, openai_images
 from studio.providers.registry import PROVIDERS, can_render
 
 MAX_RANDOM_SEED = 2_000_000_000
@@ -99,7 +100,7 @@ def freeze(resolved: ResolvedInputs) -> GenerationDraft:
     _require_supported_size(model, scene)
     used = _list_used_inputs(resolved)
     fallback = model.fallback_provider
-    inputs = {
+    inputs: dict[str, Any] = {
         "asked": _build_request_snapshot(resolved),
         "scene": scene,
         "rows": list(_list_provenance(resolved)),
@@ -113,6 +114,8 @@ def freeze(resolved: ResolvedInputs) -> GenerationDraft:
             else None,
         },
     }
+    if openai_images.PROVIDER in (inputs["model"]["provider"], inputs["model"]["fallback_provider"]):
+        inputs["prompt"] = build_prompt(resolved, scene)
     return GenerationDraft(
         organization_id=resolved.tenant.organization_id,
         owner_id=resolved.tenant.owner_id,
@@ -417,8 +420,8 @@ def _list_ignored_inputs(request: GenerationRequest, used: set[str], provider_na
     """Return the names of inputs that differ from their defaults and that this provider does not use."""
     if provider_name is not None:
         used = used | PROVIDERS[provider_name].supported_inputs
-    if provider_name == compute.PROVIDER:
-        # A Compute API is not asked whether an image is good enough.
+    if provider_name in (compute.PROVIDER, openai_images.PROVIDER):
+        # Remote providers are not asked whether an image is good enough.
         used = used - {"generation_type"}
     elif request.generation_type == "AGENTIC":
         used = used | {"max_attempts", "min_confidence_score"}

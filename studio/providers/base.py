@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from studio.media.storage import Storage
-from studio.providers import compute, sample
+from studio.providers import compute, openai_images, sample
 from studio.providers.local import RenderedImage
 
 
@@ -53,4 +53,4 @@ def load_local_renderer() -> Renderer:
 
 def is_remote(provider: str, renderer: Renderer | None) -> bool:
     """Return whether a provider renders on another server. The mock server draws samples for those too."""
-    return provider == compute.PROVIDER and renderer is not SAMPLE_RENDERER
+    return provider in (compute.PROVIDER, openai_images.PROVIDER) and renderer is not SAMPLE_RENDERER

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from studio.media.digital_source_type import DigitalSourceType
-from studio.providers import compute, local
+from studio.providers import compute, local, openai_images
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ PROVIDERS: Mapping[str, Provider] = {
             compute.MAX_SIDE,
             compute.SOURCE_TYPE,
             compute.SUPPORTED_INPUTS,
+        ),
+        Provider(
+            openai_images.PROVIDER,
+            openai_images.STRATEGIES,
+            openai_images.MAX_PIXELS,
+            openai_images.MAX_SIDE,
+            openai_images.SOURCE_TYPE,
+            openai_images.SUPPORTED_INPUTS,
         ),
     )
 }

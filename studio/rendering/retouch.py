@@ -65,7 +65,7 @@ def refine(
         ValueError: The resulting width or height is below one pixel.
     """
     report_progress = progress or (lambda share: None)
-    pixels = _load_pixels(image)
+    pixels = load_pixels(image)
     across = width or round(pixels.shape[1] * scale_factor)
     down = height or round(pixels.shape[0] * scale_factor)
     if across < 1 or down < 1:
@@ -136,7 +136,7 @@ def adjust(
         cut_out: The product in a `downscale` copy, on which the quality is measured; the whole image if None.
     """
     report_progress = progress or (lambda share: None)
-    pixels = _load_pixels(image)
+    pixels = load_pixels(image)
     size = (width or pixels.shape[1], height or pixels.shape[0])
     if size != (pixels.shape[1], pixels.shape[0]):
         method = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_CUBIC
@@ -168,7 +168,8 @@ def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.nd
     return np.ones((len(down), across.shape[1]), dtype=np.float32)
 
 
-def _load_pixels(image: bytes | Image.Image) -> Pixels:
+def load_pixels(image: bytes | Image.Image) -> Pixels:
+    """Return the sRGB pixels of an image, over white where it is transparent."""
     opened = open_stored(image) if isinstance(image, bytes) else image
     pixels, alpha = to_srgb(opened)
     if alpha is None:

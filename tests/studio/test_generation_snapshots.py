@@ -80,6 +80,15 @@ class Rows:
             fallback_provider="LOCAL_STUDIO",
             tool_types=TOOLS,
         )
+        self.images_model = factories.make_generation_model(
+            name="Generative",
+            provider="OPENAI_IMAGES",
+            provider_config={"model": "m", "api_key": "secret"},
+            tool_types=TOOLS,
+        )
+        self.described = factories.make_subject(
+            **ownership, slug="ida", name="Ida", age_class="ADULT", hair_color="red", description="calm\nface"
+        )
         scene = {
             "width": 600,
             "height": 800,
@@ -208,6 +217,25 @@ def build_cases(rows: Rows) -> dict[str, dict[str, Any]]:
             "pose": "x",
         },
         "a new face": {**bare, "generation_strategy": "FACE_FIXING", "model_id": rows.remote_model.id},
+        "a generative model": {
+            "model_id": rows.images_model.id,
+            "style_slug": "warm",
+            "subject_slug": "ida",
+            "background": "a pebble beach",
+            "extra_prompt": "with shells\r\nmask: none",
+            "preserve_product": False,
+        },
+        "a new background by a generative model": {
+            **source,
+            "generation_strategy": "BACKGROUND_FIXING",
+            "model_id": rows.images_model.id,
+            "background": "#123456",
+        },
+        "a new face by a generative model": {
+            **bare,
+            "generation_strategy": "FACE_FIXING",
+            "model_id": rows.images_model.id,
+        },
         "a remote refinement too large for the fallback": {
             **source,
             "generation_strategy": "REFINE",

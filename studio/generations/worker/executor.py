@@ -24,6 +24,7 @@ from db.session import Database
 from studio import leases
 from studio.cutouts.worker import CutoutWorker
 from studio.generations.worker import queue
+from studio.generations.worker.images import ImagesRunner
 from studio.generations.worker.queue import Lease
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import JobAborted, RenderJob, UnusableInputs
@@ -31,6 +32,9 @@ from studio.http_client import SafeHttpClient
 from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
+from studio.providers.openai_images import PROVIDER as OPENAI_IMAGES
+from studio.providers.openai_images import ImagesServer
+from studio.providers.openai_images_client import ImagesClient
 from studio.pubsub import listen
 from studio.telemetry import traces
 from studio.telemetry.context import LogContext, log_context, parse_traceparent
@@ -62,12 +66,16 @@ class GenerationExecutor:
         max_running: int = 0,
         http_client: SafeHttpClient | None = None,
         renderer: Renderer | None = None,
+        images_server: ImagesServer | None = None,
     ) -> None:
         self._database, self._storage = database, storage
         self._lease_duration, self._max_running = timedelta(seconds=lease_seconds), max_running
-        self._remote = RemoteRunner(
-            database, storage, ComputeClient(http_client or SafeHttpClient()), self._lease_duration
-        )
+        client = http_client or SafeHttpClient()
+        self._remote = RemoteRunner(database, storage, ComputeClient(client), self._lease_duration)
+        # Only this client reaches the operator's own server: webhooks and image URLs of tenants do not.
+        server = images_server or ImagesServer()
+        images_client = ImagesClient(client.allowing(server.host))
+        self._images = ImagesRunner(database, storage, images_client, server, self._lease_duration)
         self._renderer = renderer
         self._cutouts = CutoutWorker(database, storage, self._lease_duration)
         self._storage_failed = False
@@ -116,10 +124,12 @@ class GenerationExecutor:
 
     def _run(self, lease: Lease) -> None:
         try:
-            if is_remote(lease.remote.provider, self._renderer):
-                self._remote.step(lease)
-            else:
+            if not is_remote(lease.remote.provider, self._renderer):
                 self._render(lease)
+            elif lease.remote.provider == OPENAI_IMAGES:
+                self._images.step(lease)
+            else:
+                self._remote.step(lease)
         except JobAborted:
             self._record(partial(queue.release, self._database, lease))
         except UnusableInputs:
@@ -182,9 +192,16 @@ class GenerationWorkers:
         lease_seconds: float,
         max_running: int = 0,
         http_client: SafeHttpClient | None = None,
+        images_server: ImagesServer | None = None,
     ) -> None:
         self._executor = GenerationExecutor(
-            database, storage, max(1, count), lease_seconds, max_running, http_client
+            database,
+            storage,
+            max(1, count),
+            lease_seconds,
+            max_running,
+            http_client,
+            images_server=images_server,
         )
         self._wakeup = listen()
         self._threads = [

@@ -371,7 +371,7 @@ def _get_fallback_settings(generation: Generation) -> dict[str, str]:
 
 def _list_ignored(inputs: dict[str, Any], rendered: RenderedImage, fallen_back: bool) -> list[str]:
     """Return the requested inputs that made no difference, with those that only the renderer knows."""
-    request_names = {"tone": "tone", "view_angle": "perspective", "lighting": "lighting"}
+    request_names = {"tone": "tone", "view_angle": "perspective", "lighting": "lighting", "seed": "seed"}
     unused = [request_names[name] for name in sorted(rendered.unused) if name in request_names]
     requested = [name for name in unused if inputs["asked"].get(name) is not None]
     ignored = inputs["fallback_ignored" if fallen_back else "ignored"]

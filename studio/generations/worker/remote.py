@@ -82,7 +82,7 @@ class RemoteRunner:
 
     def _step(self, lease: queue.Lease) -> None:
         try:
-            config = ComputeConfig.from_config(self._load_config(lease))
+            config = ComputeConfig.from_config(load_provider_config(self._database, lease))
             if lease.remote.should_stop:
                 self._cancel_task(config, lease.remote.task_id)
                 polling.finish_stopped(self._database, lease)
@@ -96,13 +96,6 @@ class RemoteRunner:
                 polling.finish_stopped(self._database, lease)
             else:
                 polling.switch_to_fallback(self._database, lease, PROVIDER_ERROR)
-
-    def _load_config(self, lease: queue.Lease) -> dict[str, Any] | None:
-        with self._database.transaction(write=False) as reading:
-            model = reading.scalar(select(GenerationModel).where(GenerationModel.id == lease.remote.model_id))
-        if model is None:
-            return None
-        return model.fallback_provider_config if lease.remote.fallen_back else model.provider_config
 
     def _submit(self, config: ComputeConfig, lease: queue.Lease) -> None:
         # One key per provider: a repeated step does not create a second task.
@@ -161,6 +154,15 @@ class RemoteRunner:
             self._compute.cancel(config, task_id)
         except ComputeUnavailable as error:
             logger.warning("a remote task could not be canceled: %s", error)
+
+
+def load_provider_config(database: Database, lease: queue.Lease) -> dict[str, Any] | None:
+    """Return the configuration of the provider that renders a leased generation, with its secrets."""
+    with database.transaction(write=False) as reading:
+        model = reading.scalar(select(GenerationModel).where(GenerationModel.id == lease.remote.model_id))
+    if model is None:
+        return None
+    return model.fallback_provider_config if lease.remote.fallen_back else model.provider_config
 
 
 def _poll_delay(steps: int) -> timedelta:

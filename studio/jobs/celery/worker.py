@@ -26,6 +26,7 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
 from studio.media.ladder import LadderBuilder
+from studio.providers.openai_images import ImagesServer
 from studio.settings import Settings
 from studio.telemetry.metrics import MetricsServer
 from studio.telemetry.traces import Tracing
@@ -111,6 +112,7 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
         settings.lease_seconds,
         settings.max_running_per_scope,
         services.http_client,
+        images_server=ImagesServer.from_settings(settings),
     )
     slots = WorkerSlots(executor, settings.render_workers)
     app = build_celery(settings)
