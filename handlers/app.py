@@ -71,6 +71,7 @@ from studio.generations.worker.executor import GenerationExecutor, GenerationWor
 from studio.http_client import SafeHttpClient
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services
 from studio.jobs.periodic import PeriodicTask
+from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.backends import open_storage
 from studio.media.ladder import LadderBuilder
 from studio.media.storage import Storage
@@ -386,6 +387,7 @@ def _background_services(services: Services) -> list[BackgroundService]:
         from studio.jobs.celery.relay import WakeupRelay
 
         return [WakeupRelay(services), LadderBuilder(services.storage)]
+    choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
     return [
         GenerationWorkers(
             services.database,

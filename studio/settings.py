@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError, ValidationError
 
+from studio.mask_models import MaskModelType
+
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - rejected outside development
 DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - rejected outside development
 MIN_SECRET_BYTES = 32
@@ -488,6 +490,22 @@ class Settings:
         2,
         "Generations that this process renders at the same time.",
         Integer(0, 64),
+    )
+    mask_model: str = _setting(
+        "Background work",
+        "MASK_MODEL",
+        "u2netp",
+        "What finds products in photos: the network that ships with the server, colours alone, or the path "
+        "of another network. The file is needed only where generations run.",
+        Text("`u2netp`, `colour` or a path that ends with `.onnx`", r"u2netp|colour|.+\.onnx"),
+    )
+    mask_model_type: MaskModelType = _setting(  # noqa: RUF009 - immutable
+        "Background work",
+        "MASK_MODEL_TYPE",
+        "u2net",
+        "Kind of the network in the file of `MASK_MODEL`: U-2-Net with an input of 320 x 320 pixels, IS-Net "
+        "or BiRefNet with 1024 x 1024.",
+        OneOf(("u2net", "isnet", "birefnet")),
     )
     lease_seconds: int = _setting(
         "Background work",

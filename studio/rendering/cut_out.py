@@ -18,7 +18,7 @@ from studio.media.inspection import open_stored
 from studio.rendering.colour import to_srgb
 from studio.rendering.confidence import MIN_CONFIDENCE
 from studio.rendering.geometry import find_touched_sides, get_bounding_box, is_standing, shrink
-from studio.rendering.masks import find_u2netp_mask
+from studio.rendering.masks import find_chosen_mask
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import (
     EXTENDED_PHOTO,
@@ -56,14 +56,14 @@ def get_working_side(output_side: int) -> int:
 
 
 def cut_out_product(
-    product: bytes | Image.Image, output_side: int = _MAX_SIDE, find_mask: MaskProvider = find_u2netp_mask
+    product: bytes | Image.Image, output_side: int = _MAX_SIDE, find_mask: MaskProvider = find_chosen_mask
 ) -> CutOut:
     """Return the cut-out of a product photo, to be shared by all predictions of one generation.
 
     Args:
         product: The upright photo, as a stored file or opened.
         output_side: The longer side of the predictions, in pixels.
-        find_mask: Finds the product in the photo.
+        find_mask: Finds the product in the photo; by default what this process has chosen.
 
     Raises:
         UnusableMaskModel: The file of the mask model is missing, or OpenCV cannot run it.

@@ -1,23 +1,30 @@
 """Run a network that finds the salient object of a photo, with the `dnn` module of OpenCV.
 
-A network is loaded when it is first used, once per process, and runs one photo at a time: `cv2.dnn.Net` keeps
-its inputs and outputs in itself. It knows nothing about products, crops or confidence (`network_mask`).
+A network is loaded when a photo needs it and runs for one photo at a time: `cv2.dnn.Net` keeps its inputs and
+outputs in itself. It uses the threads of OpenCV, as many as there are cores. Large networks stay loaded. This
+module knows nothing about products, crops or confidence (`network_mask`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from studio.rendering.model import Floats, MaskModelType, Pixels
+from studio.mask_models import MaskModelType
+from studio.rendering.model import Floats, Pixels
+
+Predict = Callable[[Pixels], Floats]
 
 _lock = threading.Lock()
+# A network keeps the results of all its layers: 200 MB for U-2-Net-p, which is loaded again in 0.05 s.
+_MIN_KEPT_BYTES = 16_000_000
 
 
 class UnusableMaskModel(Exception):
@@ -49,24 +56,32 @@ def get_input_side(model_type: MaskModelType) -> int:
     return _FAMILIES[model_type].side
 
 
-def predict_masks(path: Path, model_type: MaskModelType, photos: Sequence[Pixels]) -> list[Floats]:
-    """Return per photo how probably each pixel belongs to the salient object, 0..1.
+@contextmanager
+def open_network(path: Path, model_type: MaskModelType) -> Iterator[Predict]:
+    """Yield a function that returns per pixel of a photo how probably it belongs to the salient object, 0..1.
 
-    The masks are square and have the size of the network's input, whatever the shape of the photos.
+    The masks are square and have the size of the network's input, whatever the shape of the photo. Other
+    threads wait until the block ends.
 
     Raises:
         UnusableMaskModel: The file is missing, or OpenCV cannot run it.
     """
-    family = _FAMILIES[model_type]
     with _lock:
         network, output = _load_network(path)
         try:
-            masks = [_run(network, output, _to_input(photo, family)) for photo in photos]
+            yield partial(_predict, network, output, _FAMILIES[model_type])
         except cv2.error as error:
             raise UnusableMaskModel(
                 f"{path} does not run as a model of the type {model_type}: {error}"
             ) from error
-    return [_to_probability(mask, family) for mask in masks]
+        finally:
+            if path.stat().st_size < _MIN_KEPT_BYTES:
+                _load_network.cache_clear()
+
+
+def _predict(network: cv2.dnn.Net, output: str, family: _Family, photo: Pixels) -> Floats:
+    mask = _run(network, output, _to_input(photo, family))
+    return _to_probability(mask, family)
 
 
 @cache

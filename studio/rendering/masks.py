@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from studio.mask_models import MaskModelType, get_mask_model
 from studio.rendering.colour_mask import find_colour_mask
-from studio.rendering.model import Mask, MaskModelType, MaskProvider, Pixels
+from studio.rendering.model import Mask, MaskProvider, Pixels
 from studio.rendering.network_mask import find_network_mask
 from studio.rendering.weights import U2NETP
 
@@ -30,6 +31,12 @@ def get_mask_provider(mask_model: str, model_type: MaskModelType = "u2net") -> M
     return partial(find_network_mask, path=path, model_type=model_type, method=path.stem.lower()[:40])
 
 
+def find_chosen_mask(pixels: Pixels) -> Mask:
+    """Return where the mask model that this process has chosen finds the product."""
+    chosen = get_mask_model()
+    return get_mask_provider(chosen.name, chosen.model_type)(pixels)
+
+
 def find_u2netp_mask(pixels: Pixels) -> Mask:
-    """Return where U-2-Net-p finds the product, the mask provider by default."""
+    """Return where U-2-Net-p finds the product, the network that ships with the renderer."""
     return find_network_mask(pixels, U2NETP, "u2net", "u2netp")

@@ -20,7 +20,6 @@ Framing = Literal["FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL
 ViewAngle = Literal["FRONT", "BACK", "SIDE", "TOP"]
 BackgroundKind = Literal["SOLID", "GRADIENT", "SWEEP", "IMAGE"]
 ShadowKind = Literal["NONE", "CONTACT", "SOFT"]
-MaskModelType = Literal["u2net", "isnet", "birefnet"]
 PredictionWarning = Literal[
     "not_cut_out",
     "mask_uncertain",

@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from studio.mask_models import MaskModelType
 from studio.rendering.confidence import score_agreement
-from studio.rendering.mask_network import get_input_side, predict_masks
-from studio.rendering.model import Box, Floats, Mask, MaskModelType, Pixels
+from studio.rendering.mask_network import get_input_side, open_network
+from studio.rendering.model import Box, Floats, Mask, Pixels
 
 # Weight of the mask of the whole photo; the rest is that of the part around the product.
 _FIRST_PASS_WEIGHT = 0.35
@@ -34,15 +35,15 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
     """
     side = get_input_side(model_type)
     photo = _fit(pixels, 2 * side)
-    straight, mirrored = predict_masks(path, model_type, [photo, np.ascontiguousarray(photo[:, ::-1])])
-    whole = (straight + mirrored[:, ::-1]) / 2
-    box = _find_box(whole, pixels)
-    if box is None:
-        height, width = pixels.shape[:2]
-        return Mask(whole, (0, 0, width, height), method, 0.0, is_usable=False)
-    left, top, right, bottom = box
-    part = pixels[top:bottom, left:right]
-    (close,) = predict_masks(path, model_type, [_fit(part, 2 * side)])
+    with open_network(path, model_type) as predict:
+        whole = (predict(photo) + predict(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]) / 2
+        box = _find_box(whole, pixels)
+        if box is None:
+            height, width = pixels.shape[:2]
+            return Mask(whole, (0, 0, width, height), method, 0.0, is_usable=False)
+        left, top, right, bottom = box
+        part = pixels[top:bottom, left:right]
+        close = predict(_fit(part, 2 * side))
     size = _limit_size(part, side)
     first = _cut(whole, box, pixels, size)
     second = cv2.resize(close, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)

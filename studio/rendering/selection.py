@@ -15,7 +15,7 @@ from PIL import Image
 
 from studio.rendering.cut_out import cut_out_product
 from studio.rendering.geometry import find_touched_sides, get_bounding_box, is_standing
-from studio.rendering.masks import find_u2netp_mask
+from studio.rendering.masks import find_chosen_mask
 from studio.rendering.model import FRAMED_CROP, Box, CutOut, Floats, Mask, MaskProvider, Pixels
 
 GIVEN = "given"
@@ -39,7 +39,7 @@ def cut_out_selection(
     output_side: int,
     region: Region | None = None,
     mask: Image.Image | None = None,
-    find_mask: MaskProvider = find_u2netp_mask,
+    find_mask: MaskProvider = find_chosen_mask,
 ) -> CutOut:
     """Return the cut-out of a photo, inside a region and by a mask if there are any.
 

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from studio.mask_models import MaskModel, choose_mask_model
 from studio.providers.local_renderer import RenderContext, render_best_image
 from studio.rendering import (
     DOUBTFUL,
@@ -28,7 +30,7 @@ from studio.rendering import (
     measure_preview,
     render,
 )
-from studio.rendering.mask_network import UnusableMaskModel, predict_masks
+from studio.rendering.mask_network import UnusableMaskModel, open_network
 from studio.rendering.masks import find_u2netp_mask
 from studio.rendering.weights import U2NETP
 from tests.tools.sample_images.photograph import load_phone_photo
@@ -94,23 +96,27 @@ def test_the_same_photo_gives_the_same_cut_out_with_any_number_of_threads(
             assert result.confidence == expected.confidence
 
 
-def test_a_process_loads_the_network_once_and_only_when_a_photo_needs_it(
+def test_a_network_is_loaded_when_a_photo_needs_it_and_stays_loaded_if_it_is_large(
     photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads, load = [], cv2.dnn.readNetFromONNX
     monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda path: (loads.append(path), load(path))[1])
-    mask_network._load_network.cache_clear()
     transparent = photo.convert("RGBA")
     transparent.putalpha(Image.linear_gradient("L").resize(photo.size))
     assert cut_out_product(transparent).method == "alpha"
     assert cut_out_product(photo, find_mask=get_mask_provider("colour")).method == "plain_background"
     assert loads == []
+    cut_out_product(photo, 200)
+    assert loads == [str(U2NETP)]
+    assert mask_network._load_network.cache_info().currsize == 0
+    monkeypatch.setattr(mask_network, "_MIN_KEPT_BYTES", 1)
     threads = [threading.Thread(target=cut_out_product, args=(photo, 200)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert loads == [str(U2NETP)]
+    assert loads == [str(U2NETP)] * 2
+    mask_network._load_network.cache_clear()
 
 
 def test_an_operator_can_point_to_a_network_of_their_own(tmp_path: Path, photo: Image.Image) -> None:
@@ -119,6 +125,15 @@ def test_an_operator_can_point_to_a_network_of_their_own(tmp_path: Path, photo: 
     own = cut_out_product(photo, 320, get_mask_provider(str(path), "u2net"))
     assert own.method == "better-model"
     assert np.array_equal(own.alpha, cut_out_product(photo, 320).alpha)
+
+
+def test_a_process_chooses_what_finds_products(photo: Image.Image) -> None:
+    assert cut_out_product(photo, 320).method == "u2netp"
+    choose_mask_model(MaskModel("colour"))
+    try:
+        assert cut_out_product(photo, 320).method == "plain_background"
+    finally:
+        choose_mask_model(MaskModel())
 
 
 def test_a_network_that_is_missing_or_of_another_type_is_named(tmp_path: Path, photo: Image.Image) -> None:
@@ -137,9 +152,12 @@ def test_a_network_whose_output_is_no_mask_is_named(monkeypatch: pytest.MonkeyPa
         def forward(self, _output: str) -> np.ndarray:
             return np.zeros((1, 1000), np.float32)
 
-    monkeypatch.setattr(mask_network, "_load_network", lambda path: (Classifier(), "classes"))
-    with pytest.raises(UnusableMaskModel, match="does not run as a model of the type isnet"):
-        predict_masks(Path("classifier.onnx"), "isnet", [np.zeros((20, 20, 3), np.uint8)])
+    monkeypatch.setattr(mask_network, "_load_network", cache(lambda path: (Classifier(), "classes")))
+    with (
+        pytest.raises(UnusableMaskModel, match="does not run as a model of the type isnet"),
+        open_network(U2NETP, "isnet") as predict,
+    ):
+        predict(np.zeros((20, 20, 3), np.uint8))
 
 
 def test_a_photo_without_an_object_is_never_a_confident_cut_out() -> None:

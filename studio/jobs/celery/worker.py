@@ -24,6 +24,7 @@ from studio.http_client import SafeHttpClient
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.jobs.periodic import PeriodicTask
+from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.backends import open_storage
 from studio.media.ladder import LadderBuilder
 from studio.providers.openai_images import ImagesServer
@@ -104,6 +105,7 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
         settings: The settings of the process.
         with_beat: Run beat in a thread of this process.
     """
+    choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
     services = build_services(settings)
     executor = GenerationExecutor(
         services.database,

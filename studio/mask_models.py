@@ -1,0 +1,35 @@
+"""Name what finds products in photos, for the processes that choose it and for the renderer.
+
+The settings `MASK_MODEL` and `MASK_MODEL_TYPE` choose it once, when a process that runs generations starts.
+`studio.rendering` alone loads it, when a photo needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MaskModelType = Literal["u2net", "isnet", "birefnet"]
+
+
+@dataclass(frozen=True)
+class MaskModel:
+    """What finds products in photos."""
+
+    name: str = "u2netp"
+    """`colour`, `u2netp`, or the path of an ONNX file."""
+    model_type: MaskModelType = "u2net"
+    """What kind of network the ONNX file contains."""
+
+
+_chosen = [MaskModel()]
+
+
+def choose_mask_model(mask_model: MaskModel) -> None:
+    """Choose what finds products in photos in this process."""
+    _chosen[0] = mask_model
+
+
+def get_mask_model() -> MaskModel:
+    """Return what finds products in photos in this process, U-2-Net-p by default."""
+    return _chosen[0]
