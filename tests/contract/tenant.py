@@ -306,6 +306,13 @@ def _set_generation_state(status: str) -> Callable[[Tenant, Request], None]:
     return prepare
 
 
+def _made_cutout(tenant: Tenant, request: Request) -> None:
+    # A photo of its own: an update of the tenant's photo makes its cut-out pending.
+    image = factories.make_product_image(tenant.rows["product"])
+    factories.make_product_image_cutout(image, media_id=tenant.rows["resource"].id, **MADE_CUTOUT)
+    request.path["image_id"] = str(image.id)
+
+
 def _completed_export(tenant: Tenant, request: Request) -> None:
     export = tenant.rows["export"]
     export.status, export.content_hash = "completed", "0" * 64
@@ -331,6 +338,7 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "put_upload": sign_upload_request,
     "get_shared_image": _share,
     "get_file": _png_file_name,
+    "get_product_image_cutout": _made_cutout,
     "create_subscription": _user_without_subscription,
     "delete_organization": _empty_organization,
     "delete_product": _unused_row("product", factories.make_product),
