@@ -50,7 +50,7 @@ class Stage:
 
 
 def stage_product(
-    photo: Image.Image,
+    cut_out: CutOut,
     size: tuple[int, int],
     framing: Framing,
     view_angle: ViewAngle,
@@ -58,13 +58,12 @@ def stage_product(
     color: str,
     marketplace: str | None = None,
 ) -> Stage:
-    """Return the product of a photo, placed by its framing on a plain canvas.
+    """Return a product, placed by its framing on a plain canvas.
 
     Raises:
-        NothingToKeep: No reliable outline was found.
+        NothingToKeep: The cut-out has no reliable outline.
     """
     width, height = size
-    cut_out = cut_out_product(photo, max(size))
     if not cut_out.is_trusted or cut_out.is_extended:
         raise NothingToKeep
     # Straight and without zoom: nothing but the size of the product changes.

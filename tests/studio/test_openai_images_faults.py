@@ -18,6 +18,7 @@ from PIL import Image
 
 from db.base import utc_now
 from db.session import Database
+from studio.cutouts import photos
 from studio.generations.worker import images
 from studio.generations.worker.image_edits import check_image
 from studio.generations.worker.remote import PROVIDER_ERROR
@@ -27,7 +28,7 @@ from studio.providers import openai_images_client
 from studio.providers.openai_images import EditRequest, ImagesConfig, ImagesUnavailable, RequestRejected
 from studio.providers.openai_images import ImagesServer as ServerSettings
 from studio.providers.openai_images_client import ImagesClient, RateLimited, ReceivedImage, ServerFailed
-from studio.rendering import CutOut, cut_out_product, staging
+from studio.rendering import CutOut, cut_out_product
 from studio.rendering.model import FRAMED_CROP
 from tests.studio.compute_fixtures import (
     assert_refunded,
@@ -61,7 +62,7 @@ def cut_out_cached(photo: bytes, size: tuple[int, int], side: int) -> CutOut:
     return cut_out_product(Image.frombytes("RGB", size, photo), side)
 
 
-def cut_out_once(photo: Image.Image, side: int) -> CutOut:
+def cut_out_once(_storage: LocalDisk, _file: Any, photo: Image.Image, side: int) -> CutOut:
     """Return the cut-out of a photo; most tests have the same one, and it takes a second."""
     return cut_out_cached(photo.tobytes(), photo.size, side)
 
@@ -70,7 +71,7 @@ def cut_out_once(photo: Image.Image, side: int) -> CutOut:
 def images_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImagesServer]:
     """Yield a running server; generations that wait for it are due at once."""
     monkeypatch.setattr(images, "MIN_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(staging, "cut_out_product", cut_out_once)
+    monkeypatch.setattr(photos, "cut_out_photo", cut_out_once)
     with run_images_server() as running:
         yield running
 
@@ -269,7 +270,7 @@ def test_a_product_without_a_clear_outline_is_not_sent(
 ) -> None:
     use_images(scenario, images_server)
     framed = replace(cut_out_product(Image.new("RGB", (64, 64)), 64), method=FRAMED_CROP)
-    monkeypatch.setattr(staging, "cut_out_product", lambda photo, side: framed)
+    monkeypatch.setattr(photos, "cut_out_photo", lambda *_: framed)
     generation_id = run_generation(database, storage, scenario, images_server)
     assert_failed(database, generation_id, images.NOT_CUT_OUT_ERROR)
     assert images_server.requests == []

@@ -8,12 +8,14 @@ format.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from db.errors import DomainError, NotFound
+from studio.cutouts.requests import UnusableCutoutInputs
 from studio.generations.worker.queue import Lease
 from studio.generations.worker.render_job import UnusableInputs
 from studio.media.digital_source_type import RENDERED, DigitalSourceType, parse_packet
@@ -34,6 +36,7 @@ from studio.providers.openai_images_client import ReceivedImage, ServerFailed
 if TYPE_CHECKING:
     from PIL import Image
 
+    from studio.rendering import CutOut
     from studio.rendering.staging import Stage
 
 MAX_PHOTO_SIDE = 2_048
@@ -58,14 +61,22 @@ class PreparedEdit:
     """The canvas that was sent; None if the photo was sent as it is."""
 
 
-def prepare_edit(storage: Storage, lease: Lease, config: ImagesConfig) -> PreparedEdit:
+def prepare_edit(
+    storage: Storage, lease: Lease, scene: Mapping[str, Any], config: ImagesConfig
+) -> PreparedEdit:
     """Return the request of a leased generation.
+
+    Args:
+        storage: The storage of the input files.
+        lease: The generation.
+        scene: Its inputs for the renderer, with the stored cut-out of the product if there is one.
+        config: The server and its model.
 
     Raises:
         NothingToPreserve: The product has to stay, but has no reliable outline.
         UnusableInputs: An input image is missing or cannot be read.
     """
-    scene, asked = lease.inputs["scene"], lease.inputs["asked"]
+    asked = lease.inputs["asked"]
     preserves = bool(asked.get("preserve_product", True))
     size = config.choose_size(scene["width"], scene["height"])
     stage = _build_stage(storage, lease.strategy, scene, preserves)
@@ -194,7 +205,6 @@ def _build_stage(storage: Storage, strategy: str, scene: Mapping[str, Any], pres
     Raises:
         NothingToPreserve: The part that has to stay has no reliable outline.
     """
-    from studio.rendering import get_working_side
     from studio.rendering.staging import NothingToKeep, stage_faces, stage_image, stage_product, stage_whole
 
     size = (scene["width"], scene["height"])
@@ -207,13 +217,33 @@ def _build_stage(storage: Storage, strategy: str, scene: Mapping[str, Any], pres
             return stage(source)
         if not preserves:
             return None
-        photo = _open_image(storage, scene["product"], get_working_side(max(size)))
+        cut_out = _cut_out(storage, scene["product"], max(size))
         air = max(scene["margin_percent"], scene["padding_percent"])
         color = scene["background"]["color"]
         framing, view_angle = scene["framing"], scene["view_angle"]
-        return stage_product(photo, size, framing, view_angle, air, color, scene.get("marketplace"))
+        return stage_product(cut_out, size, framing, view_angle, air, color, scene.get("marketplace"))
     except NothingToKeep as error:
         raise NothingToPreserve from error
+
+
+def _cut_out(storage: Storage, file: Mapping[str, Any], output_side: int) -> CutOut:
+    """Return the cut-out of a product's photo: what a person chose in it, or what the mask model finds."""
+    from studio.cutouts import photos
+
+    with _reading_inputs():
+        photo = photos.open_photo(storage, file, output_side)
+        return photos.cut_out_photo(storage, file, photo, output_side)
+
+
+@contextmanager
+def _reading_inputs() -> Iterator[None]:
+    """Raise UnusableInputs for an error of the block that is one of an input file."""
+    try:
+        yield
+    except (NotFound, OSError, UnusableCutoutInputs) as error:
+        if is_storage_unavailable(error):
+            raise
+        raise UnusableInputs from error
 
 
 def _draw_stage(stage: Stage, size: Size, preserves: bool) -> tuple[list[bytes], Masks]:
@@ -237,16 +267,12 @@ def _to_png(image: Image.Image) -> bytes:
 
 def _open_image(storage: Storage, file: Mapping[str, Any], side: int | None = None) -> Image.Image:
     """Return a stored image, decoded and reduced to a longer side."""
-    try:
+    with _reading_inputs():
         data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
         image = open_stored(data)
         # Only JPEG can be decoded in a lower resolution; other formats ignore this.
         image.draft(None, (side, side) if side else None)
         image.load()
-    except (NotFound, OSError) as error:
-        if is_storage_unavailable(error):
-            raise
-        raise UnusableInputs from error
     if side and max(image.size) > side:
         image.thumbnail((side, side))
     return image

@@ -15,7 +15,7 @@ from db.session import Database
 from studio.generations.worker import polling, queue
 from studio.generations.worker.image_edits import NothingToPreserve, PreparedEdit, finish_image, prepare_edit
 from studio.generations.worker.remote import PROVIDER_ERROR, load_provider_config
-from studio.generations.worker.render_job import JobAborted, to_stored_image
+from studio.generations.worker.render_job import JobAborted, add_stored_cutout, to_stored_image
 from studio.media.storage import Storage
 from studio.providers.openai_images import ImagesConfig, ImagesServer, ImagesUnavailable
 from studio.providers.openai_images_client import (
@@ -84,7 +84,11 @@ class ImagesRunner:
 
     def _render(self, lease: queue.Lease) -> list[queue.RenderedFile]:
         config = ImagesConfig.from_config(load_provider_config(self._database, lease), self._server)
-        edit = prepare_edit(self._storage, lease, config)
+        # Imported here, because servers start without OpenCV.
+        from studio.rendering import RENDERER_VERSION
+
+        scene = add_stored_cutout(self._database, lease.inputs["scene"], RENDERER_VERSION)
+        edit = prepare_edit(self._storage, lease, scene, config)
         files: list[queue.RenderedFile] = []
         while len(files) < lease.batch_size:
             for received in self._request(lease, config, edit, len(files)):
