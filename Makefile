@@ -127,6 +127,10 @@ bench-profile: .venv/.dev ## Profile one request by stage (PostgreSQL, a minute;
 bench-generation: .venv/.dev ## Measure the cost of four predictions of the local studio by stage (half a minute)
 	@$(BIN)/python -m tests.tools.bench.generation $(ARGS)
 
+.PHONY: images
+images: .venv/.dev ## Measure masks, colours and confidence on a drawn image set with a known truth (6 minutes; ARGS="--names mug")
+	@$(BIN)/python -m tests.images.run $(ARGS)
+
 .PHONY: faults
 faults: .venv/.dev ## Break disk, S3, mail, clock, PostgreSQL, Redis and workers and verify the results (ARGS="s3-away", minutes)
 	@$(BIN)/python -m tests.resilience.run $(ARGS)

@@ -49,7 +49,7 @@ def _segment(small: Pixels) -> tuple[str, Segmentation]:
         return "grabcut", (np.zeros(small.shape[:2], dtype=bool), 0.0, {})
     if detail > _MAX_NOISE / 2 or _is_noise(small, detail):
         small = shrink(small, 0.5)
-    residual, noise, plainness = _background_residual(small)
+    residual, noise, plainness = fit_background(small)
     if plainness > 0.8:
         segmentation = _segment_plain(small, residual, noise, plainness, shadows=True)
         if segmentation[1] < MIN_CONFIDENCE:
@@ -138,7 +138,7 @@ def _overlap_with_second_segmentation(pixels: Pixels, mask: np.ndarray, body: np
     return overlap(mask, _clean_mask(_run_grabcut(pixels, _hints_around(mask, body))))
 
 
-def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
+def fit_background(pixels: Pixels) -> tuple[Floats, float, float]:
     """Fit a smooth background to the border.
 
     Returns:
@@ -185,7 +185,7 @@ def _hints_plain(pixels: Pixels, residual: Floats, noise: float, shadows: bool) 
     return hints
 
 
-def _darker_background(pixels: Pixels, outside: np.ndarray) -> tuple[np.ndarray, Floats]:
+def find_darker_background(pixels: Pixels, outside: np.ndarray) -> tuple[np.ndarray, Floats]:
     """Return where pixels look like the background in shadow, and their brightness relative to it."""
     image = cv2.GaussianBlur(pixels, (0, 0), 1.0).astype(np.float32) + 2.0
     ratio = image / np.median(image[outside], axis=0)
@@ -206,7 +206,7 @@ def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
     """
     if outside.sum() < 50:
         return np.zeros(outside.shape, dtype=bool)
-    darker, mean = _darker_background(pixels, outside)
+    darker, mean = find_darker_background(pixels, outside)
     slope = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)) / 8
     candidates = max(1, int((~outside).sum()))
     for steepest in (0.035, 0.012):
@@ -223,7 +223,7 @@ def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
     Only for products whose colour differs from the background.
     """
     outside = ~mask
-    darker, _ = _darker_background(pixels, outside)
+    darker, _ = find_darker_background(pixels, outside)
     if float(darker[mask].mean()) > 0.25:
         return np.zeros(mask.shape, dtype=bool)
     rows = np.flatnonzero(mask.any(axis=1))

@@ -1,7 +1,9 @@
 """Turn signs of a wrong mask into the probability that the mask of a network is right.
 
-A network that is sure of an object finds the same object in the whole photo and in the part around it. Two
-signs are measured: how much the two masks agree, and how much of the mask is neither product nor background.
+A network that is sure of an object finds the same object in the whole photo, in its mirror image and in the
+part around the object. Four signs are measured: how much the masks of the passes agree, how much those of
+the photo and its mirror image agree, how much of the mask is neither product nor background, and how much of
+it has the colours of its surroundings.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ import numpy as np
 
 from studio.rendering.model import Floats
 
-MIN_CONFIDENCE = 0.5
+MIN_CONFIDENCE = 0.85
 """Cut-outs below this probability get the warning `mask_uncertain`."""
-# The product of agreement and certainty at which a mask is right as often as wrong, and how fast the
-# probability rises there.
-_EVEN, _SLOPE = 0.90, 45.0
+# Logistic regression of "the overlap with the truth is at least 0.85" on the product of the four signs. It
+# was fitted to the calibration half of the image set (`tests/images`: 45 usable masks, 8 of them wrong). The
+# area under the curve is 0.88 there and 0.95 on the other half. Distinctness was added when both halves had
+# been seen, so 0.95 is no blind result.
+_SLOPE, _INTERCEPT = 7.87, -5.20
 # Photos whose two masks overlap less than this show no object that stands out.
 _MIN_AGREEMENT = 0.5
 # Share of the photo below which a mask is a speck, and above which it has no background left.
@@ -24,24 +28,35 @@ _MIN_SHARE, _MAX_SHARE = 0.002, 0.97
 _UNCERTAIN = (0.25, 0.75)
 
 
-def score_agreement(first: Floats, second: Floats, share: float) -> tuple[float, bool, dict[str, float]]:
+def score_agreement(
+    first: Floats, second: Floats, share: float, mirror: float, distinctness: float
+) -> tuple[float, bool, dict[str, float]]:
     """Return the probability that a mask is right, whether it may be shown, and the parts of the score.
 
     Args:
         first: The mask that the network found in the whole photo, 0..1.
         second: The mask of both passes, 0..1, of the same size and area.
         share: The share of the photo that the second mask covers.
+        mirror: The overlap of the masks of the whole photo and its mirror image, 0..1.
+        distinctness: The share of the mask whose colours are not typical of its surroundings, 0..1.
     """
     agreement = overlap(first > 0.5, second > 0.5)
     certainty = measure_certainty(second)
-    parts = {"agreement": round(agreement, 4), "certainty": round(certainty, 4), "share": round(share, 4)}
+    signs = {
+        "agreement": agreement,
+        "certainty": certainty,
+        "mirror": mirror,
+        "distinctness": distinctness,
+        "share": share,
+    }
     is_usable = agreement >= _MIN_AGREEMENT and _MIN_SHARE <= share <= _MAX_SHARE
-    return (calibrate(agreement * certainty) if is_usable else 0.0), is_usable, parts
+    confidence = calibrate(agreement * certainty * mirror * distinctness) if is_usable else 0.0
+    return confidence, is_usable, {name: round(value, 4) for name, value in signs.items()}
 
 
 def calibrate(value: float) -> float:
-    """Return the probability that a mask is right, from agreement times certainty (logistic)."""
-    return round(float(1 / (1 + np.exp(-_SLOPE * (value - _EVEN)))), 4)
+    """Return the probability that a mask is right, from the product of its signs."""
+    return round(float(1 / (1 + np.exp(-_SLOPE * value - _INTERCEPT))), 4)
 
 
 def measure_certainty(mask: Floats) -> float:

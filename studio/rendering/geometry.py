@@ -12,8 +12,8 @@ _MIN_OPACITY = 24
 # A product stands if its base deviates from a smooth curve by at most this share of the product's width
 # (mean).
 _MAX_BASE_DEVIATION = 0.003
-# Share of an edge of the photo that the product covers if the edge cuts it off.
-_MIN_TOUCHED_SHARE = 0.03
+# Share of an edge of the photo that the product covers if the edge cuts it off. What hangs has a thin cord.
+_MIN_TOUCHED_SHARE, _MIN_TOUCHED_TOP = 0.03, 0.003
 
 
 def shrink(pixels: Pixels, scale: float) -> Pixels:
@@ -46,12 +46,16 @@ def find_touched_sides(alpha: Pixels, box: Box, photo: Pixels) -> frozenset[str]
     height, width = photo.shape[:2]
     at_edge = {"left": box[0] == 0, "top": box[1] == 0, "right": box[2] == width, "bottom": box[3] == height}
     strips = {"left": alpha[:, :2], "right": alpha[:, -2:], "top": alpha[:2].T, "bottom": alpha[-2:].T}
+    least = {
+        "left": _MIN_TOUCHED_SHARE * height,
+        "top": _MIN_TOUCHED_TOP * width,
+        "right": _MIN_TOUCHED_SHARE * height,
+        "bottom": _MIN_TOUCHED_SHARE * width,
+    }
     return frozenset(
         side
         for side, strip in strips.items()
-        if at_edge[side]
-        and float((strip > 128).mean(axis=1).sum())
-        > _MIN_TOUCHED_SHARE * (height if side in ("left", "right") else width)
+        if at_edge[side] and float((strip > 128).mean(axis=1).sum()) > least[side]
     )
 
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from studio.mask_models import MaskModelType
-from studio.rendering.confidence import score_agreement
+from studio.rendering.confidence import overlap, score_agreement
+from studio.rendering.mask_correction import correct_mask, measure_distinctness
 from studio.rendering.mask_network import get_input_side, open_network
 from studio.rendering.model import Box, Floats, Mask, Pixels
 
@@ -36,7 +37,8 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
     side = get_input_side(model_type)
     photo = _fit(pixels, 2 * side)
     with open_network(path, model_type) as predict:
-        whole = (predict(photo) + predict(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]) / 2
+        straight, mirrored = predict(photo), predict(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
+        whole = (straight + mirrored) / 2
         box = _find_box(whole, pixels)
         if box is None:
             height, width = pixels.shape[:2]
@@ -49,7 +51,10 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
     second = cv2.resize(close, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
     mixed = _drop_small_pieces(_FIRST_PASS_WEIGHT * first + (1 - _FIRST_PASS_WEIGHT) * second)
     share = float((mixed > 0.5).mean()) * part.size / pixels.size
-    return Mask(mixed, box, method, *score_agreement(first, mixed, share))
+    mirror = overlap(straight > 0.5, mirrored > 0.5)
+    distinctness = measure_distinctness(pixels, mixed, box)
+    values, box = correct_mask(pixels, mixed, box)
+    return Mask(values, box, method, *score_agreement(first, mixed, share, mirror, distinctness))
 
 
 def _fit(pixels: Pixels, side: int) -> Pixels:

@@ -1,0 +1,48 @@
+"""Test a few photographs of the image set, and the command that runs all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.images import run
+from tests.images.evaluation import find_misses, format_table
+from tests.images.photographs import KINDS, NAMES, take_photograph
+
+
+def test_a_few_photographs_meet_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    arguments = ["--names", "carton", "flask", "--kinds", "plain", "busy", "--sheet", str(sheet)]
+    assert run.main(arguments) == 0, capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "IoU, plain, mean" in printed.out
+    assert "4/4" in printed.err
+    assert sheet.stat().st_size > 10_000
+
+
+def test_a_photograph_is_the_same_each_time() -> None:
+    first, second = (take_photograph("sneaker", "busy") for _ in range(2))
+    assert first.data == second.data
+    assert (first.truth == second.truth).all()
+
+
+def test_the_set_has_enough_photographs_of_both_halves() -> None:
+    assert len(NAMES) * len(KINDS) >= 60
+    assert len(NAMES) % 2 == 0
+
+
+def test_a_missed_threshold_is_named() -> None:
+    plain, busy, color = (
+        "IoU, plain, without a warning",
+        "IoU, busy, without a warning",
+        "colour difference, median",
+    )
+    rows = {plain: 0.96, busy: 0.91, color: 1.2}
+    assert find_misses(rows) == [plain, color]
+    assert format_table(rows).count("MISSED") == 2
+
+
+@pytest.mark.slow("it renders the predictions of a hundred photographs")
+def test_the_whole_set_meets_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--sheet", str(tmp_path / "sheet.png")]) == 0, capsys.readouterr().out

@@ -1,0 +1,102 @@
+"""Test the correction of masks: holes, thin parts, and what must not be taken for either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from studio.rendering.geometry import find_touched_sides
+from studio.rendering.mask_correction import correct_mask, measure_distinctness
+from studio.rendering.model import Box, Floats, Pixels
+
+WHOLE: Box = (0, 0, 600, 600)
+
+
+def paper() -> Pixels:
+    down, across = np.mgrid[-1:1:600j, -1:1:600j]
+    noise = np.random.default_rng(1).normal(0, 1.5, (600, 600, 3))
+    return np.clip((232 - 8 * across - 5 * down)[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+def checks() -> Pixels:
+    down, across = np.mgrid[0:600, 0:600] // 25
+    tiles = np.where(((down + across) % 2)[..., None] == 0, (150, 70, 60), (90, 120, 70))
+    return np.clip(tiles + np.random.default_rng(2).normal(0, 4, (600, 600, 3)), 0, 255).astype(np.uint8)
+
+
+def draw_ring(image: Pixels, color: tuple[int, int, int], width: int = 50) -> np.ndarray:
+    """Draw a ring and return where it is."""
+    truth = np.zeros((600, 600), np.uint8)
+    cv2.circle(truth, (300, 300), 170, 1, width)
+    image[truth > 0] = color
+    return truth > 0
+
+
+def fill(radius: int = 195) -> Floats:
+    mask = np.zeros((600, 600), np.float32)
+    cv2.circle(mask, (300, 300), radius, 1.0, -1)
+    return mask
+
+
+def overlap(values: Floats, box: Box, truth: np.ndarray) -> float:
+    mask = np.zeros(truth.shape, dtype=np.float32)
+    mask[box[1] : box[3], box[0] : box[2]] = cv2.resize(values, (box[2] - box[0], box[3] - box[1]))
+    return float(((mask > 0.5) & truth).sum() / ((mask > 0.5) | truth).sum())
+
+
+def test_a_hole_that_shows_plain_paper_is_opened() -> None:
+    image = paper()
+    truth = draw_ring(image, (196, 160, 70))
+    assert overlap(fill(), WHOLE, truth) < 0.6
+    assert overlap(*correct_mask(image, fill(), WHOLE), truth) > 0.93
+
+
+def test_a_hole_that_shows_another_background_lowers_the_distinctness_only() -> None:
+    image = checks()
+    truth = draw_ring(image, (196, 160, 70))
+    assert overlap(*correct_mask(image, fill(), WHOLE), fill() > 0.5) == 1
+    assert measure_distinctness(image, fill(), WHOLE) < 0.7
+    assert measure_distinctness(image, truth.astype(np.float32), WHOLE) > 0.99
+
+
+@pytest.mark.parametrize("draw_background", [paper, checks])
+def test_a_print_in_another_colour_is_no_hole(draw_background: Callable[[], Pixels]) -> None:
+    image = draw_background()
+    draw_ring(image, (40, 60, 140))
+    cv2.circle(image, (300, 300), 140, (250, 246, 236), -1)
+    values, box = correct_mask(image, fill(), WHOLE)
+    assert overlap(values, box, fill() > 0.5) > 0.97
+
+
+def test_a_cord_on_plain_paper_is_kept_and_reaches_the_edge_of_the_photo() -> None:
+    image = paper()
+    cv2.circle(image, (300, 420), 110, (180, 40, 40), -1)
+    cv2.line(image, (300, 0), (300, 320), (25, 25, 28), 7)
+    mask = np.zeros((600, 600), np.float32)
+    cv2.circle(mask, (300, 420), 110, 1.0, -1)
+    values, box = correct_mask(image, mask[280:560, 160:440], (160, 280, 440, 560))
+    assert box[1] == 0
+    full = cv2.resize(values, (box[2] - box[0], box[3] - box[1]))
+    assert (full[5:300, 300 - box[0]] > 0.5).mean() > 0.95
+    assert find_touched_sides((full * 255).astype(np.uint8), box, image) == {"top"}
+
+
+def test_a_shadow_on_plain_paper_is_not_added() -> None:
+    image = paper().astype(np.float32)
+    shadow = np.zeros((600, 600), np.float32)
+    cv2.ellipse(shadow, (360, 420), (150, 40), 0, 0, 360, 1.0, -1)
+    image *= 1 - 0.45 * cv2.GaussianBlur(shadow, (0, 0), 8)[..., None]
+    cv2.circle(image, (300, 300), 120, (60, 90, 160), -1)
+    pixels = image.astype(np.uint8)
+    mask = np.zeros((600, 600), np.float32)
+    cv2.circle(mask, (300, 300), 120, 1.0, -1)
+    assert overlap(*correct_mask(pixels, mask, WHOLE), mask > 0.5) > 0.97
+
+
+def test_a_mask_of_nothing_or_of_everything_stays() -> None:
+    for value in (0.0, 1.0):
+        mask = np.full((60, 60), value, np.float32)
+        assert correct_mask(paper(), mask, WHOLE)[0] is mask
