@@ -117,12 +117,24 @@ def test_the_secret_settings_are_those_that_may_hold_a_password_or_a_key() -> No
         "COMPUTE_WEBHOOK_SECRET",
         "C2PA_CERTIFICATE",
         "C2PA_PRIVATE_KEY",
+        "OPENAI_IMAGES_API_KEY",
         "SMTP_URL",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     }
     assert {item.name.upper() for item in fields(Settings) if not item.repr} == {
         name.removeprefix("OTEL_EXPORTER_") for name in SECRETS
     }
+
+
+@pytest.mark.parametrize(
+    "url", ["gpu:8000", "ftp://gpu", "http://user:pw@gpu:8000", "http://gpu:x", "http://"]
+)
+def test_the_server_of_generative_images_has_a_url_without_credentials(url: str) -> None:
+    with pytest.raises(InvalidSettings, match="OPENAI_IMAGES_URL must be") as error:
+        Settings.from_environment({"OPENAI_IMAGES_URL": url})
+    assert "pw" not in str(error.value)
+    settings = Settings.from_environment({"OPENAI_IMAGES_URL": "http://gpu-1.internal:8000/"})
+    assert settings.openai_images_url == "http://gpu-1.internal:8000"
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
