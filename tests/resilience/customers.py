@@ -120,7 +120,7 @@ class Customers:
                 losses.append(f"product {product_id}")
         for image_id, image in record.images.items():
             path = urlsplit(image["url"]).path.removeprefix(BASE_PATH)
-            if self._client.get(path).status_code != 200:
+            if not self._read(path).is_success:
                 losses.append(f"image {image_id}")
         for generation_id in record.generations:
             if self._wait_for(generation_id) != "completed":
@@ -207,14 +207,18 @@ class Customers:
 
     def _get(self, path: str) -> Row:
         """Return the JSON of a resource, once the server has recovered."""
+        return dict(self._read(path).json())
+
+    def _read(self, path: str) -> httpx.Response:
+        """Return a response, once the server has recovered."""
         deadline = time.monotonic() + RECOVERY_SECONDS
         while True:
             response = self._send("GET", path)
             if response is not None and (response.is_success or not self._is_temporary(response)):
-                return dict(response.json())
+                return response
             if time.monotonic() > deadline:
                 self._complain(f"GET {path}: no recovery")
-                return {}
+                return httpx.Response(503, json={})
             time.sleep(PAUSE_SECONDS)
 
     def _list_all(self, path: str) -> set[str]:
