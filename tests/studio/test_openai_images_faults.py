@@ -335,6 +335,7 @@ def test_credentials_and_texts_of_the_server_are_not_logged(
         (formatdate(time.time() + 3600, usegmt=True), 600.0, 600.0),
         (formatdate(time.time() - 60, usegmt=True), 0.0, 0.0),
     ],
+    ids=["seconds", "too long", "date", "past date"],
 )
 def test_the_time_of_a_rate_limit_is_bounded(
     value: str, least: float, most: float, images_server: ImagesServer
