@@ -15,7 +15,7 @@ from studio.media.inspection import open_stored
 from studio.media.normalisation import dominant_color
 from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.stored_image import StoredImage
-from studio.rendering import RENDERER_VERSION, CutOut
+from studio.rendering import CutOut, get_cut_out_version
 from studio.rendering.model import FRAMED_CROP
 from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out
 
@@ -41,7 +41,7 @@ def make_cutout(storage: Storage, lease: Lease) -> MadeCutout:
         image=None if is_photo else _to_stored_image(cut_out),
         method=cut_out.method,
         confidence=round(cut_out.confidence, 4),
-        renderer_version=RENDERER_VERSION,
+        renderer_version=get_cut_out_version(),
         warnings=cut_out.warnings,
         facts=describe_cut_out(cut_out, lease.region),
     )

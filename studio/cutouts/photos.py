@@ -17,7 +17,7 @@ from db.errors import NotFound
 from studio.cutouts.requests import UnusableCutoutInputs
 from studio.media.inspection import open_stored
 from studio.media.storage import Storage, media_key
-from studio.rendering import RENDERER_VERSION, CutOut, get_working_side
+from studio.rendering import CutOut, get_cut_out_version, get_working_side
 from studio.rendering.selection import EmptyMask, cut_out_selection
 from studio.rendering.stored_cut_out import restore_cut_out
 
@@ -58,8 +58,8 @@ def cut_out_photo(storage: Storage, file: FileReference, photo: Image.Image, out
 
 
 def is_current(stored: FileReference | None) -> TypeGuard[FileReference]:
-    """Return whether there is a stored cut-out which this version of the renderer made."""
-    return stored is not None and stored["renderer_version"] == RENDERER_VERSION
+    """Return whether there is a stored cut-out which this renderer made with the present mask model."""
+    return stored is not None and stored["renderer_version"] == get_cut_out_version()
 
 
 def open_photo(storage: Storage, file: FileReference, output_side: int) -> Image.Image:

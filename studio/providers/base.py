@@ -13,8 +13,8 @@ from studio.providers.local import RenderedImage
 class Renderer(Protocol):
     """The functions of a provider in this process. A provider is a module."""
 
-    VERSION: str
-    """The version of what it draws."""
+    def get_cut_out_version(self) -> str:
+        """Return what decides the cut-out of a photo, besides the photo."""
 
     def prepare_context(self, storage: Storage, strategy: str, scene: Mapping[str, Any], /) -> Any:
         """Return what the images of one generation share.

@@ -27,13 +27,14 @@ from studio.rendering import (
     adjust,
     cut_out_product,
     downscale,
+    get_cut_out_version,
     get_image_size,
     measure_preview,
     refine,
     render,
 )
 
-VERSION = RENDERER_VERSION
+__all__ = ["get_cut_out_version", "prepare_context", "render_best_image", "render_image"]
 
 LIGHT_SETUPS = 8
 """Light setups repeat after this many seeds: another attempt keeps the setup and varies the rest."""

@@ -38,6 +38,11 @@ _QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", 
 _QUALITY: dict[str, float | None] = dict.fromkeys(_QUALITY_PARTS, 1.0)
 
 
+def get_cut_out_version() -> str:
+    """Return the version of the samples: they show no photo."""
+    return VERSION
+
+
 def prepare_context(_storage: Storage, _strategy: str, scene: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the inputs: the images of one generation share nothing else."""
     return scene

@@ -8,7 +8,7 @@ request and the result) and `render` (the steps). The same request returns the s
 from studio.rendering.backgrounds import get_image_size
 from studio.rendering.contact_sheet import build_contact_sheet
 from studio.rendering.cut_out import cut_out_product, get_working_side
-from studio.rendering.masks import get_mask_provider
+from studio.rendering.masks import get_cut_out_version, get_mask_provider
 from studio.rendering.model import (
     DOUBTFUL,
     RENDERER_VERSION,
@@ -40,6 +40,7 @@ __all__ = [
     "build_contact_sheet",
     "cut_out_product",
     "downscale",
+    "get_cut_out_version",
     "get_image_size",
     "get_mask_provider",
     "get_working_side",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from studio.mask_models import MaskModelType, get_mask_model
 from studio.rendering.colour_mask import find_colour_mask
-from studio.rendering.model import Mask, MaskProvider, Pixels
+from studio.rendering.model import RENDERER_VERSION, Mask, MaskProvider, Pixels
 from studio.rendering.network_mask import find_network_mask
 from studio.rendering.weights import U2NETP
 
@@ -29,6 +29,13 @@ def get_mask_provider(mask_model: str, model_type: MaskModelType = "u2net") -> M
         return find_u2netp_mask
     path = Path(mask_model)
     return partial(find_network_mask, path=path, model_type=model_type, method=path.stem.lower()[:40])
+
+
+def get_cut_out_version() -> str:
+    """Return what decides a cut-out besides its photo: the version of the renderer and the mask model."""
+    name = get_mask_model().name
+    # The column has 40 characters.
+    return RENDERER_VERSION if name == "u2netp" else f"{RENDERER_VERSION}-{Path(name).stem.lower()}"[:40]
 
 
 def find_chosen_mask(pixels: Pixels) -> Mask:

@@ -29,6 +29,7 @@ from studio.cutouts.making import make_cutout
 from studio.cutouts.requests import request_cutout
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import INPUT_ERROR
+from studio.mask_models import MaskModel
 from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.rendering import RENDERER_VERSION, CutOut
 from studio.rendering.model import FRAMED_CROP, Mask, Pixels
@@ -273,6 +274,18 @@ def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_aga
     assert read_cutout(database).status == CutoutStatus.PENDING
     assert make_cutouts(database, storage, make_cutout) == 1
     assert read_cutout(database).renderer_version == RENDERER_VERSION
+
+
+def test_a_cutout_of_another_mask_model_is_not_used_and_is_made_again(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert make_cutouts(database, storage, make_cutout) == 1
+    monkeypatch.setattr("studio.mask_models._chosen", [MaskModel("colour")])
+    method, _, _ = generate(database, storage, scenario)
+    assert method in ("plain_background", "grabcut", "framed_crop")
+    assert make_cutouts(database, storage, make_cutout) == 1
+    assert read_cutout(database).renderer_version == f"{RENDERER_VERSION}-colour"
 
 
 def test_a_generation_with_an_empty_mask_fails_because_of_its_inputs(

@@ -85,9 +85,9 @@ class ImagesRunner:
     def _render(self, lease: queue.Lease) -> list[queue.RenderedFile]:
         config = ImagesConfig.from_config(load_provider_config(self._database, lease), self._server)
         # Imported here, because servers start without OpenCV.
-        from studio.rendering import RENDERER_VERSION
+        from studio.rendering import get_cut_out_version
 
-        scene = add_stored_cutout(self._database, lease.inputs["scene"], RENDERER_VERSION)
+        scene = add_stored_cutout(self._database, lease.inputs["scene"], get_cut_out_version())
         edit = prepare_edit(self._storage, lease, scene, config)
         files: list[queue.RenderedFile] = []
         while len(files) < lease.batch_size:

@@ -105,7 +105,8 @@ class RenderJob:
         if self._canceled.is_set():
             raise JobAborted
         try:
-            scene = add_stored_cutout(self._database, self._lease.inputs["scene"], self._renderer.VERSION)
+            version = self._renderer.get_cut_out_version()
+            scene = add_stored_cutout(self._database, self._lease.inputs["scene"], version)
             return self._renderer.prepare_context(self._storage, self._lease.strategy, scene)
         except (NotFound, OSError, UnusableCutoutInputs) as error:
             if is_storage_unavailable(error):
