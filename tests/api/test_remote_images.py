@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import func, select
 
 from db.models import MediaResource
@@ -66,9 +67,9 @@ def count_images(database: Database) -> int:
 
 
 def test_the_list_of_image_url_fields_matches_the_contract() -> None:
-    assert len(IMAGE_URL_FIELDS) == 15
+    assert len(IMAGE_URL_FIELDS) == 16
     assert {field.name for field in IMAGE_URL_FIELDS} == {
-        "logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image",
+        "logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image", "mask_url",
     }  # fmt: skip
 
 
@@ -77,6 +78,9 @@ def test_every_image_url_field_accepts_a_remote_url(
     field: ImageUrlField, app: Application, database: Database, image_host: ImageHost
 ) -> None:
     tenant = Tenant(app.settings)
+    if field.name == "mask_url":
+        # A mask has the proportions of its photo, here 600 x 800.
+        image_host.response = StubResponse(body=encode_image(Image.new("L", (60, 80), 255), "PNG"))
     before = count_images(database)
     request = build_request_with_url(tenant, field, image_host.url)
     response = request.send(app, auth_headers(app, tenant.owner))

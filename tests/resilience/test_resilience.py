@@ -109,10 +109,13 @@ class PendingWorkDatabase:
 def publisher(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WakeupPublisher]:
     """Yield a publisher that works with `PendingWorkDatabase`."""
     broker.flush()
-    monkeypatch.setattr(
-        "studio.jobs.celery.app.queue",
-        SimpleNamespace(count_available=lambda database, _: database.available),
-    )
+    for queue, is_counted in (("queue", True), ("cutout_queue", False)):
+        monkeypatch.setattr(
+            f"studio.jobs.celery.app.{queue}",
+            SimpleNamespace(
+                count_available=lambda database, _, counted=is_counted: database.available * counted
+            ),
+        )
     app = build_celery(Settings(celery_broker_url=broker.url))
     yield WakeupPublisher(app)
     app.close()

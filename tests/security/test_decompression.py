@@ -97,7 +97,8 @@ def measured(
     selected = {
         item.callspec.params["kind"]
         for item in request.session.items
-        if "measured" in getattr(item, "fixturenames", ())
+        # Other modules may have a fixture of this name.
+        if item.path == request.path and "measured" in getattr(item, "fixturenames", ())
     }
     for number, kind in enumerate(sorted(selected)):
         (folder / str(number)).write_bytes(BOMBS[kind][1]())
