@@ -18,6 +18,7 @@ from tests.contract.operations import OPERATIONS, Operation, Request, resolve, u
 from tests.contract.tenant import Tenant, is_for_superusers, make_more_rows
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, drop_rate_limit_headers
+from tests.support.servers.image_hosts import IMAGE_URL_NAMES
 from tests.support.snapshots import snapshot_rows
 
 # Generation models belong to no tenant.
@@ -31,15 +32,6 @@ SLUG_REFERENCES = {
     "subject_slug": ("subject", "slug"),
     "style_slug": ("style", "slug"),
     "shot_type_string": ("shot_type", "slug"),
-}
-IMAGE_URL_FIELDS = {
-    "logo_url",
-    "cover_image",
-    "image_url",
-    "file_url",
-    "mask_url",
-    "product_image",
-    "product2_image",
 }
 # URLs of external servers, which refer to no row.
 EXTERNAL_URL_FIELDS = {"website", "url"}
@@ -173,7 +165,7 @@ IN_BODIES = [
 
 def foreign_and_unknown(other_tenant: Tenant, name: str) -> tuple[str, str]:
     """Return values of a property that refer to a row of another tenant and to no row."""
-    if name in IMAGE_URL_FIELDS:
+    if name in IMAGE_URL_NAMES:
         return other_tenant.file_url(other_tenant.rows["resource"].id), other_tenant.file_url(unknown_id())
     if name in SLUG_REFERENCES:
         kind, column = SLUG_REFERENCES[name]

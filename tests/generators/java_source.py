@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 UNKNOWN_ID = "01990000-0000-7000-8000-000000000000"
 # The class, the method, and the path of its request.
@@ -47,13 +47,7 @@ def choose_accept(types: list[str]) -> str:
 
 def request_status(url: str, accept: str) -> int:
     """Return the status of a request without a credential: 406 if the type is not accepted."""
-    request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - the URL is the tested server
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - the URL is the tested server
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+    return httpx.get(url, headers={"Accept": accept}, timeout=60).status_code
 
 
 def main(folder: Path, url: str) -> list[str]:

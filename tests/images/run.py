@@ -24,7 +24,7 @@ _BAR = 30
 
 
 def show_progress(done: int, total: int, started: float, step: str) -> None:
-    """Print a progress bar on a terminal, and one line per ten photographs elsewhere."""
+    """Print the progress: on a terminal in one line that is updated, else a line every ten photographs."""
     filled = round(_BAR * done / max(1, total))
     seconds = time.monotonic() - started
     left = f"{seconds / done * (total - done):4.0f} s left" if done else ""

@@ -261,7 +261,7 @@ def fill_redis(folder: Path) -> Iterator[Stage]:
             def begin() -> None:
                 client.config_set("maxmemory-policy", "noeviction")
                 client.config_set("maxmemory", REDIS_BYTES)
-                with contextlib.suppress(redis.exceptions.OutOfMemoryError):  # the memory is full, as wanted
+                with contextlib.suppress(redis.exceptions.OutOfMemoryError):  # ends the filling
                     for number in range(1_000):
                         client.set(f"filling-{number}", bytes(10_000))
 

@@ -260,7 +260,9 @@ def test_a_generation_uses_the_stored_cutout_instead_of_looking_for_the_product(
         patched.setattr(photos, "cut_out_selection", cut_out)
         assert generate(database, storage, scenario) == ("u2netp", True, False)
     # Without its file, the renderer looks for the product.
-    storage.delete_folder(media_folder(read_cutout(database).media_id))  # type: ignore[arg-type]  # it is made
+    media_id = read_cutout(database).media_id
+    assert media_id is not None
+    storage.delete_folder(media_folder(media_id))
     assert generate(database, storage, scenario) == ("u2netp", True, False)
 
 

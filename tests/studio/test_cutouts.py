@@ -228,8 +228,10 @@ def test_garbage_collection_deletes_the_files_of_cutouts_that_nothing_refers_to(
     delete_unreferenced(own_database, storage, utc_now())
     remaining = read_ids(own_database, MediaResource)
     assert files[kept.id] in remaining
-    assert files[deleted.id] not in remaining
-    assert not storage.exists(media_key(files[deleted.id], "webp"))  # type: ignore[arg-type]  # it is made
+    deleted_file = files[deleted.id]
+    assert deleted_file is not None
+    assert deleted_file not in remaining
+    assert not storage.exists(media_key(deleted_file, "webp"))
 
 
 def read_ids(database: Database, model: Any) -> set[Any]:
