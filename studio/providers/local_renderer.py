@@ -34,7 +34,7 @@ from studio.rendering import (
     render,
 )
 
-__all__ = ["get_cut_out_version", "prepare_context", "render_best_image", "render_image"]
+__all__ = ["fit_to_scene", "get_cut_out_version", "prepare_context", "render_best_image", "render_image"]
 
 LIGHT_SETUPS = 8
 """Light setups repeat after this many seeds: another attempt keeps the setup and varies the rest."""
@@ -206,16 +206,28 @@ def _build_request(context: RenderContext, seed: int) -> RenderRequest:
 def _retouch(context: RenderContext, source: Image.Image, index: int, report_progress: Progress) -> Rendering:
     scene = context.scene
     options = {
-        "width": scene["width"],
-        "height": scene["height"],
-        "file_format": scene["file_format"],
-        "quality": scene["quality"],
+        **_get_output_options(scene),
         "progress": report_progress,
         "strength": _STRENGTHS[index % len(_STRENGTHS)],
         "cut_out": context.cut_out,
-        "framing": scene["framing"],
-        "marketplace": scene.get("marketplace"),
     }
     if context.strategy == "REFINE":
         return refine(source, **options)
     return adjust(source, Grade(**scene["grade"]), **options)
+
+
+def fit_to_scene(image: Image.Image, scene: Mapping[str, Any], cut_out: CutOut | None = None) -> Rendering:
+    """Return the image of another provider in the size and the format of a scene, with its quality.
+
+    Args:
+        image: The image, in any size.
+        scene: The fixed inputs of the generation.
+        cut_out: Where the product is; by default it is looked for.
+    """
+    cut_out = cut_out or cut_out_product(downscale(image))
+    return refine(image, strength=0.0, cut_out=cut_out, **_get_output_options(scene))
+
+
+def _get_output_options(scene: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("width", "height", "file_format", "quality", "framing")
+    return {**{name: scene[name] for name in names}, "marketplace": scene.get("marketplace")}

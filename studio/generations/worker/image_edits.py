@@ -110,7 +110,8 @@ def finish_image(
     # Imported here, because servers start without OpenCV.
     from PIL import Image
 
-    from studio.rendering import RENDERER_VERSION, cut_out_product, downscale, refine
+    from studio.providers.local_renderer import fit_to_scene
+    from studio.rendering import RENDERER_VERSION
     from studio.rendering.staging import (
         WrongShape,
         cut_out_of_stage,
@@ -119,7 +120,7 @@ def finish_image(
         take_from_canvas,
     )
 
-    scene, stage = lease.inputs["scene"], edit.stage
+    stage = edit.stage
     checked = check_image(received)
     facts: dict[str, Any] = {}
     with open_stored(checked.data) as opened:
@@ -138,17 +139,7 @@ def finish_image(
                 pixels = paste_kept(stage, pixels)
             image = Image.fromarray(pixels)
         measured = cut_out_of_stage(stage) if stage is not None and edit.preserves else None
-        rendering = refine(
-            image,
-            width=scene["width"],
-            height=scene["height"],
-            file_format=scene["file_format"],
-            quality=scene["quality"],
-            strength=0.0,
-            cut_out=measured or cut_out_product(downscale(image)),
-            framing=scene["framing"],
-            marketplace=scene.get("marketplace"),
-        )
+        rendering = fit_to_scene(image, lease.inputs["scene"], measured)
     return RenderedImage(
         image=rendering.image,
         content_type=rendering.content_type,

@@ -202,9 +202,9 @@ def _to_data_url(storage: Storage, file: dict[str, Any]) -> str:
 def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data: bytes) -> RenderedImage:
     """Return fetched bytes, checked like an upload, as a scored image of the requested size and format."""
     # Imported here, because servers start without OpenCV.
-    from studio.rendering import RENDERER_VERSION, cut_out_product, downscale, refine
+    from studio.providers.local_renderer import fit_to_scene
+    from studio.rendering import RENDERER_VERSION
 
-    scene = lease.inputs["scene"]
     try:
         received = normalise(data)
     except DomainError as error:
@@ -213,17 +213,7 @@ def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data
         image.load()
         # Read from the normalised file: nothing else of the provider's metadata is left in it.
         source_type = parse_packet(image.info.get("xmp"))
-        rendering = refine(
-            image,
-            width=scene["width"],
-            height=scene["height"],
-            file_format=scene["file_format"],
-            quality=scene["quality"],
-            strength=0.0,
-            cut_out=cut_out_product(downscale(image)),
-            framing=scene["framing"],
-            marketplace=scene.get("marketplace"),
-        )
+        rendering = fit_to_scene(image, lease.inputs["scene"])
     return RenderedImage(
         image=rendering.image,
         content_type=rendering.content_type,
