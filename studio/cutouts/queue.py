@@ -237,7 +237,7 @@ def _select_next() -> Any:
 
 def _to_lease(cutout: ProductImageCutout, token: str) -> Lease:
     # unscoped: the photo of the leased cut-out
-    query = select(ProductImage).where(ProductImage.id == cutout.product_image_id)  # unscoped: see above
+    query = select(ProductImage).where(ProductImage.id == cutout.product_image_id)
     query = query.options(joinedload(ProductImage.media), joinedload(ProductImage.mask_media))
     image = current_session().scalars(query).one()
     return Lease(
