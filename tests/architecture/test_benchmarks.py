@@ -7,17 +7,21 @@ import contextlib
 import math
 import os
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from db.base import Base
 from tests.resilience.processes import DependencyMissing, PostgresServer
 from tests.support.requirements import skip_or_fail
 from tests.tools.bench import lists, targets
 from tests.tools.bench.closed_loop import LoadResult, require_wrk, run_load
+from tests.tools.bench.conformance_check import IMAGE_FIELDS, PRODUCT_FIELDS
 from tests.tools.bench.environment import BenchEnvironment, BenchServer
 from tests.tools.bench.feature_costs import Costs
 from tests.tools.bench.feature_toggles import FEATURES, FunctionTimer, disabled, resolve_target
@@ -26,6 +30,7 @@ from tests.tools.bench.open_loop import Latencies, arrival_times, encode_request
 from tests.tools.bench.operations import OPERATIONS_BY_NAME, Request
 from tests.tools.bench.progress import Progress
 from tests.tools.bench.report import COSTS_BEGIN, replace_costs_table
+from tests.tools.bench.rows import STATEMENTS
 from tests.tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
 from tests.tools.bench.servers import ASYNC, OURS, TEMPLATE
 from tests.tools.bench.statistics import Estimate, paired_ratios, percentile, rotate
@@ -53,6 +58,24 @@ def test_a_percentile_is_a_measured_value() -> None:
     values = [float(value) for value in range(100, 0, -1)]
     assert [percentile(values, share) for share in (0.5, 0.95, 0.99, 1)] == [50, 95, 99, 100]
     assert percentile([7.0], 0.99) == 7
+
+
+def test_the_peers_return_every_property_that_the_contract_has(contract: dict[str, Any]) -> None:
+    schemas = contract["components"]["schemas"]
+    assert set(schemas["Product"]["properties"]) == PRODUCT_FIELDS
+    assert set(schemas["ProductImage"]["properties"]) == IMAGE_FIELDS
+
+
+def test_the_rows_have_a_value_for_every_column_that_requires_one() -> None:
+    inserts = re.findall(r"INSERT INTO (\w+)\s*\(([^)]*)\)", STATEMENTS.read_text(encoding="utf-8"))
+    assert len(inserts) == 7
+    for name, columns in inserts:
+        required = {
+            column.name
+            for column in Base.metadata.tables[name].columns
+            if not column.nullable and column.server_default is None
+        }
+        assert required <= set(re.split(r",\s*", columns)), name
 
 
 def test_each_round_starts_with_another_server() -> None:

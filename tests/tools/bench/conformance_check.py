@@ -29,7 +29,10 @@ PRODUCT_FIELDS = {
     "id", "created_at", "updated_at", "owner_id", "organization_id", "sku", "name", "description", "category",
     "gender", "materials", "color", "brand_id", "cover_image", "images", "state", "public",
 }  # fmt: skip
-IMAGE_FIELDS = {"id", "created_at", "updated_at", "url", "type", "width", "height"}
+IMAGE_FIELDS = {
+    "id", "created_at", "updated_at", "url", "type", "width", "height", "position", "alt_text", "region",
+    "mask_url",
+}  # fmt: skip
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 

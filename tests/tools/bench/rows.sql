@@ -44,7 +44,8 @@ SELECT pg_temp.id({PRODUCT}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION
     'dresses', 'FEMALE', '100% linen', 'sand', photo, 'READY', false, moment, moment
 FROM numbered ORDER BY n;
 
-INSERT INTO product_images (id, owner_id, organization_id, product_id, media_id, type, created_at, updated_at)
+INSERT INTO product_images
+    (id, owner_id, organization_id, product_id, media_id, type, position, created_at, updated_at)
 SELECT pg_temp.id({IMAGE}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), pg_temp.id({PRODUCT}, n),
-    photo, 'front', moment, moment
+    photo, 'front', 1, moment, moment
 FROM numbered WHERE photo IS NOT NULL ORDER BY n;

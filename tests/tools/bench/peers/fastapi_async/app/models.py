@@ -1,10 +1,10 @@
 """The database tables."""
 
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import DateTime, ForeignKey
+from sqlalchemy import JSON, DateTime, ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.config import settings
@@ -68,7 +68,7 @@ class Product(Base):
     public: Mapped[bool] = mapped_column(default=False)
 
     cover_media: Mapped[MediaResource | None] = relationship()
-    images: Mapped[list["ProductImage"]] = relationship(order_by="ProductImage.id")
+    images: Mapped[list["ProductImage"]] = relationship(order_by="ProductImage.position")
 
     @property
     def cover_image(self) -> str | None:
@@ -81,12 +81,21 @@ class ProductImage(Base):
     product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id"))
     media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id"))
     type: Mapped[str]
+    position: Mapped[int]
+    alt_text: Mapped[str | None]
+    region: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    mask_media_id: Mapped[UUID | None] = mapped_column(ForeignKey("media_resources.id"))
 
-    media: Mapped[MediaResource] = relationship()
+    media: Mapped[MediaResource] = relationship(foreign_keys=media_id)
+    mask_media: Mapped[MediaResource | None] = relationship(foreign_keys=mask_media_id)
 
     @property
     def url(self) -> str:
         return self.media.url
+
+    @property
+    def mask_url(self) -> str | None:
+        return self.mask_media.url if self.mask_media else None
 
     @property
     def width(self) -> int:

@@ -37,6 +37,13 @@ class ProductUpdate(ProductBase):
     state: State = "READY"
 
 
+class RegionOut(BaseModel):
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class ProductImageOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -47,6 +54,10 @@ class ProductImageOut(BaseModel):
     type: Literal["primary", "front", "back", "side", "detail"]
     width: int
     height: int
+    position: int
+    alt_text: str | None
+    region: RegionOut | None
+    mask_url: str | None
 
 
 class ProductOut(ProductBase):

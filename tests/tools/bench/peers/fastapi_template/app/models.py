@@ -2,10 +2,10 @@
 
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, StringConstraints
-from sqlalchemy import DateTime, String
+from sqlalchemy import JSON, DateTime, String
 from sqlmodel import Field, Relationship, SQLModel
 
 from app.core.config import settings
@@ -91,7 +91,7 @@ class Product(ProductBase, table=True):
     created_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
     updated_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
     cover_media: MediaResource | None = Relationship()
-    images: list["ProductImage"] = Relationship(sa_relationship_kwargs={"order_by": "ProductImage.id"})
+    images: list["ProductImage"] = Relationship(sa_relationship_kwargs={"order_by": "ProductImage.position"})
 
     @property
     def cover_image(self) -> str | None:
@@ -105,13 +105,24 @@ class ProductImage(SQLModel, table=True):
     product_id: uuid.UUID = Field(foreign_key="products.id")
     media_id: uuid.UUID = Field(foreign_key="media_resources.id")
     type: str
+    position: int = 1
+    alt_text: str | None = None
+    region: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    mask_media_id: uuid.UUID | None = Field(default=None, foreign_key="media_resources.id")
     created_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
     updated_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
-    media: MediaResource = Relationship()
+    media: MediaResource = Relationship(sa_relationship_kwargs={"foreign_keys": "ProductImage.media_id"})
+    mask_media: MediaResource | None = Relationship(
+        sa_relationship_kwargs={"foreign_keys": "ProductImage.mask_media_id"}
+    )
 
     @property
     def url(self) -> str:
         return self.media.url
+
+    @property
+    def mask_url(self) -> str | None:
+        return self.mask_media.url if self.mask_media else None
 
     @property
     def width(self) -> int:
@@ -123,6 +134,13 @@ class ProductImage(SQLModel, table=True):
 
 
 # Properties to return via API
+class RegionPublic(SQLModel):
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class ProductImagePublic(SQLModel):
     id: uuid.UUID
     created_at: datetime
@@ -131,6 +149,10 @@ class ProductImagePublic(SQLModel):
     type: Literal["primary", "front", "back", "side", "detail"]
     width: int
     height: int
+    position: int
+    alt_text: str | None
+    region: RegionPublic | None
+    mask_url: str | None
 
 
 class ProductPublic(ProductBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, String, Table, Uuid, create_engine
+from sqlalchemy import JSON, Boolean, Column, DateTime, Integer, MetaData, String, Table, Uuid, create_engine
 
 engine = create_engine(os.environ["DATABASE_URL"], pool_size=8, max_overflow=0)
 metadata = MetaData()
@@ -61,4 +61,8 @@ product_images = Table(
     Column("product_id", Uuid),
     Column("media_id", Uuid),
     Column("type", String),
+    Column("position", Integer),
+    Column("alt_text", String),
+    Column("region", JSON),
+    Column("mask_media_id", Uuid),
 )

@@ -21,10 +21,18 @@ blueprint = Blueprint("products", __name__, url_prefix="/api/v1/products")
 PRODUCTS = select(products, media_resources.c.extension).outerjoin(
     media_resources, media_resources.c.id == products.c.cover_media_id
 )
+masks = media_resources.alias()
 IMAGES = (
-    select(product_images, media_resources.c.extension, media_resources.c.width, media_resources.c.height)
+    select(
+        product_images,
+        media_resources.c.extension,
+        media_resources.c.width,
+        media_resources.c.height,
+        masks.c.extension.label("mask_extension"),
+    )
     .join(media_resources, media_resources.c.id == product_images.c.media_id)
-    .order_by(product_images.c.id)
+    .outerjoin(masks, masks.c.id == product_images.c.mask_media_id)
+    .order_by(product_images.c.position)
 )
 PUBLIC = (
     "id", "created_at", "updated_at", "owner_id", "organization_id", "sku", "name", "description", "category",
@@ -49,6 +57,12 @@ def present(connection: Connection, rows: Sequence[Row[Any]]) -> list[dict[str, 
                 "type": image.type,
                 "width": image.width,
                 "height": image.height,
+                "position": image.position,
+                "alt_text": image.alt_text,
+                "region": image.region,
+                "mask_url": file_url(image.mask_media_id, image.mask_extension)
+                if image.mask_media_id
+                else None,
             }
         )
     return [

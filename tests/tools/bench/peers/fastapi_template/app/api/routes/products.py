@@ -25,7 +25,7 @@ router = APIRouter(prefix="/products", tags=["products"])
 
 WITH_IMAGES = (
     joinedload(Product.cover_media),
-    selectinload(Product.images).joinedload(ProductImage.media),
+    selectinload(Product.images).options(joinedload(ProductImage.media), joinedload(ProductImage.mask_media)),
 )
 
 
