@@ -29,27 +29,34 @@ CURRENCY = "EUR"
 class Plan:
     """The credits and price of a tier for one period. The price is in the minor unit (cents).
 
-    Generations with a higher priority run first.
+    Generations with a higher priority run first. `max_open_generations` is the limit of each tenant that the
+    subscription pays for.
     """
 
     credits: int
     price_minor: int
     priority: int
+    max_open_generations: int
 
 
 PLANS = {
-    "START": Plan(500, 49_00, 0),
-    "GROW": Plan(5_000, 199_00, 10),
-    "SCALE": Plan(25_000, 799_00, 20),
-    "ENTERPRISE": Plan(200_000, 2_999_00, 30),
+    "START": Plan(500, 49_00, 0, 200),
+    "GROW": Plan(5_000, 199_00, 10, 1_000),
+    "SCALE": Plan(25_000, 799_00, 20, 5_000),
+    "ENTERPRISE": Plan(200_000, 2_999_00, 30, 20_000),
 }
 
 
 class Charge(NamedTuple):
-    """The subscription that paid, which `refund` needs, and the priority of its tier."""
+    """The subscription that paid, which `refund` needs, and its tier."""
 
     subscription_id: UUID
-    priority: int
+    tier: str
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the tier."""
+        return PLANS[self.tier]
 
 
 def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_id: UUID) -> Charge:
@@ -82,7 +89,7 @@ def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_
     _record_movement(
         payer.id, payer.credits_total, MovementKind.CHARGE, amount, payer.start_date, generation_id
     )
-    return Charge(payer.id, PLANS[payer.tier].priority)
+    return Charge(payer.id, payer.tier)
 
 
 def refund(subscription_id: UUID, amount: int, generation_id: UUID) -> None:

@@ -16,7 +16,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -99,6 +101,23 @@ def stored_count(model: Any, column: str | None, scope_id: ColumnElement[Any] | 
         RowCount.column_name == (column or ""),
         RowCount.value == value,
         *([] if scope_id is None else [RowCount.scope_id == scope_id]),
+    )
+
+
+def sum_stored_counts(model: type[Owned], column: str, values: Sequence[str], scope_id: UUID) -> Select[Any]:
+    """Return the statement that adds up the cached counts of several values of a column, for one tenant.
+
+    Args:
+        model: The model whose rows are counted.
+        column: A text column of `COUNTED`.
+        values: Its values.
+        scope_id: The organization, or the owner of personal rows.
+    """
+    return select(cast(func.coalesce(func.sum(RowCount.number), 0), BigInteger)).where(
+        RowCount.table_name == model.__tablename__,
+        RowCount.column_name == column,
+        RowCount.value.in_(values),
+        RowCount.scope_id == scope_id,
     )
 
 

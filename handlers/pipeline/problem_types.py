@@ -221,9 +221,9 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "queue_full": ProblemType(
         409,
-        "The organization or account has 50 open generations, or the webhook endpoint has 50 pending test "
-        "events.",
-        "Wait until some of them end, or cancel some.",
+        "The organization or account has as many open generations as its plan allows (START 200, GROW 1,000, "
+        "SCALE 5,000, ENTERPRISE 20,000), or the webhook endpoint has 50 pending test events.",
+        "Wait until some of them end, cancel some, or choose a larger plan.",
     ),
     "not_attempted": ProblemType(
         409,

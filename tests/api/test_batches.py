@@ -13,7 +13,7 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import status_and_code
+from tests.support.generations import limit_open_generations, status_and_code
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
 
@@ -67,14 +67,20 @@ def test_a_rejected_shot_does_not_affect_others(
 
 
 def test_exhausted_credits_or_capacity_reject_all_later_shots(
-    client: Client, scenario: PhotographedProduct, path: str, shots: list[Shot], database: Database
+    client: Client,
+    scenario: PhotographedProduct,
+    path: str,
+    shots: list[Shot],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used_up = [None, "nothing_to_generate", "out_of_credits", "out_of_credits"]
     factories.make_shot(scenario.look)
     update_subscription(database, scenario, credits_total=7)
     assert summary(client("POST", f"{path}?validate_only=true", {})) == (4, 1, 3, used_up)
     update_subscription(database, scenario, credits_total=20)
-    for _ in range(49):
+    limit_open_generations(monkeypatch, 3)
+    for _ in range(2):
         factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
     full = [None, "nothing_to_generate", "queue_full", "queue_full"]
     assert summary(client("POST", path, {"num_predictions": 1})) == (1, 1, 3, full)

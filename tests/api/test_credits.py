@@ -21,7 +21,7 @@ from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse
 from tests.support.concurrency import run_concurrently
-from tests.support.generations import status_and_code
+from tests.support.generations import limit_open_generations, status_and_code
 from tests.support.scenarios import LEASE, PhotographedProduct
 
 CREDITS, REQUESTS = 10, 50
@@ -133,6 +133,24 @@ def test_s20_fifty_concurrent_requests_with_ten_credits_create_ten_generations(
         assert reading.scalar(select(func.count(Generation.id))) == CREDITS
         assert reading.scalar(select(func.sum(CreditMovement.amount))) == CREDITS
         assert reading.scalar(select(Subscription.credits_used)) == CREDITS
+
+
+def test_s20_of_two_concurrent_requests_one_takes_the_last_place_of_the_queue(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, database, scenario = committing_server
+    limit_open_generations(monkeypatch, 3)
+    with database.transaction(write=True):
+        for _ in range(2):
+            factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
+    path = f"/generations/?organization_id={scenario.organization.id}"
+    body = {"product_id": str(scenario.product.id)}
+    responses = run_concurrently(*[lambda: client("POST", path, body)] * 2)
+    outcomes = sorted((response.status, response.json().get("code")) for response in responses)
+    assert outcomes == [(202, None), (409, "queue_full")]
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(select(func.count(Generation.id))) == 3
+        assert reading.scalar(select(Subscription.credits_used)) == 1
 
 
 def test_s20_four_concurrent_batches_generate_each_shot_once(committing_server: CommittingServer) -> None:

@@ -14,7 +14,7 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import status_and_code
+from tests.support.generations import limit_open_generations, status_and_code
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_product_photo
 
 
@@ -80,7 +80,12 @@ def test_an_estimate_does_not_consume_an_upload(
 
 
 def test_an_estimate_is_rejected_like_the_request(
-    client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
+    client: Client,
+    scenario: PhotographedProduct,
+    path: str,
+    database: Database,
+    storage: LocalDisk,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     product = {"product_id": str(scenario.product.id)}
     generate = f"/shots/{scenario.shot.id}/generate"
@@ -94,8 +99,8 @@ def test_an_estimate_is_rejected_like_the_request(
         session.get_one(Subscription, scenario.subscription.id).credits_used = 17
     assert_both_rejected(client, generate, {}, "out_of_credits")
     assert client("POST", f"{generate}?validate_only=true", {"num_predictions": 3}).status == 200
-    for _ in range(50):
-        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
+    limit_open_generations(monkeypatch, 1)
+    factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
     assert_both_rejected(client, generate, {"num_predictions": 3}, "queue_full")
     with database.transaction(write=True) as session:
         session.get_one(type(scenario.shot), scenario.shot.id).status = "generating"

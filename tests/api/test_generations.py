@@ -13,7 +13,7 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import complete_generation, status_and_code
+from tests.support.generations import complete_generation, limit_open_generations, status_and_code
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
 
@@ -186,7 +186,11 @@ def test_a_retry_creates_a_generation_with_the_same_inputs(
 
 
 def test_a_retry_without_credits_or_queue_capacity_is_rejected(
-    client: Client, scenario: PhotographedProduct, path: str, database: Database
+    client: Client,
+    scenario: PhotographedProduct,
+    path: str,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     original = request_generation(client, scenario, path, batch_size=8)
     client("POST", f"/generations/{original['id']}/cancel")
@@ -196,6 +200,6 @@ def test_a_retry_without_credits_or_queue_capacity_is_rejected(
     assert status_and_code(client("POST", retry_path)) == (409, "out_of_credits")
     with database.transaction(write=True) as session:
         session.get_one(Subscription, scenario.subscription.id).credits_used = 0
-    for _ in range(50):
-        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
+    limit_open_generations(monkeypatch, 1)
+    factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
     assert status_and_code(client("POST", retry_path)) == (409, "queue_full")

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from db.base import new_id
-from db.models import Generation, Prediction, Shot
+from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database
+from studio.billing import PLANS
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
@@ -117,12 +118,31 @@ def test_a_request_that_exceeds_the_credits_is_rejected_without_a_charge(
     assert client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 3}).status == 202
 
 
-def test_an_organization_has_at_most_fifty_unfinished_generations(
-    client: Client, scenario: PhotographedProduct
+def test_the_plan_limits_the_open_generations_of_a_tenant(
+    client: Client, scenario: PhotographedProduct, database: Database
 ) -> None:
-    for _ in range(50):
-        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
-    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (409, "queue_full")
+    shots = [scenario.shot, factories.make_shot(scenario.look)]
+    with database.transaction(write=True) as session:
+        session.get_one(Subscription, scenario.subscription.id).tier = "START"
+    for status in ("completed", "failed", "canceled"):
+        factories.make_generation(**scenario.ownership, model_id=scenario.model.id, status=status)
+    for status in ("running", "canceling", *["pending"] * 197):
+        factories.make_generation(**scenario.ownership, model_id=scenario.model.id, status=status)
+    factories.make_generation(owner=scenario.owner, model_id=scenario.model.id)
+    responses = [
+        client("POST", f"/shots/{shot.id}/generate", {"num_predictions": 1}).json() for shot in shots
+    ]
+    assert responses[0]["status"] == "pending"
+    assert [responses[1][name] for name in ("status", "code", "limit")] == [409, "queue_full", 200]
+    assert responses[1]["detail"] == "At most 200 generations may be open at a time with the plan START"
+    with database.transaction(write=True) as session:
+        session.get_one(Subscription, scenario.subscription.id).tier = "GROW"
+    assert client("POST", f"/shots/{shots[1].id}/generate", {"num_predictions": 1}).status == 202
+
+
+def test_larger_plans_allow_more_open_generations() -> None:
+    limits = {tier: plan.max_open_generations for tier, plan in PLANS.items()}
+    assert limits == {"START": 200, "GROW": 1_000, "SCALE": 5_000, "ENTERPRISE": 20_000}
 
 
 def test_approving_a_second_prediction_returns_the_first_to_review(

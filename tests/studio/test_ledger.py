@@ -193,7 +193,7 @@ def test_an_upgrade_within_a_period_applies_at_once_and_is_prorated(
         assert (subscription.credits_used, subscription.credits_remaining) == (450, 4550)
         assert subscription.end_date == end
         assert (subscription.base_price_minor, subscription.actual_price_minor) == (199_00, 124_00)
-        assert billing.charge(None, user.id, 1, new_id()).priority == billing.PLANS["GROW"].priority
+        assert billing.charge(None, user.id, 1, new_id()).plan.priority == billing.PLANS["GROW"].priority
         clock.shift(timedelta(days=20))
         billing.replace_subscription(subscription, {"service_type": "SELF_SERVICE", "tier": "START"})
         assert subscription.actual_price_minor == 124_00

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from db.models import Shot
 from db.session import Database
+from studio.billing import PLANS
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support.scenarios import run_pending_generations
@@ -20,6 +24,12 @@ def complete_generation(
     assert run_pending_generations(database, storage) == 1
     generation: dict[str, Any] = client("GET", f"/generations/{response.json()['id']}").json()
     return generation
+
+
+def limit_open_generations(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Let each plan allow fewer open generations."""
+    for tier, plan in PLANS.items():
+        monkeypatch.setitem(PLANS, tier, replace(plan, max_open_generations=limit))
 
 
 def status_and_code(response: Any) -> tuple[int, str]:
