@@ -96,7 +96,7 @@ class SafeHttpClient:
         self._allowed_hosts = frozenset(allowed_hosts)
         self._resolve = resolve or resolve_host
         self._network = network or httpcore2.SyncBackend()
-        self._ssl_context = ssl_context or _default_ssl_context()
+        self._ssl_context = ssl_context
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SafeHttpClient:
@@ -253,9 +253,12 @@ class SafeHttpClient:
             target=target.url.raw_path,
         )
         sent_headers = {"Host": target.url.netloc.decode("ascii"), "Accept-Encoding": "identity", **headers}
+        # The certificates of the default settings take 4 MB, so they are loaded when TLS is used.
+        is_tls = target.url.scheme == "https"
+        ssl_context = (self._ssl_context or _default_ssl_context()) if is_tls else None
         try:
             with (
-                httpcore2.ConnectionPool(ssl_context=self._ssl_context, network_backend=network) as pool,
+                httpcore2.ConnectionPool(ssl_context=ssl_context, network_backend=network) as pool,
                 pool.stream(
                     method, url, headers=list(sent_headers.items()), content=content or None
                 ) as response,

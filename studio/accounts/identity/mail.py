@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
-import smtplib
 import ssl
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
-from email.policy import SMTP
 from email.utils import format_datetime, make_msgid, parseaddr, parsedate_to_datetime
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from db.base import new_id, utc_now
 from db.errors import DomainError
 from studio.settings import SMTP_PORTS, Settings
+
+if TYPE_CHECKING:
+    import smtplib
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ class FileTransport:
 
     def deliver(self, message: EmailMessage) -> None:
         """Write the message to a hidden file and rename it, so that a reader never sees a part of it."""
+        # Imported with the first message: a server that sends none saves a megabyte.
+        from email.policy import SMTP
+
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / f".{new_id()}"
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -121,6 +125,9 @@ class SmtpTransport:
             server.send_message(message)
 
     def _connect(self) -> smtplib.SMTP:
+        # Imported with the first message, as the policy above.
+        import smtplib
+
         if self._scheme == "smtps":
             context = ssl.create_default_context()
             return smtplib.SMTP_SSL(self._host, self._port, timeout=TIMEOUT_SECONDS, context=context)
