@@ -210,14 +210,14 @@ event.listen(Session, "after_flush", _track_flush)
 
 
 @cache
-def _logged_columns(model: type[Identified]) -> tuple[str, ...]:
-    """Return the attributes of a model that the log may show."""
-    return tuple(
-        attribute.key
+def _logged_columns(model: type[Identified]) -> dict[str, str]:
+    """Return the attributes of a model that the log may show, with the names of their columns."""
+    return {
+        attribute.key: attribute.columns[0].name
         for attribute in inspect(model).column_attrs
         # Computed attributes, such as counts, are expressions and not columns.
         if isinstance(attribute.columns[0], Column) and attribute.key not in _INTERNAL_COLUMNS
-    )
+    }
 
 
 @cache
@@ -240,7 +240,7 @@ def is_secret(name: str) -> bool:
 def _list_changes(tracked: _TrackedRow) -> list[Change]:
     model, now = type(tracked.row), tracked.row.__dict__
     changes = []
-    for name in _logged_columns(model):
+    for name, column_name in _logged_columns(model).items():
         before = after = None
         if tracked.is_new:
             after = now.get(name)
@@ -250,7 +250,7 @@ def _list_changes(tracked: _TrackedRow) -> list[Change]:
             before, after = tracked.before[name], now.get(name)
         if before is None and after is None:
             continue
-        change = Change(name, _to_log_value(name, before), _to_log_value(name, after))
+        change = Change(column_name, _to_log_value(name, before), _to_log_value(name, after))
         # A value of a type that is not logged becomes None.
         if change.before is not None or change.after is not None:
             changes.append(change)

@@ -13,7 +13,18 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from sqlalchemy import JSON, CursorResult, DateTime, Dialect, ForeignKey, Index, MetaData, Result, text
+from sqlalchemy import (
+    JSON,
+    CursorResult,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    Result,
+    String,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -134,6 +145,17 @@ class Owned(Identified):
     )
 
 
+class Labeled(Owned):
+    """A tenant's row with the client's own keys: an `external_id` and free key-value pairs."""
+
+    __abstract__ = True
+
+    # Unique per tenant: each table needs `unique_per_tenant(table, "external_id", sparse=True)`.
+    external_id: Mapped[str | None] = mapped_column(String(128), sort_order=94)
+    # SQLAlchemy reserves the name `metadata`.
+    custom_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict, sort_order=95)
+
+
 class Publishable(Owned):
     """A tenant's row that superusers may make public. System rows are public and have no owner."""
 
@@ -204,21 +226,29 @@ def sort_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index,
     )
 
 
-def unique_per_tenant(table: str, column: str) -> tuple[Index, Index]:
+def unique_per_tenant(table: str, column: str, sparse: bool = False) -> tuple[Index, Index]:
     """Return the unique indexes of a column: per organization and, for personal rows, per owner.
 
     There are two indexes because both databases treat NULLs as distinct: one index over `organization_id`
     would not apply to personal rows.
+
+    Args:
+        table: The name of the table.
+        column: The name of the column.
+        sparse: Whether the indexes leave out rows without a value, which then cost nothing to insert.
     """
+    is_given = text(f"{column} IS NOT NULL")
+    is_personal = text(f"{IS_PERSONAL} AND {is_given}") if sparse else IS_PERSONAL
+    everywhere: dict[str, Any] = {"sqlite_where": is_given, "postgresql_where": is_given} if sparse else {}
     return (
-        Index(f"uq_{table}_organization_{column}", "organization_id", column, unique=True),
+        Index(f"uq_{table}_organization_{column}", "organization_id", column, unique=True, **everywhere),
         Index(
             f"uq_{table}_owner_{column}",
             "owner_id",
             column,
             unique=True,
-            sqlite_where=IS_PERSONAL,
-            postgresql_where=IS_PERSONAL,
+            sqlite_where=is_personal,
+            postgresql_where=is_personal,
         ),
     )
 

@@ -149,6 +149,13 @@ class SkuTaken(Conflict):
     default_detail = "The SKU is already in use"
 
 
+class ExternalIdTaken(Conflict):
+    """Another row of the same type and tenant already has this external id."""
+
+    code = "external_id_taken"
+    default_detail = "The external id is already in use"
+
+
 class EmailTaken(Conflict):
     """Another account already has this address; letter case is ignored."""
 

@@ -22,6 +22,7 @@ from db.errors import (
     AlreadyMember,
     DomainError,
     EmailTaken,
+    ExternalIdTaken,
     InUse,
     NotFound,
     SkuTaken,
@@ -198,6 +199,7 @@ _CONSTRAINT_ERRORS: dict[str, type[DomainError]] = {
     "subscriptions": SubscriptionExists,
     "user_id": AlreadyMember,
     "slug": SlugTaken,
+    "external_id": ExternalIdTaken,
     "sku": SkuTaken,
     "email": EmailTaken,
 }

@@ -58,9 +58,9 @@ def get_shot(shot_id: UUID) -> ApiResponse:
 
 @requires(Permission.SHOTS_WRITE)
 def update_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Update the notes of a shot."""
+    """Update the notes, the external id and the metadata of a shot."""
     shot = get_for_update(Shot, shot_id, ShotSchema, SHOT_TYPE_OPTIONS)
-    apply_changes(shot, body, "notes")
+    apply_changes(shot, body)
     current_session().flush()
     return ok(shot, ShotSchema)
 

@@ -11,7 +11,14 @@ from sqlalchemy import JSON, ColumnElement, ForeignKey, Index, String, select
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, sort_indexes, tenant_indexes, unique_per_tenant, utc_now
+from db.base import (
+    Labeled,
+    Owned,
+    sort_indexes,
+    tenant_indexes,
+    unique_per_tenant,
+    utc_now,
+)
 from db.models.brands import Brand
 from db.models.media import MediaResource
 
@@ -24,7 +31,7 @@ class ProductState(StrEnum):
     ARCHIVED = "ARCHIVED"
 
 
-class Product(Owned):
+class Product(Labeled):
     """A row is an item of a tenant's catalogue."""
 
     __tablename__ = "products"
@@ -32,6 +39,7 @@ class Product(Owned):
         *tenant_indexes("products"),
         *sort_indexes("products", "brand_id", "category", "state", named=True),
         *unique_per_tenant("products", "sku"),
+        *unique_per_tenant("products", "external_id", sparse=True),
     )
 
     sku: Mapped[str | None] = mapped_column(String(80))

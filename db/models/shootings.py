@@ -12,7 +12,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
-from db.base import Base, Owned, sort_indexes, tenant_indexes
+from db.base import Base, Labeled, sort_indexes, tenant_indexes, unique_per_tenant
 from db.models.brands import Brand
 from db.models.generations import Prediction
 from db.models.guidelines import Guidelines
@@ -45,13 +45,14 @@ class ShotStatus(StrEnum):
     EXPORTED = "exported"
 
 
-class Shooting(Owned):
+class Shooting(Labeled):
     """A row is a project of looks; it holds their counts, so refresh it after a change of looks or shots."""
 
     __tablename__ = "shootings"
     __table_args__ = (
         *tenant_indexes("shootings"),
         *sort_indexes("shootings", "brand_id", "phase", "archived", named=True),
+        *unique_per_tenant("shootings", "external_id", sparse=True),
     )
 
     name: Mapped[str] = mapped_column(String(120))
@@ -131,7 +132,7 @@ class LookGuidelines(Base):
     guidelines: Mapped[Guidelines] = relationship(lazy="raise")
 
 
-class Look(Owned):
+class Look(Labeled):
     """A row is one outfit of a shooting.
 
     `shot_type_ids`, `product_ids` and `guidelines_ids` read and replace the ordered lists. Load their links
@@ -139,7 +140,7 @@ class Look(Owned):
     """
 
     __tablename__ = "looks"
-    __table_args__ = tenant_indexes("looks")
+    __table_args__ = (*tenant_indexes("looks"), *unique_per_tenant("looks", "external_id", sparse=True))
 
     shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
     main_product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="RESTRICT"), index=True)
@@ -192,13 +193,14 @@ class Look(Owned):
     )
 
 
-class Shot(Owned):
+class Shot(Labeled):
     """A row is one image to deliver for a look; a look has at most one shot per shot type."""
 
     __tablename__ = "shots"
     __table_args__ = (
         *tenant_indexes("shots"),
         *sort_indexes("shots", "status", "shot_type_id"),
+        *unique_per_tenant("shots", "external_id", sparse=True),
         UniqueConstraint("look_id", "shot_type_id"),
     )
 

@@ -6,17 +6,18 @@ The ETag of a row is a hash of the bytes that GET returns. It needs no column an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from flask import request
 from marshmallow import Schema
 from sqlalchemy.orm.interfaces import ORMOption
 
-from db.base import Owned
+from db.base import Labeled, Owned
 from db.errors import PreconditionFailed
 from db.tenancy import get_visible
 from handlers.common.responses import encode_json, serialize, strong_etag
+from studio.custom_metadata import merge_metadata
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
@@ -88,7 +89,7 @@ def precheck_update(
 
 
 def apply_changes(row: object, body: Mapping[str, Any], *names: str) -> None:
-    """Set the properties of a body on a row: absent ones are unchanged, null clears.
+    """Set the properties of a body on a row: absent ones are unchanged, null clears, `metadata` is merged.
 
     Args:
         row: The row.
@@ -96,7 +97,11 @@ def apply_changes(row: object, body: Mapping[str, Any], *names: str) -> None:
         names: The properties to set; without any, all of the body.
     """
     for name, value in body.items():
-        if not names or name in names:
+        if names and name not in names:
+            continue
+        if name == "metadata":
+            merge_metadata(cast("Labeled", row), value)
+        else:
             setattr(row, name, value)
 
 

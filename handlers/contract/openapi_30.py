@@ -23,10 +23,13 @@ _DATA = frozenset({"example", "examples", "default", "enum"})
 _UNKNOWN = frozenset(
     {
         "$defs", "contains", "contentEncoding", "contentMediaType", "dependentRequired", "dependentSchemas",
-        "else", "if", "jsonSchemaDialect", "patternProperties", "prefixItems", "propertyNames", "then",
+        "else", "if", "jsonSchemaDialect", "patternProperties", "prefixItems", "then",
         "unevaluatedItems", "unevaluatedProperties",
     }
 )  # fmt: skip
+
+# A description says the same: without the keyword, clients only check less themselves.
+_LEFT_OUT = frozenset({"propertyNames"})
 
 
 def to_openapi_30(document: Node) -> Node:
@@ -64,7 +67,7 @@ class _Converter:
             raise _not_in_30(place, f"the keyword {unknown[0]}")
         if node == _NULL:
             raise _not_in_30(place, "a value that is always null")
-        node = self._convert_null(node, place)
+        node = self._convert_null({key: part for key, part in node.items() if key not in _LEFT_OUT}, place)
         converted = {
             key: part if key in _DATA else self.convert(part, (*place, key)) for key, part in node.items()
         }

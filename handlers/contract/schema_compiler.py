@@ -86,7 +86,7 @@ def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> An
             translated[keyword] = {name: translate(part, direction) for name, part in value.items()}
         elif keyword in ("allOf", "not"):
             translated[keyword] = translate(value, direction, is_part=True)
-        elif keyword in ("items", "additionalProperties", "anyOf", "oneOf"):
+        elif keyword in ("items", "additionalProperties", "propertyNames", "anyOf", "oneOf"):
             translated[keyword] = translate(value, direction)
         elif keyword not in _DROPPED_KEYWORDS and not keyword.startswith("x-"):
             translated[keyword] = value

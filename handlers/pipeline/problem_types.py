@@ -100,6 +100,16 @@ PROBLEMS: dict[str, ProblemType] = {
     "sku_taken": ProblemType(
         409, "Another product of the organization or account has this SKU.", "Choose another SKU."
     ),
+    "external_id_taken": ProblemType(
+        409,
+        "Another resource of this type, of the organization or account, has this `external_id`.",
+        "Choose another `external_id`, or change the resource that has it.",
+    ),
+    "too_many_metadata_keys": ProblemType(
+        409,
+        "The `metadata` of the resource would have more than 50 keys.",
+        "Delete keys by setting them to null, or store the values in your own system.",
+    ),
     "email_taken": ProblemType(409, "Another account has this e-mail address.", "Use another address."),
     "incorrect_password": ProblemType(
         409, "The current password is wrong.", "Repeat the request with the current password."

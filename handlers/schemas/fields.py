@@ -68,3 +68,10 @@ class OwnedSchema(IdentifiedSchema):
 
     owner_id = Uuid()
     organization_id = Uuid()
+
+
+class LabeledSchema(OwnedSchema):
+    """The properties of all resources that have the client's own keys."""
+
+    external_id = fields.Raw()
+    metadata = SortedMap(attribute="custom_metadata")

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, SortedMap, Timestamp, Uuid
+from handlers.schemas.fields import IdentifiedSchema, LabeledSchema, MediaUrl, SortedMap, Timestamp, Uuid
 
 
 class ProductImageSchema(IdentifiedSchema):
@@ -31,7 +31,7 @@ class ProductImageCutoutSchema(Schema):
     created_at = Timestamp(attribute="made_at")
 
 
-class ProductSchema(OwnedSchema):
+class ProductSchema(LabeledSchema):
     """A product with its photos in their order."""
 
     sku = fields.Raw()

@@ -8,13 +8,13 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from db.models.shootings import Shooting
-from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid, UuidList
+from handlers.schemas.fields import LabeledSchema, Timestamp, Uuid, UuidList
 from handlers.schemas.serializer import get_serializer, list_attribute_paths
 from studio.generations.batch import ShotResult
 from studio.shootings import aggregate_shot_status
 
 
-class ShootingSchema(OwnedSchema):
+class ShootingSchema(LabeledSchema):
     """A shooting with the aggregated status of its shots."""
 
     name = fields.Raw()
@@ -40,6 +40,7 @@ class LookShotSchema(Schema):
     id = Uuid()
     shot_type_id = Uuid()
     status = fields.Raw()
+    external_id = fields.Raw()
 
 
 class LookShots(fields.Field[Any]):
@@ -53,7 +54,7 @@ class LookShots(fields.Field[Any]):
         return list(map(get_serializer(LookShotSchema), shots))
 
 
-class LookSchema(OwnedSchema):
+class LookSchema(LabeledSchema):
     """A look with its shots in the order of its shot types."""
 
     shooting_id = Uuid()

@@ -2,10 +2,10 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import OwnedSchema, Uuid
+from handlers.schemas.fields import LabeledSchema, Uuid
 
 
-class ShotSchema(OwnedSchema):
+class ShotSchema(LabeledSchema):
     """A shot with the label of its type."""
 
     shooting_id = Uuid()

@@ -303,6 +303,8 @@ def build_tenant_rows(
         color="sand",
         brand_id=own(Brand),
         cover_media_id=own(MediaResource),
+        external_id="shop-2041",
+        custom_metadata={"season": "spring-2027"},
     )
     yield new(ProductImage, product_id=own(Product), media_id=own(MediaResource), type="primary")
     file, made = cutout
@@ -325,6 +327,8 @@ def build_tenant_rows(
         brand="Atelier Nord",
         brand_id=own(Brand),
         default_guidelines_id=own(Guidelines),
+        external_id="campaign-27",
+        custom_metadata={"campaign": "north-coast"},
     )
     yield new(
         Look,
@@ -335,10 +339,19 @@ def build_tenant_rows(
         shot_type_ids=[get_seed_id(ShotType, 1), get_seed_id(ShotType, 2)],
         guidelines_ids=[own(Guidelines)],
         notes="Sleeves rolled up.",
+        external_id="campaign-27:look-1",
+        custom_metadata={"page": "12"},
     )
     for number in (1, 2):
-        shot_type_id = get_seed_id(ShotType, number)
-        yield new(Shot, number, shooting_id=own(Shooting), look_id=own(Look), shot_type_id=shot_type_id)
+        yield new(
+            Shot,
+            number,
+            shooting_id=own(Shooting),
+            look_id=own(Look),
+            shot_type_id=get_seed_id(ShotType, number),
+            external_id=f"campaign-27:look-1:{'front' if number == 1 else 'back'}",
+            custom_metadata={"slot": "hero"} if number == 1 else {},
+        )
     yield new(
         WebhookEndpoint,
         # Contract tests may send to this port, where no server listens. The demo data sends nothing.

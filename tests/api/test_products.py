@@ -40,6 +40,8 @@ def test_a_product_is_ready_unless_it_is_created_as_a_draft(customer: Customer) 
         "images": [],
         "state": "READY",
         "public": False,
+        "external_id": None,
+        "metadata": {},
     }
     draft = customer.client(
         "POST", f"/products/{customer.organization_query}&mode=basic", {"name": "Draft"}

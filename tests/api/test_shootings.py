@@ -44,6 +44,7 @@ def test_a_new_shooting_is_empty_and_in_production(
     fields = {name: created[name] for name in created if name not in ("id", "created_at", "updated_at")}
     assert fields == {
         "owner_id": str(scenario.owner.id), "organization_id": str(scenario.organization.id),
+        "external_id": None, "metadata": {},
         "name": "Spring", "description": None, "due_date": DUE, "archived": False, "season": None,
         "collection": None, "brand": None, "brand_id": None, "default_guidelines_id": None,
         "phase": "PRODUCTION", "require_test_shooting": False, "shot_status": "empty",

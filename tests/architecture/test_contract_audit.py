@@ -44,6 +44,7 @@ MAPS_IN_RESPONSES = {
     "DependencyStates",  # one for each dependency
     "ProvenanceSettings",  # settings of the renderer
     "ProviderSettings", "ProviderCapabilities",
+    "Metadata",  # the client's own keys
 }  # fmt: skip
 
 

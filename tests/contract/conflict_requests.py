@@ -181,6 +181,11 @@ def _shot_type_with_predictions(tenant: Tenant, request: Request) -> None:
     request.body = {"shot_type_ids": [str(tenant.second_shot_type.id)]}
 
 
+def _external_id_of_another_shot(tenant: Tenant, request: Request) -> None:
+    factories.make_shot(tenant.rows["look"], external_id="front")
+    request.body = {"external_id": "front"}
+
+
 def _skipped_phase(tenant: Tenant, request: Request) -> None:
     request.body = {"phase": "AGREEMENT"}
 
@@ -259,6 +264,7 @@ CONFLICTS: dict[str, Conflict] = {
     "create_look": _personal(factories.make_product, "main_product_id"),
     "update_look": _shot_type_with_predictions,
     "delete_look": _generation_running,
+    "update_shot": _external_id_of_another_shot,
     "generate_shot": _row_in_state("shot", "approved"),
     "approve_shot": _two_pending_predictions,
     "reject_shot": _row_in_state("shot", "pending"),

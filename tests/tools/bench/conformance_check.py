@@ -28,6 +28,7 @@ from tests.tools.bench.rows import Scale, build_token, organization_id
 PRODUCT_FIELDS = {
     "id", "created_at", "updated_at", "owner_id", "organization_id", "sku", "name", "description", "category",
     "gender", "materials", "color", "brand_id", "cover_image", "images", "state", "public",
+    "external_id", "metadata",
 }  # fmt: skip
 IMAGE_FIELDS = {
     "id", "created_at", "updated_at", "url", "type", "width", "height", "position", "alt_text", "region",

@@ -38,10 +38,10 @@ FROM (SELECT n, (n - 1) % {organizations} + 1 AS o FROM generate_series(1, {rows
 
 INSERT INTO products
     (id, owner_id, organization_id, sku, name, description, category, gender, materials, color, cover_media_id, state,
-    public, created_at, updated_at)
+    public, metadata, created_at, updated_at)
 SELECT pg_temp.id({PRODUCT}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), 'SKU-' || n,
     'Linen wrap dress ' || n, 'A wrap dress of washed linen, cut on the bias, with pockets in the side seams.',
-    'dresses', 'FEMALE', '100% linen', 'sand', photo, 'READY', false, moment, moment
+    'dresses', 'FEMALE', '100% linen', 'sand', photo, 'READY', false, '{{}}', moment, moment
 FROM numbered ORDER BY n;
 
 INSERT INTO product_images

@@ -66,6 +66,8 @@ class Product(Base):
     cover_media_id: Mapped[UUID | None] = mapped_column(ForeignKey("media_resources.id"))
     state: Mapped[str] = mapped_column(default="READY")
     public: Mapped[bool] = mapped_column(default=False)
+    external_id: Mapped[str | None]
+    labels: Mapped[dict[str, str]] = mapped_column("metadata", JSON, default=dict)
 
     cover_media: Mapped[MediaResource | None] = relationship()
     images: Mapped[list["ProductImage"]] = relationship(order_by="ProductImage.position")

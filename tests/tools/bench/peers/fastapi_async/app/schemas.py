@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 PATTERN = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=PATTERN)]
@@ -73,6 +73,8 @@ class ProductOut(ProductBase):
     images: list[ProductImageOut]
     state: State
     public: bool
+    external_id: str | None
+    metadata: dict[str, str] = Field(validation_alias="labels")
 
 
 class ProductPage(BaseModel):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, StringConstraints
-from sqlalchemy import JSON, DateTime, String
+from sqlalchemy import JSON, Column, DateTime, String
 from sqlmodel import Field, Relationship, SQLModel
 
 from app.core.config import settings
@@ -88,6 +88,8 @@ class Product(ProductBase, table=True):
     cover_media_id: uuid.UUID | None = Field(default=None, foreign_key="media_resources.id")
     state: State = Field(default="READY", sa_type=String)
     public: bool = False
+    external_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict, sa_column=Column("metadata", JSON))
     created_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
     updated_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
     cover_media: MediaResource | None = Relationship()
@@ -166,6 +168,8 @@ class ProductPublic(ProductBase):
     images: list[ProductImagePublic]
     state: State
     public: bool
+    external_id: str | None
+    labels: dict[str, str] = Field(serialization_alias="metadata")
 
 
 class ProductsPublic(SQLModel):

@@ -51,6 +51,8 @@ products = Table(
     Column("cover_media_id", Uuid),
     Column("state", String),
     Column("public", Boolean),
+    Column("external_id", String),
+    Column("metadata", JSON),
 )
 product_images = Table(
     "product_images",

@@ -37,8 +37,9 @@ IMAGES = (
 PUBLIC = (
     "id", "created_at", "updated_at", "owner_id", "organization_id", "sku", "name", "description", "category",
     "gender", "materials", "color", "brand_id", "state", "public",
+    "external_id", "metadata",
 )  # fmt: skip
-NEW = dict.fromkeys(CREATE_CHECKS) | {"state": "READY", "public": False}
+NEW = dict.fromkeys(CREATE_CHECKS) | {"state": "READY", "public": False, "metadata": {}}
 
 
 def file_url(media_id: UUID, extension: str) -> str:
