@@ -293,7 +293,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "image_not_usable": ProblemType(
         409,
         "The file at the URL is not a supported image, cannot be decoded, or is too large.",
-        "Send the URL of a JPEG, PNG, WebP, AVIF or GIF image of at most 50 MB and 64 megapixels.",
+        "Send the URL of a JPEG, PNG, WebP, AVIF, HEIC or GIF image of at most 50 MB and 64 megapixels.",
     ),
     "region_outside_image": ProblemType(
         409,
@@ -335,7 +335,7 @@ PROBLEMS: dict[str, ProblemType] = {
         "Send a Content-Type that the contract lists, in UTF-8.",
     ),
     "not_an_image": ProblemType(
-        415, "The file is not a supported image.", "Send a JPEG, PNG, WebP, AVIF or GIF image."
+        415, "The file is not a supported image.", "Send a JPEG, PNG, WebP, AVIF, HEIC or GIF image."
     ),
     "invalid_request": ProblemType(
         422,

@@ -8,14 +8,16 @@ pixels.
 
 import io
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import BinaryIO
 
 from PIL import Image
 
 from db.errors import NotAnImage, TooLarge, UnreadableImage
 from studio.media.reduction import JPEG_SCAN, check_frames, check_size, jpeg_segments, reduce_file
-from studio.media.sandbox import AvifHeader, DecodeError, inspect_in_subprocess
-from studio.media.stored_image import MAX_FILE_BYTES, MAX_PIXELS
+from studio.media.sandbox import DecodeError, FileHeader, inspect_in_subprocess
+from studio.media.stored_image import CONTAINER_FORMATS, MAX_FILE_BYTES, MAX_PIXELS
 
 # malloc returns blocks of more than 32 MB to the system when they are freed. It keeps smaller ones, such as
 # Pillow's default of 16 MB, in the arena of each thread: memory would grow with the number of threads.
@@ -30,10 +32,14 @@ MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
 _UNREADABLE_HEADER = "The file's header cannot be read"
 _STORED_FORMATS = ["JPEG", "PNG", "WEBP"]
 _AVIF_BRANDS = {b"avif", b"avis"}
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+# The brands of images that HEVC compresses. Others have only a brand of the container, `mif1` or `msf1`.
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_ACCEPTED = "JPEG, PNG, WEBP, AVIF, HEIC or GIF image"
 _OTHER_FORMATS = {
     b"II*\x00": "a TIFF image",
     b"MM\x00*": "a TIFF image",
+    b"II+\x00": "a TIFF image",
+    b"MM\x00+": "a TIFF image",
     b"BM": "a BMP image",
     b"<svg": "an SVG image",
     b"8BPS": "a Photoshop file",
@@ -53,8 +59,8 @@ class ImageInfo:
     width: int
     height: int
     frames: int
-    avif: AvifHeader | None = None
-    """The header of an AVIF file, which is opened in a subprocess only."""
+    header: FileHeader | None = None
+    """The header of an AVIF or HEIC file, which is opened in a subprocess only."""
 
 
 def read_bounded(file: BinaryIO) -> bytes:
@@ -76,14 +82,14 @@ def inspect_image(data: bytes) -> ImageInfo:
     """Read the headers of a file and check them against the limits.
 
     Raises:
-        NotAnImage: The content is not JPEG, PNG, WEBP, AVIF or GIF.
+        NotAnImage: The content is not JPEG, PNG, WEBP, AVIF, HEIC or GIF.
         TooLarge: The image exceeds a limit (pixels, side, frames, scans, chunks, segments or blocks).
         UnreadableImage: The headers are damaged.
     """
     file_format = _sniff(data)
     data, frames = reduce_file(data, file_format)
-    if file_format == "AVIF":
-        header = _inspect_avif(data)
+    if file_format in CONTAINER_FORMATS:
+        header = _inspect_in_subprocess(data, file_format)
         return ImageInfo(data, file_format, header.width, header.height, header.frames, header)
     with open_image(data, file_format) as image:
         check_size(*image.size)
@@ -121,17 +127,31 @@ def _sniff(data: bytes) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp" and _AVIF_BRANDS & _brands(data):
         return "AVIF"
+    if _is_heic(data) and _can_decode_heic():
+        return "HEIC"
     found = _name_other_format(data)
     if found is None:
-        raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF image")
-    raise NotAnImage(f"The content is {found}: send a JPEG, PNG, WEBP, AVIF or GIF image")
+        raise NotAnImage(f"The content is not a {_ACCEPTED}")
+    raise NotAnImage(f"The content is {found}: send a {_ACCEPTED}")
 
 
 def _name_other_format(data: bytes) -> str | None:
     """Return what a file of a known format that is not accepted is, None for any other content."""
-    if data[4:8] == b"ftyp" and _HEIC_BRANDS & _brands(data):
+    if _is_heic(data):
         return "a HEIC image"
+    if data[4:8] == b"ftyp" and {b"mif1", b"msf1"} & _brands(data):
+        return "a HEIF image without HEVC"
     return next((name for start, name in _OTHER_FORMATS.items() if data.startswith(start)), None)
+
+
+def _is_heic(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and bool(_HEIC_BRANDS & _brands(data))
+
+
+@cache
+def _can_decode_heic() -> bool:
+    """Return whether the decoder is installed, without loading it. An operator may leave it out."""
+    return find_spec("pi_heif") is not None
 
 
 def _brands(data: bytes) -> set[bytes]:
@@ -139,9 +159,9 @@ def _brands(data: bytes) -> set[bytes]:
     return {data[8:12], *(data[start : start + 4] for start in range(16, end, 4))}
 
 
-def _inspect_avif(data: bytes) -> AvifHeader:
+def _inspect_in_subprocess(data: bytes, file_format: str) -> FileHeader:
     try:
-        header = inspect_in_subprocess(data)
+        header = inspect_in_subprocess(data, file_format)
     except DecodeError as error:
         raise UnreadableImage(_UNREADABLE_HEADER) from error
     check_size(header.width, header.height)

@@ -5,7 +5,7 @@ Digital Source Type: a new XMP packet holds it, and nothing else of the old one.
 
 A JPEG, PNG or still WEBP that is already upright, sRGB and 8-bit keeps its compressed pixels and only loses
 its metadata (`metadata_stripping`). Every other file is re-encoded: opaque images from a lossy source as JPEG
-of quality 95 without chroma subsampling, all others as PNG. So AVIF and GIF are never stored.
+of quality 95 without chroma subsampling, all others as PNG. So AVIF, HEIC and GIF are never stored.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from studio.media.digital_source_type import build_packet, parse_packet
 from studio.media.inspection import ImageInfo, inspect_image, open_image, read_bounded
 from studio.media.memory_gate import load_slot, reserve_memory
 from studio.media.metadata_stripping import strip_metadata
-from studio.media.sandbox import AvifHeader, DecodeError, decode_in_subprocess
+from studio.media.sandbox import DecodeError, FileHeader, decode_in_subprocess
 from studio.media.stored_image import StoredImage
 from studio.media.xmp_embedding import embed_xmp
 
@@ -135,8 +135,8 @@ def _decode(inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None
 
 def _load(inspected: ImageInfo) -> Image.Image:
     """Return the image with its pixels decoded; raise UnreadableImage if decoding fails."""
-    if inspected.avif is not None:
-        return _load_avif(inspected.data, inspected.avif)
+    if inspected.header is not None:
+        return _load_with_header(inspected.data, inspected.file_format, inspected.header)
     image = open_image(inspected.data, inspected.file_format)
     if inspected.file_format == "WEBP" and not _is_plain_webp(inspected.data):
         loaded = _load_in_subprocess(inspected.data, "WEBP", image.mode, image.size)
@@ -150,8 +150,8 @@ def _load(inspected: ImageInfo) -> Image.Image:
     return image
 
 
-def _load_avif(data: bytes, header: AvifHeader) -> Image.Image:
-    loaded = _load_in_subprocess(data, "AVIF", header.mode, (header.width, header.height))
+def _load_with_header(data: bytes, file_format: str, header: FileHeader) -> Image.Image:
+    loaded = _load_in_subprocess(data, file_format, header.mode, (header.width, header.height))
     loaded.getexif()[_EXIF_ORIENTATION] = header.orientation
     loaded.info.update(icc_profile=header.profile, xmp=header.xmp)
     return loaded
@@ -222,7 +222,9 @@ def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Im
 
 
 def _encode(image: Image.Image, source_format: str, source: bytes) -> tuple[bytes, str]:
-    lossy = source_format in ("JPEG", "AVIF") or (source_format == "WEBP" and b"VP8L" not in source[:64])
+    lossy = source_format in ("JPEG", "AVIF", "HEIC") or (
+        source_format == "WEBP" and b"VP8L" not in source[:64]
+    )
     output = io.BytesIO()
     if lossy and image.mode != "RGBA":
         image.save(output, "JPEG", quality=95, subsampling=0, icc_profile=None)

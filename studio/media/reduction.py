@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from db.errors import TooLarge, UnreadableImage
-from studio.media.stored_image import MAX_PIXELS
+from studio.media.stored_image import CONTAINER_FORMATS, MAX_PIXELS
 
 MAX_SIDE = 16_384
 MAX_FRAMES = 1_000
@@ -58,13 +58,15 @@ class JpegSegment:
 def reduce_file(data: bytes, file_format: str) -> tuple[bytes, int]:
     """Return the reduced file and the number of frames that it announces.
 
-    AVIF is returned as it is: it is only opened in a subprocess (`sandbox`).
+    AVIF and HEIC are returned as they are: they are only opened in a subprocess (`sandbox`).
 
     Raises:
         TooLarge: The file exceeds a limit (parts, frames, or the size of a GIF's frame).
-        UnreadableImage: The header is damaged.
+        UnreadableImage: The header is damaged, or a HEIC file is truncated.
     """
-    if file_format == "AVIF":
+    if file_format in CONTAINER_FORMATS:
+        if file_format == "HEIC":
+            _check_boxes(data)
         return data, 1
     reduce_format = {"JPEG": _reduce_jpeg, "PNG": _reduce_png, "GIF": _reduce_gif, "WEBP": _reduce_webp}
     parts, frames = reduce_format[file_format](memoryview(data))
@@ -110,6 +112,24 @@ def jpeg_segments(data: bytes | memoryview) -> Iterator[JpegSegment]:
         yield JpegSegment(marker, start, min(end, len(data)))
         position = end
     raise TooLarge(f"A JPEG may have at most {MAX_PARTS} segments")
+
+
+def _check_boxes(data: bytes) -> None:
+    """Raise UnreadableImage if a box of headers or pixels (ISO/IEC 14496-12, section 4.2) is incomplete.
+
+    The decoder of HEIC leaves out the tiles that a truncated file lacks.
+    """
+    position = 0
+    for _ in range(MAX_PARTS):
+        size, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        if size == 1:
+            size = int.from_bytes(data[position + 8 : position + 16], "big")
+        position += size
+        if position > len(data) and kind in (b"meta", b"mdat"):
+            raise UnreadableImage("The image is damaged or incomplete")
+        # Size 0 is a box up to the end of the file. Phones append data that is no box.
+        if size < 8 or position >= len(data):
+            return
 
 
 def _reduce_jpeg(data: memoryview) -> tuple[list[memoryview], int]:

@@ -1,10 +1,12 @@
-"""Open AVIF files, and decode AVIF and WEBP files, in a subprocess with limits of memory and time.
+"""Open AVIF and HEIC files, and decode these and WEBP files, in a subprocess with limits of memory and time.
 
 The container may announce 64 pixels a side while the compressed frame in it has 16,384: three kilobytes that
 fill half a gigabyte. The decoder trusts the frame and detects the difference only after decoding, and Pillow
 does not expose libavif's own bound (`imageSizeLimit`). An AVIF can also assemble its metadata from any number
 of copies of the same bytes, and a lossless WEBP of 300 kB can declare 65,536 Huffman codes that fill 400 MB.
 So the subprocess gets only as much address space as an image of the announced size needs.
+
+Only the subprocess loads the decoder of HEIC (`pi_heif`: libheif and libde265).
 
 This file is also the program that the subprocess runs (with `python -I`): it must not import other modules of
 this project at the top level.
@@ -37,10 +39,6 @@ _MAX_XMP_BYTES = 1 << 18
 _NICENESS = 10
 """The subprocess gives way to requests when CPU is short."""
 _EXIT_UNDECODABLE = 3
-_READERS: dict[str, type[ImageFile.ImageFile]] = {
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-}
 
 
 class DecodeError(Exception):
@@ -48,8 +46,8 @@ class DecodeError(Exception):
 
 
 @dataclass(frozen=True)
-class AvifHeader:
-    """The header of an AVIF file. The orientation is that of EXIF, 1 to 8."""
+class FileHeader:
+    """The header of an AVIF or HEIC file. The orientation is that of EXIF, 1 to 8."""
 
     mode: str
     width: int
@@ -60,16 +58,16 @@ class AvifHeader:
     xmp: bytes
 
 
-def inspect_in_subprocess(data: bytes) -> AvifHeader:
-    """Return the header of an AVIF file.
+def inspect_in_subprocess(data: bytes, file_format: str) -> FileHeader:
+    """Return the header of an AVIF or HEIC file.
 
     Raises:
         DecodeError: The file cannot be opened within the memory and time limits.
     """
-    line, _, rest = _run("AVIF", data, "header", _HEADER_BYTES, 1).partition(b"\n")
+    line, _, rest = _run(file_format, data, "header", _HEADER_BYTES, 1).partition(b"\n")
     header = json.loads(line)
     xmp_bytes = header.pop("xmp_bytes")
-    return AvifHeader(**header, xmp=rest[:xmp_bytes], profile=rest[xmp_bytes:])
+    return FileHeader(**header, xmp=rest[:xmp_bytes], profile=rest[xmp_bytes:])
 
 
 def decode_in_subprocess(data: bytes, file_format: str, size: tuple[int, int]) -> bytes:
@@ -80,7 +78,7 @@ def decode_in_subprocess(data: bytes, file_format: str, size: tuple[int, int]) -
 
     Args:
         data: The file.
-        file_format: AVIF or WEBP.
+        file_format: AVIF, HEIC or WEBP.
         size: Width and height that the container announces, in pixels.
 
     Raises:
@@ -113,7 +111,7 @@ def _main(file_format: str, output: str, length: str, memory: str, seconds: str)
     """Read a file from standard input and write its header or its pixels to standard output.
 
     Args:
-        file_format: Pillow's name of the format.
+        file_format: AVIF, HEIC or WEBP.
         output: `header` or `pixels`.
         length: The size of the file in bytes. Reading up to the end would hold it twice.
         memory: The limit of additional memory, in bytes.
@@ -121,15 +119,42 @@ def _main(file_format: str, output: str, length: str, memory: str, seconds: str)
     """
     with suppress(AttributeError, OSError):  # not on Windows, or not permitted
         os.nice(_NICENESS)
+    reader = _load_reader(file_format)
     _limit_resources(int(memory), int(seconds))
-    # Each thread reserves address space for its stack, which counts towards the limit.
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
-        with _READERS[file_format](io.BytesIO(sys.stdin.buffer.read(int(length)))) as image:
-            result = image.tobytes() if output == "pixels" else _describe(image)
+        with reader(io.BytesIO(sys.stdin.buffer.read(int(length)))) as image:
+            result = _read_pixels(image) if output == "pixels" else _describe(image)
     except Exception:  # noqa: BLE001 - Pillow raises many kinds on damaged files, MemoryError included
         sys.exit(_EXIT_UNDECODABLE)
     sys.stdout.buffer.write(result)
+
+
+def _load_reader(file_format: str) -> type[ImageFile.ImageFile]:
+    """Return Pillow's reader of a format, set to one thread.
+
+    Each thread reserves address space for its stack, which counts towards the limit.
+    """
+    if file_format == "WEBP":
+        return WebPImagePlugin.WebPImageFile
+    if file_format == "AVIF":
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        return AvifImagePlugin.AvifImageFile
+    from pi_heif import options
+    from pi_heif.as_plugin import HeifImageFile
+
+    options.DECODE_THREADS = 1
+    # A file can have any number of these, and none is used.
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    return HeifImageFile
+
+
+def _read_pixels(image: ImageFile.ImageFile) -> bytes:
+    announced = image.size
+    image.load()
+    # The decoder of HEIC takes the size of the frame for that of the image.
+    if image.size != announced:
+        raise ValueError("the frame has another size than the container announces")
+    return image.tobytes()
 
 
 def _limit_resources(memory: int, seconds: int) -> None:

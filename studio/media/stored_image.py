@@ -11,6 +11,9 @@ from dataclasses import dataclass, fields
 MAX_FILE_BYTES = 50 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 
+CONTAINER_FORMATS = frozenset({"AVIF", "HEIC"})
+"""The formats that only the subprocess of `sandbox` opens, because their containers are complex, too."""
+
 CONTENT_TYPES = {
     "jpg": "image/jpeg",
     "png": "image/png",
@@ -24,7 +27,10 @@ EXTENSIONS_BY_TYPE = {
     "image/webp": "webp",
     "image/avif": "avif",
     "image/gif": "gif",
+    "image/heic": "heic",
+    "image/heif": "heif",
 }
+"""The extensions of accepted files. HEIC is stored in another format: see `normalisation`."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.factories.catalogue import Customer, post_form
 from tests.support.mailbox import list_emails_to
+from tests.support.sample_media import read_heic
 from tests.support.scenarios import PhotographedProduct
 
 
@@ -70,7 +71,7 @@ def test_shot_type_is_the_framing_where_the_request_has_none(
         ("GET", "/brands/?utm_source=newsletter", None, 422),
         ("GET", "/styles/?include_public=True", None, 422),
         ("GET", "/brands/?limit=101", None, 422),
-        ("POST", "/uploads/presigned-url", {"filename": "a.heic", "content_type": "image/heic"}, 422),
+        ("POST", "/uploads/presigned-url", {"filename": "a.tiff", "content_type": "image/tiff"}, 422),
         ("POST", "/shooting-looks", {}, 404),
         ("GET", "/brand-collections/", None, 404),
         ("GET", "/seasons/", None, 404),
@@ -120,8 +121,9 @@ def test_image_jpg_is_an_alias_of_image_jpeg(customer: Customer) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a HEIC image"),
+        (b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1jpeg", "a HEIF image without HEVC"),
         (b"II*\x00\x08\x00\x00\x00", "a TIFF image"),
+        (b"MM\x00+\x00\x08\x00\x00", "a TIFF image"),
         (b"%PDF-1.7", "a PDF document"),
     ],
 )
@@ -129,7 +131,29 @@ def test_a_file_of_another_format_is_named(customer: Customer, content: bytes, f
     product = customer.create("/products/", {"name": "Dress"})
     response = post_form(customer.client, f"/products/{product['id']}/images", content, type="front")
     assert (response.status, response.json()["code"]) == (415, "not_an_image")
-    assert response.json()["detail"] == f"The content is {found}: send a JPEG, PNG, WEBP, AVIF or GIF image"
+    expected = f"The content is {found}: send a JPEG, PNG, WEBP, AVIF, HEIC or GIF image"
+    assert response.json()["detail"] == expected
+
+
+@pytest.mark.parametrize("media_type", ["image/heic", "image/heif"])
+def test_a_heic_photo_is_accepted_in_each_way(customer: Customer, media_type: str) -> None:
+    photo = read_heic("tiles")
+    product = customer.create("/products/", {"name": "Dress"})
+    of_form = post_form(customer.client, f"/products/{product['id']}/images", photo, type="front")
+    assert of_form.status == 201, of_form.body
+    body = {"filename": "IMG_0042.HEIC", "content_type": media_type}
+    upload = customer.client("POST", "/uploads/presigned-url", body).json()
+    put = customer.client(
+        "PUT", upload["upload_url"].split("/api/v1")[1], body=photo, headers={"content-type": media_type}
+    )
+    assert put.status == 204, put.body
+    of_url = customer.client(
+        "POST", f"/products/{product['id']}/images/from-url", {"file_url": upload["file_url"], "type": "back"}
+    )
+    assert of_url.status == 201, of_url.body
+    for response in (of_form, of_url):
+        file = customer.client("GET", response.json()["url"].split("/api/v1")[1])
+        assert (file.status, file.headers["content-type"]) == (200, "image/jpeg")
 
 
 def test_a_patch_can_have_the_media_type_of_a_merge_patch(customer: Customer) -> None:

@@ -24,7 +24,7 @@ from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
 PHOTO = encode_image(build_orientation_image(120, 80), "JPEG")
-HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50
+TIFF = b"II*\0\x08\0\0\0" + b"\0" * 50
 UNKNOWN = "01990000-5eed-7000-8000-00000000dead"
 JSON = "application/json"
 
@@ -617,12 +617,12 @@ MISTAKES = (
         send_instead(brand_of_the_organization),
     ),
     Mistake(
-        "7 HEIC",
-        photo_form(file=HEIC, type="primary"),
+        "7 TIFF",
+        photo_form(file=TIFF, type="primary"),
         415,
         {
             "code": "not_an_image",
-            "detail": "The content is a HEIC image: send a JPEG, PNG, WEBP, AVIF or GIF image",
+            "detail": "The content is a TIFF image: send a JPEG, PNG, WEBP, AVIF, HEIC or GIF image",
         },
         send_a_photo,
     ),
@@ -632,7 +632,7 @@ MISTAKES = (
         415,
         {
             "code": "not_an_image",
-            "detail": "The content is a PDF document: send a JPEG, PNG, WEBP, AVIF or GIF image",
+            "detail": "The content is a PDF document: send a JPEG, PNG, WEBP, AVIF, HEIC or GIF image",
         },
         send_a_photo,
     ),

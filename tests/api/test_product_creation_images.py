@@ -76,7 +76,10 @@ def test_a_cover_can_be_a_data_url_and_wins_over_a_primary_image(customer: Custo
 @pytest.mark.parametrize(
     ("url", "detail"),
     [
-        (data_url(b"%PDF-1.7"), "The content is a PDF document: send a JPEG, PNG, WEBP, AVIF or GIF image"),
+        (
+            data_url(b"%PDF-1.7"),
+            "The content is a PDF document: send a JPEG, PNG, WEBP, AVIF, HEIC or GIF image",
+        ),
         (data_url(PHOTO[:-100]), "The image is damaged or incomplete"),
         ("data:image/png;base64,AAAAA", "The data URL is not valid base64"),
         (data_url(bytes(10_000_001)), "A data URL may have at most 10000000 bytes: upload the file instead"),

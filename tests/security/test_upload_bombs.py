@@ -29,10 +29,12 @@ from tests.support.sample_media import (
     encode_image,
     exif_with_location,
     gif_of_frames,
+    heic_with_size,
     png_bomb,
     png_chunk,
     png_of,
     png_of_chunks,
+    read_heic,
     swapped_primaries_profile,
     webp_of_frames,
 )
@@ -156,6 +158,9 @@ BOMBS: dict[str, tuple[int, Callable[[], bytes]]] = {
     "avif of a large canvas": (413, lambda: avif_canvas(16_000)),
     "avif with a false size": (422, avif_with_wrong_size),
     "avif beyond the limits of the decoder": (422, lambda: avif_canvas(60_000)),
+    "heic of a large canvas": (413, lambda: heic_with_size(read_heic("plain"), (16_000, 16_000))),
+    "heic with a false size": (422, lambda: heic_with_size(read_heic("large"), (64, 64))),
+    "truncated heic": (422, lambda: read_heic("plain")[:-40]),
     "truncated png": (422, lambda: encode_image(build_orientation_image(), "PNG")[:-40]),
     "truncated jpeg": (422, lambda: encode_image(build_orientation_image(2_000, 2_000), "JPEG")[:5_000]),
     "png with more pixels than announced": (422, lambda: png_of(deflated_zeros(1_024))),
@@ -208,6 +213,28 @@ def test_s10_decoding_an_avif_is_limited_to_the_memory_of_its_announced_size() -
     outcome, peak = decode_in_subprocess(avif_with_wrong_size())
     assert outcome == "unreadable"
     assert peak < 150 * MEGABYTE
+
+
+def test_s10_decoding_a_heic_is_limited_to_the_memory_of_its_announced_size() -> None:
+    if sys.platform != "linux":
+        skip_or_fail("Linux, where the memory of a process can be limited")
+    outcome, peak = decode_in_subprocess(heic_with_size(read_heic("large"), (64, 64)))
+    assert outcome == "unreadable"
+    assert peak < 150 * MEGABYTE
+
+
+def test_s10_the_process_that_receives_a_heic_never_loads_its_decoder() -> None:
+    script = "import sys\nfrom studio.media.normalisation import normalise\n"
+    script += "normalise(sys.stdin.buffer.read())\nprint([name for name in sys.modules if 'heif' in name])"
+    process = subprocess.run(
+        [sys.executable, "-c", script], input=read_heic("tiles"), capture_output=True, check=True
+    )
+    assert process.stdout.decode().split() == ["[]"]
+
+
+@pytest.mark.slow("it decodes 64 megapixels")
+def test_s10_a_heic_of_the_maximum_size_is_accepted() -> None:
+    assert decode_in_subprocess(read_heic("large"))[0] == f"{MAX_SQUARE_SIDE} {MAX_SQUARE_SIDE}"
 
 
 @pytest.mark.slow("it encodes an AVIF of the maximum size")

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,19 @@ def open_image(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
+
+
+def read_heic(name: str) -> bytes:
+    """Return a file of `tests/support/heic`, whose README describes it."""
+    return (Path(__file__).parent / "heic" / f"{name}.heic").read_bytes()
+
+
+def heic_with_size(data: bytes, size: tuple[int, int]) -> bytes:
+    """Return a HEIC file whose container announces another size."""
+    sent = bytearray(data)
+    at = sent.index(b"ispe") + 8
+    sent[at : at + 8] = struct.pack(">II", *size)
+    return bytes(sent)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

@@ -31,7 +31,10 @@ from tests.contract.fuzzing.images import image_bytes
 
 SYSTEM_RESOURCES = ("subject", "style", "shot_type", "background_preset", "resolution_preset")
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
+MEDIA_TYPES = (
+    *(f"image/{name}" for name in ("jpeg", "png", "webp", "avif", "gif", "heic", "heif")),
+    "application/octet-stream",
+)
 
 UUID_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
