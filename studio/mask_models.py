@@ -7,9 +7,14 @@ The settings `MASK_MODEL` and `MASK_MODEL_TYPE` choose it once, when a process t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 MaskModelType = Literal["u2net", "isnet", "birefnet"]
+
+
+INCLUDED = ("colour", "u2netp")
+"""The names of what needs no file of the operator."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,20 @@ _chosen = [MaskModel()]
 
 
 def choose_mask_model(mask_model: MaskModel) -> None:
-    """Choose what finds products in photos in this process."""
+    """Choose what finds products in photos in this process.
+
+    Raises:
+        InvalidSettings: `MASK_MODEL` is the path of a file that cannot be read.
+    """
+    # Imported here: the settings use the type above.
+    from studio.settings import InvalidSettings
+
+    if mask_model.name not in INCLUDED:
+        try:
+            Path(mask_model.name).open("rb").close()
+        except OSError as error:
+            # Otherwise each cut-out would fail, while the workers seem to run.
+            raise InvalidSettings(f"MASK_MODEL: the file cannot be read: {error}") from error
     _chosen[0] = mask_model
 
 

@@ -122,15 +122,13 @@ def main(arguments: list[str] | None = None) -> int:
                 return serve(mock.settings, mock)
         migrate_and_seed(settings)
         require_no_published_account(settings)
+        return 0 if options.prepare_only else serve(settings)
     except CommandError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except (InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
         print(f"Not started: {error}", file=sys.stderr)
         return 2
-    if options.prepare_only:
-        return 0
-    return serve(settings)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -32,14 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
         if options.process == "worker":
             require_no_published_account(settings)
             require_owners_of(settings.database_url)
+        # With a receiver for this signal, Celery does not configure logging itself.
+        signals.setup_logging.connect(lambda **_: None, weak=False)
+        configure_logging(settings.log_level, settings.log_format, settings.service_name)
+        if options.process == "beat":
+            return run_beat(settings)
+        return run_worker(settings, options.beat)
     except (InvalidSettings, RolesMissing, StartRefused) as error:
         parser.exit(2, f"Not started: {error}\n")
-    # With a receiver for this signal, Celery does not configure logging itself.
-    signals.setup_logging.connect(lambda **_: None, weak=False)
-    configure_logging(settings.log_level, settings.log_format, settings.service_name)
-    if options.process == "beat":
-        return run_beat(settings)
-    return run_worker(settings, options.beat)
 
 
 if __name__ == "__main__":

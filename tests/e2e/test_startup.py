@@ -16,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, free_port, running_server
+from tests.resilience.processes import RedisServer
 from tests.tools.bench.processes import resident_bytes
+from tests.tools.sample_images.photograph import load_phone_photo
 
 # Needed only for rendering, or if a broker, a bucket or a trace collector is configured.
 LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "requests.models", "httpx._client"}
@@ -178,6 +181,35 @@ def test_sigterm_stops_the_server(server) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=15)
     assert time.monotonic() - began < 12
+
+
+def test_a_mask_model_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "missing.onnx"
+    refused = start_server(tmp_path / "data", PORT=str(free_port()), MASK_MODEL=str(path))
+    said, _ = refused.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert (
+        f"Not started: MASK_MODEL: the file cannot be read: [Errno 2] No such file or directory: '{path}'"
+        in said
+    )
+
+
+@pytest.mark.slow("it starts a server beside Redis")
+def test_a_server_with_a_broker_never_loads_the_mask_model(tmp_path: Path, broker: RedisServer) -> None:
+    """The workers cut products out, so a path that exists only there does not stop the server."""
+    settings = {"CELERY_BROKER_URL": broker.url, "MASK_MODEL": "/only/on/the/workers.onnx"}
+    with (
+        running_server(tmp_path, SARTIQ_ENV="development", **settings) as server,
+        Api(server.origin) as api,
+    ):
+        api.sign_in(EMAIL, PASSWORD)
+        product = api.post("/products/", json={"name": "Mug"})
+        files = {"file": ("mug.jpg", load_phone_photo(), "image/jpeg")}
+        image = api.post(f"/products/{product['id']}/images", data={"type": "front"}, files=files)
+        path = f"/products/{product['id']}/images/{image['id']}/cutout"
+        assert api.client.get(path.removeprefix("/")).json()["code"] == "cutout_pending"
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "cv2" not in maps
 
 
 def test_production_does_not_start_with_the_default_secret(tmp_path: Path) -> None:
