@@ -21,7 +21,7 @@ from uuid import UUID
 from sqlalchemy import Column, event, func, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
-from db.base import Identified, affected_one, utc_now
+from db.base import Identified, Owned, affected_one, utc_now
 from db.models.audit import AuditEvent
 from db.models.organizations import Membership
 from db.models.users import User
@@ -92,6 +92,8 @@ class ChangeTracker:
     target: tuple[str, UUID] | None = None
     recorded_changes: list[Change] = field(default_factory=list)
     """Changes of the target that are stored in rows of another table."""
+    tenants: list[tuple[UUID | None, UUID | None]] = field(default_factory=list)
+    """The tenants that each get the event, as organization and account; empty to derive the only one."""
     _rows: dict[tuple[bool, UUID], _TrackedRow] = field(default_factory=dict)
 
     def track(self, row: Any, is_new: bool = False, is_deleted: bool = False) -> None:
@@ -148,6 +150,24 @@ def record_change(name: str, before: object, after: object) -> None:
     tracker = _tracker.get()
     if tracker is not None:
         tracker.recorded_changes.append(Change(name, _to_log_value(name, before), _to_log_value(name, after)))
+
+
+def record_transfer(row: Owned, organization_id: UUID | None, owner_id: UUID) -> None:
+    """Record the event of a request that moves a row to another tenant in both tenants.
+
+    Args:
+        row: The row, which is not changed yet.
+        organization_id: Its new organization; None makes it personal.
+        owner_id: Its new owner.
+    """
+    tracker = _tracker.get()
+    if tracker is not None:
+        account_id = row.owner_id if row.organization_id is None else None
+        tracker.tenants = [
+            (row.organization_id, account_id),
+            (organization_id, owner_id if organization_id is None else None),
+        ]
+    record_change("organization_id", row.organization_id, organization_id)
 
 
 def record_insert(row: Identified) -> None:

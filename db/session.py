@@ -82,6 +82,11 @@ def current_write_connection() -> Connection:
     return session.connection()
 
 
+def is_writing() -> bool:
+    """Return whether the running transaction was opened for writing."""
+    return not isinstance(current_session(), _ReadOnlySession)
+
+
 def is_in_transaction() -> bool:
     """Return whether a transaction is running."""
     return _unit_of_work.get() is not None

@@ -27,7 +27,7 @@ from db.base import Archivable, Owned
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
-from db.session import current_role, current_session, is_in_transaction, switch_role
+from db.session import current_role, current_session, is_in_transaction, is_writing, switch_role
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
@@ -366,17 +366,44 @@ def get_reference(
         NotFound: The caller cannot see the row.
         ScopeMismatch: The row belongs to another tenant than the referring row and is not public.
     """
-    caller = current_caller()
-    row = current_session().scalars(select_visible(model).where(model.id == row_id)).one_or_none()
-    if row is None:
-        raise NotFound(value=row_id)
+    return get_references(model, [row_id], organization_id, owner_id)[0]
+
+
+def get_references(
+    model: type[OwnedModel],
+    row_ids: Sequence[UUID],
+    organization_id: UUID | None,
+    owner_id: UUID | None = None,
+    lock: bool = False,
+) -> list[OwnedModel]:
+    """Return the rows that another row refers to, in the order of their ids. See `get_reference`.
+
+    Args:
+        lock: Whether the rows stay in their tenant until the transaction ends, as a foreign key needs that
+            is written after this check. `studio.transfers` moves rows.
+    """
+    query, found = select_visible(model).where(model.id.in_(row_ids)), {}
+    if lock and is_writing():
+        # Row-level security hides rows that the caller may not change from statements that lock.
+        locking = query.order_by(model.id).with_for_update(read=True, key_share=True, of=model)
+        locking = locking.execution_options(populate_existing=True)
+        found = {row.id: row for row in current_session().scalars(locking)}
+    if not found.keys() >= set(row_ids):
+        found = {row.id: row for row in current_session().scalars(query)}
+    for row_id in row_ids:
+        if row_id not in found:
+            raise NotFound(value=row_id)
+        _require_same_tenant(found[row_id], organization_id, owner_id)
+    return [found[row_id] for row_id in row_ids]
+
+
+def _require_same_tenant(row: Owned, organization_id: UUID | None, owner_id: UUID | None) -> None:
     # A reference across tenants would show the row to all members of the other one.
     same_tenant = row.organization_id == organization_id and (
-        organization_id is not None or row.owner_id == (owner_id or caller.user_id)
+        organization_id is not None or row.owner_id == (owner_id or current_caller().user_id)
     )
     if not same_tenant and not getattr(row, "public", False):
-        raise ScopeMismatch(_explain_mismatch(row, organization_id), value=row_id)
-    return row
+        raise ScopeMismatch(_explain_mismatch(row, organization_id), value=row.id)
 
 
 def _explain_mismatch(row: Owned, organization_id: UUID | None) -> str:

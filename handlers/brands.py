@@ -20,6 +20,7 @@ from handlers.common.preconditions import apply_changes, get_for_update, prechec
 from handlers.common.references import check_references, precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.brands import BrandSchema
+from studio import transfers
 from studio.catalogue import brands
 from studio.catalogue.slugs import insert_with_slug
 
@@ -64,6 +65,13 @@ def delete_brand(brand_id: UUID) -> ApiResponse:
     """Delete a brand; its products and shootings remain without a brand."""
     brands.delete_brand(get_for_update(Brand, brand_id, BrandSchema, LOGO_OPTIONS))
     return no_content()
+
+
+@requires(Permission.BRANDS_WRITE)
+def transfer_brand(brand_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Move a brand to another organization or to the personal resources of the caller."""
+    transfers.transfer(get_visible(Brand, brand_id, for_update=True), body["organization_id"])
+    return ok(get_visible(Brand, brand_id, options=LOGO_OPTIONS), BrandSchema)
 
 
 def _apply_body(brand: Brand, body: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import check_references, deduplicate_ids, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.guidelines import GuidelinesSchema
+from studio import transfers
 
 LIST_OPTIONS = [selectinload(Guidelines.shot_type_links), selectinload(Guidelines.subject_links)]
 GUIDELINES = ListQuery(Guidelines, GuidelinesSchema, search_columns=(Guidelines.name,))
@@ -61,6 +62,13 @@ def delete_guidelines(guidelines_id: UUID) -> ApiResponse:
     """Delete guidelines that no row refers to."""
     delete_unreferenced(get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS))
     return no_content()
+
+
+@requires(Permission.GUIDELINES_WRITE)
+def transfer_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Move guidelines to another organization or to the personal resources of the caller."""
+    transfers.transfer(get_visible(Guidelines, guidelines_id, for_update=True), body["organization_id"])
+    return ok(get_visible(Guidelines, guidelines_id, options=LIST_OPTIONS), GuidelinesSchema)
 
 
 def _apply_body(guidelines: Guidelines, body: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from handlers.common.references import (
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
-from studio import product_images
+from studio import product_images, transfers
 from studio.catalogue.image_limits import require_image_capacity
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 from studio.cutouts.requests import list_image_media_ids, request_cutout, require_cutout
@@ -130,6 +130,13 @@ def delete_product(product_id: UUID) -> ApiResponse:
     if media_ids:
         sync_media_visibility(*media_ids)
     return no_content()
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def transfer_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Move a product to another organization or to the personal resources of the caller."""
+    transfers.transfer(get_visible(Product, product_id, for_update=True), body["organization_id"])
+    return ok(get_visible(Product, product_id, options=IMAGE_OPTIONS), ProductSchema)
 
 
 @requires(Permission.PRODUCTS_READ)

@@ -30,8 +30,9 @@ from handlers.common.references import (
     find_list_organization,
     resolve_ownership,
 )
-from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.common.responses import ApiResponse, created, no_content, ok, serialize_many
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
+from studio import look_batches
 from studio import shootings as studio
 from studio.generations import batch
 from studio.generations.request import GenerationRequest
@@ -100,6 +101,15 @@ def delete_shooting(shooting_id: UUID) -> ApiResponse:
     return no_content()
 
 
+@requires(Permission.SHOOTINGS_WRITE)
+def duplicate_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Copy a shooting with its looks; all shots of the copy are pending."""
+    due_date = body.get("due_date") or utc_now() + DEFAULT_TIME_UNTIL_DUE
+    shooting = get_visible(Shooting, shooting_id, for_update=True)
+    copy = look_batches.duplicate_shooting(shooting, body.get("name"), due_date)
+    return created(copy, ShootingSchema, f"/api/v1/shootings/{copy.id}")
+
+
 @requires(Permission.SHOTS_GENERATE)
 def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bool = False) -> ApiResponse:
     """Queue a generation for each pending shot, or only return what that would cost."""
@@ -137,6 +147,26 @@ def create_look(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     current_session().add(look)
     current_session().flush()
     return created(look, LookSchema, f"/api/v1/shootings/{shooting.id}/looks/{look.id}")
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def create_looks(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Create a look for each of many products, all with the same other properties."""
+    shooting = get_visible(Shooting, shooting_id, for_update=True)
+    deduplicate_ids(body, "main_product_ids", "shot_type_ids", "guidelines_ids")
+    check_references(
+        shooting,
+        body,
+        main_product_ids=Product,
+        subject_id=Subject,
+        style_id=Style,
+        shot_type_ids=ShotType,
+        guidelines_ids=Guidelines,
+    )
+    product_ids, shot_type_ids = body.pop("main_product_ids"), body.pop("shot_type_ids")
+    guidelines_ids = body.pop("guidelines_ids", [])
+    looks = look_batches.create_looks(shooting, product_ids, shot_type_ids, guidelines_ids, body)
+    return ApiResponse(200, {"data": serialize_many(looks, LookSchema)})
 
 
 @requires(Permission.SHOOTINGS_READ)

@@ -17,6 +17,7 @@ from handlers.common.preconditions import apply_changes, get_for_update, prechec
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.styles import StyleSchema
+from studio import transfers
 from studio.catalogue import archive
 from studio.catalogue.slugs import insert_with_slug
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
@@ -69,3 +70,10 @@ def delete_style(style_id: UUID) -> ApiResponse:
     """Delete a style; one that only other tenants use is archived."""
     archive.delete_style(get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS))
     return no_content()
+
+
+@requires(Permission.STYLES_WRITE)
+def transfer_style(style_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Move a style to another organization or to the personal resources of the caller."""
+    transfers.transfer(get_visible(Style, style_id, for_update=True), body["organization_id"])
+    return ok(get_visible(Style, style_id, options=COVER_OPTIONS), StyleSchema)

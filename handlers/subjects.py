@@ -19,6 +19,7 @@ from handlers.common.preconditions import apply_changes, get_for_update, prechec
 from handlers.common.references import accept_image, precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
+from studio import transfers
 from studio.catalogue import archive, visibility
 from studio.catalogue.image_limits import require_image_capacity
 from studio.catalogue.slugs import insert_with_slug
@@ -91,6 +92,13 @@ def delete_subject(subject_id: UUID) -> ApiResponse:
     """Delete a subject with its base images; one that only other tenants use is archived."""
     archive.delete_subject(get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS))
     return no_content()
+
+
+@requires(Permission.SUBJECTS_WRITE)
+def transfer_subject(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Move a subject to another organization or to the personal resources of the caller."""
+    transfers.transfer(get_visible(Subject, subject_id, for_update=True), body["organization_id"])
+    return ok(get_visible(Subject, subject_id, options=IMAGE_OPTIONS), SubjectSchema)
 
 
 def _authorize_add_image(subject_id: UUID, **_: Any) -> None:

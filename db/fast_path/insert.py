@@ -1,4 +1,4 @@
-"""Insert one new row with one statement that bypasses the ORM's unit of work.
+"""Insert one new row, or many, with statements that bypass the ORM's unit of work.
 
 The unit of work sorts the changes of many rows by their dependencies. For a single row this takes longer than
 everything else that the session does.
@@ -8,7 +8,7 @@ Benchmark: `make bench-profile`, column "create", and the operation `create` of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, cast
 
@@ -17,8 +17,11 @@ from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
 from db.audit import record_insert
-from db.base import Identified
+from db.base import Base, Identified
 from db.session import current_session, current_write_connection
+
+ROWS_PER_STATEMENT = 500
+"""Rows of `insert_rows` per statement: PostgreSQL accepts 65,535 parameters in one, SQLite 32,766."""
 
 
 def insert_row(row: Identified) -> None:
@@ -57,6 +60,23 @@ def insert_row(row: Identified) -> None:
     make_transient_to_detached(row)
     session.add(row)
     record_insert(row)
+
+
+def insert_rows(model: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many new rows with one statement per `ROWS_PER_STATEMENT`, without loading them.
+
+    Triggers that run once per statement, such as those of row counts, then run once for all of these rows.
+
+    Args:
+        model: The model.
+        rows: The values by the names of the columns. All rows have the same columns.
+    """
+    session = current_session()
+    # Rows that these refer to may still be pending in the session.
+    session.flush()
+    for start in range(0, len(rows), ROWS_PER_STATEMENT):
+        batch = list(rows[start : start + ROWS_PER_STATEMENT])
+        current_write_connection().execute(insert(cast("Table", model.__table__)).values(batch))
 
 
 class _InsertPlan(NamedTuple):

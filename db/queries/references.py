@@ -39,8 +39,16 @@ def delete_unreferenced(row: Identified) -> None:
 
 def find_conflicts(row: Identified) -> list[dict[str, Any]]:
     """Return the `conflicts_with` of a problem: the rows that refer to a row and that the caller may read."""
+    return describe_references(list_references(row))
+
+
+def describe_references(references: Mapping[type[Owned], ColumnElement[bool]]) -> list[dict[str, Any]]:
+    """Return the `conflicts_with` of a problem: the rows of each model that a condition selects.
+
+    Rows that the caller may not read are left out.
+    """
     conflicts = []
-    for model, refers in list_references(row).items():
+    for model, refers in references.items():
         first = select_visible(model).where(refers).with_only_columns(model.id, func.count().over())
         found = current_session().execute(first.order_by(model.id).limit(MAX_LISTED_IDS)).all()
         if found:
@@ -61,33 +69,48 @@ def list_references(row: Identified) -> Mapping[type[Owned], ColumnElement[bool]
     References that the deletion of the row deletes or clears are left out. A table that only links two others
     counts as the resource whose list it holds: a product in a look is a reference of the look.
     """
+    return select_references(type(row), [row.id], ("CASCADE", "SET NULL"))
+
+
+def select_references(
+    target: type[Identified], row_ids: Sequence[UUID], ignored: tuple[str, ...]
+) -> Mapping[type[Owned], ColumnElement[bool]]:
+    """Return the models whose rows can refer to rows of a model, each with the condition of the rows that do.
+
+    Args:
+        target: The model of the referenced rows.
+        row_ids: Their ids.
+        ignored: The actions `ON DELETE` of foreign keys that do not count.
+    """
     return {
         model: or_(
             *(
-                column == row.id if link is None else model.id.in_(select(link).where(column == row.id))
+                column.in_(row_ids) if link is None else model.id.in_(select(link).where(column.in_(row_ids)))
                 for column, link in columns
             )
         )
-        for model, columns in _find_columns(type(row)).items()
+        for model, columns in _find_columns(target, ignored).items()
     }
 
 
 @lru_cache(maxsize=64)
-def _find_columns(target: type[Identified]) -> Mapping[type[Owned], list[_Reference]]:
+def _find_columns(
+    target: type[Identified], ignored: tuple[str, ...]
+) -> Mapping[type[Owned], list[_Reference]]:
     found: dict[type[Owned], list[_Reference]] = defaultdict(list)
-    keys = [(mapper.class_, key) for mapper in Base.registry.mappers for key in _foreign_keys(mapper.class_)]
+    keys = [(mapper.class_, key) for mapper in Base.registry.mappers for key in foreign_keys(mapper.class_)]
     for model, key in keys:
-        if key.column.table is not target.__table__ or key.ondelete in ("CASCADE", "SET NULL"):
+        if key.column.table is not target.__table__ or key.ondelete in ignored:
             continue
         if issubclass(model, Owned):
             found[model].append((key.parent, None))
-        else:
-            owning = next(other for other in _foreign_keys(model) if other.ondelete == "CASCADE")
+        elif owning := next((other for other in foreign_keys(model) if other.ondelete == "CASCADE"), None):
             found[_model_of(owning)].append((key.parent, owning.parent))
     return dict(found)
 
 
-def _foreign_keys(model: type[Base]) -> list[ForeignKey]:
+def foreign_keys(model: type[Base]) -> list[ForeignKey]:
+    """Return the foreign keys of a model's table."""
     return [key for column in model.__table__.columns for key in column.foreign_keys]
 
 

@@ -17,7 +17,7 @@ from db.models.shootings import Shot
 from db.tenancy import (
     authorize_creation,
     current_caller,
-    get_reference,
+    get_references,
     get_visible,
 )
 from handlers.common.context import current_settings, current_storage
@@ -62,8 +62,9 @@ def check_references(row: Owned, body: Mapping[str, Any], **models: type[Owned])
     """
     for name, model in models.items():
         value = body.get(name)
-        for row_id in filter(None, value if isinstance(value, list) else [value]):
-            get_reference(model, row_id, row.organization_id, row.owner_id)
+        row_ids = [row_id for row_id in (value if isinstance(value, list) else [value]) if row_id]
+        if row_ids:
+            get_references(model, row_ids, row.organization_id, row.owner_id, lock=True)
 
 
 def deduplicate_ids(body: dict[str, Any], *names: str) -> None:

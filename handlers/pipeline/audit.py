@@ -33,7 +33,7 @@ from studio.accounts.identity.users import IncorrectPassword
 MAX_ADDRESS_LENGTH = 64
 
 _DENIALS = (PermissionDenied, Unauthenticated, IncorrectPassword)
-_CREATING_VERBS = ("create", "add", "accept")
+_CREATING_VERBS = ("create", "add", "accept", "duplicate")
 
 
 class Target(NamedTuple):
@@ -106,15 +106,17 @@ class AuditRecorder:
         if context.caller is None and target is None:
             return
         row, changes = tracker.find(*target) if target else (None, [])
-        insert_event(
-            {
-                **self._event_fields(target),
-                **_build_actor(context.caller, tracker),
-                **_resolve_tenant(context, target, row),
-                "outcome": Outcome.SUCCEEDED,
-                "changes": [change._asdict() for change in changes],
-            }
-        )
+        tenants = [_tenant_fields(*tenant) for tenant in tracker.tenants]
+        for tenant in tenants or [_resolve_tenant(context, target, row)]:
+            insert_event(
+                {
+                    **self._event_fields(target),
+                    **_build_actor(context.caller, tracker),
+                    **tenant,
+                    "outcome": Outcome.SUCCEEDED,
+                    "changes": [change._asdict() for change in changes],
+                }
+            )
 
     def _resolve_target(
         self, context: RequestContext, tracker: ChangeTracker, location: str | None

@@ -185,6 +185,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "The current status of the resource does not allow the action.",
         "Read the resource; the contract lists the transitions of each state.",
     ),
+    "shooting_too_large": ProblemType(
+        409,
+        "The shooting has more shots than one request can copy; the problem has the limit and the value.",
+        "Create a shooting and add its looks in several requests.",
+    ),
     "shot_busy": ProblemType(
         409, "The shot has an open generation.", "Wait until the generation ends, or cancel it."
     ),

@@ -14,7 +14,7 @@ from db.base import new_id, utc_now
 from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
-from db.tenancy import current_caller, get_reference, get_visible, select_visible
+from db.tenancy import current_caller, get_references, get_visible, select_visible
 from studio.fair_slots import Subject, account_name, current_subject
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
@@ -91,9 +91,10 @@ def resolve_file_url(
         select_visible(Upload).where(Upload.id == resource_id).with_for_update()
     )
     if upload is None:
-        return get_reference(MediaResource, resource_id, organization_id, owner_id)
+        return get_references(MediaResource, [resource_id], organization_id, owner_id, lock=True)[0]
     if upload.media_resource_id is not None:
-        return get_reference(MediaResource, upload.media_resource_id, organization_id, owner_id)
+        media_ids = [upload.media_resource_id]
+        return get_references(MediaResource, media_ids, organization_id, owner_id, lock=True)[0]
     if upload.owner_id != current_caller().user_id:
         raise NotFound(value=resource_id)
     if reason := _find_unusable_reason(upload):
@@ -156,7 +157,8 @@ def store_image(
     same_image = (*_owned_by(organization_id, owner_id), MediaResource.content_hash == image.content_hash)
     # unscoped: filtered by explicit tenant columns, because a worker has no caller
     existing = select(MediaResource).where(*same_image)
-    media = current_session().scalar(existing)
+    # Locked, so that the image is not transferred to another tenant before a row of this one refers to it.
+    media = current_session().scalar(existing.with_for_update(key_share=True))
     if media is None:
         media = MediaResource(
             id=resource_id or new_id(),
@@ -177,7 +179,10 @@ def store_image(
                 current_session().add(media)
         except IntegrityError:
             # Another transaction inserted the same image after our query.
-            media = current_session().scalars(existing).one()
+            media = current_session().scalars(existing).one_or_none()
+            if media is None:
+                # An image that was transferred has the id: ids can be derived from tenant and content.
+                return store_image(storage, image, organization_id, owner_id, public=public)
         else:
             # Not where the file is written: a worker writes the files of predictions before their rows.
             original = OriginalImage(media.id, media.extension, media.width, media.content_hash)

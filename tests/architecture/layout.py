@@ -48,6 +48,7 @@ SHARED_SERVICES = {
     "shootings.change_phase": "one part of update_shooting",
     "shootings.change_shot_types": "create_look and update_look",
     "shootings.touch": "create_look and update_look",
+    "transfers.transfer": "moves products, brands, styles, subjects and guidelines",
     "webhooks.endpoints.update_webhook_endpoint": "create_webhook_endpoint fills a new row with it",
 }
 """Functions of studio (without `studio.`) that handlers of writes call and that have another name."""

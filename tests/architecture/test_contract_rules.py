@@ -144,22 +144,24 @@ def test_exactly_the_creating_operations_accept_an_idempotency_key(
 ) -> None:
     found = []
     for operation in list_operations(contract):
-        creates = operation.method == "post" and bool({"201", "202"} & set(operation.node["responses"]))
+        is_batch = operation.path.endswith("/batch")
+        starts = is_batch or bool({"201", "202"} & set(operation.node["responses"]))
+        creates = operation.method == "post" and starts
         expected = creates and bool(operation.node.get("security", contract["security"]))
         accepts = any(
             parameter["name"] == "Idempotency-Key" for parameter in list_parameters(contract, operation)
         )
         if accepts != expected:
             found.append(f"{operation.id}: {'does not accept a key' if expected else 'accepts a key'}")
-        success = [code for code in ("201", "202") if accepts and code in operation.node["responses"]]
+        success = [code for code in ("200", "201", "202") if accepts and code in operation.node["responses"]]
         for code in [*success, *({"404", "409"} & set(operation.node["responses"]) if accepts else ())]:
             headers = resolve(contract, operation.node["responses"][code]).get("headers", {})
             if "Idempotency-Replayed" not in headers:
                 found.append(f"{operation.id} {code}: lacks Idempotency-Replayed")
     assert_no_findings(
         found,
-        "only a POST with authentication and 201 or 202 has the parameter Idempotency-Key, and the header "
-        "Idempotency-Replayed in its 201, 202, 404 and 409",
+        "only a POST with authentication and 201 or 202, or a batch, has the parameter Idempotency-Key, "
+        "and the header Idempotency-Replayed in its 200, 201, 202, 404 and 409",
     )
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from db.models import ProductImage, Upload
+from sqlalchemy import insert
+from sqlalchemy.orm import object_session
+
+from db.models import Look, ProductImage, Upload
 from studio.accounts.api_keys import MAX_KEYS
 from studio.catalogue.image_limits import MAX_IMAGES
+from studio.look_batches import MAX_COPIED_SHOTS
 from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
 from tests.contract.tenant import Tenant
@@ -210,6 +214,23 @@ def _disabled_endpoint(tenant: Tenant, request: Request) -> None:
     factories.make(tenant.rows["endpoint"])
 
 
+def _transfer_row_in_use(conflict: Conflict) -> Conflict:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        request.body = {"organization_id": str(tenant.sibling_organization.id)}
+        conflict(tenant, request)
+
+    return prepare
+
+
+def _too_many_looks(tenant: Tenant, request: Request) -> None:
+    look = tenant.rows["look"]
+    columns = {name: getattr(look, name) for name in ("owner_id", "organization_id", "shooting_id")}
+    values = [{**columns, "main_product_id": look.main_product_id} for _ in range(MAX_COPIED_SHOTS)]
+    session = object_session(look)
+    assert session is not None
+    session.execute(insert(Look), values)
+
+
 CONFLICTS: dict[str, Conflict] = {
     "create_user": _taken_email,
     "change_password": _wrong_password,
@@ -261,6 +282,13 @@ CONFLICTS: dict[str, Conflict] = {
     "create_shooting": _personal(factories.make_brand, "brand_id"),
     "update_shooting": _skipped_phase,
     "delete_shooting": _generation_running,
+    "duplicate_shooting": _too_many_looks,
+    "create_looks": _personal(factories.make_product, "main_product_ids", many=True),
+    "transfer_brand": _transfer_row_in_use(_row_in_use("brand")),
+    "transfer_product": _transfer_row_in_use(_row_in_use("product")),
+    "transfer_style": _transfer_row_in_use(_look_in_use("style_id", "style")),
+    "transfer_subject": _transfer_row_in_use(_look_in_use("subject_id", "subject")),
+    "transfer_guidelines": _transfer_row_in_use(_guidelines_in_use),
     "create_look": _personal(factories.make_product, "main_product_id"),
     "update_look": _shot_type_with_predictions,
     "delete_look": _generation_running,

@@ -252,6 +252,12 @@ def _unused_row(kind: str, make: Callable[..., Any]) -> Callable[[Tenant, Reques
     return prepare
 
 
+def _to_its_own_tenant(tenant: Tenant, request: Request) -> None:
+    """Transfer a row to where it is: unlike other transfers, an API key can do this."""
+    if tenant.personal:
+        request.body = {"organization_id": None}
+
+
 def _unused_model(tenant: Tenant, request: Request) -> None:
     request.path["model_id"] = str(factories.make_generation_model().id)
 
@@ -349,6 +355,10 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "delete_background_preset": _unused_row("background_preset", factories.make_background_preset),
     "delete_resolution_preset": _unused_row("resolution_preset", factories.make_resolution_preset),
     "delete_generation_model": _unused_model,
+    **dict.fromkeys(
+        ("transfer_brand", "transfer_product", "transfer_style", "transfer_subject", "transfer_guidelines"),
+        _to_its_own_tenant,
+    ),
     "reopen_shot": _set_shot_state("approved"),
     "reopen_prediction": _set_shot_state("approved"),
     "cancel_generation": _set_generation_state("pending"),

@@ -29,6 +29,12 @@ ACCOUNT_OPERATIONS = {
 }
 # Operations without changed fields: they create other rows, tokens or links, or end a session.
 WITHOUT_FIELD_CHANGES = {
+    # The requests of the suite name the tenant in which the row is.
+    "transfer_brand",
+    "transfer_product",
+    "transfer_style",
+    "transfer_subject",
+    "transfer_guidelines",
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
     *("generate_shooting", "retry_generation", "share_prediction"),
     *("test_webhook_endpoint", "redeliver_webhooks", "test_email"),

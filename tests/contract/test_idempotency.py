@@ -23,6 +23,7 @@ UNCOUNTED_TABLES = {IdempotencyKey.__tablename__, TokenFamily.__tablename__}
 
 # The property that makes a request differ, where that is not the name.
 OTHER_BODIES: dict[str, dict[str, Any]] = {
+    "create_looks": {"notes": "Another"},
     "add_product_image_from_url": {"type": "detail"},
     "add_member": {"role": "viewer"},
     "create_invitation": {"role": "viewer"},
