@@ -27,8 +27,13 @@ CHUNK_BYTES = 1 << 20
 COLUMNS = (
     "file_name", "product", "sku", "shot_type", "look", "sha256", "width", "height", "content_type",
     "file_size", "seed", "model", "provider", "digital_source_type", "prediction_id", "shot_id", "provenance",
+    "product_id", "external_id", "metadata", "brand", "shooting", "shooting_id", "shooting_external_id",
+    "look_id", "look_external_id", "shot_external_id", "alt_text",
 )  # fmt: skip
-"""The columns of the CSV manifest and the keys of the JSON manifest, which has one more for signed files."""
+"""The columns of the CSV manifest and the keys of the JSON manifest, which has one more for signed files.
+
+New ones come last, because programs may read columns by their position.
+"""
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE_MODE = 0o100644 << 16

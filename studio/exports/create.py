@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
 from db.base import new_id
 from db.errors import Conflict, NotFound, ScopeMismatch
+from db.models.brands import Brand
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction, PredictionStatus
 from db.models.media import MediaResource
 from db.models.organizations import Organization
 from db.models.presets import ShotType
-from db.models.products import Product
+from db.models.products import Product, ProductImage
 from db.models.shootings import Look, Shooting, Shot
 from db.models.users import User
 from db.session import after_commit, current_session
@@ -74,9 +75,10 @@ class SelectedPrediction(NamedTuple):
 
     prediction: Prediction
     shot: Shot
-    product: str
-    sku: str | None
-    shot_type: str
+    look: Look
+    product: Product
+    brand: str | None
+    shot_type: ShotType
     media: MediaResource
 
 
@@ -89,6 +91,8 @@ class ExportSelection:
     predictions: tuple[SelectedPrediction, ...]
     look_numbers: Mapping[UUID, int]
     """The position of each look in the shooting, from 1."""
+    alt_texts: Mapping[tuple[UUID, UUID], str]
+    """The alternative texts of the products' photos, by the ids of the product and of the stored photo."""
 
 
 def create_export(shooting: Shooting, request: ExportRequest, export_id: UUID | None = None) -> Export:
@@ -129,6 +133,7 @@ def _resolve(shooting: Shooting, request: ExportRequest) -> ExportSelection:
         name_template=request.name_template,
         predictions=tuple(SelectedPrediction(*row) for row in rows),
         look_numbers=_number_looks(shooting),
+        alt_texts=_load_alt_texts({row.Product.id for row in rows}),
     )
 
 
@@ -165,15 +170,14 @@ def _require_capacity(shooting: Shooting) -> None:
 
 def _select_predictions(
     shooting: Shooting, prediction_ids: Sequence[UUID] | None
-) -> Select[Prediction, Shot, str, str | None, str, MediaResource]:
+) -> Select[Prediction, Shot, Look, Product, str | None, ShotType, MediaResource]:
     # unscoped: predictions of a visible shooting
     predictions = (
-        select(
-            Prediction, Shot, Product.name, Product.sku, ShotType.slug, MediaResource
-        )  # unscoped: see above
+        select(Prediction, Shot, Look, Product, Brand.name, ShotType, MediaResource)  # unscoped: see above
         .join(Shot, Shot.id == Prediction.shot_id)
         .join(Look, Look.id == Shot.look_id)
         .join(Product, Product.id == Look.main_product_id)
+        .outerjoin(Brand, Brand.id == Product.brand_id)
         .join(ShotType, ShotType.id == Shot.shot_type_id)
         .join(MediaResource, MediaResource.id == Prediction.media_id)
         .where(Shot.shooting_id == shooting.id)
@@ -189,6 +193,14 @@ def _number_looks(shooting: Shooting) -> dict[UUID, int]:
     # unscoped: looks of a visible shooting
     looks = select(Look.id).where(Look.shooting_id == shooting.id).order_by(Look.id)  # unscoped: see above
     return {look_id: number for number, look_id in enumerate(current_session().scalars(looks), 1)}
+
+
+def _load_alt_texts(product_ids: set[UUID]) -> dict[tuple[UUID, UUID], str]:
+    # unscoped: the photos of the products of a visible shooting
+    photos = select(ProductImage.product_id, ProductImage.media_id, ProductImage.alt_text)
+    photos = photos.where(ProductImage.product_id.in_(product_ids))
+    rows = current_session().execute(photos.order_by(ProductImage.position.desc(), ProductImage.id))
+    return {(product_id, media_id): text for product_id, media_id, text in rows if text}
 
 
 def _freeze(selection: ExportSelection) -> Export:
@@ -207,15 +219,14 @@ def _freeze(selection: ExportSelection) -> Export:
 def _build_items(selection: ExportSelection) -> Iterator[ExportItem]:
     names = FileNames()
     for position, selected in enumerate(selection.predictions, 1):
-        prediction, shot, product, sku, shot_type, media = selected
-        look_number = selection.look_numbers[shot.look_id]
+        prediction, product, media = selected.prediction, selected.product, selected.media
         name = render_template(
             selection.name_template,
             {
-                "product": product,
-                "sku": sku or product,
-                "shot_type": shot_type,
-                "look": str(look_number),
+                "product": product.name,
+                "sku": product.sku or product.name,
+                "shot_type": selected.shot_type.slug,
+                "look": str(selection.look_numbers[selected.look.id]),
                 "index": f"{position:03}",
                 "shooting": selection.shooting.name,
                 "prediction": str(prediction.id),
@@ -228,25 +239,55 @@ def _build_items(selection: ExportSelection) -> Iterator[ExportItem]:
             file_name=names.reserve(name, media.extension),
             content_hash=media.content_hash,
             file_size=media.file_size,
-            # The manifest entry; stored JSON keeps its keys.
-            facts={
-                "product": product,
-                "sku": sku,
-                "shot_type": shot_type,
-                "look": look_number,
-                "sha256": media.content_hash,
-                "file_size": media.file_size,
-                "width": prediction.width,
-                "height": prediction.height,
-                "content_type": media.content_type,
-                "seed": prediction.seed,
-                "model": prediction.provenance.get("model"),
-                "provider": prediction.provenance.get("provider"),
-                "digital_source_type": prediction.provenance.get("digital_source_type"),
-                "provenance": prediction.provenance,
-                "prediction_id": str(prediction.id),
-                "shot_id": str(shot.id),
-                # In the JSON manifest only.
-                **({"compliance": prediction.compliance} if prediction.compliance else {}),
-            },
+            facts=_describe(selection, selected),
         )
+
+
+def _describe(selection: ExportSelection, selected: SelectedPrediction) -> dict[str, Any]:
+    """Return the entry of a prediction in the manifest. Stored JSON keeps its keys."""
+    prediction, shot, look, product, brand, shot_type, media = selected
+    shooting = selection.shooting
+    return {
+        "product": product.name,
+        "product_id": str(product.id),
+        "external_id": product.external_id,
+        "sku": product.sku,
+        "metadata": product.custom_metadata,
+        "brand": brand,
+        "shooting": shooting.name,
+        "shooting_id": str(shooting.id),
+        "shooting_external_id": shooting.external_id,
+        "shot_type": shot_type.slug,
+        "look": selection.look_numbers[look.id],
+        "look_id": str(look.id),
+        "look_external_id": look.external_id,
+        "shot_id": str(shot.id),
+        "shot_external_id": shot.external_id,
+        "alt_text": _find_alt_text(selection, selected),
+        "sha256": media.content_hash,
+        "file_size": media.file_size,
+        "width": prediction.width,
+        "height": prediction.height,
+        "content_type": media.content_type,
+        "seed": prediction.seed,
+        "model": prediction.provenance.get("model"),
+        "provider": prediction.provenance.get("provider"),
+        "digital_source_type": prediction.provenance.get("digital_source_type"),
+        "provenance": prediction.provenance,
+        "prediction_id": str(prediction.id),
+        # In the JSON manifest only.
+        "shooting_metadata": shooting.custom_metadata,
+        "look_metadata": look.custom_metadata,
+        "shot_metadata": shot.custom_metadata,
+        **({"compliance": prediction.compliance} if prediction.compliance else {}),
+    }
+
+
+def _find_alt_text(selection: ExportSelection, selected: SelectedPrediction) -> str:
+    """Return the alternative text of the photo that the image was made from, or else a text from names."""
+    for used in selected.prediction.provenance.get("inputs") or ():
+        if used.get("kind") == "product_image" and used.get("id"):
+            text = selection.alt_texts.get((selected.product.id, UUID(used["id"])))
+            if text:
+                return text
+    return f"{selected.product.name}, {selected.shot_type.name}"

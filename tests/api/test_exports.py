@@ -9,11 +9,12 @@ import zipfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from db.base import new_id
-from db.models import Prediction
+from db.models import Prediction, ProductImage
 from db.session import Database
 from studio.exports.create import MAX_OPEN_EXPORTS
 from studio.exports.worker import run_pending_exports
@@ -102,6 +103,20 @@ def test_a_completed_export_is_an_archive_of_the_original_images_with_a_manifest
         "provenance": first.provenance,
         "prediction_id": str(first.id),
         "shot_id": str(first.shot_id),
+        "product_id": manifest["files"][0]["product_id"],
+        "external_id": None,
+        "metadata": {},
+        "brand": None,
+        "shooting": "Spring lookbook",
+        "shooting_id": str(scenario.shooting.id),
+        "shooting_external_id": None,
+        "look_id": manifest["files"][0]["look_id"],
+        "look_external_id": None,
+        "shot_external_id": None,
+        "alt_text": f"Robe d'été, {scenario.shot_type.name}",
+        "shooting_metadata": {},
+        "look_metadata": {},
+        "shot_metadata": {},
     }
     with zipfile.ZipFile(io.BytesIO(archive.body)) as opened:
         text = opened.read("manifest.csv").decode("utf-8-sig")
@@ -111,6 +126,63 @@ def test_a_completed_export_is_an_archive_of_the_original_images_with_a_manifest
     for prediction in (first, second):
         assert get_status(client, "predictions", prediction.id) == "exported"
         assert get_status(client, "shots", prediction.shot_id) == "exported"
+
+
+def test_the_manifests_have_the_keys_of_the_client_and_an_alternative_text(
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
+) -> None:
+    brand = factories.make_brand(**scenario.ownership, name="Atelier Nord")
+    photo = {"kind": "product_image", "id": str(scenario.media.id), "content_hash": None}
+    prediction = make_approved_prediction(
+        storage, scenario, b"one", "Linen dress", sku="AN-1", provenance={"inputs": [photo]}
+    )
+    shot = client("GET", f"/shots/{prediction.shot_id}").json()
+    look_path = f"/shootings/{scenario.shooting.id}/looks/{shot['look_id']}"
+    look = client("GET", look_path).json()
+    product_id = look["main_product_id"]
+    factories.make(
+        ProductImage(
+            **scenario.ownership,
+            product_id=UUID(product_id),
+            media_id=scenario.media.id,
+            type="primary",
+            alt_text="A linen dress on a hanger",
+        )
+    )
+    for path, changes in {
+        f"/products/{product_id}": {"external_id": "shop:4711", "brand_id": str(brand.id)},
+        f"/shootings/{scenario.shooting.id}": {"external_id": "shooting-1"},
+        look_path: {"external_id": "look-1"},
+        f"/shots/{shot['id']}": {"external_id": "-shot"},
+    }.items():
+        key = path.split("/")[-2]
+        changed = client("PATCH", path, {**changes, "metadata": {"of": key}})
+        assert changed.status == 200, changed.body
+    export = create_export(client, scenario)
+    run_pending_exports(database, storage)
+    archive = client("GET", f"/exports/{export['id']}/file").body
+    entry = unpack_archive(archive)[1]["files"][0]
+    expected = {
+        "product_id": product_id,
+        "external_id": "shop:4711",
+        "metadata": {"of": "products"},
+        "brand": "Atelier Nord",
+        "shooting": "Spring lookbook",
+        "shooting_id": str(scenario.shooting.id),
+        "shooting_external_id": "shooting-1",
+        "look_id": look["id"],
+        "look_external_id": "look-1",
+        "shot_external_id": "-shot",
+        "alt_text": "A linen dress on a hanger",
+    }
+    assert {name: entry[name] for name in expected} == expected
+    of_others = [entry[f"{name}_metadata"]["of"] for name in ("shooting", "look", "shot")]
+    assert of_others == ["shootings", "looks", "shots"]
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        text = opened.read("manifest.csv").decode("utf-8-sig")
+    row = next(csv.DictReader(io.StringIO(text, newline="")))
+    cells = expected | {"metadata": '{"of": "products"}', "shot_external_id": "'-shot"}
+    assert {name: row[name] for name in expected} == cells
 
 
 def test_the_json_manifest_has_the_compliance_of_images_for_a_marketplace(
