@@ -46,6 +46,7 @@ _INTERNAL_COLUMNS = {
     "created_at",
     "updated_at",
     "email_key",
+    "api_key_id",
     "inputs",
     "revision",
     "trace_context",

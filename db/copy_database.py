@@ -26,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     create_engine,
+    delete,
     func,
     insert,
     inspect,
@@ -39,7 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 import db.models  # noqa: F401 - registers every table
-from db.base import TRIGGER_MAINTAINED, Base
+from db.base import TRIGGER_MAINTAINED, WRITTEN_BY_TRIGGERS, Base
 from db.engine import build_engine
 from db.migrations import is_current, upgrade
 from db.rls.session_role import SYSTEM, bypass_rls, set_role
@@ -317,8 +318,12 @@ def _lock_tables(target: Connection) -> None:
 
 
 def _copied_tables() -> list[Table]:
-    """Return the tables in an order in which rows refer to earlier tables, but for circular references."""
-    return [table for table in Base.metadata.sorted_tables if not table.info.get(TRIGGER_MAINTAINED)]
+    """Return the tables in an order in which rows refer to earlier tables, but for circular references.
+
+    Tables that triggers write come last.
+    """
+    tables = [table for table in Base.metadata.sorted_tables if not table.info.get(TRIGGER_MAINTAINED)]
+    return sorted(tables, key=lambda table: table.info.get(WRITTEN_BY_TRIGGERS, False))
 
 
 def _copy_rows(source: Connection, target: Connection) -> dict[str, TableDigest]:
@@ -340,6 +345,9 @@ def _copy_table_or_raise(source: Connection, target: Connection, table: Table) -
 def _copy_table(source: Connection, target: Connection, table: Table) -> TableDigest:
     """Copy the rows of a table without references to tables that are copied later; return their digest."""
     digest, nulls = TableDigest(), dict.fromkeys(_circular_columns(table))
+    if table.info.get(WRITTEN_BY_TRIGGERS):
+        # The rows that the triggers of the target have just written.
+        target.execute(delete(table))
     statement = insert(table).values({column.name: _bind_value(target, column) for column in table.columns})
     for rows in _read_batches(source, table):
         for row in rows:

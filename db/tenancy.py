@@ -121,6 +121,12 @@ def current_caller() -> Caller:
     return caller
 
 
+def find_api_key_id() -> UUID | None:
+    """Return the API key of the running request, or None: for users, and for jobs, which have no caller."""
+    caller = _caller.get()
+    return None if caller is None else caller.api_key_id
+
+
 def current_permission() -> str | None:
     """Return the permission that the running operation requires, or None."""
     return _permission.get()

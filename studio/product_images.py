@@ -34,6 +34,8 @@ class RegionOutsideImage(Conflict):
 def add_product_image(product: Product, image: ProductImage) -> None:
     """Add a photo to a product, after its other photos, and queue its cut-out."""
     image.product_id, image.position = product.id, _count_images(product) + 1
+    if image.media.product_id is None and image.media.organization_id == product.organization_id:
+        image.media.product_id = product.id
     request_cutout(image)
     current_session().add(image)
     _set_first_cover(product, image)

@@ -21,7 +21,7 @@ import db.base
 from db.base import Base
 from db.engine import build_engine
 from db.migrations import upgrade
-from db.models import AuditEvent, RowCount
+from db.models import AuditEvent, RowCount, UsageRecord
 from db.session import Database
 from tests.support import factories
 from tests.support.databases import create_database
@@ -189,3 +189,4 @@ def emptied_database(committing_database: Database) -> Iterator[Database]:
                 writing.execute(delete(table))
         # The deletions above are counted in this table.
         writing.execute(delete(RowCount))
+        writing.execute(delete(UsageRecord))

@@ -34,6 +34,7 @@ from db.models.shootings import (
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
+from db.models.usage import UsageDimension, UsageRecord
 from db.models.users import EmailChange, PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
@@ -93,6 +94,8 @@ __all__ = [
     "TokenFamily",
     "Upload",
     "UploadStatus",
+    "UsageDimension",
+    "UsageRecord",
     "User",
     "WebhookDelivery",
     "WebhookEndpoint",

@@ -66,6 +66,9 @@ class Generation(Owned):
     subscription_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("subscriptions.id", ondelete="SET NULL"), index=True
     )
+    # What the usage counts for. No foreign keys: usage outlives API keys and products.
+    api_key_id: Mapped[UUID | None]
+    product_id: Mapped[UUID | None]
     generation_type: Mapped[str] = mapped_column(String(20), default="BASE")
     generation_strategy: Mapped[str] = mapped_column(String(30), default="GENERATE")
     batch_size: Mapped[int] = mapped_column(default=1)

@@ -25,6 +25,10 @@ class MediaResource(Publishable):
     organization_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("organizations.id", ondelete="CASCADE"), sort_order=-1
     )
+    # What made the image and what it shows first, for the usage. No foreign keys: usage outlives these rows.
+    model_id: Mapped[UUID | None]
+    api_key_id: Mapped[UUID | None]
+    product_id: Mapped[UUID | None]
     content_hash: Mapped[str] = mapped_column(String(64))
     extension: Mapped[str] = mapped_column(String(8))
     content_type: Mapped[str] = mapped_column(String(100))

@@ -162,7 +162,7 @@ class ListQuery:
             last = records[-1]
             scope = self._cursor_scope(shape, values)
             page["next_cursor"] = _encode_cursor(scope, getattr(last, sort.lstrip("-")), last.id)
-            headers["Link"] = _build_next_link(page["next_cursor"])
+            headers["Link"] = build_next_link(page["next_cursor"])
         elif total == 0 and kind is RowFilterKind.PERSONAL and (links := _build_organization_links()):
             headers["Link"] = links
         return ApiResponse(200, page, headers, may_compress=True)
@@ -298,7 +298,7 @@ def cursor_serializer(secret_keys: tuple[str, ...]) -> URLSafeSerializer:
 def _encode_cursor(scope: str, value: object, row_id: str) -> str:
     """Return the signed position after a row: the list, the value that the list is sorted by, and the id."""
     text = value.isoformat() if isinstance(value, datetime) else value
-    return str(cursor_serializer(current_settings().secret_keys).dumps([scope, text, row_id]))
+    return encode_position(scope, text, row_id)
 
 
 def _decode_cursor(cursor: str, scope: str) -> tuple[Any, UUID]:
@@ -307,19 +307,34 @@ def _decode_cursor(cursor: str, scope: str) -> tuple[Any, UUID]:
     Raises:
         NotFound: The signature is invalid, or the cursor belongs to another list, sort order or filter.
     """
-    try:
-        signed_scope, value, row_id = cursor_serializer(current_settings().secret_keys).loads(cursor)
-    except BadData:
-        detail = "The cursor is not a `next_cursor` of this API: request the first page without `cursor`"
-        raise NotFound(detail, value=cursor) from None
-    if signed_scope != scope:
-        detail = "The cursor belongs to another list, sort order or filter: repeat those of the first page"
-        raise NotFound(detail, value=cursor)
+    value, row_id = decode_position(cursor, scope, 2)
     is_name = scope.partition(" ")[0].lstrip("-") == "name"
     return (value if is_name else datetime.fromisoformat(value)), UUID(row_id)
 
 
-def _build_next_link(cursor: str) -> str:
+def encode_position(scope: str, *values: Any) -> str:
+    """Return a cursor: signed values that are valid for one list with its filters, the scope."""
+    return str(cursor_serializer(current_settings().secret_keys).dumps([scope, *values]))
+
+
+def decode_position(cursor: str, scope: str, count: int) -> list[Any]:
+    """Return the values in a cursor.
+
+    Raises:
+        NotFound: The signature is invalid, or the cursor belongs to another list, sort order or filter.
+    """
+    try:
+        signed_scope, *values = cursor_serializer(current_settings().secret_keys).loads(cursor)
+    except BadData:
+        detail = "The cursor is not a `next_cursor` of this API: request the first page without `cursor`"
+        raise NotFound(detail, value=cursor) from None
+    if signed_scope != scope or len(values) != count:
+        detail = "The cursor belongs to another list, sort order or filter: repeat those of the first page"
+        raise NotFound(detail, value=cursor)
+    return values
+
+
+def build_next_link(cursor: str) -> str:
     """Return the `Link` header of the next page: this URL with the cursor instead of `skip`."""
     query = [
         (name, value) for name, value in request.args.items(multi=True) if name not in ("cursor", "skip")

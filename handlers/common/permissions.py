@@ -24,6 +24,7 @@ class Permission(StrEnum):
     MEMBERS_READ = "members:read"
     MEMBERS_WRITE = "members:write"
     AUDIT_READ = "audit:read"
+    USAGE_READ = "usage:read"
     INVITATIONS_READ = "invitations:read"
     INVITATIONS_WRITE = "invitations:write"
     API_KEYS_READ = "api_keys:read"
@@ -95,6 +96,7 @@ _ADMIN = frozenset(
         _P.INVITATIONS_WRITE,
         _P.ORGANIZATIONS_WRITE,
         _P.AUDIT_READ,
+        _P.USAGE_READ,
         _P.API_KEYS_READ,
         _P.API_KEYS_MANAGE,
     }
@@ -127,6 +129,7 @@ API_KEYS: frozenset[str] = (
         _P.SEARCH_READ,
         _P.FILES_READ,
         _P.GENERATION_MODELS_READ,
+        _P.USAGE_READ,
     }
 )
 """The permissions that an API key can have: the scopes of the contract. A key cannot manage accounts, plans,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from flask import request
@@ -44,6 +44,8 @@ class ApiResponse:
         watched_generation: The generation that the client can wait for (long polling) or follow (events).
         compressed_body: The bytes to send, if they are compressed; `body` is what is validated.
         may_compress: Whether the endpoint compresses a large body for a client that accepts it.
+        temporary_file: The open file at the path `body`. It is closed, and so deleted, at the end of the
+            request.
     """
 
     status: int
@@ -54,6 +56,7 @@ class ApiResponse:
     watched_generation: GenerationState | None = None
     compressed_body: bytes | None = None
     may_compress: bool = False
+    temporary_file: IO[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,8 @@ class Endpoint:
         raw = self._encode(response)
         if response.with_etag and raw is not None:
             headers["ETag"] = strong_etag(raw)
+        if response.temporary_file is not None:
+            context.files_to_close.append(response.temporary_file)
         value = response.body
         status, media_type = response.status, response.media_type
         if isinstance(value, Path):

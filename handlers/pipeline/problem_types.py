@@ -177,6 +177,9 @@ PROBLEMS: dict[str, ProblemType] = {
     "subscription_exists": ProblemType(
         409, "The account already has an active subscription.", "Change or renew that subscription."
     ),
+    "range_too_long": ProblemType(
+        409, "The period of the report has too many days.", "Send a shorter period, or several requests."
+    ),
     "public_requires_superuser": ProblemType(
         409, "Only superusers can make resources public.", "Omit the property public, or send false."
     ),

@@ -41,7 +41,7 @@ class RequestContext:
     signed_body: bytes = b""
     """The raw body, for operations that verify a signature over it."""
     files_to_close: list[Any] = field(default_factory=list)
-    """Uploaded files, closed at the end of the request."""
+    """Uploaded and temporary files, closed at the end of the request."""
     file: Path | None = None
     """A file to stream as the response body, after the transaction."""
     wait_seconds: float = 0.0

@@ -27,7 +27,8 @@ class GenerationSchema(OwnedSchema):
         include: ClassVar = {
             name: fields.Function(partial(_requested_input, name))
             for name in REQUEST_DEFAULTS
-            if name not in Generation.__table__.columns
+            # The column is set, too, for generations that start from an image of the product.
+            if name not in Generation.__table__.columns or name == "product_id"
         }
 
     shot_id = Uuid()

@@ -15,10 +15,11 @@ from db.base import new_id
 from db.errors import AlreadyMember, Conflict, NotFound
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Invitation, Membership, Organization, Role
+from db.models.usage import UsageRecord
 from db.models.users import User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user, lock_for_count
-from db.session import after_commit, current_session, query_as_system
+from db.session import after_commit, as_system, current_session, query_as_system
 from db.tenancy import Caller, extend_role_to
 from studio.accounts.identity.mail import Mailer, strip_newlines
 from studio.catalogue.slugs import insert_with_slug
@@ -108,6 +109,8 @@ def delete_organization(organization: Organization) -> None:
     current_session().flush()
     for model in (Upload, MediaResource):
         current_session().execute(delete(model).where(model.organization_id == organization.id))
+    with as_system():
+        current_session().execute(delete(UsageRecord).where(UsageRecord.organization_id == organization.id))
     current_session().delete(organization)
     current_session().flush()
 

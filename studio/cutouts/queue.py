@@ -25,7 +25,7 @@ from db.session import Database, current_session
 from studio import leases
 from studio.catalogue.visibility import sync_media_visibility
 from studio.cutouts.requests import restart
-from studio.media.ingest import store_image
+from studio.media.ingest import ImageOrigin, store_image
 from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 
@@ -165,7 +165,12 @@ def try_complete(database: Database, storage: Storage, lease: Lease, made: MadeC
         cutout.media_id = lease.photo.media_id
         if made.image is not None:
             media = store_image(
-                storage, made.image, cutout.organization_id, cutout.owner_id, resource_id=stored_id
+                storage,
+                made.image,
+                cutout.organization_id,
+                cutout.owner_id,
+                resource_id=stored_id,
+                origin=ImageOrigin(product_id=_find_product_id(cutout)),
             )
             cutout.media_id = media.id
         for name, value in describe_made(made).items():
@@ -175,6 +180,15 @@ def try_complete(database: Database, storage: Storage, lease: Lease, made: MadeC
         if made.image is not None:
             sync_media_visibility(cutout.media_id)
     return True
+
+
+def _find_product_id(cutout: ProductImageCutout) -> UUID | None:
+    # unscoped: the photo of a leased cut-out
+    return current_session().scalar(
+        select(ProductImage.product_id).where(
+            ProductImage.id == cutout.product_image_id
+        )  # unscoped: see above
+    )
 
 
 def describe_made(made: MadeCutout) -> dict[str, Any]:

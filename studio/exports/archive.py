@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from db.errors import NotFound
+from studio.csv_cells import format_cell
 from studio.exports.content_credentials import FileToSign, SignFile, SigningFailed
 from studio.media.storage import Storage
 from studio.providers.registry import PROVIDERS
@@ -38,10 +38,6 @@ New ones come last, because programs may read columns by their position.
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE_MODE = 0o100644 << 16
 _UNIX = 3
-# Spreadsheets run a cell that starts with =, +, - or @ as a formula (OWASP: CSV injection), in East Asia also
-# with the full-width forms. Many locales separate cells by semicolons, and imports may split at tabs or bars.
-# The quotes of our cell are then not at the start of a cell, so that line breaks inside it count too.
-_CELL_START = re.compile(r"(^|[;|\t\r\n])([\s\"]*+)([=+\-@＝＋－＠]?)")
 
 
 class SourceFileMissing(Exception):
@@ -121,22 +117,8 @@ def build_manifest_csv(entries: Sequence[ArchiveEntry]) -> bytes:
     writer.writerow(columns)
     for entry in entries:
         facts = {"file_name": entry.file_name, **entry.facts}
-        writer.writerow([_format_cell(facts[column]) for column in columns])
+        writer.writerow([format_cell(facts[column]) for column in columns])
     return target.getvalue().encode("utf-8-sig")
-
-
-def _format_cell(value: object) -> object:
-    if value is None or isinstance(value, int):
-        return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    text = _CELL_START.sub(_quote_formula, text)
-    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
-
-
-def _quote_formula(start: re.Match[str]) -> str:
-    """Return the start of a cell with an apostrophe before the character that would start a formula."""
-    separator, space, formula = start.groups()
-    return f"{separator}{space}'{formula}" if formula else start[0]
 
 
 def _copy_file(

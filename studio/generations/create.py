@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from db.base import new_id, utc_now
 from db.errors import Conflict, InvalidTransition
-from db.models.generations import Generation
+from db.models.generations import Generation, Prediction
 from db.models.media import MediaResource
 from db.models.shootings import Shot
 from db.models.subscriptions import Subscription
@@ -92,6 +92,8 @@ def create_generation(draft: GenerationDraft) -> Generation:
         source_prediction_id=draft.source_prediction_id,
         retry_of_id=draft.retry_of_id,
         subscription_id=charge.subscription_id,
+        api_key_id=current_caller().api_key_id,
+        product_id=_find_product_id(draft),
         generation_type=draft.generation_type,
         generation_strategy=draft.generation_strategy,
         batch_size=draft.batch_size,
@@ -176,3 +178,18 @@ def _require_capacity(draft: GenerationDraft, charge: billing.Charge) -> None:
         raise QueueFull(
             f"At most {limit:,} generations may be open at a time with the plan {charge.tier}", limit=limit
         )
+
+
+def _find_product_id(draft: GenerationDraft) -> UUID | None:
+    """Return the product that a generation shows: the requested one, or that of the image it starts from."""
+    requested = draft.inputs.get("asked", {}).get("product_id")
+    if requested is not None:
+        return UUID(requested)
+    if draft.source_prediction_id is None:
+        return None
+    # unscoped: the source was resolved for the caller
+    source = select(Generation.product_id).join(Prediction, Prediction.generation_id == Generation.id)
+    product_id: UUID | None = current_session().scalar(
+        source.where(Prediction.id == draft.source_prediction_id)
+    )
+    return product_id

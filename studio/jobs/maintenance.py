@@ -15,6 +15,7 @@ from datetime import timedelta
 from db.base import utc_now
 from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
+from db.usage.queries import compact_usage
 from studio.accounts.identity.mail import delete_expired_files
 from studio.exports.content_credentials import SignFile
 from studio.exports.worker import run_pending_exports
@@ -58,6 +59,7 @@ class MaintenanceTask:
 EXPORT_SECONDS = 2
 COUNTS_SECONDS = 2
 """A count query adds up the changes since the last run, so a longer interval makes lists slower."""
+USAGE_SECONDS = 10
 
 
 def _run_exports(services: Services) -> None:
@@ -74,6 +76,13 @@ def _compact_counts(services: Services) -> None:
             has_more = compact_counts(session.connection())
 
 
+def _compact_usage(services: Services) -> None:
+    has_more = services.database.engine.dialect.name != "sqlite"
+    while has_more:
+        with services.database.transaction(write=True) as session:
+            has_more = compact_usage(session.connection())
+
+
 def _delete_empty_counts(services: Services) -> None:
     with services.database.transaction(write=True):
         delete_zero_counts()
@@ -82,6 +91,7 @@ def _delete_empty_counts(services: Services) -> None:
 MAINTENANCE_TASKS = (
     MaintenanceTask("expiry of generations", lambda services: expire_overdue(services.database), 1),
     MaintenanceTask("compaction of row counts", _compact_counts, COUNTS_SECONDS),
+    MaintenanceTask("compaction of usage records", _compact_usage, USAGE_SECONDS),
     MaintenanceTask("deletion of empty row counts", _delete_empty_counts, 3_600),
     MaintenanceTask(
         "deletion of idempotency keys", lambda services: delete_expired_keys(services.database), 600

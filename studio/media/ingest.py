@@ -4,6 +4,7 @@ The same image is stored once per tenant. The file is written before its row is 
 transaction rolls back; `garbage_collection` deletes what a crash leaves behind.
 """
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -14,7 +15,11 @@ from db.base import new_id, utc_now
 from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
+<<<<<<< HEAD
 from db.tenancy import current_caller, get_references, get_visible, select_visible
+=======
+from db.tenancy import current_caller, find_api_key_id, get_reference, get_visible, select_visible
+>>>>>>> e1bf8c5 (usage: report credits, generations, failures and storage)
 from studio.fair_slots import Subject, account_name, current_subject
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
@@ -137,6 +142,15 @@ def get_media(resource_id: UUID) -> MediaResource:
     return get_visible(MediaResource, ingested_id or resource_id)
 
 
+@dataclass(frozen=True)
+class ImageOrigin:
+    """What the bytes of an image count for in the usage of its organization."""
+
+    model_id: UUID | None = None
+    api_key_id: UUID | None = None
+    product_id: UUID | None = None
+
+
 def store_image(
     storage: Storage,
     image: StoredImage,
@@ -144,6 +158,7 @@ def store_image(
     owner_id: UUID | None,
     resource_id: UUID | None = None,
     public: bool = False,
+    origin: ImageOrigin | None = None,
 ) -> MediaResource:
     """Return the tenant's row of a normalised image, creating the row and its file if they are absent.
 
@@ -153,6 +168,7 @@ def store_image(
             system rows have none.
         resource_id: The id of a new row, if it is known in advance.
         public: Whether other tenants may read the image. An image that is public stays public.
+        origin: What the bytes of a new image count for; by default the API key of the running request.
     """
     same_image = (*_owned_by(organization_id, owner_id), MediaResource.content_hash == image.content_hash)
     # unscoped: filtered by explicit tenant columns, because a worker has no caller
@@ -160,8 +176,12 @@ def store_image(
     # Locked, so that the image is not transferred to another tenant before a row of this one refers to it.
     media = current_session().scalar(existing.with_for_update(key_share=True))
     if media is None:
+        origin = origin or ImageOrigin(api_key_id=find_api_key_id())
         media = MediaResource(
             id=resource_id or new_id(),
+            model_id=origin.model_id,
+            api_key_id=origin.api_key_id,
+            product_id=origin.product_id,
             owner_id=owner_id,
             organization_id=organization_id,
             public=public,

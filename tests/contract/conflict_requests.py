@@ -209,6 +209,10 @@ def _internal_webhook_url(tenant: Tenant, request: Request) -> None:
     request.body = {**request.body, "url": "https://localhost/hooks"}
 
 
+def _too_long_period(tenant: Tenant, request: Request) -> None:
+    request.query = {"from": "2025-01-01", "to": "2026-01-02"}
+
+
 def _disabled_endpoint(tenant: Tenant, request: Request) -> None:
     tenant.rows["endpoint"].is_enabled = False
     factories.make(tenant.rows["endpoint"])
@@ -250,6 +254,8 @@ CONFLICTS: dict[str, Conflict] = {
     "update_member": _owner_account,
     "remove_member": _owner_account,
     "create_subscription": _second_subscription,
+    "get_organization_usage": _too_long_period,
+    "get_organization_usage_csv": _too_long_period,
     "create_brand": _duplicate_value("slug", "brand"),
     "update_brand": _duplicate_of_new_row("slug", factories.make_brand),
     "create_product": _duplicate_value("sku", "product"),

@@ -209,8 +209,8 @@ def test_s02_a_row_of_another_tenant_in_a_body_looks_absent(
 
 
 def has_pages(operation: Operation) -> bool:
-    """Return whether an operation has separate pages per tenant."""
-    paged = any(parameter["name"] == "cursor" for parameter in operation.parameters)
+    """Return whether an operation lists rows in separate pages per tenant."""
+    paged = {"cursor", "sort"} <= {parameter["name"] for parameter in operation.parameters}
     return paged and not operation.is_public and not is_for_superusers(operation)
 
 

@@ -29,7 +29,7 @@ from studio.generations.worker.scheduling import (
     is_reclaimable,
     select_next,
 )
-from studio.media.ingest import store_image
+from studio.media.ingest import ImageOrigin, store_image
 from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 from studio.providers.local import PROVIDER, RenderedImage
@@ -321,9 +321,9 @@ def lock_leased(lease: Lease) -> Generation | None:
 
 def _build_prediction(storage: Storage, generation: Generation, index: int, file: RenderedFile) -> Prediction:
     rendered, inputs = file.rendered, generation.inputs
-    media = store_image(
-        storage, file.stored, generation.organization_id, generation.owner_id, resource_id=file.media_id
-    )
+    origin = ImageOrigin(generation.model_id, generation.api_key_id, generation.product_id)
+    tenant = (generation.organization_id, generation.owner_id)
+    media = store_image(storage, file.stored, *tenant, resource_id=file.media_id, origin=origin)
     reserved_ids = inputs.get("prediction_ids")
     return Prediction(
         id=UUID(reserved_ids[index]) if reserved_ids else new_id(),

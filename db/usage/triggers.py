@@ -1,0 +1,145 @@
+"""Create and drop the triggers that record usage. For migrations.
+
+Triggers see what the ORM session does not (cascades of foreign keys, bulk statements) and roll back with the
+transaction. `db/usage/queries.py` explains the design. On SQLite, a migration that rebuilds `generations` or
+`media_resources` (Alembic's batch mode) loses their triggers and has to create them again.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from db.rls.policies import is_postgresql
+from db.rls.session_role import SYSTEM_ROLE
+
+NO_KEY = "'00000000000000000000000000000000'"
+KEY = "organization_id, dimension, key, day, entry"
+AMOUNTS = ("credits", "generations", "failures", "storage_bytes")
+FAILED = "('failed', 'expired')"
+_MEMBERS = {
+    "model": "model_id",
+    "member": "owner_id",
+    "api_key": "api_key_id",
+    "product": "product_id",
+}
+_Statement = tuple[str, str, dict[str, str]]
+"""The arguments of `build_record`."""
+_STORAGE_COLUMNS = "organization_id, owner_id, file_size, model_id, api_key_id, product_id"
+
+
+def create_usage_triggers() -> None:
+    """Record the usage of all generations and stored images from now on."""
+    if is_postgresql():
+        for table, body in (("generations", _GENERATION_CHANGES), ("media_resources", _IMAGE_CHANGES)):
+            _create_function(table, body)
+        for name, event, condition, table, _ in _TRIGGERS:
+            op.execute(
+                f"CREATE TRIGGER {name} AFTER {event} ON {table} FOR EACH ROW {condition} "
+                f"EXECUTE FUNCTION sartiq_record_{table}()"
+            )
+    else:
+        for name, event, condition, table, statements in _TRIGGERS:
+            records = " ".join(f"{build_record(*statement)};" for statement in statements)
+            op.execute(f"CREATE TRIGGER {name} AFTER {event} ON {table} {condition} BEGIN {records} END")
+
+
+def drop_usage_triggers() -> None:
+    """Undo `create_usage_triggers`."""
+    for name, _, _, table, _ in _TRIGGERS:
+        op.execute(f"DROP TRIGGER {name}" + (f" ON {table}" if is_postgresql() else ""))
+    if is_postgresql():
+        for table in ("generations", "media_resources"):
+            op.execute(f"DROP FUNCTION sartiq_record_{table}()")
+
+
+def build_record(row: str, time: str, amounts: dict[str, str]) -> str:
+    """Return the INSERT that records amounts of one row, once per dimension.
+
+    Args:
+        row: `NEW` or `OLD`.
+        time: The column with the time at which the amounts count.
+        amounts: SQL expressions by column; absent ones are 0.
+    """
+    groups = "SELECT 'day' AS dimension, CAST(NULL AS uuid) AS key" + "".join(
+        f" UNION ALL SELECT '{dimension}', {row}.{column}" for dimension, column in _MEMBERS.items()
+    )
+    on_postgresql = is_postgresql()
+    day = f"CAST({time} AT TIME ZONE 'UTC' AS date)" if on_postgresql else f"date({time})"
+    # On PostgreSQL each change is a row of its own: with one total, all writers of a tenant would wait for
+    # each other. SQLite has one writer.
+    entry = "gen_random_uuid()" if on_postgresql else NO_KEY
+    values = ", ".join(amounts.get(name, "0") for name in AMOUNTS)
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in AMOUNTS)
+    on_conflict = "" if on_postgresql else f" ON CONFLICT ({KEY}) DO UPDATE SET {added}"
+    return (
+        f"INSERT INTO usage_records ({KEY}, {', '.join(AMOUNTS)}) "  # noqa: S608 - names come from this module
+        f"SELECT {row}.organization_id, dimension, coalesce(key, {NO_KEY}), {day}, {entry}, {values} "
+        f"FROM ({groups}) AS changed WHERE {row}.organization_id IS NOT NULL{on_conflict}"
+    )
+
+
+def _is_failed(row: str) -> str:
+    return f"CASE WHEN {row}.status IN {FAILED} THEN 1 ELSE 0 END"
+
+
+_CREATED = (
+    "NEW",
+    "NEW.created_at",
+    {"credits": "NEW.cost_credits", "generations": "1", "failures": _is_failed("NEW")},
+)
+_ENDED = (
+    "NEW",
+    "NEW.updated_at",
+    {
+        "credits": "NEW.cost_credits - OLD.cost_credits",
+        "failures": f"{_is_failed('NEW')} - {_is_failed('OLD')}",
+    },
+)
+_STORED = ("NEW", "NEW.created_at", {"storage_bytes": "NEW.file_size"})
+_REMOVED = ("OLD", "OLD.created_at", {"storage_bytes": "-OLD.file_size"})
+_HAS_ENDED = f"NEW.cost_credits <> OLD.cost_credits OR {_is_failed('NEW')} <> {_is_failed('OLD')}"
+
+_TRIGGERS = (
+    ("generations_usage_insert", "INSERT", "", "generations", (_CREATED,)),
+    (
+        "generations_usage_update",
+        "UPDATE OF status, cost_credits",
+        f"WHEN ({_HAS_ENDED})",
+        "generations",
+        (_ENDED,),
+    ),
+    ("media_resources_usage_insert", "INSERT", "", "media_resources", (_STORED,)),
+    ("media_resources_usage_delete", "DELETE", "", "media_resources", (_REMOVED,)),
+    (
+        "media_resources_usage_update",
+        f"UPDATE OF {_STORAGE_COLUMNS}",
+        "",
+        "media_resources",
+        (_REMOVED, _STORED),
+    ),
+)
+_GENERATION_CHANGES: dict[str, tuple[_Statement, ...]] = {"INSERT": (_CREATED,), "UPDATE": (_ENDED,)}
+_IMAGE_CHANGES: dict[str, tuple[_Statement, ...]] = {
+    "INSERT": (_STORED,),
+    "DELETE": (_REMOVED,),
+    "UPDATE": (_REMOVED, _STORED),
+}
+
+
+def _create_function(table: str, changes: dict[str, tuple[_Statement, ...]]) -> None:
+    branches = " ".join(
+        f"IF TG_OP = '{verb}' THEN {' '.join(f'{build_record(*statement)};' for statement in statements)} "
+        "END IF;"
+        for verb, statements in changes.items()
+    )
+    # The function runs as its owner, the system role, because callers only read usage. The fixed search path
+    # keeps a caller from substituting tables or functions that it uses.
+    op.execute(
+        f"CREATE FUNCTION sartiq_record_{table}() RETURNS trigger LANGUAGE plpgsql "
+        f"SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS "
+        f"$$ BEGIN {branches} RETURN NULL; END $$"
+    )
+    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    op.execute(f"ALTER FUNCTION sartiq_record_{table}() OWNER TO {SYSTEM_ROLE}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
