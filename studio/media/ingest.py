@@ -15,11 +15,7 @@ from db.base import new_id, utc_now
 from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
-<<<<<<< HEAD
-from db.tenancy import current_caller, get_references, get_visible, select_visible
-=======
-from db.tenancy import current_caller, find_api_key_id, get_reference, get_visible, select_visible
->>>>>>> e1bf8c5 (usage: report credits, generations, failures and storage)
+from db.tenancy import current_caller, find_api_key_id, get_references, get_visible, select_visible
 from studio.fair_slots import Subject, account_name, current_subject
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
