@@ -185,7 +185,7 @@ def _set_system_role(connection: Any, _record: object) -> None:
     connection.autocommit = False
 
 
-def _error_for_constraint(error: IntegrityError) -> DomainError | None:
+def error_for_constraint(error: IntegrityError) -> DomainError | None:
     """Return the domain error for a violated constraint, or None if the violation is a bug."""
     constraint = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
     if "FOREIGN KEY" in constraint or constraint.startswith("fk_"):
@@ -305,7 +305,7 @@ class Database:
                 finally:
                     _unit_of_work.reset(token)
         except IntegrityError as error:
-            domain_error = _error_for_constraint(error)
+            domain_error = error_for_constraint(error)
             if domain_error is None:
                 raise
             raise domain_error from error

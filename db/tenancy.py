@@ -23,13 +23,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
-from db.base import Archivable, Owned
+from db.base import Archivable, Labeled, Owned
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
 from db.session import current_role, current_session, is_in_transaction, is_writing, switch_role
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
+LabeledModel = TypeVar("LabeledModel", bound=Labeled)
 
 NO_PERSONAL_RESOURCES = "An API key has no personal resources: send its organization_id"
 
@@ -305,6 +306,47 @@ def get_visible(
     return row
 
 
+def find_by_external_id(
+    model: type[LabeledModel],
+    external_id: str,
+    organization_id: UUID | None,
+    for_update: bool = False,
+    options: Sequence[ORMOption] = (),
+) -> LabeledModel | None:
+    """Return the row of a tenant that has an external id, after the permission check; None if there is none.
+
+    Args:
+        model: The model of the row.
+        external_id: The external id.
+        organization_id: The organization; None for the personal rows of the caller.
+        for_update: Whether to lock the row, for a change.
+        options: Loader options, constant as for `get_visible`.
+
+    Raises:
+        NotFound: The caller is not a member of the organization.
+        PermissionDenied: The caller lacks the running operation's permission there.
+    """
+    require_permission_in(organization_id)
+    values: dict[str, Any] = {"external_id": external_id}
+    if organization_id is None:
+        kind, values["caller_id"] = RowFilterKind.PERSONAL, current_caller().user_id
+    else:
+        kind, values["organization_id"] = RowFilterKind.ORGANIZATION, organization_id
+    statement = _select_by_external_id(model, kind, for_update, tuple(options))
+    return cast("LabeledModel | None", current_session().scalars(statement, values).unique().one_or_none())
+
+
+@lru_cache(maxsize=512)
+def _select_by_external_id(
+    model: type[Labeled], kind: RowFilterKind, for_update: bool, options: tuple[ORMOption, ...]
+) -> Select[Labeled]:
+    conditions = row_filter(model, kind, with_public=False)
+    statement = (
+        select(model).where(*conditions, model.external_id == bindparam("external_id")).options(*options)
+    )
+    return _lock_for_update(statement, model) if for_update else statement
+
+
 @lru_cache(maxsize=512)
 def _select_by_id(
     model: type[Owned], kind: RowFilterKind, for_update: bool, options: tuple[ORMOption, ...]
@@ -315,8 +357,10 @@ def _select_by_id(
     """
     conditions = row_filter(model, kind, with_public=True)
     statement = select(model).where(*conditions, model.id == bindparam("row_id")).options(*options)
-    if not for_update:
-        return statement
+    return _lock_for_update(statement, model) if for_update else statement
+
+
+def _lock_for_update(statement: Select[Any], model: type[Owned]) -> Select[Any]:
     # `of` limits the lock to this table: PostgreSQL cannot lock the nullable side of an outer join.
     # `populate_existing` replaces values that the session read before it had the lock.
     return statement.with_for_update(of=model).execution_options(populate_existing=True)

@@ -7,15 +7,16 @@ from uuid import UUID
 
 from sqlalchemy.orm import joinedload, load_only
 
+from db.audit import set_target
 from db.base import new_id
-from db.errors import names_place
+from db.errors import ExternalIdTaken, NotFound, names_place
 from db.fast_path.insert import insert_row
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductImageCutout, ProductState
 from db.queries.references import delete_unreferenced
 from db.session import current_session
-from db.tenancy import get_visible, list_filter, readable_filter
+from db.tenancy import find_by_external_id, get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
@@ -24,18 +25,21 @@ from handlers.common.preconditions import (
     get_for_update,
     precheck_update,
     require_etag_match,
+    require_put_preconditions,
 )
 from handlers.common.references import (
     accept_image,
     check_references,
     find_list_organization,
     precheck_create,
+    resolve_image,
     resolve_images,
     resolve_ownership,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
 from studio import product_images, transfers
+from studio.catalogue.external_ids import insert_unless_taken
 from studio.catalogue.image_limits import require_image_capacity
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 from studio.cutouts.requests import list_image_media_ids, request_cutout, require_cutout
@@ -50,6 +54,8 @@ IMAGE_OPTIONS = [
         joinedload(ProductImage.mask_media).options(MEDIA_COLUMNS),
     ),
 ]
+NULL_BY_DEFAULT = ("sku", "description", "category", "gender", "materials", "color", "brand_id")
+"""The properties that a PUT sets to null where they are absent."""
 FILE_OPTIONS = [joinedload(ProductImage.media), joinedload(ProductImage.mask_media)]
 CUTOUT_OPTIONS = [joinedload(ProductImage.cutout).joinedload(ProductImageCutout.media)]
 WRITE_OPTIONS = [*FILE_OPTIONS, joinedload(ProductImage.product), joinedload(ProductImage.cutout)]
@@ -118,6 +124,58 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     current_session().flush()
     if was_public or product.public:
         sync_media_visibility(cover_before, *list_image_media_ids(product))
+    return ok(product, ProductSchema)
+
+
+@requires(Permission.PRODUCTS_READ)
+def get_product_by_external_id(external_id: str, organization_id: UUID | None = None) -> ApiResponse:
+    """Return a product of a tenant by its external id."""
+    product = find_by_external_id(Product, external_id, organization_id, options=IMAGE_OPTIONS)
+    if product is None:
+        raise NotFound(value=external_id)
+    return ok(product, ProductSchema)
+
+
+def _find_for_put(external_id: str, organization_id: UUID | None, for_update: bool) -> Product | None:
+    product = find_by_external_id(Product, external_id, organization_id, for_update, IMAGE_OPTIONS)
+    require_put_preconditions(product, ProductSchema)
+    return product
+
+
+def _precheck_put(external_id: str, organization_id: UUID | None = None, **_: Any) -> None:
+    _find_for_put(external_id, organization_id, for_update=False)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+@prefetches_images(_precheck_put, "cover_image")
+def put_product_by_external_id(
+    external_id: str, body: dict[str, Any], organization_id: UUID | None = None
+) -> ApiResponse:
+    """Create or replace the product of a tenant that has an external id."""
+    ownership = resolve_ownership(organization_id)
+    product = _find_for_put(external_id, organization_id, for_update=True)
+    if "cover_image" in body:
+        body["cover_media"] = resolve_image(body.pop("cover_image"), **ownership)
+    if product is None:
+        check_may_publish(body)
+        product = Product(**ownership, external_id=external_id, cover_media=None, images=[])
+        _replace(product, body)
+        if insert_unless_taken(product):
+            if product.public:
+                sync_media_visibility(product.cover_media_id)
+            return created(product, ProductSchema, f"/api/v1/products/{product.id}")
+        # Another request was faster, so this one replaces its product, if its preconditions still hold.
+        product = _find_for_put(external_id, organization_id, for_update=True)
+        if product is None:
+            raise ExternalIdTaken("Another request created and deleted the product: send the request again")
+    check_may_publish(body, product.public)
+    was_public, cover_before = product.public, product.cover_media_id
+    _replace(product, body)
+    current_session().flush()
+    if was_public or product.public:
+        sync_media_visibility(cover_before, *list_image_media_ids(product))
+    # The path does not have its id.
+    set_target("product", product.id)
     return ok(product, ProductSchema)
 
 
@@ -231,3 +289,13 @@ def _build_image(product: Product, source: StoredImage | str, type_: str, positi
 def _apply_body(product: Product, body: dict[str, Any]) -> None:
     check_references(product, body, brand_id=Brand)
     apply_changes(product, resolve_images(product, body, cover_image="cover_media"))
+
+
+def _replace(product: Product, body: dict[str, Any]) -> None:
+    """Set all properties of a product but its images; `cover_media` is the cover image of the body."""
+    check_references(product, body, brand_id=Brand)
+    primary = next((image.media for image in product.images if image.type == "primary"), None)
+    changes = {**dict.fromkeys(NULL_BY_DEFAULT), "cover_media": primary, **body}
+    # Replaced, not merged as by an update.
+    product.custom_metadata = changes.pop("metadata")
+    apply_changes(product, changes)

@@ -43,6 +43,28 @@ def require_etag_match(row: object, schema: type[Schema]) -> None:
         raise PreconditionFailed(_describe_malformed(etags))
 
 
+def require_put_preconditions(row: object | None, schema: type[Schema]) -> None:
+    """Compare the preconditions of a PUT that creates or replaces a row (RFC 9110, section 13.2.2).
+
+    Args:
+        row: The row that exists; None if the request would create it.
+        schema: The schema that GET serializes the row with.
+
+    Raises:
+        PreconditionFailed: If-Match names no current version, or If-None-Match names one.
+    """
+    if row is None:
+        if "If-Match" in request.headers:
+            raise PreconditionFailed("There is no such resource, so it has no ETag: omit If-Match")
+        return
+    require_etag_match(row, schema)
+    header = request.headers.get("If-None-Match")
+    if header is None:
+        return
+    if matches_if_none_match(header, strong_etag(encode_json(serialize(row, schema)))):
+        raise PreconditionFailed("The resource exists: omit If-None-Match to replace it")
+
+
 def _describe_malformed(etags: list[str]) -> str | None:
     """Return why the tags of an If-Match header can never match, or None if they are strong ETags."""
     if any(etag.startswith("W/") for etag in etags):

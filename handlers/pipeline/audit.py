@@ -64,6 +64,9 @@ class TargetResolver:
         if not brace:
             return None
         parameter = head.rpartition("{")[2]
+        # A client may choose a UUID, which is then the id of no row, or of another one.
+        if parameter == "external_id":
+            return None
         row_id = _parse_uuid(values.get(parameter))
         target_type = self._target_types.get(head + brace) or parameter.removesuffix("_id")
         return None if row_id is None else Target(target_type, row_id)

@@ -40,6 +40,7 @@ SHARED_SERVICES = {
     "accounts.identity.email_changes.request_email_change": "one part of update_current_user",
     "accounts.identity.sessions.revoke_access_token": "one of two kinds of token that revoke_token takes",
     "accounts.identity.sessions.revoke_refresh_token": "one of two kinds of token that revoke_token takes",
+    "catalogue.external_ids.insert_unless_taken": "inserts what a PUT by external id creates",
     "catalogue.slugs.insert_with_slug": "inserts every resource that has a slug",
     "catalogue.visibility.sync_media_visibility": "follows every write of a resource that can be public",
     "cutouts.requests.list_image_media_ids": "reads the images whose visibility follows a product's",

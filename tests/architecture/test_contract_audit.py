@@ -35,7 +35,7 @@ PUBLIC = {
 # Short-lived, signed credentials for one purpose: an <img> or a PUT by a browser can only send a URL.
 CREDENTIALS_IN_URLS = {("get_shared_image", "share_token"), ("put_upload", "signature")}
 # Path parameters that are not ids. All others are UUIDs, which cannot be enumerated (API1).
-NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code"}
+NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code", "external_id"}
 # Maps with free names, each bounded by maxProperties or read-only.
 MAPS_IN_RESPONSES = {
     "OpenApiDocument",  # the contract itself

@@ -260,6 +260,7 @@ CONFLICTS: dict[str, Conflict] = {
     "update_brand": _duplicate_of_new_row("slug", factories.make_brand),
     "create_product": _duplicate_value("sku", "product"),
     "update_product": _duplicate_of_new_row("sku", factories.make_product),
+    "put_product_by_external_id": _duplicate_of_new_row("sku", factories.make_product),
     "delete_product": _row_in_use("product"),
     "add_product_image": _max_product_images,
     "add_product_image_from_url": _disallowed_image_url,

@@ -128,6 +128,11 @@ class Provoker:
         request.query["validate_only"] = "true"
         return self.send(request)
 
+    def get_201(self, request: Request) -> ClientResponse:
+        request.path["external_id"] = "not-used-yet"
+        request.body = {"name": "Linen wrap dress"}
+        return self.send(request)
+
     def get_204(self, request: Request) -> ClientResponse:
         return self.send(request, last_event_id=str(self.tenant.rows["generation"].revision))
 
@@ -156,7 +161,10 @@ class Provoker:
 
     def get_404(self, request: Request) -> ClientResponse:
         operation = request.operation
-        if operation.path_names():
+        if "external_id" in request.path:
+            # A PUT would create an unknown product.
+            request.query["organization_id"] = unknown_id()
+        elif operation.path_names():
             last = operation.path_names()[-1]
             other = {
                 "share_token": "abc.def",

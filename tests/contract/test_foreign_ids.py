@@ -21,8 +21,8 @@ from tests.support.client import ClientResponse, drop_rate_limit_headers
 from tests.support.servers.image_hosts import IMAGE_URL_NAMES
 from tests.support.snapshots import snapshot_rows
 
-# Generation models belong to no tenant.
-UNOWNED_REFERENCES = {"model_id"}
+# Generation models belong to no tenant, and an external id names a row of the tenant in the query.
+UNOWNED_REFERENCES = {"model_id", "external_id"}
 # A property that exists for compatibility and refers to no row.
 UNRESOLVED_REFERENCES = {"pose_preset_id"}
 # Properties that name a row of the caller's tenant without an id: the kind of row and its column.

@@ -56,6 +56,7 @@ UPDATES = {
     "update_user": "get_user",
     "update_webhook_endpoint": "get_webhook_endpoint",
     "replace_generation_model": "get_generation_model",
+    "put_product_by_external_id": "get_product_by_external_id",
 }
 
 PUBLIC_READS = (

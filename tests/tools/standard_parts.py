@@ -68,7 +68,10 @@ CONDITIONS: dict[str, Callable[[Subject], bool]] = {
     "with a reference to a resource": _refers_to_a_resource,
     "with content": lambda subject: any("content" in one for one in subject.successes),
     "with a request body": lambda subject: "requestBody" in subject.node,
-    "with the parameter If-None-Match": lambda subject: subject.has_header("If-None-Match"),
+    "with the parameter If-None-Match": lambda subject: (
+        # Of a write it prevents the write (412).
+        subject.pointer[-1] == "get" and subject.has_header("If-None-Match")
+    ),
     "with the parameters If-None-Match and Prefer": lambda subject: subject.has_header(
         "If-None-Match", "Prefer"
     ),
