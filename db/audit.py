@@ -55,6 +55,8 @@ _INTERNAL_COLUMNS = {
     "lease_expires_at",
     "deadline_at",
     "claimed_by",
+    "credits_low_at",
+    "next_expiry_notice_at",
     "busy_until",
     "served_at",
 }

@@ -10,12 +10,9 @@ from sqlalchemy.orm import joinedload, load_only
 from db.audit import set_target
 from db.base import new_id
 from db.errors import ExternalIdTaken, NotFound, names_place
-from db.fast_path.insert import insert_row
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductImageCutout, ProductState
-from db.queries.references import delete_unreferenced
-from db.session import current_session
 from db.tenancy import find_by_external_id, get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
@@ -38,11 +35,10 @@ from handlers.common.references import (
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
-from studio import product_images, transfers
-from studio.catalogue.external_ids import insert_unless_taken
+from studio import product_images, products, transfers
 from studio.catalogue.image_limits import require_image_capacity
-from studio.catalogue.visibility import check_may_publish, sync_media_visibility
-from studio.cutouts.requests import list_image_media_ids, request_cutout, require_cutout
+from studio.catalogue.visibility import check_may_publish
+from studio.cutouts.requests import request_cutout, require_cutout
 from studio.media.stored_image import StoredImage
 
 # A product shows four of the 14 columns of an image.
@@ -101,9 +97,7 @@ def create_product(
         product.images.append(image)
         if image.type == "primary" and product.cover_media is None:
             product.cover_media = image.media
-    insert_row(product)
-    if product.public:
-        sync_media_visibility(*list_image_media_ids(product))
+    products.create_product(product)
     return created(product, ProductSchema, f"/api/v1/products/{product.id}")
 
 
@@ -121,9 +115,7 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     check_may_publish(body, product.public)
     was_public, cover_before = product.public, product.cover_media_id
     _apply_body(product, body)
-    current_session().flush()
-    if was_public or product.public:
-        sync_media_visibility(cover_before, *list_image_media_ids(product))
+    products.update_product(product, [cover_before] if was_public else [])
     return ok(product, ProductSchema)
 
 
@@ -160,9 +152,7 @@ def put_product_by_external_id(
         check_may_publish(body)
         product = Product(**ownership, external_id=external_id, cover_media=None, images=[])
         _replace(product, body)
-        if insert_unless_taken(product):
-            if product.public:
-                sync_media_visibility(product.cover_media_id)
+        if products.create_product_unless_taken(product):
             return created(product, ProductSchema, f"/api/v1/products/{product.id}")
         # Another request was faster, so this one replaces its product, if its preconditions still hold.
         product = _find_for_put(external_id, organization_id, for_update=True)
@@ -171,9 +161,7 @@ def put_product_by_external_id(
     check_may_publish(body, product.public)
     was_public, cover_before = product.public, product.cover_media_id
     _replace(product, body)
-    current_session().flush()
-    if was_public or product.public:
-        sync_media_visibility(cover_before, *list_image_media_ids(product))
+    products.update_product(product, [cover_before] if was_public else [])
     # The path does not have its id.
     set_target("product", product.id)
     return ok(product, ProductSchema)
@@ -182,11 +170,7 @@ def put_product_by_external_id(
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> ApiResponse:
     """Delete a product that no row refers to, with its photos."""
-    product = get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS)
-    media_ids = list_image_media_ids(product) if product.public else ()
-    delete_unreferenced(product)
-    if media_ids:
-        sync_media_visibility(*media_ids)
+    products.delete_product(get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS))
     return no_content()
 
 

@@ -87,6 +87,8 @@ def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update a shooting; the phase changes along the state machine."""
     shooting = get_for_update(Shooting, shooting_id, ShootingSchema)
     check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
+    # The event about the phase has the new values.
+    apply_changes(shooting, body, "external_id", "metadata")
     if "phase" in body:
         studio.change_phase(shooting, body.pop("phase"))
     apply_changes(shooting, body)

@@ -11,17 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, and_, case, select, update
 
 from db.base import utc_now
 from db.errors import NotFound, OutOfCredits, SubscriptionExists
 from db.models.organizations import Membership, Role
 from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
 from db.models.users import User
-from db.session import current_session
+from db.session import as_system, current_session
+from studio.webhooks.events import emit_credits_event
 
 PERIOD = timedelta(days=30)
 GRACE = timedelta(days=7)
+LOW_CREDITS = 10
+"""The credits are low when less than one part of this many is left."""
 CURRENCY = "EUR"
 
 
@@ -72,16 +75,27 @@ def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_
     Raises:
         OutOfCredits: There is no active subscription, or it has too few credits. Nothing is charged.
     """
-    # One statement compares and updates, so that parallel charges cannot overdraw the subscription.
+    now = utc_now()
+    # One statement compares and updates, so that parallel charges cannot overdraw the subscription, and only
+    # one of them finds that its credits are low.
     statement = (
         update(Subscription)
         .where(
             Subscription.user_id == _payer_id(organization_id, user_id),
-            active_condition(utc_now()),
+            active_condition(now),
             Subscription.credits_used + amount <= Subscription.credits_total,
         )
-        .values(credits_used=Subscription.credits_used + amount)
-        .returning(Subscription.id, Subscription.tier, Subscription.credits_total, Subscription.start_date)
+        .values(
+            credits_used=Subscription.credits_used + amount,
+            credits_low_at=case((_becomes_low(amount), now), else_=Subscription.credits_low_at),
+        )
+        .returning(
+            Subscription.id,
+            Subscription.tier,
+            Subscription.credits_total,
+            Subscription.start_date,
+            Subscription.credits_low_at,
+        )
     )
     payer = current_session().execute(statement).one_or_none()
     if payer is None:
@@ -89,6 +103,8 @@ def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_
     _record_movement(
         payer.id, payer.credits_total, MovementKind.CHARGE, amount, payer.start_date, generation_id
     )
+    if payer.credits_low_at == now:
+        _emit_low_credits(payer.id)
     return Charge(payer.id, payer.tier)
 
 
@@ -119,6 +135,11 @@ def refund(subscription_id: UUID, amount: int, generation_id: UUID) -> None:
 def active_condition(now: datetime) -> ColumnElement[bool]:
     """Return the condition that a subscription can pay: it is active and its grace period has not ended."""
     return Subscription.is_active.is_(True) & (Subscription.grace_period_end > now)
+
+
+def _is_low(subscription: Subscription) -> bool:
+    """Return whether less than a tenth of the credits of a loaded subscription is left."""
+    return subscription.credits_remaining * LOW_CREDITS < subscription.credits_total
 
 
 def is_subscription_active(subscription: Subscription) -> bool:
@@ -169,6 +190,10 @@ def replace_subscription(subscription: Subscription, body: dict[str, Any]) -> No
         difference = subscription.base_price_minor - list_price
         subscription.actual_price_minor = max(0, price + round(difference * _remaining_share(subscription)))
         _record_plan_movement(subscription, MovementKind.PLAN_CHANGE)
+        if subscription.credits_low_at is None and _is_low(subscription):
+            subscription.credits_low_at = utc_now()
+            current_session().flush()
+            _emit_low_credits(subscription.id)
     subscription.payment_id = body.get("payment_id")
     subscription.payment_status = body.get("payment_status", subscription.payment_status)
     subscription.is_active = body.get("is_active", subscription.is_active)
@@ -227,6 +252,25 @@ def _payer_id(organization_id: UUID | None, user_id: UUID) -> Any:
     )
 
 
+def _becomes_low(amount: int) -> ColumnElement[bool]:
+    """Return the condition that the credits are low after a charge, for the first time in their period."""
+    remaining = Subscription.credits_total - Subscription.credits_used - amount
+    return and_(Subscription.credits_low_at.is_(None), remaining * LOW_CREDITS < Subscription.credits_total)
+
+
+def _emit_low_credits(subscription_id: UUID) -> None:
+    """Emit `credits.low` to the organizations of the account that pays, and to its personal endpoints."""
+    # The caller may be a member who sees neither the subscription nor all organizations of its account.
+    with as_system():
+        reading = select(Subscription).where(Subscription.id == subscription_id)
+        subscription = current_session().scalars(reading.execution_options(populate_existing=True)).one()
+        owned = select(Membership.organization_id).where(
+            Membership.user_id == subscription.user_id, Membership.role == Role.OWNER
+        )
+        organization_ids = current_session().scalars(owned.order_by(Membership.organization_id)).all()
+        emit_credits_event("credits.low", subscription, organization_ids)
+
+
 def _deactivate_others(user_id: UUID, subscription_id: UUID | None = None) -> None:
     """Deactivate the other subscriptions of an account: the unique index allows one active subscription."""
     statement = update(Subscription).where(Subscription.user_id == user_id, Subscription.is_active.is_(True))
@@ -247,4 +291,5 @@ def _begin_period(subscription: Subscription, start: datetime) -> None:
     subscription.end_date = start + PERIOD
     subscription.grace_period_end = subscription.end_date + GRACE
     subscription.credits_used = 0
+    subscription.credits_low_at = None
     subscription.payment_status = PaymentStatus.PENDING

@@ -1,6 +1,7 @@
 """Add, change and delete the photos of products: their order, and what a person chose to cut out.
 
-Callers have locked the product, so that the positions of its photos stay without gaps.
+Callers have locked the product, so that the positions of its photos stay without gaps. A change of a photo is
+a change of its product, which shows it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from db.session import current_session
 from studio.catalogue.visibility import sync_media_visibility
 from studio.cutouts.requests import request_cutout
 from studio.media.fetching import ImageNotUsable
+from studio.webhooks.events import emit_product_event
 
 # Shares are sums of floating-point numbers: 0.3 + 0.7 may be larger than 1.
 _TOLERANCE = 1e-6
@@ -43,6 +45,7 @@ def add_product_image(product: Product, image: ProductImage) -> None:
     current_session().flush()
     if product.public:
         sync_media_visibility(image.media_id)
+    emit_product_event("product.updated", product)
 
 
 def update_product_image(image: ProductImage, changes: Mapping[str, Any]) -> None:
@@ -75,6 +78,7 @@ def update_product_image(image: ProductImage, changes: Mapping[str, Any]) -> Non
         current_session().flush()
     if image.product.public:
         sync_media_visibility(*previous_ids, image.mask_media_id)
+    emit_product_event("product.updated", image.product)
 
 
 def delete_product_image(image: ProductImage) -> None:
@@ -88,6 +92,7 @@ def delete_product_image(image: ProductImage) -> None:
     current_session().flush()
     if product.public:
         sync_media_visibility(*media_ids)
+    emit_product_event("product.updated", product)
 
 
 def _count_images(product: Product) -> int:

@@ -2,7 +2,7 @@
 
 A shot is approved or exported exactly while its `approved_prediction_id` names a prediction in the same
 state. Every change of either locks the shot first. Every function changes rows that the caller has loaded
-and locked.
+and locked, and emits one event about each row whose state changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from db.session import current_session
 from db.tenancy import current_caller, get_visible
 from studio.shots import require_next_status
 from studio.state_machines import DELIVERABLE, next_prediction_status
-from studio.webhooks.outbox import publish
+from studio.webhooks.events import emit_prediction_event, emit_shot_event
 
 MAX_LISTED_PREDICTIONS = 100
 """The maximum of `allowed_values` in the contract."""
@@ -66,24 +66,34 @@ def approve_shot(shot: Shot, prediction_id: UUID | None, note: str | None) -> No
 def approve_prediction(prediction: Prediction, shot: Shot | None, note: str | None) -> None:
     """Approve a locked prediction and its locked shot, if it has one. Raises the errors of `approve_shot`."""
     if shot is None:
-        prediction.status = next_prediction_status(prediction.status, "approve")
+        before = prediction.status
+        prediction.status = next_prediction_status(before, "approve")
         _record_review(prediction, note)
+        current_session().flush()
+        if prediction.status != before:
+            emit_prediction_event("prediction.approved", prediction)
     else:
         _approve(shot, prediction, note)
-    current_session().flush()
 
 
 def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
-    new_status = next_prediction_status(prediction.status, "approve")
+    before = prediction.status
+    new_status = next_prediction_status(before, "approve")
     shot.status = require_next_status(shot, "approve")
-    for other in _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id):
+    replaced = _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id)
+    for other in replaced:
         other.status = next_prediction_status(other.status, "reopen")
     prediction.status = new_status
     _record_review(prediction, note)
     shot.approved_prediction_id = prediction.id
     shot.rejection_reason = shot.revision_note = None
     current_session().flush()
-    _publish_event("shot.approved", shot, prediction_id=prediction.id)
+    # Approving the approved prediction again only changes the note of the review.
+    if new_status != before:
+        for other in replaced:
+            emit_prediction_event("prediction.reopened", other)
+        emit_prediction_event("prediction.approved", prediction)
+        emit_shot_event("shot.approved", shot)
 
 
 def reject_prediction(prediction: Prediction, reason: str) -> None:
@@ -91,6 +101,7 @@ def reject_prediction(prediction: Prediction, reason: str) -> None:
     prediction.status = next_prediction_status(prediction.status, "reject")
     _record_review(prediction, reason)
     current_session().flush()
+    emit_prediction_event("prediction.rejected", prediction)
 
 
 def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
@@ -100,11 +111,15 @@ def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
         InvalidTransition: The prediction is in review.
     """
     prediction.status = next_prediction_status(prediction.status, "reopen")
-    if shot is not None and shot.approved_prediction_id == prediction.id:
-        shot.status = require_next_status(shot, "reopen")
-        shot.approved_prediction_id = None
+    reopened = shot if shot is not None and shot.approved_prediction_id == prediction.id else None
+    if reopened is not None:
+        reopened.status = require_next_status(reopened, "reopen")
+        reopened.approved_prediction_id = None
     _record_review(prediction, None)
     current_session().flush()
+    emit_prediction_event("prediction.reopened", prediction)
+    if reopened is not None:
+        emit_shot_event("shot.reopened", reopened)
 
 
 def reject_shot(shot: Shot, reason: str) -> None:
@@ -117,7 +132,7 @@ def reject_shot(shot: Shot, reason: str) -> None:
     shot.status = require_next_status(shot, "reject")
     shot.rejection_reason = reason
     current_session().flush()
-    _publish_event("shot.rejected", shot)
+    emit_shot_event("shot.rejected", shot)
 
 
 def request_shot_revision(shot: Shot, note: str) -> None:
@@ -125,6 +140,7 @@ def request_shot_revision(shot: Shot, note: str) -> None:
     shot.status = require_next_status(shot, "request_revision")
     shot.revision_note = note
     current_session().flush()
+    emit_shot_event("shot.revision_requested", shot)
 
 
 def reopen_shot(shot: Shot) -> None:
@@ -134,11 +150,15 @@ def reopen_shot(shot: Shot) -> None:
         InvalidTransition: The shot is not approved, exported or rejected.
     """
     shot.status = require_next_status(shot, "reopen")
-    for prediction in _lock_predictions(shot, Prediction.status.in_(DELIVERABLE)):
+    predictions = _lock_predictions(shot, Prediction.status.in_(DELIVERABLE))
+    for prediction in predictions:
         prediction.status = next_prediction_status(prediction.status, "reopen")
         _record_review(prediction, None)
     shot.approved_prediction_id = shot.rejection_reason = None
     current_session().flush()
+    for prediction in predictions:
+        emit_prediction_event("prediction.reopened", prediction)
+    emit_shot_event("shot.reopened", shot)
 
 
 def delete_prediction(prediction: Prediction) -> None:
@@ -151,6 +171,7 @@ def delete_prediction(prediction: Prediction) -> None:
         raise InUse("An approved or exported prediction cannot be deleted: reopen it first")
     current_session().delete(prediction)
     current_session().flush()
+    emit_prediction_event("prediction.deleted", prediction)
 
 
 def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:
@@ -158,10 +179,6 @@ def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:
     query = select(Prediction).where(Prediction.shot_id == shot.id, *conditions)  # unscoped: see above
     query = query.order_by(Prediction.id).with_for_update(of=Prediction)
     return list(current_session().scalars(query.execution_options(populate_existing=True)))
-
-
-def _publish_event(event_type: str, shot: Shot, **ids: UUID) -> None:
-    publish(event_type, shot, shot.status, f"/api/v1/shots/{shot.id}", shooting_id=shot.shooting_id, **ids)
 
 
 def _record_review(prediction: Prediction, note: str | None) -> None:

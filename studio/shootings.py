@@ -18,7 +18,7 @@ from db.models.shootings import Look, Shooting, Shot
 from db.queries.references import describe_conflict
 from db.session import current_session
 from studio.state_machines import OPEN_GENERATION, require_phase_transition
-from studio.webhooks.outbox import publish
+from studio.webhooks.events import emit_shooting_event
 
 
 class GenerationRunning(Conflict):
@@ -62,7 +62,7 @@ def change_phase(shooting: Shooting, phase: str) -> None:
     shooting.test_shooting_held = shooting.test_shooting_held or phase == "TEST_SHOOTING"
     if shooting.phase != phase:
         shooting.phase = phase
-        publish("shooting.phase_changed", shooting, phase, f"/api/v1/shootings/{shooting.id}")
+        emit_shooting_event("shooting.phase_changed", shooting)
 
 
 def delete_shooting(shooting: Shooting) -> None:

@@ -40,6 +40,7 @@ from db.session import current_session
 from db.tenancy import authorize_creation, current_caller, get_references
 from studio.catalogue.visibility import sync_media_visibility
 from studio.cutouts.requests import request_cutout
+from studio.webhooks.events import emit_product_event
 
 Transferable: TypeAlias = Brand | Guidelines | Product | Style | Subject
 
@@ -86,9 +87,14 @@ def transfer(row: Transferable, organization_id: UUID | None) -> None:
     _require_unused(row, parts, media_ids, old)
     _require_usable_references(parts, new)
     record_transfer(row, organization_id, caller_id)
+    # For each tenant it is another event.
+    if isinstance(row, Product):
+        emit_product_event("product.deleted", row)
     row.organization_id, row.owner_id = new
     # First, because a unique value can be taken.
     current_session().flush()
+    if isinstance(row, Product):
+        emit_product_event("product.created", row)
     for model, ids in parts.items():
         if model is not type(row):
             _update(model, ids, new)

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Insert, Table, insert, inspect
+from sqlalchemy import ColumnElement, Insert, Table, insert, inspect
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql.dml import ReturningInsert
 
 from db.audit import record_insert
 from db.base import Base, Identified
@@ -24,11 +25,18 @@ ROWS_PER_STATEMENT = 500
 """Rows of `insert_rows` per statement: PostgreSQL accepts 65,535 parameters in one, SQLite 32,766."""
 
 
-def insert_row(row: Identified) -> None:
+def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) -> bool | None:
     """Insert a new row now. Afterwards the session and the audit log track it like a flushed row.
 
     A row with related rows in its relationships is flushed by the session instead. Do not call this inside a
     savepoint that may be rolled back while the session goes on: the session would keep the row.
+
+    Args:
+        row: The new row.
+        returning: A condition about the inserted row, the same object for all rows of a model.
+
+    Returns:
+        Whether the condition holds, or None without a condition and if the session has flushed the row.
 
     Raises:
         IntegrityError: A constraint is violated, as in a flush.
@@ -38,7 +46,7 @@ def insert_row(row: Identified) -> None:
     if any(attributes.get(name) for name in plan.relationships):
         session.add(row)
         session.flush()
-        return
+        return None
     # Rows that this one refers to may still be pending in the session.
     session.flush()
     values = {
@@ -48,7 +56,8 @@ def insert_row(row: Identified) -> None:
         # The unit of work applies the default to None as well as to a missing value.
         if values.get(name) is None:
             values.pop(name, None)
-    result = current_write_connection().execute(plan.statement, {**plan.null_columns, **values})
+    statement = plan.statement if returning is None else _add_returning(plan.statement, returning)
+    result = current_write_connection().execute(statement, {**plan.null_columns, **values})
     # The type allows a list of parameters, for executemany; this is one row.
     inserted = cast("Mapping[str, Any]", result.last_inserted_params())
     for name, value in inserted.items():
@@ -60,6 +69,7 @@ def insert_row(row: Identified) -> None:
     make_transient_to_detached(row)
     session.add(row)
     record_insert(row)
+    return None if returning is None else bool(result.scalar_one())
 
 
 def insert_rows(model: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -91,6 +101,11 @@ class _InsertPlan(NamedTuple):
     """The columns that have a default."""
     relationships: tuple[str, ...]
     """The relationships that may hold related rows."""
+
+
+@cache
+def _add_returning(statement: Insert, condition: ColumnElement[bool]) -> ReturningInsert[Any]:
+    return statement.returning(condition)
 
 
 @cache

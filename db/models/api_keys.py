@@ -36,3 +36,5 @@ class ApiKey(Identified):
     last_four: Mapped[str] = mapped_column(String(4))
     expires_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]
+    next_expiry_notice_at: Mapped[datetime | None] = mapped_column(index=True)
+    """The time of the next event `api_key.expiring`, or null if none will follow."""

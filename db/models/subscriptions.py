@@ -49,6 +49,8 @@ class Subscription(Identified):
     grace_period_end: Mapped[datetime]
     credits_total: Mapped[int] = mapped_column(default=0)
     credits_used: Mapped[int] = mapped_column(default=0)
+    credits_low_at: Mapped[datetime | None]
+    """The time of the event `credits.low` in this period."""
     is_active: Mapped[bool] = mapped_column(default=True)
     payment_status: Mapped[str] = mapped_column(String(20), default=PaymentStatus.PENDING)
     base_price_minor: Mapped[int] = mapped_column(default=0)

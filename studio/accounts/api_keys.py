@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -24,6 +24,8 @@ from db.session import current_session
 from studio.accounts.identity.tokens import hash_token
 
 MAX_KEYS = 50
+EXPIRY_NOTICE_DAYS = (14, 1)
+"""How long before its expiry a key has the event `api_key.expiring`, the longest time first."""
 _PATTERN = re.compile(r"sk_[A-Za-z0-9_-]{76}")
 _ID_BYTES, _RANDOM_BYTES, _MAC_BYTES = 16, 32, 9
 
@@ -60,6 +62,12 @@ def parse_secret(secret: str, secret_keys: tuple[str, ...]) -> UUID | None:
     if not any(hmac.compare_digest(mac, _mac(content, secret_key)) for secret_key in secret_keys):
         return None
     return UUID(bytes=content[:_ID_BYTES])
+
+
+def next_expiry_notice(expires_at: datetime, now: datetime) -> datetime | None:
+    """Return the time of the first event `api_key.expiring` after now, or None if none will follow."""
+    notices = (expires_at - timedelta(days=days) for days in EXPIRY_NOTICE_DAYS)
+    return next((notice for notice in notices if notice > now), None)
 
 
 def _mac(content: bytes, secret_key: str) -> bytes:
@@ -99,7 +107,8 @@ def create_api_key(
     count = select(func.count(ApiKey.id)).where(ApiKey.organization_id == organization.id)
     if (current_session().scalar(count) or 0) >= MAX_KEYS:
         raise TooManyApiKeys(limit=MAX_KEYS)
-    key_id = new_id()
+    key_id, now = new_id(), utc_now()
+    expires_at = now + timedelta(days=expires_in_days)
     secret = generate_secret(key_id, secret_key)
     key = ApiKey(
         id=key_id,
@@ -109,7 +118,8 @@ def create_api_key(
         scopes=sorted(scopes),
         secret_hash=hash_token(secret),
         last_four=secret[-4:],
-        expires_at=utc_now() + timedelta(days=expires_in_days),
+        expires_at=expires_at,
+        next_expiry_notice_at=next_expiry_notice(expires_at, now),
     )
     current_session().add(key)
     current_session().flush()

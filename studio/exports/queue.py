@@ -22,6 +22,7 @@ from studio import leases
 from studio.exports.archive import ArchiveEntry
 from studio.media.storage import media_key
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
+from studio.webhooks.events import emit_export_event, emit_shot_events
 
 LIFETIME = timedelta(days=30)
 MAX_ATTEMPTS = 3
@@ -155,6 +156,8 @@ def _finish(export: Export, status: ExportStatus, error: dict[str, Any] | None) 
     export.completed_at = utc_now()
     export.expires_at = export.completed_at + LIFETIME
     export.lease_owner = export.lease_expires_at = None
+    current_session().flush()
+    emit_export_event(f"export.{status}", export)
 
 
 def _lock_shots(lease: Lease) -> dict[UUID, Shot]:
@@ -177,8 +180,13 @@ def _mark_exported(shots: dict[UUID, Shot], lease: Lease) -> None:
         .with_for_update(of=Prediction)
         .execution_options(populate_existing=True)
     )
+    before = {shot.id: shot.status for shot in shots.values()}
     for prediction in current_session().scalars(predictions):
         prediction.status = next_prediction_status(prediction.status, "export")
         shot = shots.get(prediction.shot_id) if prediction.shot_id else None
         if shot is not None and shot.approved_prediction_id == prediction.id:
             shot.status = next_shot_status(shot.status, "export")
+    current_session().flush()
+    # A shot that was exported before changes nothing.
+    exported = [shot for shot in shots.values() if shot.status != before[shot.id]]
+    emit_shot_events("shot.exported", exported, export_id=lease.export_id)

@@ -20,7 +20,7 @@ from db.session import after_commit, current_session
 from studio import billing, pubsub
 from studio.state_machines import GENERATION_STATES, next_shot_status
 from studio.telemetry.metrics import count_generation
-from studio.webhooks.outbox import publish
+from studio.webhooks.events import emit_generation_event
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,7 @@ def transition(generation: Generation, status: str, error: dict[str, Any] | None
         if status != GenerationStatus.COMPLETED and not was_rendering:
             _refund_credits(generation)
         _emit_telemetry(generation)
-        path = f"/api/v1/generations/{generation.id}"
-        publish(f"generation.{status}", generation, status, path, shot_id=generation.shot_id)
+        emit_generation_event(f"generation.{status}", generation)
 
 
 def cancel_generation(generation: Generation) -> None:

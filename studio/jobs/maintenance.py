@@ -17,6 +17,7 @@ from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from db.usage.queries import compact_usage
 from studio.accounts.identity.mail import delete_expired_files
+from studio.api_key_expiry import send_expiry_notices
 from studio.exports.content_credentials import SignFile
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.callbacks import delete_old_callbacks
@@ -105,6 +106,9 @@ MAINTENANCE_TASKS = (
         "deletion of expired e-mails",
         lambda services: delete_expired_files(services.settings.outbox_dir, utc_now()),
         600,
+    ),
+    MaintenanceTask(
+        "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask(

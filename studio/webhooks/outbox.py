@@ -7,20 +7,24 @@ A message that does not match the contract is a defect of the server: it is logg
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, event, literal_column, or_, select
+from sqlalchemy.orm import Session
 
-from db.base import Owned, new_id, utc_now
+from db.base import Identified, Owned, new_id, utc_now
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session
 from studio.pubsub import WEBHOOKS
 from studio.webhooks.message_schemas import find_mismatch
 
 TEST_EVENT = "webhook.test"
+_LOADED = "webhook_endpoints"
+"""The key in `Session.info` with the endpoints that the transaction has loaded, by tenant."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,42 +33,95 @@ class InvalidMessage(Exception):
     """A message does not match the contract. The text has no values of users."""
 
 
-def publish(event_type: str, row: Owned, status: str, path: str, **ids: UUID | None) -> None:
+class Tenant(NamedTuple):
+    """An organization or, if `organization_id` is None, the personal resources of a user."""
+
+    organization_id: UUID | None
+    owner_id: UUID | None
+
+
+class _Listener(NamedTuple):
+    """An enabled endpoint of a tenant."""
+
+    id: UUID
+    event_types: list[Any]
+
+
+def tenant_of(row: Owned) -> Tenant:
+    """Return the tenant of a row."""
+    return Tenant(row.organization_id, row.owner_id if row.organization_id is None else None)
+
+
+def has_endpoints(model: type[Owned]) -> ColumnElement[bool]:
+    """Return the condition that the tenant of a row of `model` has an enabled endpoint.
+
+    An INSERT can return it, so that the event of a new row needs no statement in a tenant without endpoints.
+    """
+    # SQLAlchemy writes the columns in RETURNING without their tables, so name the table of the row.
+    organization_id, owner_id = (
+        literal_column(f"{model.__tablename__}.{name}", column.type)
+        for name, column in (("organization_id", model.organization_id), ("owner_id", model.owner_id))
+    )
+    # unscoped: only tells whether the tenant of the row has endpoints
+    endpoints = select(WebhookEndpoint.id).where(WebhookEndpoint.is_enabled)  # unscoped: see above
+    of_organization = WebhookEndpoint.organization_id == organization_id
+    personal = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == owner_id)
+    # Two subqueries, because one with OR would use no index.
+    return or_(
+        endpoints.where(of_organization).exists(),
+        and_(organization_id.is_(None), endpoints.where(personal).exists()),
+    )
+
+
+def is_heard(event_type: str, tenant: Tenant) -> bool:
+    """Return whether an enabled endpoint of a tenant listens to an event: if not, nothing is to be stored."""
+    return bool(_list_listeners(event_type, tenant))
+
+
+def publish(event_type: str, row: Owned, status: str, path: str, **fields: Any) -> None:
     """Queue an event about a row for every endpoint of its tenant that listens to it.
 
-    Call it after the change: it flushes the session.
+    The arguments are those of `publish_to`.
+    """
+    publish_to(tenant_of(row), event_type, row, status, path, **fields)
+
+
+def publish_to(
+    tenant: Tenant, event_type: str, row: Identified, status: str, path: str, **fields: Any
+) -> None:
+    """Queue an event about a row for every endpoint of a tenant that listens to it.
+
+    Call it after the change was flushed. The deliveries are inserted with the next flush.
 
     Args:
+        tenant: The tenant whose endpoints receive the event.
         event_type: The type of the event, for example `generation.completed`.
         row: The row that changed.
         status: The new status of the row.
         path: The path of the row in the API.
-        ids: The ids of related rows, by field name.
+        fields: Further fields of `data`: values of JSON, and ids.
     """
-    tenant = WebhookEndpoint.organization_id == row.organization_id
-    if row.organization_id is None:
-        tenant = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == row.owner_id)
-    # unscoped: the endpoints of the row's tenant, whatever the caller may see
-    query = select(WebhookEndpoint).where(tenant, WebhookEndpoint.is_enabled)  # unscoped: see above
-    # Without the lock, the deletion of an endpoint at the same time would fail this transaction.
-    endpoints = current_session().scalars(query.with_for_update(read=True, key_share=True)).all()
-    endpoints = [endpoint for endpoint in endpoints if event_type in endpoint.event_types]
-    if endpoints:
-        message_id = f"msg_{new_id().hex}"
-        try:
-            payload = _build_payload(event_type, row, status, path, ids)
-        except InvalidMessage as error:
-            # The change that the event is about stays valid.
-            logger.error("webhook message not sent: %s", error)
-            return
-        for endpoint in endpoints:
-            _enqueue(endpoint, message_id, payload)
+    listeners = _list_listeners(event_type, tenant)
+    if not listeners:
+        return
+    try:
+        payload = _build_payload(tenant, event_type, row, status, path, fields)
+    except InvalidMessage as error:
+        # The change that the event is about stays valid.
+        logger.error("webhook message not sent: %s", error)
+        return
+    message_id = f"msg_{new_id().hex}"
+    for listener in listeners:
+        _enqueue(listener.id, message_id, payload)
 
 
 def enqueue_test_event(endpoint: WebhookEndpoint) -> WebhookDelivery:
     """Queue a test event for one locked endpoint."""
     path = f"/api/v1/webhook-endpoints/{endpoint.id}"
-    return _enqueue(endpoint, f"msg_{new_id().hex}", _build_payload(TEST_EVENT, endpoint, "test", path, {}))
+    payload = _build_payload(tenant_of(endpoint), TEST_EVENT, endpoint, "test", path, {})
+    delivery = _enqueue(endpoint.id, f"msg_{new_id().hex}", payload)
+    current_session().flush()
+    return delivery
 
 
 def build_body(payload: dict[str, Any], public_url: str) -> dict[str, Any]:
@@ -77,32 +134,62 @@ def encode_body(payload: dict[str, Any], public_url: str) -> str:
     return orjson.dumps(build_body(payload, public_url)).decode()
 
 
+def _list_listeners(event_type: str, tenant: Tenant) -> list[_Listener]:
+    return [listener for listener in _load_endpoints(tenant) if event_type in listener.event_types]
+
+
+def _load_endpoints(tenant: Tenant) -> list[_Listener]:
+    """Return the enabled endpoints of a tenant, locked, with one statement per transaction."""
+    loaded: dict[Tenant, list[_Listener]] = current_session().info.setdefault(_LOADED, {})
+    if tenant not in loaded:
+        of_tenant = WebhookEndpoint.organization_id == tenant.organization_id
+        if tenant.organization_id is None:
+            of_tenant = WebhookEndpoint.organization_id.is_(None) & (
+                WebhookEndpoint.owner_id == tenant.owner_id
+            )
+        # unscoped: the endpoints of the row's tenant, whatever the caller may see
+        query = select(WebhookEndpoint.id, WebhookEndpoint.event_types)  # unscoped: see above
+        query = query.where(of_tenant, WebhookEndpoint.is_enabled)
+        # Without the lock, the deletion of an endpoint at the same time would fail this transaction.
+        locked = query.with_for_update(read=True, key_share=True)
+        loaded[tenant] = [_Listener(*row) for row in current_session().execute(locked)]
+    return loaded[tenant]
+
+
+def _forget_endpoints(session: Session, _transaction: object) -> None:
+    session.info.pop(_LOADED, None)
+
+
+# The rollback of a savepoint releases the locks that were taken since.
+event.listen(Session, "after_soft_rollback", _forget_endpoints)
+
+
 def _build_payload(
-    event_type: str, row: Owned, status: str, path: str, ids: dict[str, UUID | None]
+    tenant: Tenant, event_type: str, row: Identified, status: str, path: str, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     data: dict[str, Any] = {
         "id": str(row.id),
-        "organization_id": str(row.organization_id) if row.organization_id else None,
+        "organization_id": str(tenant.organization_id) if tenant.organization_id else None,
         "status": str(status),
         "url": path,
     }
-    data |= {name: str(value) if value else None for name, value in ids.items()}
-    payload = {"type": event_type, "timestamp": _format_timestamp(utc_now()), "data": data}
+    data |= {name: str(value) if isinstance(value, UUID) else value for name, value in fields.items()}
+    payload = {"type": event_type, "timestamp": format_timestamp(utc_now()), "data": data}
     # The URL of the server is not known here, and is added when the message is sent.
     if mismatch := find_mismatch(build_body(payload, "https://example.com")):
         raise InvalidMessage(f"{event_type}: {mismatch}")
     return payload
 
 
-def _format_timestamp(timestamp: datetime) -> str:
+def format_timestamp(timestamp: datetime) -> str:
+    """Return a time as messages contain it."""
     return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def _enqueue(endpoint: WebhookEndpoint, message_id: str, payload: dict[str, Any]) -> WebhookDelivery:
+def _enqueue(endpoint_id: UUID, message_id: str, payload: dict[str, Any]) -> WebhookDelivery:
     delivery = WebhookDelivery(
-        endpoint_id=endpoint.id, message_id=message_id, event_type=payload["type"], payload=payload
+        endpoint_id=endpoint_id, message_id=message_id, event_type=payload["type"], payload=payload
     )
     current_session().add(delivery)
-    current_session().flush()
     after_commit(WEBHOOKS.notify)
     return delivery

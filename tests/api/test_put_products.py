@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from db.models import AuditEvent, Product
-from handlers import products
 from handlers.app import Application
+from studio import products
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse

@@ -172,6 +172,8 @@ def test_a_disabled_endpoint_receives_no_events_until_it_is_enabled_again(custom
         "organization_id": str(customer.organization.id),
         "status": "AGREEMENT",
         "url": f"http://localhost:8000/api/v1/shootings/{shooting.id}",
+        "external_id": None,
+        "metadata": {},
     }
 
 
@@ -361,6 +363,8 @@ def test_a_message_that_breaks_the_contract_is_logged_and_not_stored(
     create_endpoint(customer, event_types=["shooting.phase_changed"])
     shooting = factories.make_shooting(organization=customer.organization)
     with database.transaction(write=True) as writing:
-        publish("shooting.phase_changed", writing.merge(shooting), "DREAMING", "/api/v1/shootings/1")
+        labels = {"external_id": None, "metadata": {}}
+        row = writing.merge(shooting)
+        publish("shooting.phase_changed", row, "DREAMING", "/api/v1/shootings/1", **labels)
         assert writing.scalars(select(WebhookDelivery)).all() == []
     assert "webhook message not sent: shooting.phase_changed: data/status: the value" in caplog.text

@@ -51,6 +51,7 @@ def test_a_message_is_signed_as_standard_webhooks_requires(
             "status": "completed",
             "url": f"https://api.example.com/api/v1/generations/{endpoint.id}",
             "shot_id": None,
+            "product": None,
         },
     }
     assert request.headers["webhook-id"] == delivery.message_id
@@ -97,9 +98,8 @@ def test_a_rollback_discards_the_message(database: Database, receiver: WebhookRe
 
     def fail_after_publishing() -> None:
         with database.transaction(write=True):
-            outbox.publish(
-                "generation.completed", endpoint, "completed", "/api/v1/generations/1", shot_id=None
-            )
+            ids = {"shot_id": None, "product": None}
+            outbox.publish("generation.completed", endpoint, "completed", "/api/v1/generations/1", **ids)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -61,7 +61,8 @@ def publish_event(
     """Publish an event about a row of the endpoint's tenant."""
     with database.transaction(write=True):
         row = Shot(id=endpoint.id, owner_id=endpoint.owner_id, organization_id=endpoint.organization_id)
-        outbox.publish(event_type, row, "completed", f"/api/v1/generations/{row.id}", shot_id=None)
+        path = f"/api/v1/generations/{row.id}"
+        outbox.publish(event_type, row, "completed", path, shot_id=None, product=None)
 
 
 def send_next_delivery(database: Database, *receivers: WebhookReceiver) -> bool:
