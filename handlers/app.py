@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Scope
 from db.engine import build_engine
 from db.session import Database
 from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
+from handlers.contract.body_checks import load_body_checks
 from handlers.contract.document import Document
 from handlers.contract.operations import Operation, compile_operations
 from handlers.contract.request_bodies import BodyLimits
@@ -69,7 +70,7 @@ from studio.fair_slots import share_threads
 from studio.generations.watch import ChangeHub
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
-from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services
+from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports
 from studio.jobs.periodic import PeriodicTask
 from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.backends import open_storage
@@ -368,7 +369,10 @@ def _attach_services(app: Application) -> None:
     config = app.app.config
     # Only the process that exports needs the certificate.
     sign_file = load_signer(settings) if settings.celery_broker_url is None else None
-    services = Services(settings, app.database, config["STORAGE"], config["OUTBOUND"], sign_file)
+    find_violations = load_body_checks(BUNDLE)
+    services = Services(
+        settings, app.database, config["STORAGE"], config["OUTBOUND"], sign_file, find_violations
+    )
     # They start first and stop last, so that they record how the other services start and stop.
     telemetry: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
@@ -417,6 +421,7 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
         timedelta(seconds=lease),
         mock.scenario,
         lambda: run_pending_exports(services.database, services.storage),
+        lambda: run_imports(services),
         cutouts.run_next,
     )
     # Tasks with a trigger are the jobs that the runner completes.

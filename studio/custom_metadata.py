@@ -27,9 +27,17 @@ def merge_metadata(row: Labeled, changes: Mapping[str, str | None]) -> None:
     Raises:
         TooManyMetadataKeys: More keys would remain than a row can have.
     """
-    merged = {**(row.custom_metadata or {}), **changes}
-    metadata = {key: value for key, value in merged.items() if value is not None}
-    if len(metadata) > MAX_KEYS:
-        raise TooManyMetadataKeys(pointer="/metadata", limit=MAX_KEYS)
     # A new object: the session does not see changes within the old one.
-    row.custom_metadata = metadata
+    row.custom_metadata = build_merged(row.custom_metadata or {}, changes)
+
+
+def build_merged(metadata: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return metadata with changes merged into them, as `merge_metadata`.
+
+    Raises:
+        TooManyMetadataKeys: More keys would remain than a row can have.
+    """
+    merged = {key: value for key, value in {**metadata, **changes}.items() if value is not None}
+    if len(merged) > MAX_KEYS:
+        raise TooManyMetadataKeys(pointer="/metadata", limit=MAX_KEYS)
+    return merged

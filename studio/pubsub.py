@@ -54,5 +54,7 @@ WEBHOOKS = Topic()
 """A webhook delivery may be due."""
 EXPORTS = Topic()
 """An export may be pending."""
+IMPORTS = Topic()
+"""An import may be pending."""
 
 listen, notify_workers = GENERATIONS.listen, GENERATIONS.notify

@@ -384,14 +384,14 @@ class Settings:
     max_account_body_bytes: int = _setting(
         "HTTP server",
         "MAX_ACCOUNT_BODY_BYTES",
-        150_000_000,
+        250_000_000,
         "Bytes of unfinished request bodies of one account; API keys count for their user.",
         _BODY_BYTES,
     )
     max_address_body_bytes: int = _setting(
         "HTTP server",
         "MAX_ADDRESS_BODY_BYTES",
-        150_000_000,
+        250_000_000,
         "Bytes of unfinished request bodies of one client address.",
         _BODY_BYTES,
     )

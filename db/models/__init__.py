@@ -16,6 +16,7 @@ from db.models.generations import (
 )
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
 from db.models.idempotency import IdempotencyKey
+from db.models.imports import ImportStatus, ProductImport, ProductImportResult, ResultStatus
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -58,6 +59,7 @@ __all__ = [
     "GuidelinesShotType",
     "GuidelinesSubject",
     "IdempotencyKey",
+    "ImportStatus",
     "Invitation",
     "KnownAddress",
     "Look",
@@ -76,9 +78,12 @@ __all__ = [
     "Product",
     "ProductImage",
     "ProductImageCutout",
+    "ProductImport",
+    "ProductImportResult",
     "ProductState",
     "RefreshToken",
     "ResolutionPreset",
+    "ResultStatus",
     "Role",
     "RowCount",
     "Shooting",

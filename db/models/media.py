@@ -48,7 +48,10 @@ class UploadStatus(StrEnum):
 
 
 class Upload(Owned):
-    """A row is a presigned upload, a temporary file that expires; `size` is what the client announced."""
+    """A row is a presigned upload, a temporary file that expires; `size` is what the client announced.
+
+    A file that is no image stays as long as an import refers to the upload.
+    """
 
     __tablename__ = "uploads"
     __table_args__ = tenant_indexes("uploads")
@@ -64,5 +67,8 @@ class Upload(Owned):
     media_resource_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("media_resources.id", ondelete="SET NULL"), index=True
     )
+    # The stored file of an upload that is no image, and its SHA-256.
+    file_id: Mapped[UUID | None]
+    file_hash: Mapped[str | None] = mapped_column(String(64))
 
     media_resource: Mapped[MediaResource | None] = relationship(lazy="raise")

@@ -41,6 +41,7 @@ from db.models.brands import Brand
 from db.models.exports import Export
 from db.models.generations import Generation, Prediction
 from db.models.guidelines import Guidelines
+from db.models.imports import ProductImport
 from db.models.products import Product
 from db.models.row_counts import RowCount
 from db.models.shootings import Shooting, Shot
@@ -52,6 +53,7 @@ COUNTED: dict[type[Owned], frozenset[str]] = {
     Generation: frozenset({"status", "generation_strategy"}),
     Guidelines: frozenset(),
     Prediction: frozenset({"status"}),
+    ProductImport: frozenset({"status"}),
     Product: frozenset({"brand_id", "category", "state"}),
     Shooting: frozenset({"brand_id", "phase", "archived"}),
     Shot: frozenset({"status", "shot_type_id"}),

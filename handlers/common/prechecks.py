@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from uuid import UUID
 
 from flask import current_app
@@ -32,6 +32,8 @@ Handler = TypeVar("Handler", bound=Callable[..., object])
 PrecheckCallback = Callable[..., object]
 AuthorizeCallback = Callable[..., UUID | None]
 Arguments = dict[str, Any]
+FileReader = Callable[[BinaryIO], Any]
+"""Reads the file of a request: an image, or a file that is stored as it is."""
 
 
 class DecodingNeeded(Exception):
@@ -47,8 +49,8 @@ class DecodingNeeded(Exception):
 
     def __init__(
         self,
-        decodings: Sequence[Callable[[], StoredImage]],
-        finish: Callable[[Sequence[StoredImage]], Arguments],
+        decodings: Sequence[Callable[[], Any]],
+        finish: Callable[[Sequence[Any]], Arguments],
     ) -> None:
         super().__init__()
         self.decodings, self.finish = decodings, finish
@@ -80,7 +82,10 @@ def find_precheck(handler: Callable[..., object]) -> Precheck | None:
 
 
 def prefetches_images(
-    check: PrecheckCallback, *names: str, authorize: AuthorizeCallback | None = None
+    check: PrecheckCallback,
+    *names: str,
+    authorize: AuthorizeCallback | None = None,
+    choose_reader: Callable[[], FileReader] = lambda: read_image,
 ) -> Callable[[Handler], Handler]:
     """Pass decoded images to a handler instead of the file in its body, or instead of the body.
 
@@ -89,6 +94,8 @@ def prefetches_images(
         names: The properties with image URLs; `images/*/url` are those of the items of a list. Each URL of
             another server becomes a `FetchedImage`, and each data URL a `StoredImage`.
         authorize: As in `Precheck`; required if the body can be a file.
+        choose_reader: Returns the function that reads the file of the running request, by default the one
+            that decodes an image.
 
     Raises:
         NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
@@ -102,7 +109,7 @@ def prefetches_images(
 
     def prepare(arguments: Arguments) -> Arguments:
         if has_file(arguments):
-            raise _decode_upload(arguments)
+            raise _decode_upload(arguments, choose_reader())
         urls = _find_foreign_urls(arguments["body"], names)
         data_urls = {place: url for place, url in urls.items() if is_data_url(url)}
         fetched = _fetch_images({place: url for place, url in urls.items() if place not in data_urls})
@@ -145,14 +152,14 @@ def has_file(arguments: Arguments) -> bool:
     return not isinstance(body, dict) or isinstance(body.get("file"), UploadedFile)
 
 
-def _decode_upload(arguments: Arguments) -> DecodingNeeded:
+def _decode_upload(arguments: Arguments, read_file: FileReader) -> DecodingNeeded:
     body = arguments["body"]
     file = body["file"].file if isinstance(body, dict) else body
 
-    def finish(images: Sequence[StoredImage]) -> Arguments:
+    def finish(images: Sequence[Any]) -> Arguments:
         return {**arguments, "body": {**body, "file": images[0]} if isinstance(body, dict) else images[0]}
 
-    return DecodingNeeded([partial(read_image, file)], finish)
+    return DecodingNeeded([partial(read_file, file)], finish)
 
 
 def _decode_data_urls(

@@ -166,6 +166,7 @@ class _Content:
         converter_compiler: ConverterCompiler,
     ) -> None:
         self.media_type = media_type
+        self.max_bytes: int | None = raw.get("x-max-body-bytes")
         schema = raw.get("schema") or {}
         resolved = document.resolve(schema)
         self.is_binary = resolved.get("format") == "binary"
@@ -184,7 +185,7 @@ class _Content:
     def limit(self, limits: BodyLimits) -> int:
         """Return the maximum size of a body of this media type, in bytes."""
         if self.is_binary:
-            return limits.upload
+            return self.max_bytes or limits.upload
         if self.media_type == MULTIPART:
             return limits.upload + MULTIPART_OVERHEAD
         return min(limits.json, MAX_FORM_BYTES) if self.media_type == FORM else limits.json

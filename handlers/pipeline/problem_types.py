@@ -276,6 +276,21 @@ PROBLEMS: dict[str, ProblemType] = {
         "The organization or account has ten open exports.",
         "Wait until some are completed, or delete one.",
     ),
+    "file_not_importable": ProblemType(
+        409,
+        "The upload of an import has another format than the import.",
+        "Create the upload with the media type of the format: text/csv or application/x-ndjson.",
+    ),
+    "too_many_imports": ProblemType(
+        409,
+        "Ten product imports of the organization or account wait or run.",
+        "Wait until some are completed, or cancel one.",
+    ),
+    "import_not_finished": ProblemType(
+        409,
+        "The import waits or runs, so its results are not complete.",
+        "Read the import until its status is terminal; the list of results has the processed rows meanwhile.",
+    ),
     "export_not_ready": ProblemType(
         409,
         "The archive has not been written yet, or writing it failed.",
@@ -390,7 +405,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "too_many_body_bytes": ProblemType(
         503,
-        "The requests that are being received hold too many bytes: 150 MB for one account or address, or "
+        "The requests that are being received hold too many bytes: 250 MB for one account or address, or "
         "1 GB for all clients, by default. Nothing was changed.",
         "Wait for the seconds in Retry-After, and send fewer large files at the same time.",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from celery import signals
 
@@ -13,6 +14,7 @@ from studio.jobs.celery.worker import run_beat, run_worker
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings
 from studio.telemetry.logs import configure_logging
+from studio.webhooks.message_schemas import BUNDLE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,9 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
         configure_logging(settings.log_level, settings.log_format, settings.service_name)
         if options.process == "beat":
             return run_beat(settings)
-        return run_worker(settings, options.beat)
+        return run_worker(settings, options.beat, _find_violations)
     except (InvalidSettings, RolesMissing, StartRefused) as error:
         parser.exit(2, f"Not started: {error}\n")
+
+
+def _find_violations(name: str, value: Any) -> list[dict[str, Any]]:
+    """Check a row of an import; the contract is loaded with the first one.
+
+    This module starts a process and wires its parts, like `handlers.app`: nothing else here imports handlers.
+    """
+    from handlers.contract.body_checks import load_body_checks
+
+    return load_body_checks(BUNDLE)(name, value)
 
 
 if __name__ == "__main__":

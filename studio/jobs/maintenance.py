@@ -24,9 +24,11 @@ from studio.generations.worker.callbacks import delete_old_callbacks
 from studio.generations.worker.queue import expire_overdue
 from studio.http_client import SafeHttpClient
 from studio.idempotency import delete_expired_keys
+from studio.imports.rows import FindViolations
+from studio.imports.worker import ImportRunner
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import Storage
-from studio.pubsub import EXPORTS, Topic
+from studio.pubsub import EXPORTS, IMPORTS, Topic
 from studio.rate_limits.attempts import delete_expired_attempts
 from studio.settings import Settings
 from studio.shares import delete_expired_shares
@@ -43,6 +45,8 @@ class Services:
     http_client: SafeHttpClient
     sign_file: SignFile | None = None
     """Signs the files of exports; None if no certificate is configured."""
+    find_violations: FindViolations | None = None
+    """Checks the rows of imports with the contract; None in a process that runs no imports."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ class MaintenanceTask:
 
 
 EXPORT_SECONDS = 2
+IMPORT_SECONDS = 2
+MAX_IMPORT_RUN_SECONDS = 20.0
+"""How long one run of the task takes: a Celery worker has few threads for all tasks."""
 COUNTS_SECONDS = 2
 """A count query adds up the changes since the last run, so a longer interval makes lists slower."""
 USAGE_SECONDS = 10
@@ -66,6 +73,15 @@ USAGE_SECONDS = 10
 def _run_exports(services: Services) -> None:
     lease_duration = timedelta(seconds=services.settings.lease_seconds)
     run_pending_exports(services.database, services.storage, lease_duration, services.sign_file)
+
+
+def run_imports(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS) -> None:
+    """Run the imports that wait."""
+    if services.find_violations is None:
+        raise RuntimeError("imports need `find_violations` of the contract")
+    lease_duration = timedelta(seconds=services.settings.lease_seconds)
+    arguments = (services.database, services.storage, services.find_violations, lease_duration)
+    ImportRunner(*arguments).run_pending(max_seconds)
 
 
 def _compact_counts(services: Services) -> None:
@@ -111,6 +127,7 @@ MAINTENANCE_TASKS = (
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
+    MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
     MaintenanceTask(
         "garbage collection of media",
         lambda services: delete_unreferenced(services.database, services.storage, utc_now()),

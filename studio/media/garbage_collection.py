@@ -1,14 +1,16 @@
 """Garbage collection: delete stored files and rows that nothing refers to.
 
-Deletes expired uploads and exports, images that no row has referred to for 24 hours, and files without a row
-that are older than 24 hours (a crash leaves them behind). Younger files are kept: they may belong to a
-transaction that has not committed yet. It runs concurrently with requests and can be repeated at any time.
+Deletes expired uploads, exports and imports, images that no row has referred to for 24 hours, and files
+without a row that are older than 24 hours (a crash leaves them behind). Younger files are kept: they may
+belong to a transaction that has not committed yet. It runs concurrently with requests and can be repeated at
+any time.
 """
 
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select
@@ -16,9 +18,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Base
 from db.models.exports import Export
+from db.models.imports import ProductImport
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import Database, after_commit, current_session
-from studio.media.storage import Storage, export_folder, media_folder, temporary_key
+from studio.media.storage import Storage, export_folder, import_folder, media_folder, temporary_key
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,13 @@ _BATCH_SIZE = 200
 def delete_unreferenced(database: Database, storage: Storage, now: datetime) -> int:
     """Delete what is expired or unreferenced; return the number of deleted rows and files."""
     total = 0
-    for delete_batch in (_delete_expired_uploads, _delete_expired_exports, _delete_orphans):
+    for delete_batch in (
+        # Imports first: their uploads may have expired.
+        _delete_expired_imports,
+        _delete_expired_uploads,
+        _delete_expired_exports,
+        _delete_orphans,
+    ):
         while deleted := _run_in_transaction(database, delete_batch, storage, now):
             total += deleted
     total += _delete_orphan_files(database, storage, now)
@@ -47,16 +56,34 @@ def _run_in_transaction(
 
 
 def _delete_expired_uploads(storage: Storage, now: datetime) -> int:
-    """Delete expired uploads that were not used. A used one stays: its URL leads to the image it became."""
+    """Delete expired uploads that were not used, or whose imports have expired.
+
+    An image that was used stays: its URL leads to the image that it became.
+    """
     unused = or_(Upload.status != UploadStatus.INGESTED, Upload.media_resource_id.is_(None))
+    imported = exists().where(ProductImport.upload_id == Upload.id)
     # unscoped: garbage collection covers all tenants
-    expired = select(Upload.id).where(Upload.expires_at <= now, unused).limit(_BATCH_SIZE)
+    expired = select(Upload.id).where(Upload.expires_at <= now, unused, ~imported).limit(_BATCH_SIZE)
+    # The condition is repeated because an import may have been created after the subquery was evaluated.
     # unscoped: garbage collection covers all tenants
-    deleted_ids = (
-        current_session().scalars(delete(Upload).where(Upload.id.in_(expired)).returning(Upload.id)).all()
-    )
-    for upload_id in deleted_ids:
+    statement = delete(Upload).where(Upload.id.in_(expired), ~imported).returning(Upload.id, Upload.file_id)
+    deleted = current_session().execute(statement).all()
+    for upload_id, file_id in deleted:
         after_commit(partial(storage.delete, temporary_key(upload_id)))
+        if file_id is not None:
+            after_commit(partial(storage.delete_folder, import_folder(file_id)))
+    return len(deleted)
+
+
+def _delete_expired_imports(storage: Storage, now: datetime) -> int:
+    """Delete expired imports with their results. Their uploads can be deleted afterwards."""
+    # unscoped: garbage collection covers all tenants
+    expired = select(ProductImport.id).where(ProductImport.expires_at <= now).limit(_BATCH_SIZE)
+    # unscoped: garbage collection covers all tenants
+    statement = delete(ProductImport).where(ProductImport.id.in_(expired)).returning(ProductImport.id)
+    deleted_ids = current_session().scalars(statement).all()
+    for import_id in deleted_ids:
+        after_commit(partial(storage.delete_folder, import_folder(import_id)))
     return len(deleted_ids)
 
 
@@ -114,12 +141,17 @@ def _delete_orphan_files(database: Database, storage: Storage, now: datetime) ->
     orphan_exports = _list_ids_without_row(database, _list_old_files(storage, "exports", now), Export.id)
     for export_id in orphan_exports:
         storage.delete_folder(export_folder(export_id))
+    orphan_files = list(_list_old_files(storage, "imports", now))
+    for column in (ProductImport.id, Upload.file_id):
+        orphan_files = _list_ids_without_row(database, orphan_files, column)
+    for file_id in orphan_files:
+        storage.delete_folder(import_folder(file_id))
     old_uploads = _list_old_files(storage, "temp", now)
     orphan_uploads = _list_ids_without_row(database, old_uploads, Upload.id)
     for upload_id in orphan_uploads:
         for key in old_uploads[upload_id]:
             storage.delete(key)
-    return len(orphan_images) + len(orphan_exports) + len(orphan_uploads)
+    return len(orphan_images) + len(orphan_exports) + len(orphan_files) + len(orphan_uploads)
 
 
 def _list_old_files(storage: Storage, prefix: str, now: datetime) -> dict[UUID, list[str]]:
@@ -133,7 +165,7 @@ def _list_old_files(storage: Storage, prefix: str, now: datetime) -> dict[UUID, 
 
 
 def _list_ids_without_row(
-    database: Database, ids: Iterable[UUID], column: InstrumentedAttribute[UUID]
+    database: Database, ids: Iterable[UUID], column: InstrumentedAttribute[Any]
 ) -> list[UUID]:
     sorted_ids, missing = sorted(ids), []
     for start in range(0, len(sorted_ids), _BATCH_SIZE):

@@ -4,6 +4,7 @@ The same image is stored once per tenant. The file is written before its row is 
 transaction rolls back; `garbage_collection` deletes what a crash leaves behind.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -17,6 +18,7 @@ from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import current_caller, find_api_key_id, get_references, get_visible, select_visible
 from studio.fair_slots import Subject, account_name, current_subject
+from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
@@ -86,7 +88,7 @@ def resolve_file_url(
         NotFound: The URL leads to no image, or to one that the caller may not read.
         ScopeMismatch: The image belongs to another tenant than the row.
     """
-    resource_id = _parse_resource_id(public_url, url)
+    resource_id = parse_file_url(public_url, url)
     # Locked: of two concurrent first uses, only one may ingest the upload.
     upload = current_session().scalar(
         select_visible(Upload).where(Upload.id == resource_id).with_for_update()
@@ -110,6 +112,8 @@ def resolve_file_url(
 
 def _find_unusable_reason(upload: Upload) -> str | None:
     """Return why an upload of the caller cannot be used and what to do about it, or None if it can."""
+    if upload.content_type in DATA_EXTENSIONS_BY_TYPE:
+        return "The upload is a file to import, not an image"
     if upload.expires_at <= utc_now():
         return "The upload has expired: create another one"
     if upload.status != UploadStatus.RECEIVED:
@@ -227,8 +231,18 @@ def _owned_by(organization_id: UUID | None, owner_id: UUID | None) -> tuple[Colu
     return (MediaResource.organization_id.is_(None), MediaResource.owner_id == owner_id)
 
 
-def _parse_resource_id(public_url: str, url: str) -> UUID:
-    """Return the id in a file URL of this server."""
+def parse_file_url(public_url: str, url: str, extensions: Collection[str] = _EXTENSIONS) -> UUID:
+    """Return the id in a file URL of this server.
+
+    Args:
+        public_url: The URL of this server.
+        url: The URL, as the client sent it.
+        extensions: The extensions that the name of the file may have, by default those of images.
+
+    Raises:
+        TargetNotAllowed: The URL is of another server, or not a file URL.
+        NotFound: No file has such a URL.
+    """
     if not is_own_url(public_url, url):
         raise TargetNotAllowed()
     root, path = urlsplit(public_url + _PATH).path, urlsplit(url).path
@@ -240,11 +254,11 @@ def _parse_resource_id(public_url: str, url: str) -> UUID:
     except ValueError as error:
         raise NotFound from error
     # UUID() accepts other spellings too (braces, capitals): only the canonical one is a URL of this server.
-    if str(parsed) != resource_id or not is_file_name(name):
+    if str(parsed) != resource_id or not is_file_name(name, extensions):
         raise NotFound
     return parsed
 
 
-def is_file_name(name: str) -> bool:
+def is_file_name(name: str, extensions: Collection[str] = _EXTENSIONS) -> bool:
     """Return whether this is the last segment of a file URL: `file.` and a known extension."""
-    return name.startswith("file.") and name.removeprefix("file.") in _EXTENSIONS
+    return name.startswith("file.") and name.removeprefix("file.") in extensions

@@ -10,8 +10,9 @@ from sqlalchemy import Connection, select
 
 from db.errors import NotFound
 from db.models.exports import Export, ExportStatus
+from db.models.imports import ImportStatus, ProductImport
 from db.models.media import MediaResource
-from studio.media.storage import Storage, export_key, media_key
+from studio.media.storage import Storage, data_file_key, export_key, media_key
 
 CHUNK_BYTES = 1 << 20
 
@@ -26,6 +27,12 @@ def list_referenced_files(connection: Connection) -> Iterator[tuple[str, str]]:
     archives: Any = select(Export.id, Export.content_hash).where(Export.status == ExportStatus.COMPLETED)
     for export_id, content_hash in connection.execute(archives):
         yield export_key(export_id), content_hash
+    # unscoped: the whole database is copied
+    files: Any = select(ProductImport.file_id, ProductImport.file_hash).distinct()
+    # The file of an import that has ended is not read any more.
+    unfinished = ProductImport.status.in_((ImportStatus.PENDING, ImportStatus.RUNNING))
+    for file_id, content_hash in connection.execute(files.where(unfinished)):
+        yield data_file_key(file_id), content_hash
 
 
 def find_file_error(storage: Storage, key: str, content_hash: str) -> str | None:

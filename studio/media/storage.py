@@ -54,6 +54,21 @@ def export_key(export_id: UUID) -> str:
     return f"exports/{export_id}/archive.zip"
 
 
+def import_folder(import_id: UUID) -> str:
+    """Return the folder of an uploaded data file, or of the results of an import."""
+    return f"imports/{import_id}"
+
+
+def data_file_key(file_id: UUID) -> str:
+    """Return the key of an uploaded data file."""
+    return f"{import_folder(file_id)}/rows"
+
+
+def import_results_key(import_id: UUID) -> str:
+    """Return the key of the results of an import as CSV."""
+    return f"{import_folder(import_id)}/results.csv"
+
+
 def temporary_key(upload_id: UUID) -> str:
     """Return the key of an upload that no row refers to yet."""
     return f"temp/{upload_id}"

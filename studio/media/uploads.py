@@ -5,25 +5,27 @@ The bytes stay in a temporary file until a row refers to them (`ingest`) or the 
 """
 
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import func, select
 
 from db.audit import set_target
 from db.base import new_id, utc_now
-from db.errors import Conflict, NotFound
+from db.errors import Conflict, NotFound, UnsupportedImageType
 from db.models.media import Upload, UploadStatus
 from db.queries.users import lock_for_count
-from db.session import current_session, query_as_system
+from db.session import after_commit, current_session, query_as_system
 from db.tenancy import current_caller
+from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE, StoredDataFile
 from studio.media.garbage_collection import GRACE_PERIOD
-from studio.media.storage import Storage, temporary_key
+from studio.media.storage import Storage, import_folder, temporary_key
 from studio.media.stored_image import StoredImage
 
 _MIN_LIFETIME = timedelta(minutes=15)
 _MIN_BYTES_PER_SECOND = 50_000
-MAX_LIFETIME = timedelta(minutes=33)
-"""The longest validity of a presigned URL, that of a file of 50 MB. After it no bytes arrive."""
+MAX_LIFETIME = timedelta(minutes=85)
+"""The longest validity of a presigned URL, that of a file of 200 MB. After it no bytes arrive."""
 MAX_PENDING = 100
 
 
@@ -86,17 +88,34 @@ def _count_pending(user_id: UUID) -> int:
     return query_as_system(pending)[0]
 
 
-def put_upload(storage: Storage, upload_id: UUID, image: StoredImage) -> None:
-    """Store the image of an upload, replacing an earlier one.
+def put_upload(storage: Storage, upload_id: UUID, file: StoredImage | StoredDataFile) -> None:
+    """Store the image of an upload, or record its stored file, in place of an earlier one.
 
     Raises:
         NotFound: The upload does not exist or has expired.
-        UploadConsumed: A row already refers to the image.
+        UploadConsumed: A row already refers to the file.
     """
     upload = get_open_upload(upload_id, for_update=True)
-    # With its columns, so that the transaction that uses the upload need not decode it again.
-    storage.write(temporary_key(upload.id), image.to_bytes())
+    if isinstance(file, StoredDataFile):
+        replaced_id, upload.file_id, upload.file_hash = upload.file_id, file.id, file.content_hash
+        if replaced_id is not None:
+            after_commit(partial(storage.delete_folder, import_folder(replaced_id)))
+    else:
+        # With its columns, so that the transaction that uses the upload need not decode it again.
+        storage.write(temporary_key(upload.id), file.to_bytes())
     upload.status = UploadStatus.RECEIVED
+
+
+def require_media_type(upload: Upload, media_type: str) -> None:
+    """Check that the file of an upload is sent with a media type that fits the type it was created with.
+
+    Raises:
+        UnsupportedImageType: An image was announced and is something else, or the other way round.
+    """
+    expected = upload.content_type if upload.content_type in DATA_EXTENSIONS_BY_TYPE else "image/*"
+    given = media_type if media_type in DATA_EXTENSIONS_BY_TYPE else "image/*"
+    if given != expected:
+        raise UnsupportedImageType(f"The upload was created for {expected}: send its file as that")
 
 
 def get_open_upload(upload_id: UUID, for_update: bool = False) -> Upload:

@@ -1,4 +1,4 @@
-"""Run the generations, cut-outs and exports of a mock: at once, or as its scenario says."""
+"""Run the generations, cut-outs, exports and imports of a mock: at once, or as its scenario says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
 from studio.mock.scenario import Rule, Scenario
-from studio.pubsub import EXPORTS, GENERATIONS
+from studio.pubsub import EXPORTS, GENERATIONS, IMPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ STEP_SECONDS = 0.25
 
 
 class MockRunner:
-    """Runs generations and exports in the thread that creates them and before its response.
+    """Runs generations, exports and imports in the thread that creates them and before its response.
 
     A new generation is final when the client receives it, and ids are given out in the order of the requests.
     Only a generation that takes time by a rule of the scenario runs in a thread of its own. Call `start` and
@@ -35,6 +35,7 @@ class MockRunner:
         lease_duration: How long each lease lasts.
         scenario: The scenario of the mock.
         run_exports: Runs all pending exports.
+        run_imports: Runs all pending imports.
         run_cutout: Makes the next cut-out; returns False if there is none.
     """
 
@@ -45,6 +46,7 @@ class MockRunner:
         lease_duration: timedelta,
         scenario: Scenario,
         run_exports: Callable[[], object],
+        run_imports: Callable[[], object],
         run_cutout: Callable[[], bool],
     ) -> None:
         self._database, self._executor, self._scenario = database, executor, scenario
@@ -52,10 +54,10 @@ class MockRunner:
         self._stopping = threading.Event()
         # Held while a generation is leased: the rules are used in the order in which generations run.
         self._lock = threading.Lock()
-        self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports))
+        self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports), (IMPORTS, run_imports))
 
     def start(self) -> None:
-        """Subscribe to new generations and exports."""
+        """Subscribe to new generations, exports and imports."""
         for topic, callback in self._subscriptions:
             topic.subscribe(callback)
 

@@ -45,6 +45,7 @@ MAPS_IN_RESPONSES = {
     "ProvenanceSettings",  # settings of the renderer
     "ProviderSettings", "ProviderCapabilities",
     "Metadata",  # the client's own keys
+    "ProductImportColumnMapping",  # the columns of the client's file
 }  # fmt: skip
 
 

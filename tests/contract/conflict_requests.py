@@ -14,7 +14,7 @@ from studio.catalogue.image_limits import MAX_IMAGES
 from studio.look_batches import MAX_COPIED_SHOTS
 from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
-from tests.contract.tenant import Tenant
+from tests.contract.tenant import Tenant, upload_rows
 from tests.support import factories
 from tests.support.accounts import use_email_change_token
 from tests.support.factories.api_keys import make_api_key
@@ -104,6 +104,11 @@ def _row_in_state(kind: str, status: str) -> Conflict:
 def _two_pending_predictions(tenant: Tenant, request: Request) -> None:
     factories.make_prediction(tenant.rows["generation"], media_id=tenant.rows["resource"].id, index=1)
     request.body = {}
+
+
+def _other_format(tenant: Tenant, request: Request) -> None:
+    upload_rows(tenant, request)
+    request.body["format"] = "jsonl"
 
 
 def _own_superuser_account(tenant: Tenant, request: Request) -> None:
@@ -314,6 +319,9 @@ CONFLICTS: dict[str, Conflict] = {
     "reopen_prediction": _row_in_state("prediction", "pending_review"),
     "create_export": _row_in_state("prediction", "rejected"),
     "download_export": _row_in_state("export", "failed"),
+    "create_product_import": _other_format,
+    "cancel_product_import": _row_in_state("import", "completed"),
+    "download_product_import_results": _row_in_state("import", "running"),
     "create_presigned_url": _max_pending_uploads,
     "put_upload": _consumed_upload,
     "create_webhook_endpoint": _internal_webhook_url,

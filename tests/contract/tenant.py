@@ -18,6 +18,7 @@ from db.base import utc_now
 from db.models import Membership, Organization, PasswordResetToken, RefreshToken, TokenFamily, User
 from handlers.common.permissions import SUPERUSER_ONLY
 from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.media.data_files import store_data_file
 from studio.media.signing import sign_share, sign_upload
 from studio.media.storage import LocalDisk, export_key, media_key
 from studio.settings import Settings
@@ -39,6 +40,7 @@ KINDS = {
     0x2A: "invitation",
     0x2C: "api_key",
     0x20: "export", 0x32: "share",
+    0x61: "import", 0x62: "import_result",
 }  # fmt: skip
 
 
@@ -95,6 +97,7 @@ class Tenant:
         membership = None if self.personal else self.find_membership(self.owner)
         share = factories.make_prediction_share(prediction, membership)
         endpoint = factories.make_webhook_endpoint(**ownership)
+        product_import = factories.make_product_import(**ownership)
         self.member = factories.make_user()
         factories.make_membership(self.organization, self.member)
         self.viewer, self.admin = factories.make_user(), factories.make_user()
@@ -111,6 +114,7 @@ class Tenant:
             "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "delivery": factories.make_webhook_delivery(endpoint),
+            "import": product_import, "import_result": factories.make_product_import_result(product_import),
             "invitation": make_invitation(self.organization),
             "api_key": make_api_key(self.organization),
         }  # fmt: skip
@@ -327,6 +331,20 @@ def _completed_export(tenant: Tenant, request: Request) -> None:
         file.write(b"PK")
 
 
+def upload_rows(tenant: Tenant, request: Request) -> None:
+    """Upload a CSV file, and refer to it."""
+    stored = store_data_file(tenant.storage, io.BytesIO(b"sku,name\nA-1,Dress\n"))
+    upload = factories.make_upload(
+        **tenant.ownership, content_type="text/csv", file_id=stored.id, file_hash=stored.content_hash
+    )
+    request.body["file_url"] = f"{tenant.settings.public_url}/api/v1/files/media/{upload.id}/file.csv"
+
+
+def _finished_import(tenant: Tenant, request: Request) -> None:
+    tenant.rows["import"].status = "completed"
+    factories.make(tenant.rows["import"])
+
+
 def _sign_callback(tenant: Tenant, request: Request) -> None:
     request.headers |= signature_headers(encode("application/json", request.body), "msg_of_the_suite")
 
@@ -367,6 +385,8 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "create_webhook_endpoint": _reachable_url,
     "create_export": _set_shot_state("approved"),
     "download_export": _completed_export,
+    "create_product_import": upload_rows,
+    "download_product_import_results": _finished_import,
 }
 
 
@@ -419,6 +439,10 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_prediction_shares": lambda tenant: factories.make_prediction_share(tenant.rows["prediction"]),
     "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
     "list_webhook_deliveries": lambda tenant: factories.make_webhook_delivery(tenant.rows["endpoint"]),
+    "list_product_imports": lambda tenant: factories.make_product_import_result(
+        factories.make_product_import(organization=tenant.organization)
+    ),
+    "list_product_import_results": lambda tenant: factories.make_product_import_result(tenant.rows["import"]),
     "list_exports": lambda tenant: factories.make_export(tenant.rows["shooting"], tenant.rows["prediction"]),
 }
 

@@ -72,7 +72,7 @@ def ids_in_path(operation: Operation) -> list[str]:
 OWNED_FILTERS = {
     "brand_id", "product_id", "subject_id", "style_id", "guidelines_id", "shot_type_id", "shooting_id",
     "background_preset_id", "resolution_preset_id", "shot_id", "generation_id", "prediction_id",
-    "endpoint_id", "export_id", "resource_id",
+    "endpoint_id", "export_id", "import_id", "resource_id",
 }  # fmt: skip
 IN_PATHS = [
     (name, parameter)

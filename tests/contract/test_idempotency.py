@@ -31,6 +31,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "create_user": {"full_name": "Another"},
     "create_look": {"notes": "Another"},
     "create_export": {"name_template": "another"},
+    "create_product_import": {"mode": "create"},
     "create_webhook_endpoint": {"description": "Another"},
     "redeliver_webhooks": {"only_failed": False},
     "generate_shooting": {"seed": 99},

@@ -26,6 +26,7 @@ LISTS = {
     "get_prediction": "list_predictions",
     "get_product": "list_products",
     "get_product_image": "list_product_images",
+    "get_product_import": "list_product_imports",
     "get_resolution_preset": "list_resolution_presets",
     "get_shooting": "list_shootings",
     "get_shot": "list_shots",

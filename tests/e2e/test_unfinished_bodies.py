@@ -21,7 +21,7 @@ CONNECTIONS = 30
 MEGABYTE = 1_000_000
 FILE_BYTES = 50 * MEGABYTE
 MAX_HELD_BYTES = 60 * MEGABYTE
-"""The smallest limit that the settings allow; the default is 150 MB."""
+"""The smallest limit that the settings allow; the default is 250 MB."""
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from db.session import Database
 from studio.exports.content_credentials import load_signer
 from studio.generations.worker.executor import ABORT_SECONDS, DRAIN_SECONDS, GenerationExecutor
 from studio.http_client import SafeHttpClient
+from studio.imports.rows import FindViolations
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.jobs.periodic import PeriodicTask
@@ -35,8 +36,8 @@ from studio.webhooks.dispatcher import WebhookDispatcher
 
 logger = logging.getLogger(__name__)
 
-MAINTENANCE_THREADS = 2
-"""Threads for maintenance tasks, so that these never wait for a generation."""
+MAINTENANCE_THREADS = 3
+"""Threads for maintenance tasks, so that these never wait for a generation, an export or an import."""
 SELF_POLL_SECONDS = 10.0
 
 
@@ -88,15 +89,15 @@ class MaintenanceRunner:
                 self._locks[name].release()
 
 
-def build_services(settings: Settings) -> Services:
+def build_services(settings: Settings, find_violations: FindViolations | None = None) -> Services:
     """Return the services of a worker process, with database connections of its own."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(build_engine(settings.database_url, settings.pool_size))
     http_client, sign_file = SafeHttpClient.from_settings(settings), load_signer(settings)
-    return Services(settings, database, open_storage(settings), http_client, sign_file)
+    return Services(settings, database, open_storage(settings), http_client, sign_file, find_violations)
 
 
-def run_worker(settings: Settings, with_beat: bool) -> int:
+def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolations | None = None) -> int:
     """Run a worker until SIGTERM or SIGINT, and return its exit status.
 
     At the end, running generations get some seconds to finish and then go back to the queue.
@@ -104,9 +105,10 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
     Args:
         settings: The settings of the process.
         with_beat: Run beat in a thread of this process.
+        find_violations: Checks the rows of imports with the contract.
     """
     choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
-    services = build_services(settings)
+    services = build_services(settings, find_violations)
     executor = GenerationExecutor(
         services.database,
         services.storage,

@@ -18,7 +18,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 import db.session
-from db.base import Base, Owned, utc_now
+from db.base import Base, Owned, new_id, utc_now
 from db.models import (
     AuditEvent,
     BackgroundPreset,
@@ -38,6 +38,8 @@ from db.models import (
     Product,
     ProductImage,
     ProductImageCutout,
+    ProductImport,
+    ProductImportResult,
     ResolutionPreset,
     Shooting,
     Shot,
@@ -47,6 +49,7 @@ from db.models import (
     SubjectBaseImage,
     Subscription,
     Upload,
+    UploadStatus,
     User,
     WebhookDelivery,
     WebhookEndpoint,
@@ -207,6 +210,43 @@ def make_upload(**values: Any) -> Upload:
         content_type="image/jpeg",
         expires_at=expires_at,
     )
+
+
+def make_product_import(**values: Any) -> ProductImport:
+    """Create a pending import of a CSV file, with the upload of the file. The file itself is not stored."""
+    ownership = _with_ownership(values)
+    if "upload_id" not in ownership:
+        file = {"file_id": ownership.setdefault("file_id", new_id()), "file_hash": "0" * 64}
+        names = ("owner_id", "organization_id", "owner", "organization")
+        owner = {name: ownership[name] for name in names if name in ownership}
+        upload = make_upload(**owner, content_type="text/csv", status=UploadStatus.INGESTED, **file)
+        ownership["upload_id"] = upload.id
+    return _make_owned(
+        ProductImport,
+        ownership,
+        file_hash="0" * 64,
+        format="csv",
+        mode="upsert",
+        match_by="sku",
+        column_mapping={},
+        empty_cells="keep",
+    )
+
+
+def make_product_import_result(
+    product_import: ProductImport | None = None, **values: Any
+) -> ProductImportResult:
+    """Create the result of a row that created a product."""
+    product_import = product_import or make_product_import()
+    number = next(_number)
+    defaults = {
+        "import_id": product_import.id,
+        "line": number + 1,
+        "status": "created",
+        "external_id": f"row-{number}",
+        "sku": f"SKU-{number}",
+    }
+    return make(ProductImportResult(**(defaults | values)))
 
 
 def make_shot_type(**values: Any) -> ShotType:

@@ -1,0 +1,80 @@
+"""Imports of products from uploaded files."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from db.models.imports import ProductImport, ProductImportResult
+from db.session import current_session
+from db.tenancy import authorize_creation, get_visible, list_filter
+from handlers.common.context import current_settings, current_storage
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, ok
+from handlers.schemas.product_imports import ProductImportResultSchema, ProductImportSchema, build_problem
+from studio.exports.names import build_content_disposition
+from studio.imports import create
+from studio.imports.results import store_results_file
+
+PRODUCT_IMPORTS = ListQuery(ProductImport, ProductImportSchema, filters={"status": ProductImport.status})
+RESULTS = ListQuery(
+    ProductImportResult,
+    ProductImportResultSchema,
+    filters={"status": ProductImportResult.status},
+    parent={"import_id": ProductImportResult.import_id},
+)
+
+
+@requires(Permission.PRODUCTS_READ)
+def list_product_imports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
+    """List the imports of a tenant."""
+    return PRODUCT_IMPORTS.list_response(params, list_filter(organization_id))
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def create_product_import(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
+    """Queue an import of an uploaded file."""
+    organization_id = authorize_creation(organization_id)
+    public_url = current_settings().public_url
+    row = create.create_product_import(create.ImportRequest(**body), organization_id, public_url)
+    return accepted(row, ProductImportSchema, f"/api/v1/product-imports/{row.id}")
+
+
+@requires(Permission.PRODUCTS_READ)
+def get_product_import(import_id: UUID) -> ApiResponse:
+    """Return an import with its progress."""
+    return ok(get_visible(ProductImport, import_id), ProductImportSchema)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def cancel_product_import(import_id: UUID) -> ApiResponse:
+    """Cancel an import; rows that were imported stay."""
+    row = get_visible(ProductImport, import_id, for_update=True)
+    create.cancel_product_import(row)
+    current_session().flush()
+    return ok(row, ProductImportSchema)
+
+
+@requires(Permission.PRODUCTS_READ)
+def list_product_import_results(import_id: UUID, **params: Any) -> ApiResponse:
+    """List the results of the rows of an import, in the order of the lines."""
+    params |= {"import_id": get_visible(ProductImport, import_id).id, "sort": "created_at"}
+    return RESULTS.list_response(params)
+
+
+@requires(Permission.PRODUCTS_READ)
+def download_product_import_results(import_id: UUID) -> ApiResponse:
+    """Return the results of a finished import as a CSV file."""
+    row = get_visible(ProductImport, import_id)
+    key = store_results_file(current_storage(), row, build_problem)
+    return file_response(
+        current_storage().path(key),
+        "text/csv",
+        # The results of a finished import do not change.
+        row.id.hex,
+        Cache_Control="private, no-cache",
+        X_Content_Type_Options="nosniff",
+        Content_Security_Policy=SANDBOX_CSP,
+        Content_Disposition=build_content_disposition(f"import-{row.id}.csv"),
+    )

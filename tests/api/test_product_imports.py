@@ -1,0 +1,185 @@
+"""Test imports of products by the API: from the upload of the file to its results."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from db.session import Database
+from handlers.app import BUNDLE
+from handlers.contract.body_checks import load_body_checks
+from studio.imports import create
+from studio.imports.worker import ImportRunner
+from studio.media.storage import LocalDisk
+from tests.api.conftest import Client
+from tests.support import factories
+from tests.support.client import ClientResponse
+from tests.support.factories.catalogue import Customer
+from tests.support.sample_media import png_bomb
+
+ROWS = b"sku,name\nA-1,Dress\n=A-2,Skirt\nA-3,\n"
+
+
+def upload(client: Client, content: bytes, media_type: str = "text/csv") -> str:
+    """Upload a file and return its `file_url`."""
+    body = {"filename": "products.csv", "content_type": media_type}
+    created = client("POST", "/uploads/presigned-url", body).json()
+    assert created["max_file_size"] == 209_715_200
+    response = put_file(client, created["upload_url"], content, media_type)
+    assert response.status == 204, response.body
+    return str(created["file_url"])
+
+
+def put_file(client: Client, upload_url: str, content: bytes, media_type: str) -> ClientResponse:
+    parts = urlsplit(upload_url)
+    path = f"{parts.path.removeprefix('/api/v1')}?{parts.query}"
+    return Client(client.app)("PUT", path, body=content, headers={"content-type": media_type})
+
+
+def create_import(customer: Customer, file_url: str, **body: Any) -> ClientResponse:
+    """Send a request for an import of the customer's organization."""
+    path = f"/product-imports/?organization_id={customer.organization.id}"
+    return customer.client("POST", path, {"file_url": file_url, "format": "csv", "mode": "upsert"} | body)
+
+
+def run_imports(customer: Customer, database: Database) -> None:
+    storage = LocalDisk(customer.client.app.settings.media_dir)
+    ImportRunner(database, storage, load_body_checks(BUNDLE)).run_pending()
+
+
+def test_a_file_is_uploaded_imported_and_its_results_are_read(customer: Customer, database: Database) -> None:
+    response = create_import(customer, upload(customer.client, ROWS))
+    assert response.status == 202, response.body
+    path = response.headers["location"].removeprefix("/api/v1")
+    assert (response.json()["status"], response.json()["total_count"]) == ("pending", None)
+    assert customer.client("GET", f"{path}/results.csv").json()["code"] == "import_not_finished"
+    run_imports(customer, database)
+
+    done = customer.client("GET", path).json()
+    counts = {name: done[name] for name in done if name.endswith("_count")}
+    assert (done["status"], done["progress"], done["problem"]) == ("completed", 100, None)
+    assert counts == {
+        "total_count": 3,
+        "created_count": 2,
+        "updated_count": 0,
+        "unchanged_count": 0,
+        "failed_count": 1,
+    }
+    results = customer.client("GET", f"{path}/results").json()
+    assert [(row["line"], row["sku"], row["status"]) for row in results["data"]] == [
+        (2, "A-1", "created"),
+        (3, "=A-2", "created"),
+        (4, "A-3", "failed"),
+    ]
+    problem = results["data"][2]["problem"]
+    assert (problem["status"], problem["code"]) == (422, "invalid_request")
+    assert problem["type"].endswith("/api/v1/problems/invalid_request")
+    assert problem["errors"] == [
+        {"loc": ["body", "name"], "msg": "Is required", "type": "missing", "pointer": "/name"}
+    ]
+    failed = customer.client("GET", f"{path}/results?status=failed").json()
+    assert (failed["count"], failed["data"]) == (1, results["data"][2:])
+
+    # Twice: the second time it is a stored file.
+    for _ in range(2):
+        table = customer.client("GET", f"{path}/results.csv")
+        assert table.headers["content-type"] == "text/csv"
+        lines = list(csv.reader(io.StringIO(table.body.decode())))
+        assert lines[0] == ["line", "external_id", "sku", "status", "product_id", "problem"]
+        assert [[line[0], *line[2:4]] for line in lines[1:]] == [
+            ["2", "A-1", "created"],
+            ["3", "'=A-2", "created"],
+            ["4", "A-3", "failed"],
+        ]
+        assert lines[3][5].startswith('{"type":"http')
+
+
+def test_an_import_is_one_audit_event_without_events_of_its_rows(
+    customer: Customer, database: Database
+) -> None:
+    location = create_import(customer, upload(customer.client, ROWS)).headers["location"]
+    run_imports(customer, database)
+    path = f"/organizations/{customer.organization.id}/audit-events"
+    events = customer.client("GET", path).json()["data"]
+    assert [(event["action"], event["target_type"]) for event in events] == [
+        ("create_product_import", "product_import")
+    ]
+    assert events[0]["target_id"] == location.rpartition("/")[2]
+
+
+def test_a_validated_file_can_be_imported_from_the_same_upload(
+    customer: Customer, database: Database
+) -> None:
+    file_url = upload(customer.client, ROWS)
+    assert create_import(customer, file_url, validate_only=True).status == 202
+    assert create_import(customer, file_url).status == 202
+    run_imports(customer, database)
+    products = customer.client("GET", f"/products/?organization_id={customer.organization.id}").json()
+    assert sorted(product["sku"] for product in products["data"]) == ["=A-2", "A-1"]
+
+
+def test_a_canceled_import_imports_no_row(customer: Customer, database: Database) -> None:
+    created = create_import(customer, upload(customer.client, ROWS)).json()
+    path = f"/product-imports/{created['id']}"
+    for _ in range(2):
+        canceled = customer.client("POST", f"{path}/cancel")
+        assert (canceled.status, canceled.json()["status"]) == (200, "canceled")
+    run_imports(customer, database)
+    assert customer.client("GET", path).json()["created_count"] == 0
+    assert customer.client("GET", f"{path}/results").json()["count"] == 0
+
+
+def test_a_file_must_be_an_upload_of_the_format(customer: Customer) -> None:
+    url = upload(customer.client, b"{}\n", "application/x-ndjson")
+    response = create_import(customer, url)
+    assert (response.status, response.json()["code"]) == (409, "file_not_importable")
+    assert response.json()["pointer"] == "/format"
+    elsewhere = create_import(customer, "https://example.com/products.csv")
+    assert (elsewhere.status, elsewhere.json()["code"]) == (409, "target_not_allowed")
+    body = {"filename": "products.csv", "content_type": "text/csv"}
+    empty = customer.client("POST", "/uploads/presigned-url", body).json()
+    missing = create_import(customer, empty["file_url"])
+    assert (missing.status, missing.json()["pointer"]) == (404, "/file_url")
+
+
+def test_the_number_of_open_imports_is_limited(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(create, "MAX_OPEN_IMPORTS", 1)
+    file_url = upload(customer.client, ROWS)
+    assert create_import(customer, file_url).status == 202
+    refused = create_import(customer, file_url)
+    assert (refused.status, refused.json()["code"], refused.json()["limit"]) == (409, "too_many_imports", 1)
+
+
+def test_an_imported_file_cannot_be_replaced_and_is_no_image(customer: Customer) -> None:
+    body = {"filename": "products.csv", "content_type": "text/csv"}
+    created = customer.client("POST", "/uploads/presigned-url", body).json()
+    for content in (b"sku,name\n", ROWS):
+        assert put_file(customer.client, created["upload_url"], content, "text/csv").status == 204
+    assert create_import(customer, created["file_url"]).status == 202
+    replaced = put_file(customer.client, created["upload_url"], ROWS, "text/csv")
+    assert (replaced.status, replaced.json()["code"]) == (409, "upload_consumed")
+    product = {"name": "Dress", "cover_image": created["file_url"]}
+    assert customer.client("POST", "/products/", product).status == 404
+
+
+def test_a_file_is_sent_with_the_media_type_of_its_upload(customer: Customer) -> None:
+    for announced, sent in (("text/csv", "image/png"), ("image/png", "text/csv")):
+        body = {"filename": "file", "content_type": announced}
+        created = customer.client("POST", "/uploads/presigned-url", body).json()
+        response = put_file(customer.client, created["upload_url"], png_bomb(10, 10), sent)
+        assert (response.status, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_personal_products_are_imported_without_an_organization(
+    customer: Customer, database: Database
+) -> None:
+    factories.make_product(organization=customer.organization, sku="A-1", name="Of the organization")
+    body = {"file_url": upload(customer.client, ROWS), "format": "csv", "mode": "upsert"}
+    assert customer.client("POST", "/product-imports/", body).status == 202
+    run_imports(customer, database)
+    names = [product["name"] for product in customer.client("GET", "/products/").json()["data"]]
+    assert sorted(names) == ["Dress", "Skirt"]
