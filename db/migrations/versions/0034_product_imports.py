@@ -7,8 +7,8 @@ from db.migrations.batch import alter_table
 from db.rls.policies import disable_rls, enable_rls, parent_is_visible
 from db.row_counts.triggers import create_count_triggers, drop_count_triggers
 
-revision = "0033"
-down_revision = "0032"
+revision = "0034"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 
