@@ -259,3 +259,8 @@ def affected_one(result: Result[Any]) -> bool:
     """Return whether an UPDATE or DELETE statement affected exactly one row."""
     # The declared return type of `Session.execute` has no `rowcount`; results of these statements do.
     return cast("CursorResult[Any]", result).rowcount == 1
+
+
+def has_affected(result: Result[Any]) -> bool:
+    """Return whether an UPDATE or DELETE statement affected any row."""
+    return cast("CursorResult[Any]", result).rowcount > 0

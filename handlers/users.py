@@ -24,10 +24,10 @@ from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
-from handlers.common.responses import ApiResponse, created, json_response, no_content, ok
+from handlers.common.responses import ApiResponse, accepted, created, json_response, no_content, ok
 from handlers.pipeline.auth import current_session_id
-from handlers.schemas.users import SessionSchema, UserSchema
-from studio.accounts.identity import email_changes, sessions, users
+from handlers.schemas.users import AccountDeletionSchema, SessionSchema, UserSchema
+from studio.accounts.identity import deletions, email_changes, sessions, users
 from studio.accounts.identity.mail import get_mailer
 
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
@@ -99,6 +99,25 @@ def confirm_email_change(body: dict[str, Any]) -> ApiResponse:
     """Change the e-mail address of an account with a mailed token."""
     email_changes.confirm_email_change(body["token"], get_mailer(current_settings()))
     return json_response({"message": "Address changed"})
+
+
+@requires(Permission.ACCOUNT_SELF)
+@limits_password_attempts(reauthentication_attempts)
+def request_account_deletion(body: dict[str, Any]) -> ApiResponse:
+    """Schedule the deletion of the caller's account and end its sessions."""
+    user, settings = get_account(current_caller().user_id, for_update=True), current_settings()
+    deletion = deletions.request_account_deletion(
+        user, body["password"], get_mailer(settings), settings.public_url
+    )
+    return accepted(deletion, AccountDeletionSchema, "/api/v1/users/me")
+
+
+@authenticates_itself
+@limits_invalid_tokens
+def cancel_account_deletion(body: dict[str, Any]) -> ApiResponse:
+    """Cancel the deletion of an account with a mailed token."""
+    deletions.cancel_account_deletion(body["token"], get_mailer(current_settings()))
+    return json_response({"message": "Deletion canceled"})
 
 
 @requires(Permission.ACCOUNT_SELF)

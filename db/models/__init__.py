@@ -36,10 +36,11 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
 from db.models.usage import UsageDimension, UsageRecord
-from db.models.users import EmailChange, PasswordResetToken, RefreshToken, TokenFamily, User
+from db.models.users import AccountDeletion, EmailChange, PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
+    "AccountDeletion",
     "ApiKey",
     "AttemptCount",
     "AuditEvent",

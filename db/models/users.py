@@ -1,4 +1,4 @@
-"""User accounts, their sessions (token families), password resets and pending e-mail changes.
+"""User accounts, their sessions (token families), password resets, e-mail changes and deletions.
 
 Passwords and tokens are stored as hashes only.
 """
@@ -106,3 +106,17 @@ class EmailChange(Identified):
     email: Mapped[str] = mapped_column(String(320))
     token_hash: Mapped[str] = mapped_column(String(128), unique=True)
     expires_at: Mapped[datetime]
+
+
+class AccountDeletion(Identified):
+    """A row is the scheduled deletion of an account; canceling it deletes the row.
+
+    `started_at` is the time at which the deletion began, after which it cannot be canceled.
+    """
+
+    __tablename__ = "account_deletions"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(128), unique=True)
+    deletes_at: Mapped[datetime] = mapped_column(index=True)
+    started_at: Mapped[datetime | None]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Table, delete, select, update
 from sqlalchemy.orm import undefer
 
-from db.base import Base, utc_now
+from db.base import Base, has_affected, utc_now
 from db.errors import NotFound
 from db.models import EmailChange, Membership, PasswordResetToken, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import current_session
 from db.tenancy import Caller
+
+PERSONAL_BATCH_SIZE = 500
 
 
 def get_user(user_id: UUID, for_update: bool = False) -> User:
@@ -88,16 +90,31 @@ def owns_organization(user_id: UUID) -> bool:
     return current_session().scalars(query.limit(1)).first() is not None
 
 
+def delete_personal_rows(user: User) -> bool:
+    """Delete up to `PERSONAL_BATCH_SIZE` personal rows of a user; return whether there may be more."""
+    for table in _list_owned_tables():
+        mine = (table.c.owner_id == user.id, table.c.organization_id.is_(None))
+        batch = select(table.c.id).where(*mine).limit(PERSONAL_BATCH_SIZE)
+        if has_affected(current_session().execute(delete(table).where(table.c.id.in_(batch)))):
+            return True
+    return False
+
+
+def _list_owned_tables() -> list[Table]:
+    """Return all tables with an owner, referring tables first, so that a new model is included by itself.
+
+    Foreign keys forbid the deletion of rows that are still referred to.
+    """
+    tables = reversed(Base.metadata.sorted_tables)
+    return [table for table in tables if {"owner_id", "organization_id"} <= set(table.c.keys())]
+
+
 def delete_user_rows(user: User) -> None:
     """Delete a user with their personal rows, sessions and memberships.
 
     Rows that the user created in organizations pass to the owner of each. The user must own no organization.
     """
-    # Referring tables first: foreign keys forbid the deletion of rows that are still referred to.
-    # All tables with an owner, so that a new model is included without a change here.
-    for table in reversed(Base.metadata.sorted_tables):
-        if not {"owner_id", "organization_id"} <= set(table.c.keys()):
-            continue
+    for table in _list_owned_tables():
         mine = table.c.owner_id == user.id
         current_session().execute(delete(table).where(mine, table.c.organization_id.is_(None)))
         new_owner = (

@@ -127,6 +127,11 @@ PROBLEMS: dict[str, ProblemType] = {
     "owns_organization": ProblemType(
         409, "The account owns an organization.", "Transfer or delete the organization first."
     ),
+    "deletion_scheduled": ProblemType(
+        409,
+        "The user has requested the deletion of the account, so it cannot be used.",
+        "Cancel the deletion with the token from the e-mail, or by a password recovery.",
+    ),
     "owner_required": ProblemType(
         409, "An organization has exactly one owner.", "Change or remove another member."
     ),

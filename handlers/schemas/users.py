@@ -1,4 +1,4 @@
-"""Serialize accounts and their sessions."""
+"""Serialize accounts, their sessions and their deletions."""
 
 from marshmallow import fields
 
@@ -15,6 +15,12 @@ class UserSchema(IdentifiedSchema):
     is_superuser = fields.Raw()
     rework_available = fields.Raw()
     role = fields.Raw()
+
+
+class AccountDeletionSchema(IdentifiedSchema):
+    """A scheduled deletion, without its token."""
+
+    deletes_at = Timestamp()
 
 
 class SessionSchema(IdentifiedSchema):

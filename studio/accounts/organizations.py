@@ -16,7 +16,7 @@ from db.errors import AlreadyMember, Conflict, NotFound
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.usage import UsageRecord
-from db.models.users import User
+from db.models.users import AccountDeletion, User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user, lock_for_count
 from db.session import after_commit, as_system, current_session, query_as_system
@@ -183,7 +183,7 @@ def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
     Raises:
         NotFound: The account is not a member.
         AlreadyOwner: The account is the owner.
-        AccountLocked: The account is deactivated.
+        AccountLocked: The account is deactivated, or its deletion is scheduled.
         TooManyOrganizations: The account owns `MAX_OWNED` organizations.
     """
     get_membership(organization.id, new_owner_id)
@@ -192,7 +192,8 @@ def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
     new_owner = get_membership(organization.id, new_owner_id, for_update=True)
     if new_owner.role == Role.OWNER:
         raise AlreadyOwner()
-    if not account.is_active:
+    scheduled = select(AccountDeletion.id).where(AccountDeletion.user_id == account.id)
+    if not account.is_active or query_as_system(scheduled):
         raise AccountLocked()
     _require_owner_capacity(account.id)
     record_change("owner_id", organization.owner_id, new_owner_id)

@@ -16,6 +16,7 @@ from db.base import utc_now
 from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from db.usage.queries import compact_usage
+from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity.mail import delete_expired_files
 from studio.api_key_expiry import send_expiry_notices
 from studio.exports.content_credentials import SignFile
@@ -126,6 +127,7 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
+    MaintenanceTask("deletion of accounts", lambda services: delete_due_accounts(services.database), 3_600),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
     MaintenanceTask(

@@ -16,7 +16,7 @@ from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
 from tests.contract.tenant import Tenant, upload_rows
 from tests.support import factories
-from tests.support.accounts import use_email_change_token
+from tests.support.accounts import schedule_deletion, use_email_change_token
 from tests.support.factories.api_keys import make_api_key
 
 Conflict = Callable[[Tenant, Request], None]
@@ -150,6 +150,10 @@ def _common_password(tenant: Tenant, request: Request) -> None:
     request.body["new_password"] = "password1"
 
 
+def _scheduled_deletion(tenant: Tenant, request: Request) -> None:
+    schedule_deletion(tenant.owner)
+
+
 def _missing_password(tenant: Tenant, request: Request) -> None:
     del request.body["password"]
 
@@ -242,6 +246,8 @@ def _too_many_looks(tenant: Tenant, request: Request) -> None:
 
 CONFLICTS: dict[str, Conflict] = {
     "create_user": _taken_email,
+    "login": _scheduled_deletion,
+    "request_account_deletion": _wrong_password,
     "change_password": _wrong_password,
     "reset_password": _common_password,
     "update_current_user": _email_without_password,

@@ -20,11 +20,14 @@ from tests.support.factories.api_keys import api_key_headers
 REQUEST_ID = "request-of-the-suite"
 
 # Operations without a caller, or with an actor that is not the caller.
-OTHER_ACTORS = {"recover_password", "put_upload", "confirm_email_change", "accept_invitation"}
+OTHER_ACTORS = {
+    *("recover_password", "put_upload", "confirm_email_change", "accept_invitation"),
+    "cancel_account_deletion",
+}
 # Operations of accounts, whose events belong to no organization.
 ACCOUNT_OPERATIONS = {
     *("login", "refresh_token", "logout", "reset_password", "recover_password", "create_presigned_url"),
-    *("revoke_token", "end_session"),
+    *("revoke_token", "end_session", "request_account_deletion", "cancel_account_deletion"),
     *("update_current_user", "change_password", "confirm_email_change"),
 }
 # Operations without changed fields: they create other rows, tokens or links, or end a session.
@@ -36,6 +39,7 @@ WITHOUT_FIELD_CHANGES = {
     "transfer_subject",
     "transfer_guidelines",
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
+    *("request_account_deletion", "cancel_account_deletion"),
     *("generate_shooting", "retry_generation", "share_prediction"),
     *("test_webhook_endpoint", "redeliver_webhooks", "test_email"),
 }

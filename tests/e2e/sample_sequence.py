@@ -14,11 +14,12 @@ CATALOGUE = (
 LAST = {
     "login", "refresh_token", "revoke_token", "test_token", "logout", "end_session", "recover_password",
     "reset_password", "change_password", "confirm_email_change", "delete_prediction", "transfer_ownership",
-    "delete_webhook_endpoint",
+    "delete_webhook_endpoint", "request_account_deletion", "cancel_account_deletion",
 }  # fmt: skip
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 WEBHOOK_ENDPOINT = "/webhook-endpoints/01990000-5eed-7000-8000-001a00000001"
 SUBSCRIPTION = "/subscriptions/01990000-5eed-7000-8000-000300000001"
+DEMO_ID = "01990000-5eed-7000-8000-000100000001"
 INVITED = "ines@example.com"
 
 
@@ -150,6 +151,13 @@ def run_account(runs: SampleRuns) -> None:
     httpx.patch(f"{runs.server.url}/users/me", json=change, headers=token, timeout=30).raise_for_status()
     runs.environment["MAILED_TOKEN"] = runs.wait_for_mailed_token("sascha@example.com", "ec")
     runs.run("confirm_email_change")
+    runs.sign_in()
+    for organization in runs.request("DEMO_TOKEN", "GET", "/organizations/").json()["data"]:
+        if organization["owner_id"] == DEMO_ID:
+            runs.request("DEMO_TOKEN", "DELETE", f"/organizations/{organization['id']}")
+    runs.run("request_account_deletion")
+    runs.environment["MAILED_TOKEN"] = runs.wait_for_mailed_token(DEMO, "ad")
+    runs.run("cancel_account_deletion")
     runs.sign_in()
     runs.run("change_password")
     runs.run("recover_password")

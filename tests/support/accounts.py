@@ -6,8 +6,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from sqlalchemy import select
+from sqlalchemy.orm import object_session
+
 from db.base import utc_now
-from db.models import EmailChange, TokenFamily, User
+from db.models import AccountDeletion, EmailChange, Membership, TokenFamily, User
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS, ROLES
 from studio.accounts.identity.passwords import hash_password
@@ -99,6 +102,37 @@ def _ensure_membership(tenant: Tenant, request: Request) -> None:
         factories.make_membership(tenant.organization, tenant.owner, role="admin")
 
 
+def _leave_organizations(tenant: Tenant, request: Request) -> None:
+    """Make another account the owner of the organizations of the caller."""
+    _set_own_password(tenant, request)
+    session = object_session(tenant.owner)
+    assert session is not None
+    owned = select(Membership).where(Membership.user_id == tenant.owner.id, Membership.role == "owner")
+    for membership in session.scalars(owned).all():
+        membership.role = "admin"
+        session.flush()
+        successor = factories.make_user()
+        factories.make(
+            Membership(organization_id=membership.organization_id, user_id=successor.id, role="owner")
+        )
+
+
+def _use_deletion_token(tenant: Tenant, request: Request) -> None:
+    token, until = generate_token("ad"), utc_now() + timedelta(days=14)
+    account = factories.make_user()
+    factories.make(AccountDeletion(user_id=account.id, token_hash=hash_token(token), deletes_at=until))
+    request.body["token"] = token
+
+
+def schedule_deletion(account: User) -> AccountDeletion:
+    """Create the scheduled deletion of an account."""
+    until = utc_now() + timedelta(days=14)
+    deletion = AccountDeletion(
+        user_id=account.id, token_hash=hash_token(generate_token("ad")), deletes_at=until
+    )
+    return factories.make(deletion)
+
+
 ACCOUNT_PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "login": _use_own_credentials,
     "recover_password": _use_own_email,
@@ -113,4 +147,6 @@ ACCOUNT_PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "add_member": _use_colleague_email,
     "create_api_key": _ensure_membership,
     "accept_invitation": _use_invitation_token,
+    "request_account_deletion": _leave_organizations,
+    "cancel_account_deletion": _use_deletion_token,
 }

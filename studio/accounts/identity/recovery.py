@@ -13,6 +13,7 @@ from db.base import utc_now
 from db.errors import InvalidToken
 from db.models.users import PasswordResetToken, User, email_key
 from db.session import after_commit, current_session
+from studio.accounts.identity.deletions import discard_deletion
 from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.sessions import set_password
 from studio.accounts.identity.tokens import generate_token, hash_token
@@ -67,6 +68,8 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
 def reset_password(token: str, new_password: str) -> UUID:
     """Set a new password with a token from an e-mail. Sessions and other such tokens of the account end.
 
+    A scheduled deletion of the account is canceled.
+
     Returns:
         The id of the account.
 
@@ -91,4 +94,5 @@ def reset_password(token: str, new_password: str) -> UUID:
     if not user.is_active:
         raise InvalidToken()
     set_password(user, new_password)
+    discard_deletion(user.id)
     return user.id

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, joinedload
 
 from db.audit import set_actor
 from db.base import utc_now
-from db.errors import IncorrectCredentials, InvalidToken, NotFound
-from db.models.users import RefreshToken, TokenFamily, User
+from db.errors import Conflict, IncorrectCredentials, InvalidToken, NotFound
+from db.models.users import AccountDeletion, RefreshToken, TokenFamily, User
 from db.queries.users import find_user_by_email, revoke_mailed_tokens
 from db.session import current_session, run_in_separate_transaction
 from studio.accounts.identity.passwords import (
@@ -32,6 +32,13 @@ from studio.accounts.identity.tokens import generate_token, hash_token
 RETRY_WINDOW = timedelta(seconds=10)
 MAX_SESSIONS = 50
 """An account with more open sessions loses the oldest ones at the next login."""
+
+
+class DeletionScheduled(Conflict):
+    """The user has requested the deletion of the account, which nobody uses until then."""
+
+    code = "deletion_scheduled"
+    default_detail = "The account is going to be deleted"
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
     Raises:
         IncorrectCredentials: The address is unknown, the password is wrong, or the account is deactivated.
             The first two take the same time.
+        DeletionScheduled: The user has requested the deletion of the account.
     """
     user = find_user_by_email(email)
     if user is not None:
@@ -69,6 +77,7 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
     # compared: both hashes are from the row; no client sends one
     if user is None or user.hashed_password != hashed or not user.is_active:
         raise IncorrectCredentials()
+    _require_no_deletion(user.id)
     if needs_rehash(user.hashed_password):
         user.hashed_password = hash_password(password)
     # Expired sessions of the account are deleted here instead of by a maintenance task.
@@ -82,6 +91,16 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
     current_session().flush()
     _end_oldest_sessions(user.id)
     return _issue_grant(family, None)
+
+
+def _require_no_deletion(user_id: UUID) -> None:
+    scheduled = select(AccountDeletion.deletes_at).where(AccountDeletion.user_id == user_id)
+    deletes_at = current_session().scalar(scheduled)
+    if deletes_at is not None:
+        raise DeletionScheduled(
+            f"The account is deleted on {deletes_at:%d %B %Y}: send the token from the e-mail about the "
+            "deletion to `POST /account-deletion/cancel`, or set a new password with a recovery e-mail"
+        )
 
 
 def _end_oldest_sessions(user_id: UUID) -> None:
