@@ -216,7 +216,7 @@ def make_product_import(**values: Any) -> ProductImport:
     """Create a pending import of a CSV file, with the upload of the file. The file itself is not stored."""
     ownership = _with_ownership(values)
     if "upload_id" not in ownership:
-        file = {"file_id": ownership.setdefault("file_id", new_id()), "file_hash": "0" * 64}
+        file = {"file_id": ownership.setdefault("file_id", new_id()), "file_hash": "f" * 64}
         names = ("owner_id", "organization_id", "owner", "organization")
         owner = {name: ownership[name] for name in names if name in ownership}
         upload = make_upload(**owner, content_type="text/csv", status=UploadStatus.INGESTED, **file)
@@ -224,7 +224,7 @@ def make_product_import(**values: Any) -> ProductImport:
     return _make_owned(
         ProductImport,
         ownership,
-        file_hash="0" * 64,
+        file_hash="f" * 64,
         format="csv",
         mode="upsert",
         match_by="sku",
