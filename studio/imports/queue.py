@@ -26,6 +26,7 @@ from studio.imports.create import end_import
 from studio.imports.problems import INTERNAL_ERROR, StoredProblem
 from studio.imports.reader import Position
 from studio.imports.rows import ImportOptions
+from studio.webhooks.events import emit_import_event
 
 MAX_ATTEMPTS = 3
 """Attempts without an imported group, after which an import fails."""
@@ -76,7 +77,7 @@ def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lea
             row.leased_at = utc_now()
             if row.attempts >= MAX_ATTEMPTS:
                 row.problem = INTERNAL_ERROR
-                end_import(row, ImportStatus.FAILED)
+                _end(row, ImportStatus.FAILED)
                 return None
             row.status = ImportStatus.RUNNING
             row.attempts += 1
@@ -140,7 +141,7 @@ def complete(database: Database, lease: Lease) -> bool:
     with database.transaction(write=True):
         row = lock_leased(lease)
         if row is not None:
-            end_import(row, ImportStatus.COMPLETED)
+            _end(row, ImportStatus.COMPLETED)
         return row is not None
 
 
@@ -150,7 +151,7 @@ def fail(database: Database, lease: Lease, problem: StoredProblem) -> None:
         row = lock_leased(lease)
         if row is not None:
             row.problem = problem
-            end_import(row, ImportStatus.FAILED)
+            _end(row, ImportStatus.FAILED)
 
 
 def release(database: Database, lease: Lease, *, counts_attempt: bool) -> None:
@@ -160,6 +161,13 @@ def release(database: Database, lease: Lease, *, counts_attempt: bool) -> None:
         if row is not None:
             row.attempts -= not counts_attempt
             row.lease_owner = row.lease_expires_at = None
+
+
+def _end(row: ProductImport, status: ImportStatus) -> None:
+    """End an import and emit its event, the only one of all its rows."""
+    end_import(row, status)
+    current_session().flush()
+    emit_import_event(f"import.{status}", row)
 
 
 def _available() -> ColumnElement[bool]:

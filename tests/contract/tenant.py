@@ -40,7 +40,7 @@ KINDS = {
     0x2A: "invitation",
     0x2C: "api_key",
     0x20: "export", 0x32: "share",
-    0x61: "import", 0x62: "import_result",
+    0x2B: "import", 0x62: "import_result",
 }  # fmt: skip
 
 

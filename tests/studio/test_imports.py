@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from db.base import utc_now
-from db.models import Organization, Product, ProductImport, ProductImportResult, UploadStatus
+from db.models import Organization, Product, ProductImport, ProductImportResult, UploadStatus, WebhookDelivery
 from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
@@ -380,6 +380,22 @@ def test_an_expired_import_is_deleted_with_its_file(
         session.get_one(ProductImport, waiting.id).expires_at = utc_now()  # unscoped: the one of this test
     delete_unreferenced(database, storage, utc_now())
     assert not storage.exists(data_file_key(stored.id))
+
+
+def test_an_import_sends_one_event_and_its_products_none(
+    database: Database, storage: LocalDisk, organization: Organization
+) -> None:
+    heard = ["import.completed", "import.failed", "product.created", "product.updated"]
+    factories.make_webhook_endpoint(organization=organization, event_types=heard)
+    factories.make_product(organization=organization, sku="A", name="Old")
+    done = import_text(database, storage, organization, "sku,name\nA,a\nB,b\n")
+    failed = import_text(database, storage, organization, "colour\nred\n")
+    with database.transaction(write=False) as reading:
+        payloads = reading.scalars(select(WebhookDelivery.payload).order_by(WebhookDelivery.id)).all()
+    assert [(payload["type"], payload["data"]["id"]) for payload in payloads] == [
+        ("import.completed", str(done.id)),
+        ("import.failed", str(failed.id)),
+    ]
 
 
 def test_positions_are_exact_with_every_kind_of_line() -> None:
