@@ -1,4 +1,4 @@
-"""Predictions: the images that generations made, their review, and links that share them."""
+"""Predictions: the images that generations made, their review, comments, and links that share them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
 from db.errors import NotFound
+from db.models.comments import PredictionComment
 from db.models.generations import Generation, Prediction, PredictionShare
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import current_caller, get_visible, list_filter
+from db.tenancy import current_caller, get_visible, list_filter, readable_filter
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update
 from handlers.common.references import SHOTS_OF_SHOOTING, find_list_organization
-from handlers.common.responses import ApiResponse, json_response, no_content, ok, serialize
+from handlers.common.responses import ApiResponse, created, json_response, no_content, ok, serialize
 from handlers.files import image_response
-from handlers.schemas.predictions import PredictionSchema, PredictionShareSchema
-from studio import review, shares
+from handlers.schemas.predictions import PredictionCommentSchema, PredictionSchema, PredictionShareSchema
+from studio import comments, review, shares
 from studio.media.signing import InvalidSignature, sign_share
 
 FILE_OPTIONS = [joinedload(Prediction.media)]
@@ -37,6 +38,11 @@ PREDICTIONS = ListQuery(
         "shooting_id": Prediction.shot_id.in_(SHOTS_OF_SHOOTING),
         "status": Prediction.status,
     },
+)
+COMMENTS = ListQuery(
+    PredictionComment,
+    PredictionCommentSchema,
+    parent={"prediction_id": PredictionComment.prediction_id},
 )
 SHARES = ListQuery(
     PredictionShare,
@@ -134,6 +140,44 @@ def delete_prediction_share(prediction_id: UUID, share_id: UUID) -> ApiResponse:
     return no_content()
 
 
+@requires(Permission.COMMENTS_READ)
+def list_prediction_comments(prediction_id: UUID, **params: Any) -> ApiResponse:
+    """List the comments on a prediction."""
+    params["prediction_id"] = get_visible(Prediction, prediction_id).id
+    return COMMENTS.list_response(params, readable_filter())
+
+
+@requires(Permission.COMMENTS_WRITE)
+def create_prediction_comment(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Add a comment to a prediction."""
+    prediction = get_visible(Prediction, prediction_id, for_update=True)
+    comment = comments.create_prediction_comment(prediction, body)
+    location = f"/api/v1/predictions/{prediction.id}/comments/{comment.id}"
+    return created(comment, PredictionCommentSchema, location)
+
+
+@requires(Permission.COMMENTS_READ)
+def get_prediction_comment(prediction_id: UUID, comment_id: UUID) -> ApiResponse:
+    """Return a comment on a prediction."""
+    of_prediction = [PredictionComment.prediction_id == prediction_id]
+    return ok(get_visible(PredictionComment, comment_id, where=of_prediction), PredictionCommentSchema)
+
+
+@requires(Permission.COMMENTS_WRITE)
+def update_prediction_comment(prediction_id: UUID, comment_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Change a comment of the caller."""
+    comment = _get_locked_comment(prediction_id, comment_id)
+    comments.update_prediction_comment(comment, body)
+    return ok(comment, PredictionCommentSchema)
+
+
+@requires(Permission.COMMENTS_WRITE)
+def delete_prediction_comment(prediction_id: UUID, comment_id: UUID) -> ApiResponse:
+    """Delete a comment of the caller."""
+    comments.delete_prediction_comment(_get_locked_comment(prediction_id, comment_id))
+    return no_content()
+
+
 @authenticates_itself
 def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> ApiResponse:
     """Return the image of a shared prediction; the link is the credential."""
@@ -148,6 +192,11 @@ def get_shared_image(share_token: str, width: int | None = None, format_: str | 
     # Other sites may embed shared images.
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return response
+
+
+def _get_locked_comment(prediction_id: UUID, comment_id: UUID) -> PredictionComment:
+    of_prediction = [PredictionComment.prediction_id == prediction_id]
+    return get_for_update(PredictionComment, comment_id, PredictionCommentSchema, where=of_prediction)
 
 
 def _get_locked(prediction_id: UUID) -> tuple[Prediction, Shot | None]:

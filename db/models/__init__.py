@@ -4,6 +4,7 @@ from db.models.api_keys import ApiKey
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
+from db.models.comments import PredictionComment
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
 from db.models.generations import (
@@ -74,6 +75,7 @@ __all__ = [
     "PasswordResetToken",
     "PaymentStatus",
     "Prediction",
+    "PredictionComment",
     "PredictionShare",
     "PredictionStatus",
     "Product",

@@ -65,6 +65,8 @@ class Permission(StrEnum):
     PREDICTIONS_WRITE = "predictions:write"
     PREDICTIONS_REVIEW = "predictions:review"
     PREDICTIONS_SHARE = "predictions:share"
+    COMMENTS_READ = "comments:read"
+    COMMENTS_WRITE = "comments:write"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_MANAGE = "webhooks:manage"
     EXPORTS_READ = "exports:read"

@@ -253,6 +253,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "In the result of a batch: the batch reached its time limit before this shot.",
         "Send the request again. The shots that were reached are not generated twice.",
     ),
+    "too_many_comments": ProblemType(
+        409,
+        "The prediction has the maximum number of comments.",
+        "Delete comments that are not needed any more.",
+    ),
     "too_many_endpoints": ProblemType(
         409,
         "The organization or account has 20 webhook endpoints.",

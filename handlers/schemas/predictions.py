@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from db.models.comments import PredictionComment
 from db.models.generations import Prediction
 from handlers.common.context import current_settings
 from handlers.schemas.fields import IdentifiedSchema, OwnedSchema, Timestamp, Uuid
@@ -55,9 +56,25 @@ class PredictionShareSchema(IdentifiedSchema):
     expires_at = Timestamp()
 
 
+class PredictionCommentSchema(IdentifiedSchema):
+    """A comment on a prediction."""
+
+    prediction_id = Uuid()
+    author_id = Uuid()
+    author_name = fields.Raw()
+    text = fields.Raw()
+    position = fields.Function(lambda comment: _serialize_position(comment))
+
+
 def build_image_url(prediction: Prediction) -> str:
     """Return the URL of the image of a prediction."""
     return f"{current_settings().public_url}/api/v1/predictions/{prediction.id}/image"
+
+
+def _serialize_position(comment: PredictionComment) -> dict[str, float] | None:
+    if comment.position_x is None or comment.position_y is None:
+        return None
+    return {"x": comment.position_x, "y": comment.position_y}
 
 
 def _serialize_review(prediction: Prediction) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from db.base import utc_now
+from db.models.comments import PredictionComment
 from db.models.generations import (
     Generation,
     GenerationStatus,
@@ -46,6 +47,7 @@ from studio.seed.accounts import build_account_rows
 from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import (
+    COMMENT,
     EXPORT,
     GENERATION,
     PREDICTION,
@@ -229,6 +231,7 @@ def _complete_generations(database: Database, storage: Storage, leases: Iterable
                 first = select(Prediction).where(Prediction.generation_id == lease.generation_id)
                 prediction = current_session().scalars(first.where(Prediction.index == 0)).one()
                 _add_share(prediction)
+                _add_comment(prediction)
                 _add_export(prediction)
     run_pending_exports(database, storage)
 
@@ -246,6 +249,26 @@ def _add_export(prediction: Prediction) -> None:
         create_export(shooting, ExportRequest(prediction_ids=[prediction.id]), export_id)
     switch_role(SYSTEM)
     prediction.status = status
+
+
+def _add_comment(prediction: Prediction) -> None:
+    """Add a comment of its owner on the first prediction of a tenant."""
+    owner = current_session().get_one(User, prediction.owner_id)
+    _add(
+        [
+            PredictionComment(
+                id=build_seed_id(COMMENT, prediction.id.int & 0xFFFF),
+                prediction_id=prediction.id,
+                owner_id=prediction.owner_id,
+                organization_id=prediction.organization_id,
+                author_id=owner.id,
+                author_name=owner.full_name,
+                text="The hem is cut off here.",
+                position_x=0.42,
+                position_y=0.87,
+            )
+        ]
+    )
 
 
 def _add_share(prediction: Prediction) -> None:

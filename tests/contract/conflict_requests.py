@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import object_session
 
-from db.models import Look, ProductImage, Upload
+from db.models import Look, PredictionComment, ProductImage, Upload
 from studio.accounts.api_keys import MAX_KEYS
 from studio.catalogue.image_limits import MAX_IMAGES
+from studio.comments import MAX_COMMENTS
 from studio.look_batches import MAX_COPIED_SHOTS
 from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
@@ -244,7 +245,17 @@ def _too_many_looks(tenant: Tenant, request: Request) -> None:
     session.execute(insert(Look), values)
 
 
+def _max_comments(tenant: Tenant, request: Request) -> None:
+    prediction = tenant.rows["prediction"]
+    columns = {name: getattr(prediction, name) for name in ("owner_id", "organization_id")}
+    values = {**columns, "prediction_id": prediction.id, "author_name": "Demo", "text": "Sharper."}
+    session = object_session(prediction)
+    assert session is not None
+    session.execute(insert(PredictionComment), [values] * MAX_COMMENTS)
+
+
 CONFLICTS: dict[str, Conflict] = {
+    "create_prediction_comment": _max_comments,
     "create_user": _taken_email,
     "login": _scheduled_deletion,
     "request_account_deletion": _wrong_password,

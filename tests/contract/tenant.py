@@ -39,7 +39,7 @@ KINDS = {
     0x1A: "endpoint", 0x1B: "delivery",
     0x2A: "invitation",
     0x2C: "api_key",
-    0x20: "export", 0x32: "share",
+    0x20: "export", 0x32: "share", 0x35: "comment",
     0x2B: "import", 0x62: "import_result",
 }  # fmt: skip
 
@@ -111,6 +111,7 @@ class Tenant:
             "shot_type": shot_type,
             "background_preset": background, "resolution_preset": resolution, "model": model,
             "generation": generation, "prediction": prediction, "share": share,
+            "comment": factories.make_prediction_comment(prediction, self.owner),
             "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "delivery": factories.make_webhook_delivery(endpoint),
@@ -262,6 +263,11 @@ def _to_its_own_tenant(tenant: Tenant, request: Request) -> None:
         request.body = {"organization_id": None}
 
 
+def _own_comment(tenant: Tenant, request: Request) -> None:
+    comment = factories.make_prediction_comment(tenant.rows["prediction"], tenant.owner)
+    request.path["comment_id"] = str(comment.id)
+
+
 def _unused_model(tenant: Tenant, request: Request) -> None:
     request.path["model_id"] = str(factories.make_generation_model().id)
 
@@ -377,6 +383,8 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
         ("transfer_brand", "transfer_product", "transfer_style", "transfer_subject", "transfer_guidelines"),
         _to_its_own_tenant,
     ),
+    "update_prediction_comment": _own_comment,
+    "delete_prediction_comment": _own_comment,
     "reopen_shot": _set_shot_state("approved"),
     "reopen_prediction": _set_shot_state("approved"),
     "cancel_generation": _set_generation_state("pending"),
@@ -436,6 +444,9 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_shots": lambda tenant: factories.make_shot(tenant.rows["look"]),
     "list_generations": _make_prediction,
     "list_predictions": _make_prediction,
+    "list_prediction_comments": lambda tenant: factories.make_prediction_comment(
+        tenant.rows["prediction"], tenant.owner
+    ),
     "list_prediction_shares": lambda tenant: factories.make_prediction_share(tenant.rows["prediction"]),
     "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
     "list_webhook_deliveries": lambda tenant: factories.make_webhook_delivery(tenant.rows["endpoint"]),

@@ -25,6 +25,7 @@ UNCOUNTED_TABLES = {table.__tablename__ for table in (AttemptCount, IdempotencyK
 # The property that makes a request differ, where that is not the name.
 OTHER_BODIES: dict[str, dict[str, Any]] = {
     "create_looks": {"notes": "Another"},
+    "create_prediction_comment": {"text": "Another"},
     "add_product_image_from_url": {"type": "detail"},
     "add_member": {"role": "viewer"},
     "create_invitation": {"role": "viewer"},

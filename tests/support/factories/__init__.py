@@ -34,6 +34,7 @@ from db.models import (
     Membership,
     Organization,
     Prediction,
+    PredictionComment,
     PredictionShare,
     Product,
     ProductImage,
@@ -412,6 +413,20 @@ def make_prediction_share(
         "expires_at": utc_now() + timedelta(hours=1),
     }
     return make(PredictionShare(**(defaults | values)))
+
+
+def make_prediction_comment(
+    prediction: Prediction | None = None, author: User | None = None, **values: Any
+) -> PredictionComment:
+    """Create a comment on a prediction, by default of its owner."""
+    prediction = prediction or make_prediction()
+    defaults = {
+        "prediction_id": prediction.id,
+        "author_id": author.id if author else prediction.owner_id,
+        "author_name": (author.full_name if author else None) or "Dana Demo",
+        "text": "The hem is cut off here.",
+    }
+    return make(PredictionComment(**same_ownership(prediction), **(defaults | values)))
 
 
 def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
