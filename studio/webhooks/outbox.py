@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, and_, event, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, event, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, new_id, utc_now
@@ -27,6 +27,16 @@ _LOADED = "webhook_endpoints"
 """The key in `Session.info` with the endpoints that the transaction has loaded, by tenant."""
 
 logger = logging.getLogger(__name__)
+
+
+# unscoped: the endpoints of the row's tenant, whatever the caller may see
+_ENABLED = select(WebhookEndpoint.id, WebhookEndpoint.event_types).where(WebhookEndpoint.is_enabled)
+# Without the lock, the deletion of an endpoint at the same time would fail the transaction.
+_LOCKED = _ENABLED.with_for_update(read=True, key_share=True)
+_OF_ORGANIZATION = _LOCKED.where(WebhookEndpoint.organization_id == bindparam("organization_id"))
+_PERSONAL = _LOCKED.where(
+    WebhookEndpoint.organization_id.is_(None), WebhookEndpoint.owner_id == bindparam("owner_id")
+)
 
 
 class InvalidMessage(Exception):
@@ -142,17 +152,12 @@ def _load_endpoints(tenant: Tenant) -> list[_Listener]:
     """Return the enabled endpoints of a tenant, locked, with one statement per transaction."""
     loaded: dict[Tenant, list[_Listener]] = current_session().info.setdefault(_LOADED, {})
     if tenant not in loaded:
-        of_tenant = WebhookEndpoint.organization_id == tenant.organization_id
+        query, of_tenant = _OF_ORGANIZATION, {"organization_id": tenant.organization_id}
         if tenant.organization_id is None:
-            of_tenant = WebhookEndpoint.organization_id.is_(None) & (
-                WebhookEndpoint.owner_id == tenant.owner_id
-            )
-        # unscoped: the endpoints of the row's tenant, whatever the caller may see
-        query = select(WebhookEndpoint.id, WebhookEndpoint.event_types)  # unscoped: see above
-        query = query.where(of_tenant, WebhookEndpoint.is_enabled)
-        # Without the lock, the deletion of an endpoint at the same time would fail this transaction.
-        locked = query.with_for_update(read=True, key_share=True)
-        loaded[tenant] = [_Listener(*row) for row in current_session().execute(locked)]
+            query, of_tenant = _PERSONAL, {"owner_id": tenant.owner_id}
+        # The connection is faster than the session, which would set up the loading of entities.
+        rows = current_session().connection().execute(query, of_tenant)
+        loaded[tenant] = [_Listener(*row) for row in rows]
     return loaded[tenant]
 
 
