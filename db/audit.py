@@ -192,8 +192,10 @@ def insert_event(event: Mapping[str, Any]) -> None:
     )
 
 
-def insert_denial(denial: Mapping[str, Any]) -> None:
+def insert_denial(denial: Mapping[str, Any], count: int = 1) -> None:
     """Insert the event of a denied request, or count the request in an equal event of the last minute.
+
+    `count` is the number of equal denials, such as those of the items of a batch.
 
     Requests are equal if tenant, actor, action and reason are. Without an actor, the address must be, too.
     Otherwise one client could fill the table with requests that it may not make.
@@ -212,8 +214,8 @@ def insert_denial(denial: Mapping[str, Any]) -> None:
         .limit(1)
     )
     repeated = update(AuditEvent).where(AuditEvent.id == latest.scalar_subquery())
-    if not affected_one(connection.execute(repeated.values(count=AuditEvent.count + 1, updated_at=now))):
-        insert_event(denial)
+    if not affected_one(connection.execute(repeated.values(count=AuditEvent.count + count, updated_at=now))):
+        insert_event({**denial, "count": count})
 
 
 def _track_flush(flushing: Session, _context: object) -> None:

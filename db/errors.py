@@ -121,6 +121,13 @@ class TemporaryConflict(Conflict):
     retry_after: ClassVar[int] = 1
 
 
+class NotAttempted(Conflict):
+    """A batch ended before it reached the item."""
+
+    code = "not_attempted"
+    default_detail = "The batch reached its time limit before this item: send the item again"
+
+
 class InUse(Conflict):
     """The row cannot be deleted because other rows refer to it."""
 

@@ -47,6 +47,7 @@ class _UnitOfWork:
     after_commit: list[Callable[[], object]] = field(default_factory=list)
     after_rollback: list[Callable[[], object]] = field(default_factory=list)
     separate_callbacks: list[Callable[[Session], object]] = field(default_factory=list)
+    savepoints: int = 0
 
 
 # A context variable, so that functions need no session parameter and threads do not share a transaction.
@@ -117,6 +118,42 @@ def rollback_and_continue() -> None:
     # The list is replaced first, because a second rollback at the end must not run them again.
     callbacks, unit.after_rollback = unit.after_rollback, []
     _run_callbacks(callbacks)
+
+
+@contextmanager
+def savepoint() -> Iterator[None]:
+    """Run the block in a savepoint: an exception undoes it, and the transaction can go on.
+
+    What the block has registered ends with it: `after_commit` callbacks are dropped, those of
+    `after_rollback` run at once.
+
+    Raises:
+        DomainError: A constraint with a business meaning is violated, as at the end of a transaction.
+    """
+    unit, role = _current_unit_of_work(), current_role()
+    commit_count, rollback_count = len(unit.after_commit), len(unit.after_rollback)
+    unit.savepoints += 1
+    try:
+        with unit.session.begin_nested():
+            yield
+    except BaseException as error:
+        # The database has restored the role itself.
+        unit.session.info[_ROLE_KEY] = role
+        del unit.after_commit[commit_count:]
+        callbacks = unit.after_rollback[rollback_count:]
+        del unit.after_rollback[rollback_count:]
+        _run_callbacks(callbacks)
+        domain_error = error_for_constraint(error) if isinstance(error, IntegrityError) else None
+        if domain_error is None:
+            raise
+        raise domain_error from error
+    finally:
+        unit.savepoints -= 1
+
+
+def is_in_savepoint() -> bool:
+    """Return whether the code runs in a block of `savepoint`."""
+    return _current_unit_of_work().savepoints > 0
 
 
 def run_in_separate_transaction(callback: Callable[[Session], object]) -> None:

@@ -128,6 +128,16 @@ def find_api_key_id() -> UUID | None:
     return None if caller is None else caller.api_key_id
 
 
+@contextmanager
+def permission_context(permission: str | None) -> Iterator[None]:
+    """Run the block as an operation that requires `permission`, for the items of a batch."""
+    token = _permission.set(permission)
+    try:
+        yield
+    finally:
+        _permission.reset(token)
+
+
 def current_permission() -> str | None:
     """Return the permission that the running operation requires, or None."""
     return _permission.get()
@@ -345,6 +355,22 @@ def _select_by_external_id(
         select(model).where(*conditions, model.external_id == bindparam("external_id")).options(*options)
     )
     return _lock_for_update(statement, model) if for_update else statement
+
+
+def lock_rows(
+    model: type[OwnedModel], condition: ColumnElement[bool], organization_id: UUID | None
+) -> Sequence[OwnedModel]:
+    """Return rows of a tenant, locked in the order of their ids: two requests cannot deadlock.
+
+    Args:
+        model: The model of the rows.
+        condition: Which rows of the tenant.
+        organization_id: The organization; None for the caller's personal rows (superusers: all rows).
+    """
+    rows = list_filter(organization_id)
+    statement = select(model).where(condition, *row_filter(model, rows.kind, rows.with_public, rows.values))
+    locked = statement.order_by(model.id).with_for_update(of=model)
+    return current_session().scalars(locked.execution_options(populate_existing=True)).all()
 
 
 @lru_cache(maxsize=512)

@@ -216,6 +216,8 @@ def create_app(
     router = Router(contract.base_path, operations)
     targets = TargetResolver(router, operations)
     lock_waits = LockWaits(settings.request_threads)
+    audited = operations if package == "handlers" else []
+    recorders = {operation.operation_id: AuditRecorder(operation, targets) for operation in audited}
     endpoints = {
         operation.operation_id: Endpoint(
             operation,
@@ -224,7 +226,7 @@ def create_app(
             load_caller,
             rate_limiter,
             lock_waits,
-            AuditRecorder(operation, targets) if package == "handlers" else None,
+            recorders.get(operation.operation_id),
         )
         for operation in operations
     }
@@ -257,6 +259,7 @@ def create_app(
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = storage
     app.app.config["LIMITS"] = rate_limiter
+    app.app.config["AUDIT_RECORDERS"] = recorders
     app.app.config["CONCURRENCY"] = concurrency_limiter
     app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
     fetches = max(1, settings.request_threads // 2)

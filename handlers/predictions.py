@@ -14,7 +14,15 @@ from db.models.comments import PredictionComment
 from db.models.generations import Generation, Prediction, PredictionShare
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import current_caller, get_visible, list_filter, readable_filter
+from db.tenancy import (
+    current_caller,
+    get_visible,
+    list_filter,
+    lock_rows,
+    readable_filter,
+    require_permission_in,
+    select_visible,
+)
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
@@ -22,6 +30,7 @@ from handlers.common.preconditions import get_for_update
 from handlers.common.references import SHOTS_OF_SHOOTING, find_list_organization
 from handlers.common.responses import ApiResponse, created, json_response, no_content, ok, serialize
 from handlers.files import image_response
+from handlers.pipeline.batches import Action, list_target_ids, run_batch
 from handlers.schemas.predictions import PredictionCommentSchema, PredictionSchema, PredictionShareSchema
 from studio import comments, review, shares
 from studio.media.signing import InvalidSignature, sign_share
@@ -104,6 +113,26 @@ def reopen_prediction(prediction_id: UUID) -> ApiResponse:
     prediction, shot = _get_locked(prediction_id)
     review.reopen_prediction(prediction, shot)
     return ok(prediction, PredictionSchema)
+
+
+BATCH_ACTIONS = {
+    "approve": Action(approve_prediction, "prediction_id"),
+    "reject": Action(reject_prediction, "prediction_id"),
+    "reopen": Action(reopen_prediction, "prediction_id", has_body=False),
+}
+
+
+@requires(Permission.PREDICTIONS_REVIEW)
+def batch_predictions(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
+    """Approve, reject and reopen predictions; a rejected item does not affect the others."""
+    require_permission_in(organization_id)
+    prediction_ids = list_target_ids(body["items"])
+    of_batch = select_visible(Prediction).where(Prediction.id.in_(prediction_ids))
+    shot_ids = current_session().scalars(of_batch.with_only_columns(Prediction.shot_id))
+    # All code locks shots before predictions.
+    lock_rows(Shot, Shot.id.in_(shot_ids.all()), organization_id)
+    predictions = lock_rows(Prediction, Prediction.id.in_(prediction_ids), organization_id)
+    return run_batch(body["items"], BATCH_ACTIONS, organization_id, predictions)
 
 
 @requires(Permission.PREDICTIONS_READ)

@@ -13,7 +13,15 @@ from db.errors import ExternalIdTaken, NotFound, names_place
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductImageCutout, ProductState
-from db.tenancy import find_by_external_id, get_visible, list_filter, readable_filter
+from db.queries.statements import lock_name
+from db.tenancy import (
+    current_caller,
+    find_by_external_id,
+    get_visible,
+    list_filter,
+    readable_filter,
+    require_permission_in,
+)
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
@@ -34,6 +42,7 @@ from handlers.common.references import (
     resolve_ownership,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.pipeline.batches import Action, lock_targets, run_batch
 from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
 from studio import product_images, products, transfers
 from studio.catalogue.image_limits import require_image_capacity
@@ -179,6 +188,24 @@ def transfer_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Move a product to another organization or to the personal resources of the caller."""
     transfers.transfer(get_visible(Product, product_id, for_update=True), body["organization_id"])
     return ok(get_visible(Product, product_id, options=IMAGE_OPTIONS), ProductSchema)
+
+
+BATCH_ACTIONS = {
+    "create": Action(create_product),
+    "update": Action(update_product, "product_id"),
+    "delete": Action(delete_product, "product_id", has_body=False),
+}
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def batch_products(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
+    """Create, update and delete products; a rejected item does not affect the others."""
+    require_permission_in(organization_id)
+    # An INSERT waits for another one with the same SKU. Two batches with the same SKUs in another order would
+    # wait for each other.
+    lock_name(f"batch of products {organization_id or current_caller().user_id}")
+    rows = lock_targets(Product, body["items"], organization_id)
+    return run_batch(body["items"], BATCH_ACTIONS, organization_id, rows)
 
 
 @requires(Permission.PRODUCTS_READ)

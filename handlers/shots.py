@@ -10,16 +10,17 @@ from sqlalchemy.orm import joinedload
 from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
+from db.tenancy import get_visible, list_filter, require_permission_in
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import find_list_organization
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
+from handlers.pipeline.batches import Action, lock_targets, run_batch
 from handlers.schemas.shots import ShotSchema
 from studio import review
-from studio.generations.inputs import resolve
+from studio.generations.inputs import resolve, sharing_rows
 from studio.generations.request import GenerationRequest
 from studio.generations.snapshot import freeze
 
@@ -104,6 +105,19 @@ def reopen_shot(shot_id: UUID) -> ApiResponse:
     shot = _get_locked(shot_id)
     review.reopen_shot(shot)
     return ok(shot, ShotSchema)
+
+
+BATCH_ACTIONS = {"generate": Action(generate_shot, "shot_id"), "approve": Action(approve_shot, "shot_id")}
+
+
+@requires(Permission.SHOTS_READ)
+def batch_shots(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
+    """Generate and approve shots; each item requires the permission of its action."""
+    require_permission_in(organization_id)
+    items = body["items"]
+    shots = lock_targets(Shot, items, organization_id)
+    with sharing_rows(shots if any(item["action"] == "generate" for item in items) else ()):
+        return run_batch(items, BATCH_ACTIONS, organization_id, shots)
 
 
 def _get_locked(shot_id: UUID) -> Shot:

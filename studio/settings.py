@@ -348,6 +348,14 @@ class Settings:
         "long for the user of its API key.",
         Integer(1, 600),
     )
+    batch_seconds: int = _setting(
+        "HTTP server",
+        "BATCH_SECONDS",
+        10,
+        "Seconds that a batch works on its items. It holds locks that other requests of the tenant wait for; "
+        "the remaining items get `not_attempted`.",
+        Integer(1, 30),
+    )
     slow_client_seconds: int = _setting(
         "HTTP server",
         "SLOW_CLIENT_SECONDS",

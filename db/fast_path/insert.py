@@ -19,7 +19,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from db.audit import record_insert
 from db.base import Base, Identified
-from db.session import current_session, current_write_connection
+from db.session import current_session, current_write_connection, is_in_savepoint
 
 ROWS_PER_STATEMENT = 500
 """Rows of `insert_rows` per statement: PostgreSQL accepts 65,535 parameters in one, SQLite 32,766."""
@@ -28,8 +28,9 @@ ROWS_PER_STATEMENT = 500
 def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) -> bool | None:
     """Insert a new row now. Afterwards the session and the audit log track it like a flushed row.
 
-    A row with related rows in its relationships is flushed by the session instead. Do not call this inside a
-    savepoint that may be rolled back while the session goes on: the session would keep the row.
+    A row with related rows in its relationships is flushed by the session instead, and so is a row inside of
+    `db.session.savepoint`: if that is rolled back, the session would keep the row otherwise. Do not call this
+    inside another savepoint that may be rolled back afterwards.
 
     Args:
         row: The new row.
@@ -43,7 +44,7 @@ def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) ->
         RuntimeError: The transaction was opened for reading.
     """
     session, attributes, plan = current_session(), row.__dict__, _build_plan(type(row))
-    if any(attributes.get(name) for name in plan.relationships):
+    if is_in_savepoint() or any(attributes.get(name) for name in plan.relationships):
         session.add(row)
         session.flush()
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import QueryableAttribute
 
 from db.base import Base
-from db.session import Database
+from db.session import Database, current_session
 
 DELETE_BATCH_SIZE = 500
 
@@ -24,6 +24,16 @@ def insert_for_dialect(dialect: str, model: type[Base]) -> postgresql.Insert | s
     """
     # Both classes have the same methods, `on_conflict_do_update` and `on_conflict_do_nothing`.
     return sqlite.insert(model) if dialect == "sqlite" else postgresql.insert(model)
+
+
+def lock_name(name: str) -> None:
+    """Wait until no other transaction has locked this name; the lock ends with the running transaction.
+
+    SQLite has one writer, so it needs no lock.
+    """
+    session = current_session()
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def delete_in_batches(

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from flask import current_app
 
-from db.errors import TooManyConcurrentRequests, names_place
+from db.errors import Conflict, TooManyConcurrentRequests, names_place
 from handlers.common.context import current_http_client, current_settings
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import UploadedFile
@@ -34,6 +34,16 @@ AuthorizeCallback = Callable[..., UUID | None]
 Arguments = dict[str, Any]
 FileReader = Callable[[BinaryIO], Any]
 """Reads the file of a request: an image, or a file that is stored as it is."""
+
+
+class ImageNotUploaded(Conflict):
+    """An item of a batch has an image that the server would have to download or decode."""
+
+    code = "image_not_uploaded"
+    default_detail = (
+        "A batch takes URLs of this API only: upload the image first (`POST /uploads/presigned-url`), use an "
+        "import, or send the item as a request of its own"
+    )
 
 
 class DecodingNeeded(Exception):
@@ -65,6 +75,7 @@ class Precheck:
         is_needed: Returns whether the arguments require slow work.
         prepare: Does the slow work outside of a transaction and returns the new arguments of the handler, or
             raises DecodingNeeded.
+        find_urls: Returns the URLs in the arguments that lead to slow work, by their JSON Pointer.
         authorize: Called before a file is received, with the handler's arguments without `body`, in a
             read-only transaction; raises to reject the request. Returns the account that a signed URL stands
             for: the request counts for it from then on.
@@ -74,11 +85,24 @@ class Precheck:
     is_needed: Callable[[Arguments], bool]
     prepare: Callable[[Arguments], Arguments]
     authorize: AuthorizeCallback | None = None
+    find_urls: Callable[[Arguments], Mapping[str, str]] = lambda _: {}
 
 
 def find_precheck(handler: Callable[..., object]) -> Precheck | None:
     """Return the precheck of a handler, None for a handler without one."""
     return getattr(handler, "__precheck__", None)
+
+
+def require_uploaded_images(handler: Callable[..., object], arguments: Arguments) -> None:
+    """Check that a handler can be called without slow work, within the transaction of a batch.
+
+    Raises:
+        ImageNotUploaded: An image URL is not of this server.
+    """
+    precheck = find_precheck(handler)
+    urls = {} if precheck is None else precheck.find_urls(arguments)
+    if urls:
+        raise ImageNotUploaded(pointer=next(iter(urls)))
 
 
 def prefetches_images(
@@ -104,13 +128,16 @@ def prefetches_images(
         ServiceUnavailable: Too many requests are fetching or decoding images.
     """
 
+    def find_urls(arguments: Arguments) -> dict[str, str]:
+        return _find_foreign_urls(arguments["body"], names)
+
     def is_needed(arguments: Arguments) -> bool:
-        return has_file(arguments) or bool(_find_foreign_urls(arguments["body"], names))
+        return has_file(arguments) or bool(find_urls(arguments))
 
     def prepare(arguments: Arguments) -> Arguments:
         if has_file(arguments):
             raise _decode_upload(arguments, choose_reader())
-        urls = _find_foreign_urls(arguments["body"], names)
+        urls = find_urls(arguments)
         data_urls = {place: url for place, url in urls.items() if is_data_url(url)}
         fetched = _fetch_images({place: url for place, url in urls.items() if place not in data_urls})
         arguments = {**arguments, "body": _replace(arguments["body"], fetched)}
@@ -118,7 +145,7 @@ def prefetches_images(
             raise _decode_data_urls(arguments, data_urls, [image.image for image in fetched.values()])
         return arguments
 
-    return _attach_precheck(Precheck(check, is_needed, prepare, authorize))
+    return _attach_precheck(Precheck(check, is_needed, prepare, authorize, find_urls))
 
 
 def prechecks_url(check: PrecheckCallback) -> Callable[[Handler], Handler]:

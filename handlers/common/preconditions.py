@@ -5,7 +5,9 @@ The ETag of a row is a hash of the bytes that GET returns. It needs no column an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -22,6 +24,20 @@ from studio.custom_metadata import merge_metadata
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
 
+# An item of a batch has a condition of its own, or none: the header of the request is not about the item.
+_item_condition: ContextVar[tuple[str | None] | None] = ContextVar("item_condition", default=None)
+
+
+@contextmanager
+def if_match_context(etag: str | None) -> Iterator[None]:
+    """Use this value instead of the If-Match header within the block; None for no condition."""
+    token = _item_condition.set((etag,))
+    try:
+        yield
+    finally:
+        _item_condition.reset(token)
+
+
 def parse_etags(header: str) -> list[str]:
     """Return the entity tags of an If-Match or If-None-Match header as written, with their weak marks."""
     return [etag for etag in (part.strip() for part in header.split(",")) if etag]
@@ -35,7 +51,8 @@ def require_etag_match(row: object, schema: type[Schema]) -> None:
     Raises:
         PreconditionFailed: The header does not contain the ETag of the row.
     """
-    header = request.headers.get("If-Match")
+    item_condition = _item_condition.get()
+    header = request.headers.get("If-Match") if item_condition is None else item_condition[0]
     if header is None or header.strip() == "*":
         return
     etags = parse_etags(header)

@@ -31,7 +31,7 @@ from handlers.contract.errors import (
 )
 from handlers.contract.parameters import parse_query
 from handlers.contract.schema_compiler import SchemaCompiler
-from handlers.contract.strict_json import parse_json
+from handlers.contract.strict_json import MAX_ITEMS, parse_json
 from handlers.contract.validation_errors import find_violations
 
 
@@ -72,6 +72,7 @@ class BodyLimits:
 
     Attributes:
         json: The maximum size of a JSON body, in bytes. An operation can have its own (`x-max-body-bytes`).
+        items: The maximum of items and members in a JSON body. An operation can have its own (`x-max-items`).
         upload: The size limit of uploads: of a binary body or of all files of a multipart body, in bytes.
         timeout_seconds: How long a client may stall: the window in which its rate is measured.
     """
@@ -79,6 +80,7 @@ class BodyLimits:
     json: int = 1_000_000
     upload: int = 52_428_800
     timeout_seconds: float = 20.0
+    items: int = MAX_ITEMS
 
 
 class ClientDisconnected(Exception):
@@ -220,7 +222,11 @@ class RequestBody:
         # An absent property of a merge patch (RFC 7396) stays as it is; a default would overwrite it.
         fill_defaults = raw.method != "PATCH"
         self.required: bool = request_body.get("required", False)
-        self.limits = replace(limits, json=raw.definition.get("x-max-body-bytes", limits.json))
+        self.limits = replace(
+            limits,
+            json=raw.definition.get("x-max-body-bytes", limits.json),
+            items=raw.definition.get("x-max-items", limits.items),
+        )
         self.contents = {
             media_type.lower(): _Content(
                 media_type.lower(), content, fill_defaults, document, schema_compiler, converter_compiler
@@ -281,8 +287,8 @@ class RequestBody:
         if content.media_type == FORM:
             return _validate(content, *_read_form(content, raw))
         if len(raw) > MAX_EVENT_LOOP_BYTES:
-            return await to_thread.run_sync(_read_json, content, raw)
-        return _read_json(content, raw)
+            return await to_thread.run_sync(_read_json, content, raw, self.limits.items)
+        return _read_json(content, raw, self.limits.items)
 
     def _empty_body(self) -> tuple[Any, list[Violation]]:
         if self.required:
@@ -318,8 +324,8 @@ def _validate(content: _Content, value: Any, violations: list[Violation]) -> tup
     return (value if content.converter is None else content.converter(value)), []
 
 
-def _read_json(content: _Content, raw: bytes) -> tuple[Any, list[Violation]]:
-    return _validate(content, parse_json(raw), [])
+def _read_json(content: _Content, raw: bytes, max_items: int) -> tuple[Any, list[Violation]]:
+    return _validate(content, parse_json(raw, max_items), [])
 
 
 def _read_form(content: _Content, raw: bytes) -> tuple[dict[str, Any], list[Violation]]:

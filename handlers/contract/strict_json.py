@@ -5,32 +5,38 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from handlers.contract.errors import BadRequest, ContentTooLarge
 
 MAX_DEPTH = 60
 MAX_ITEMS = 1_500
-"""The maximum of array items and object members in a body: reporting violations costs time for each."""
+"""The maximum of array items and object members in a body: reporting violations costs time for each. An
+operation can have its own (`x-max-items`)."""
 
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# One comma outside of strings more than allowed. Possessive quantifiers rule out backtracking (ReDoS).
-_TOO_MANY_ITEMS = re.compile(
-    rb'(?:[^",]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",]*+)*+,){%d}' % (MAX_ITEMS + 1), re.DOTALL
-)
 
 
-def parse_json(raw: bytes) -> Any:
+@cache
+def _too_many_items(max_items: int) -> re.Pattern[bytes]:
+    """Return the expression that matches a text with one comma outside of strings more than allowed."""
+    # Possessive quantifiers rule out backtracking (ReDoS).
+    comma = rb'(?:[^",]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",]*+)*+,){%d}'
+    return re.compile(comma % (max_items + 1), re.DOTALL)
+
+
+def parse_json(raw: bytes, max_items: int = MAX_ITEMS) -> Any:
     """Return the value of a JSON text.
 
     Raises:
         BadRequest: Not strict JSON in UTF-8, a repeated key, a number out of range, nesting deeper than
             MAX_DEPTH, or a lone surrogate.
-        ContentTooLarge: More than MAX_ITEMS items and members.
+        ContentTooLarge: More than `max_items` items and members.
     """
     # Counting is fast and enough for most bodies; the expression skips commas in strings.
-    if raw.count(b",") > MAX_ITEMS and _TOO_MANY_ITEMS.match(raw):
-        raise ContentTooLarge(f"The body has more than {MAX_ITEMS} items")
+    if raw.count(b",") > max_items and _too_many_items(max_items).match(raw):
+        raise ContentTooLarge(f"The body has more than {max_items} items")
     try:
         text = raw.decode("utf-8")
         value = json.loads(

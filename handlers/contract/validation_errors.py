@@ -149,6 +149,9 @@ def _describe_combination(kind: Any, loc: tuple[str | int, ...]) -> Violation:
         return Violation(loc, "This combination is not allowed", "not_allowed")
     names = list(dict.fromkeys([*kind.schema.get("required", ()), *properties]))
     parts = [f"`{name}`" for name in names]
+    if all(part == {"not": {}} for part in properties.values()):
+        # The schema rules out that all of them are absent.
+        return Violation((*loc, names[0]), f"One of these is required: {', '.join(parts)}", "missing")
     for index, name in enumerate(names):
         values = properties.get(name, {}).get("enum", ())
         if len(values) == 1:

@@ -94,7 +94,7 @@ class AuditRecorder:
             try:
                 yield tracker
             except _DENIALS as error:
-                self._record_denial(context, tracker, error)
+                self.record_denial(context, error, tracker=tracker)
                 raise
 
     def record_success(
@@ -131,11 +131,24 @@ class AuditRecorder:
         account = Target("user", account_id) if account_id else None
         return explicit or created or path_target or account
 
-    def _record_denial(self, context: RequestContext, tracker: ChangeTracker, error: DomainError) -> None:
+    def record_denial(
+        self,
+        context: RequestContext,
+        error: DomainError,
+        count: int = 1,
+        tracker: ChangeTracker | None = None,
+    ) -> None:
         """Record a denied request after its rollback, if its caller or account is known.
 
         Every failed sign-in is recorded. Equal requests within a minute are one event with a count.
+
+        Args:
+            context: The request, or the first one of several equal ones.
+            error: The reason.
+            count: The number of equal requests.
+            tracker: What is known about a request without a credential.
         """
+        tracker = tracker or ChangeTracker()
         if not (context.claims or tracker.account_id or isinstance(error, IncorrectCredentials)):
             return
         path_target = self._targets.resolve_path(self._operation.path, context.arguments)
@@ -153,7 +166,8 @@ class AuditRecorder:
                     "outcome": Outcome.REFUSED,
                     "reason": error.code,
                     "changes": [],
-                }
+                },
+                count,
             )
 
         run_in_separate_transaction(record)

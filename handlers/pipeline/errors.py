@@ -122,7 +122,11 @@ class Problem:
 
     def to_bytes(self, public_url: str) -> bytes:
         """Return the body; `public_url` is the server that has the page of the problem type."""
-        members = {
+        return encode_json(self.to_dict(public_url))
+
+    def to_dict(self, public_url: str) -> dict[str, Any]:
+        """Return the members of the body."""
+        return {
             "type": f"{public_url}/api/v1/problems/{self.code}",
             "title": reason_phrase(self.status),
             "status": self.status,
@@ -131,7 +135,6 @@ class Problem:
             **self.extensions,
             "request_id": current_request_id(),
         }
-        return encode_json(members)
 
 
 def reason_phrase(status: int) -> str:

@@ -250,8 +250,8 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "not_attempted": ProblemType(
         409,
-        "In the result of a batch: the batch reached its time limit before this shot.",
-        "Send the request again. The shots that were reached are not generated twice.",
+        "In the result of a batch: the batch reached its time limit before this item.",
+        "Send the items that were not attempted again.",
     ),
     "too_many_comments": ProblemType(
         409,
@@ -327,6 +327,11 @@ PROBLEMS: dict[str, ProblemType] = {
         409,
         "The file at the URL is not a supported image, cannot be decoded, or is too large.",
         "Send the URL of a JPEG, PNG, WebP, AVIF, HEIC or GIF image of at most 50 MB and 64 megapixels.",
+    ),
+    "image_not_uploaded": ProblemType(
+        409,
+        "An item of a batch has an image that is not a URL of this API.",
+        "Upload the image first, use an import, or send the item as a request of its own.",
     ),
     "region_outside_image": ProblemType(
         409,

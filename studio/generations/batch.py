@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from db.errors import Conflict, OutOfCredits
+from db.errors import Conflict, NotAttempted, OutOfCredits
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import select_visible
@@ -21,13 +21,7 @@ MAX_SECONDS = 5.0
 
 _REJECTS_ALL = (OutOfCredits, QueueFull, StrategyNotSupported)
 """Errors that every later shot would get too: all shots have the same request and cost the same."""
-
-
-class NotAttempted(Conflict):
-    """The batch ended before it reached the shot."""
-
-    code = "not_attempted"
-    default_detail = "The batch reached its time limit before this shot: send the request again"
+_NOT_ATTEMPTED = "The batch reached its time limit before this shot: send the request again"
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ def generate_shooting(shooting: Shooting, request: GenerationRequest) -> list[Sh
         ends_at = time.monotonic() + MAX_SECONDS
         for shot in shots:
             if final_error is None and time.monotonic() >= ends_at:
-                final_error = NotAttempted()
+                final_error = NotAttempted(_NOT_ATTEMPTED)
             result = ShotResult(shot.id, error=final_error) if final_error else _generate_shot(shot, request)
             if isinstance(result.error, _REJECTS_ALL):
                 final_error = result.error

@@ -31,6 +31,7 @@ SHARED_SERVICES = {
     # Values, which write nothing.
     "accounts.identity.mail.get_mailer": "sends mail for several operations",
     "generations.inputs.resolve": "reads the inputs of a generation; create_generation writes it",
+    "generations.inputs.sharing_rows": "loads rows once for several shots; nothing is stored",
     "generations.snapshot.freeze": "copies the inputs of a generation; create_generation writes it",
     "media.signing.sign_share": "signs a URL; nothing is stored",
     "media.storage.export_folder": "the key of an export's files, which the handler deletes",

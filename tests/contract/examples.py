@@ -50,7 +50,8 @@ def with_absolute_references(node: Any) -> Any:
     if isinstance(node, dict):
         return {
             name: BASE_URI + child
-            if name == "$ref" and isinstance(child, str)
+            # A mapping of a discriminator has references without `$ref`.
+            if isinstance(child, str) and child.startswith("#/components/")
             else with_absolute_references(child)
             for name, child in node.items()
         }

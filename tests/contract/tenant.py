@@ -208,7 +208,8 @@ class Tenant:
         if isinstance(value, dict):
             return {name: self.replace_seed_ids(item) for name, item in value.items()}
         if isinstance(value, list):
-            return list(dict.fromkeys(self.replace_seed_ids(item) for item in value))
+            items = [self.replace_seed_ids(item) for item in value]
+            return items if any(isinstance(item, dict) for item in items) else list(dict.fromkeys(items))
         if isinstance(value, str) and value.startswith(SEEDED):
             kind = KINDS[int(value.removeprefix(SEEDED)[:4], 16)]
             return str(self.rows[kind].id)
