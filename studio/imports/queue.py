@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
-from db.base import utc_now
+from db.base import new_id, utc_now
+from db.fast_path.bulk import insert_new
 from db.models.imports import ImportStatus, ProductImport, ProductImportResult, ResultStatus
 from db.session import Database, current_session
 from studio import leases
@@ -103,10 +104,11 @@ def record_results(
 ) -> None:
     """Store the results of a group, and where the next one starts, in the transaction of its products."""
     now = utc_now()
-    current_session().execute(
-        insert(ProductImportResult),
+    insert_new(
+        cast("Table", ProductImportResult.__table__),
         [
             {
+                "id": new_id(),
                 "import_id": row.id,
                 "line": result.line,
                 "external_id": result.external_id,

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Table, bindparam, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ARRAY, ColumnElement, RowMapping, String, Table, any_, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from db.base import new_id, utc_now
 from db.errors import NotFound
+from db.fast_path.bulk import insert_new, update_by_id
 from db.models.brands import Brand
 from db.models.imports import ResultStatus
 from db.models.products import Product, ProductState
-from db.session import current_session, current_write_connection
+from db.session import current_session
 from studio.custom_metadata import TooManyMetadataKeys, build_merged
 from studio.imports.problems import StoredProblem, describe_error, describe_violations
 from studio.imports.queue import Lease, RowResult
@@ -146,12 +145,20 @@ def _check_brands(lease: Lease, rows: Iterable[Row]) -> None:
             row.problem = describe_error(NotFound(), f"The tenant has no brand {named[row.line]}")
 
 
+def _is_one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """Return the condition that a column has one of many values."""
+    if current_session().connection().dialect.name == "postgresql":
+        # One parameter: the text of the statement does not depend on the number of values.
+        return column == any_(literal(list(values), ARRAY(String)))
+    return column.in_(values)
+
+
 def _find_products(lease: Lease, rows: Iterable[Row]) -> dict[str, RowMapping]:
     """Return the products of rows by their key, locked in the order of their ids."""
     key = _TABLE.c[lease.options.match_by]
     values = {row.values[lease.options.match_by] for row in rows}
     # unscoped: the products of the import's tenant; a worker has no caller
-    query = select(_TABLE).where(*_of_tenant(lease, Product), key.in_(values))
+    query = select(_TABLE).where(*_of_tenant(lease, Product), _is_one_of(key, values))
     found = current_session().execute(query.order_by(_TABLE.c.id).with_for_update()).mappings()
     return {product[key.name]: product for product in found}
 
@@ -166,7 +173,7 @@ def _find_holders(lease: Lease, rows: Iterable[Row]) -> dict[str, dict[str, UUID
         column = _TABLE.c[name]
         # unscoped: the products of the import's tenant; a worker has no caller
         query = select(column.label("value"), _TABLE.c.id)
-        query = query.where(*_of_tenant(lease, Product), column.in_(values))
+        query = query.where(*_of_tenant(lease, Product), _is_one_of(column, values))
         holders[name] = {row.value: row.id for row in current_session().execute(query)}
     return holders
 
@@ -229,10 +236,7 @@ def _insert_products(lease: Lease, rows: Sequence[Row]) -> dict[int, UUID]:
         }
         for product_id, row in ids.items()
     ]
-    connection = current_write_connection()
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_TABLE).on_conflict_do_nothing().returning(_TABLE.c.id)
-    return {ids[product_id].line: product_id for product_id in connection.scalars(statement, values)}
+    return {ids[product_id].line: product_id for product_id in insert_new(_TABLE, values)}
 
 
 def _update_products(updates: Sequence[_Update]) -> list[_Update]:
@@ -266,21 +270,16 @@ def _try_update(each: _Update) -> bool:
 def _execute_updates(updates: Sequence[_Update]) -> None:
     """Update products with one statement: products without a change of a column keep its value."""
     names = sorted({name for each in updates for name in each.changes})
-    statement = (
-        update(_TABLE)  # unscoped: the products that were locked before
-        .where(_TABLE.c.id == bindparam("row_id"))
-        .values({name: bindparam(f"new_{name}") for name in names} | {"updated_at": bindparam("changed_at")})
-    )
-    now: datetime = utc_now()
-    parameters = [
+    now = utc_now()
+    rows = [
         {
-            "row_id": each.product["id"],
-            "changed_at": now,
-            **{f"new_{name}": each.changes.get(name, each.product[name]) for name in names},
+            "id": each.product["id"],
+            "updated_at": now,
+            **{name: each.changes.get(name, each.product[name]) for name in names},
         }
         for each in updates
     ]
-    current_write_connection().execute(statement, parameters)
+    update_by_id(_TABLE, rows)
 
 
 def _to_result(row: Row, status: ResultStatus, product_id: UUID | None = None) -> RowResult:
