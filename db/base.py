@@ -23,9 +23,12 @@ from sqlalchemy import (
     MetaData,
     Result,
     String,
+    event,
+    inspect,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, PassiveFlag, mapped_column
+from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 NAMING_CONVENTION = {
@@ -127,10 +130,27 @@ class Identified(Base):
     """A row with an `id` and the times of its creation and its last change."""
 
     __abstract__ = True
+    internal_columns: ClassVar[frozenset[str]] = frozenset()
+    """Columns that no representation contains, such as a lease. Their changes do not move `updated_at`."""
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-3)
     created_at: Mapped[datetime] = mapped_column(default=utc_now, sort_order=98)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now, sort_order=99)
+
+
+def _keep_updated_at(_mapper: object, _connection: object, row: Identified) -> None:
+    """Keep `updated_at` in an UPDATE of internal columns only, in spite of its `onupdate`."""
+    state = inspect(row)
+    # Most models have no internal columns.
+    if not row.internal_columns or "updated_at" not in state.dict:
+        return
+    names = state.committed_state.keys() - row.internal_columns
+    passive = PassiveFlag.PASSIVE_NO_INITIALIZE
+    if not any(state.get_history(name, passive).has_changes() for name in names):
+        flag_modified(row, "updated_at")
+
+
+event.listen(Identified, "before_update", _keep_updated_at, propagate=True)
 
 
 class Owned(Identified):

@@ -41,6 +41,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 import db.models  # noqa: F401 - registers every table
 from db.base import TRIGGER_MAINTAINED, WRITTEN_BY_TRIGGERS, Base
+from db.change_feed.maintenance import begin_new_feed, suspend_touch_triggers
 from db.engine import build_engine
 from db.migrations import is_current, upgrade
 from db.rls.session_role import SYSTEM, bypass_rls, set_role
@@ -202,7 +203,10 @@ def _save_postgresql(source: Connection, path: Path) -> dict[str, TableDigest]:
     target = build_engine(f"sqlite:///{path}", pool_size=1).execution_options(write=True)
     try:
         with target.begin() as connection:
-            return _copy_rows(source, connection)
+            with suspend_touch_triggers(connection):
+                digests = _copy_rows(source, connection)
+            begin_new_feed(connection)
+            return digests
     finally:
         target.dispose()
 
@@ -270,6 +274,7 @@ def copy_database(source_url: str, target_url: str, accept: AcceptCopy) -> bool:
             # The count triggers appended one row per INSERT statement.
             while compact_counts(target_connection):
                 pass
+            begin_new_feed(target_connection)
             after = digest_tables(target_connection)
             reports = [CopyReport(name, digest, after[name]) for name, digest in before.items()]
             is_accepted = accept(source_connection, reports) and all(

@@ -32,6 +32,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from db.base import utc_now
+from db.change_feed.maintenance import begin_new_feed_of_file
 from db.copy_database import (
     CopyFailed,
     CopyRejected,
@@ -282,6 +283,7 @@ def prepare_rows(
         shutil.copyfile(snapshot, copy)
         if manifest.revision != head_revision():
             upgrade(f"sqlite:///{copy}")
+        begin_new_feed_of_file(copy)
         with open_snapshot(copy) as connection:
             digests = digest_tables(connection)
         if manifest.revision == head_revision():

@@ -23,11 +23,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, case, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped
 
-from db.base import Base, affected_one, utc_now
+from db.base import Base, Identified, affected_one, utc_now
 from db.session import Database, current_session
 
 logger = logging.getLogger(__name__)
@@ -85,12 +85,14 @@ def acquire(row: Leasable, token: str, lease_duration: timedelta) -> None:
 
 def renew(
     database: Database,
-    model: type[Base],
+    model: type[Identified],
     owned_by: Iterable[ColumnElement[bool]],
     lease_duration: timedelta,
     values: dict[str, Any] | None = None,
 ) -> bool:
     """Extend a lease from now on, and set `values` with it.
+
+    `updated_at` moves only if one of `values` changes that is not in `internal_columns` of the model.
 
     Args:
         database: The database of the queue.
@@ -102,11 +104,15 @@ def renew(
     Returns:
         Whether the row still belonged to the lease.
     """
+    values = values or {}
+    columns = model.__table__.columns
+    seen = [columns[name] != value for name, value in values.items() if name not in model.internal_columns]
+    updated_at = case((or_(*seen), utc_now()), else_=model.updated_at) if seen else model.updated_at
     with database.transaction(write=True) as writing:
         changed = writing.execute(
             update(model)
             .where(*owned_by)
-            .values(**(values or {}), lease_expires_at=utc_now() + lease_duration)
+            .values(**values, updated_at=updated_at, lease_expires_at=utc_now() + lease_duration)
             .execution_options(synchronize_session=False)
         )
         return affected_one(changed)

@@ -4,6 +4,7 @@ from db.models.api_keys import ApiKey
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
+from db.models.changes import Change, ChangeKind, PendingTouch
 from db.models.comments import PredictionComment
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
@@ -47,6 +48,8 @@ __all__ = [
     "AuditEvent",
     "BackgroundPreset",
     "Brand",
+    "Change",
+    "ChangeKind",
     "CreditMovement",
     "CutoutStatus",
     "DeliveryStatus",
@@ -74,6 +77,7 @@ __all__ = [
     "Organization",
     "PasswordResetToken",
     "PaymentStatus",
+    "PendingTouch",
     "Prediction",
     "PredictionComment",
     "PredictionShare",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String
@@ -51,6 +51,7 @@ class Export(Owned):
     """
 
     __tablename__ = "exports"
+    internal_columns: ClassVar = frozenset(("lease_owner", "lease_expires_at"))
     __table_args__ = (
         *tenant_indexes("exports"),
         *sort_indexes("exports", "status"),

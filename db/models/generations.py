@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -45,6 +45,19 @@ class Generation(Owned):
     """
 
     __tablename__ = "generations"
+    internal_columns: ClassVar = frozenset(
+        (
+            "lease_owner",
+            "lease_expires_at",
+            "priority",
+            "remote_failures",
+            "remote_steps",
+            "remote_task_id",
+            "revision",
+            "subscription_id",
+            "trace_context",
+        )
+    )
     __table_args__ = (
         *tenant_indexes("generations"),
         *sort_indexes("generations", "status", "generation_strategy"),

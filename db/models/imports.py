@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, text
@@ -35,6 +35,7 @@ class ProductImport(Owned):
     """
 
     __tablename__ = "product_imports"
+    internal_columns: ClassVar = frozenset(("attempts", "lease_owner", "lease_expires_at", "leased_at"))
     __table_args__ = (
         *tenant_indexes("product_imports"),
         *sort_indexes("product_imports", "status"),

@@ -71,6 +71,7 @@ class Permission(StrEnum):
     WEBHOOKS_MANAGE = "webhooks:manage"
     EXPORTS_READ = "exports:read"
     EXPORTS_WRITE = "exports:write"
+    CHANGES_READ = "changes:read"
 
 
 _P = Permission

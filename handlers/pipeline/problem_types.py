@@ -86,6 +86,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "Read the resources again and repeat the request with other values.",
     ),
     "in_use": ProblemType(409, "Other resources refer to the resource.", "Delete or change them first."),
+    "cursor_expired": ProblemType(
+        409,
+        "The feed does not have all changes after the cursor: the cursor is older than 30 days, or the "
+        "database was restored since.",
+        "Request /api/v1/changes/?start=latest, read all resources, then continue from next_cursor.",
+    ),
     "scope_mismatch": ProblemType(
         409,
         "The request combines resources of different tenants, for example a personal product and a shooting "

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from db.base import utc_now
+from db.change_feed.queries import apply_pending_touches, delete_old_changes
 from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from db.usage.queries import compact_usage
@@ -66,6 +67,8 @@ EXPORT_SECONDS = 2
 IMPORT_SECONDS = 2
 MAX_IMPORT_RUN_SECONDS = 20.0
 """How long one run of the task takes: a Celery worker has few threads for all tasks."""
+TOUCH_SECONDS = 1
+"""How late `updated_at` of a resource moves whose row was locked when its counts changed."""
 COUNTS_SECONDS = 2
 """A count query adds up the changes since the last run, so a longer interval makes lists slower."""
 USAGE_SECONDS = 10
@@ -110,6 +113,16 @@ MAINTENANCE_TASKS = (
     MaintenanceTask("expiry of generations", lambda services: expire_overdue(services.database), 1),
     MaintenanceTask("compaction of row counts", _compact_counts, COUNTS_SECONDS),
     MaintenanceTask("compaction of usage records", _compact_usage, USAGE_SECONDS),
+    MaintenanceTask(
+        "update times of locked rows",
+        lambda services: apply_pending_touches(services.database),
+        TOUCH_SECONDS,
+    ),
+    MaintenanceTask(
+        "deletion of old changes",
+        lambda services: delete_old_changes(services.database, utc_now()),
+        3_600,
+    ),
     MaintenanceTask("deletion of empty row counts", _delete_empty_counts, 3_600),
     MaintenanceTask(
         "deletion of idempotency keys", lambda services: delete_expired_keys(services.database), 600

@@ -9,6 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import object_session
 
 from db.models import Look, PredictionComment, ProductImage, Upload
+from handlers.common.pagination import cursor_serializer
 from studio.accounts.api_keys import MAX_KEYS
 from studio.catalogue.image_limits import MAX_IMAGES
 from studio.comments import MAX_COMMENTS
@@ -254,8 +255,16 @@ def _max_comments(tenant: Tenant, request: Request) -> None:
     session.execute(insert(PredictionComment), [values] * MAX_COMMENTS)
 
 
+def _expired_cursor(tenant: Tenant, request: Request) -> None:
+    """Use a cursor of another database, from 1970."""
+    parts = [f"changes {tenant.organization.id}", "other", 0, 0, 0]
+    request.query = {**request.query, "organization_id": str(tenant.organization.id)}
+    request.query["cursor"] = str(cursor_serializer(tenant.settings.secret_keys).dumps(parts))
+
+
 CONFLICTS: dict[str, Conflict] = {
     "create_prediction_comment": _max_comments,
+    "list_changes": _expired_cursor,
     "create_user": _taken_email,
     "login": _scheduled_deletion,
     "request_account_deletion": _wrong_password,

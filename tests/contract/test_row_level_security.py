@@ -41,7 +41,7 @@ from tests.support.databases import on_postgresql
 
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 INSUFFICIENT_PRIVILEGE = "42501"
-DENIED_TABLES = {"known_addresses", "task_callbacks", "try_counts"}
+DENIED_TABLES = {"known_addresses", "pending_touches", "task_callbacks", "try_counts"}
 """Tables of the system role only: they are used before authentication or belong to no tenant."""
 READ_ONLY = {"generation_models"}
 """Tables that every caller reads and only superusers write."""
@@ -121,7 +121,7 @@ def _build_row(session: Session, tenant: Tenant, table: Table) -> dict[str, Any]
     return {
         column.name: _build_value(session, tenant, column)
         for column in table.columns
-        if column.name == "organization_id" or not (column.nullable or column.default)
+        if column.name == "organization_id" or not (column.nullable or column.default or column.identity)
     }
 
 

@@ -1,0 +1,1 @@
+"""The change feed: triggers record which resources of a tenant were created, changed and deleted."""

@@ -1,0 +1,178 @@
+"""Read the change feed of a tenant in pages, and maintain it.
+
+**No change is missed.** On PostgreSQL, a transaction becomes visible at its commit, which may be long after
+it got its number and after later transactions have committed. So changes are ordered by the number of their
+transaction (xid) and then by a sequence, and a page ends before the oldest transaction that is still open
+(`pg_snapshot_xmin`): all earlier ones have ended, so nothing can appear before the position of a reader. A
+transaction that stays open delays the feed; it loses nothing. On SQLite, which has one writer, the sequence
+is the order of commits.
+
+**A position belongs to one database.** A restored database repeats numbers, or continues after other ones.
+`get_feed_id` changes then, and readers start again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+)
+
+from db.models.changes import Change, PendingTouch
+from db.session import Database, current_session
+
+RETENTION = timedelta(days=30)
+"""How long a position is valid."""
+DELETION_AGE = RETENTION + timedelta(days=1)
+"""The age at which changes are deleted. A transaction that commits late has old changes, so it is greater."""
+DELETE_BATCH_SIZE = 2_000
+TOUCHED_TABLES = ("generations", "looks", "shootings", "shots")
+"""The tables that `pending_touches` can name."""
+
+
+class Position(NamedTuple):
+    """A place in the feed, after the change with this transaction and sequence."""
+
+    xid: int
+    sequence: int
+
+
+START = Position(0, 0)
+
+_OLDEST_OPEN_XID: ColumnElement[int] = cast(
+    cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger
+)
+_COLUMNS: tuple[Any, ...] = (
+    Change.resource_type,
+    Change.resource_id,
+    Change.external_id,
+    Change.change,
+    Change.changed_at,
+    Change.xid,
+    Change.sequence,
+)
+
+# The identifier of the cluster, because each cluster numbers its transactions, and that of the table, which
+# a restored dump creates again. SQLite has a number in the header of the file that the migration sets.
+_FEED_ID = {
+    "postgresql": "SELECT (pg_control_system()).system_identifier || '.' || 'public.changes'::regclass::oid",
+    "sqlite": "SELECT CAST(user_version AS TEXT) FROM pragma_user_version",
+}
+
+# One statement: an entry is deleted only if its row was moved, or no longer exists. The UPDATE comes after
+# the commit of the transaction that left the entry, whose changes a reader of the new `updated_at` thus sees.
+_APPLY_TOUCHES = """
+    WITH due AS (
+        SELECT entry, row_id FROM pending_touches WHERE table_name = '{table}'
+        ORDER BY entry LIMIT 1000 FOR UPDATE SKIP LOCKED
+    ), unlocked AS (
+        SELECT id FROM {table} WHERE id IN (SELECT row_id FROM due)
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    ), moved AS (
+        UPDATE {table} SET updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+        WHERE id IN (SELECT id FROM unlocked) RETURNING id
+    )
+    DELETE FROM pending_touches USING due
+    WHERE pending_touches.entry = due.entry AND (
+        due.row_id IN (SELECT id FROM moved) OR NOT EXISTS (SELECT 1 FROM {table} WHERE id = due.row_id)
+    )
+"""
+
+
+def get_feed_id() -> str:
+    """Return an identifier of the numbers in the feed, which differs after the database was restored."""
+    session = current_session()
+    return str(session.execute(text(_FEED_ID[session.get_bind().dialect.name])).scalar_one())
+
+
+def get_latest_position() -> Position:
+    """Return the position after all changes that `list_changes` returns now."""
+    session = current_session()
+    if session.get_bind().dialect.name == "postgresql":
+        return Position(session.execute(select(_OLDEST_OPEN_XID)).scalar_one(), 0)
+    return Position(0, session.scalar(select(func.max(Change.sequence))) or 0)
+
+
+def list_changes(
+    organization_id: UUID | None, owner_id: UUID, position: Position, limit: int
+) -> list[Row[Any]]:
+    """Return the changes of a tenant after a position, in order.
+
+    Args:
+        organization_id: The organization; None for personal resources.
+        owner_id: The owner of the personal resources.
+        position: Where to begin.
+        limit: The maximum number of changes.
+    """
+    statement = _build_page(organization_id is None, current_session().get_bind().dialect.name)
+    values = {"tenant_id": organization_id or owner_id, "rows": limit, **position._asdict()}
+    return list(current_session().execute(statement, values).all())
+
+
+@cache
+def _build_page(is_personal: bool, dialect: str) -> Select[Any]:
+    tenant_id = bindparam("tenant_id", type_=Uuid())
+    if is_personal:
+        conditions = [Change.organization_id.is_(None), Change.owner_id == tenant_id]
+    else:
+        conditions = [Change.organization_id == tenant_id]
+    after = tuple_(bindparam("xid", type_=BigInteger()), bindparam("sequence", type_=BigInteger()))
+    conditions.append(tuple_(Change.xid, Change.sequence) > after)
+    if dialect == "postgresql":
+        conditions.append(Change.xid < _OLDEST_OPEN_XID)
+    page = select(*_COLUMNS).where(*conditions).order_by(Change.xid, Change.sequence)
+    return page.limit(bindparam("rows", type_=Integer, literal_execute=True))
+
+
+def delete_old_changes(database: Database, now: datetime) -> int:
+    """Delete the changes that no valid position can reach; return how many."""
+    is_old = Change.changed_at < now - DELETION_AGE
+    oldest = select(Change.sequence, is_old).order_by(Change.sequence)
+    with database.transaction(write=False) as session:
+        first = session.execute(oldest.limit(1)).first()
+    if first is None or not first[1]:
+        return 0
+    deleted = 0
+    while True:
+        # In the order of the primary key, because the time has no index. Where a younger change comes first,
+        # the rest is left to a later run.
+        with database.transaction(write=True) as session:
+            batch = session.execute(oldest.limit(DELETE_BATCH_SIZE)).all()
+            due = [sequence for sequence, is_due in batch if is_due]
+            if due:
+                session.execute(delete(Change).where(Change.sequence <= due[-1], is_old))
+        deleted += len(due)
+        if len(due) < DELETE_BATCH_SIZE:
+            return deleted
+
+
+def apply_pending_touches(database: Database) -> None:
+    """Move `updated_at` of the rows that a trigger left because another transaction had locked them.
+
+    Rows that are locked now are left for the next run.
+    """
+    if database.engine.dialect.name == "sqlite":
+        return
+    with database.transaction(write=False) as session:
+        if session.scalar(select(PendingTouch.entry).limit(1)) is None:
+            return
+    for table in TOUCHED_TABLES:
+        with database.transaction(write=True) as session:
+            session.execute(text(_APPLY_TOUCHES.format(table=table)))

@@ -1,0 +1,186 @@
+"""The change feed: pages, cursors, tenants and what counts as a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from db.change_feed.queries import RETENTION
+from db.models import Organization, Product, User
+from handlers.app import Application
+from studio import changes
+from tests.support import factories as make
+from tests.support.factories.api_keys import api_key_headers
+
+ClientFactory = Callable[[Any], Any]
+
+
+@pytest.fixture
+def owner() -> User:
+    return make.make_user()
+
+
+@pytest.fixture
+def organization(owner: User) -> Organization:
+    return make.make_organization(owner)
+
+
+@pytest.fixture
+def request_as_owner(client_for: ClientFactory, owner: User) -> Any:
+    return client_for(owner)
+
+
+def read(request: Any, organization: Organization | None = None, **query: Any) -> dict[str, Any]:
+    """Return a page of the feed."""
+    if organization is not None:
+        query["organization_id"] = organization.id
+    target = "&".join(f"{name}={value}" for name, value in query.items())
+    response = request("GET", f"/changes/?{target}")
+    assert response.status == 200, response.json()
+    page: dict[str, Any] = response.json()
+    return page
+
+
+def summarize(page: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(entry["resource_type"], entry["resource_id"], entry["change"]) for entry in page["data"]]
+
+
+def pages(request: Any, organization: Organization, **query: Any) -> Iterator[dict[str, Any]]:
+    page = read(request, organization, **query)
+    yield page
+    while page["has_more"]:
+        page = read(request, organization, **query, cursor=page["next_cursor"])
+        yield page
+
+
+def test_a_client_continues_from_the_last_cursor(request_as_owner: Any, organization: Organization) -> None:
+    start = read(request_as_owner, organization, start="latest")
+    assert (start["data"], start["has_more"]) == ([], False)
+    scope = f"organization_id={organization.id}"
+    product = request_as_owner("POST", f"/products/?{scope}", {"name": "Shirt"}).json()["id"]
+    first = read(request_as_owner, organization, cursor=start["next_cursor"])
+    assert summarize(first) == [("product", product, "created")]
+    assert set(first["data"][0]) == {
+        "resource_type", "resource_id", "external_id", "change", "changed_at",
+    }  # fmt: skip
+    request_as_owner("PATCH", f"/products/{product}", {"name": "Coat"})
+    # Nothing changes, so nothing is listed.
+    request_as_owner("PATCH", f"/products/{product}", {"name": "Coat"})
+    request_as_owner("DELETE", f"/products/{product}")
+    second = read(request_as_owner, organization, cursor=first["next_cursor"])
+    assert summarize(second) == [("product", product, "updated"), ("product", product, "deleted")]
+    last = read(request_as_owner, organization, cursor=second["next_cursor"])
+    assert (last["data"], last["has_more"]) == ([], False)
+    assert summarize(read(request_as_owner, organization, cursor=first["next_cursor"])) == summarize(second)
+
+
+def test_pages_have_every_change_once(request_as_owner: Any, organization: Organization) -> None:
+    expected = [str(make.make_brand(organization=organization).id) for _ in range(7)]
+    found = list(pages(request_as_owner, organization, limit=3))
+    assert [len(page["data"]) for page in found] == [3, 3, 1]
+    assert [entry["resource_id"] for page in found for entry in page["data"]] == expected
+    assert [page["has_more"] for page in found] == [True, True, False]
+
+
+def test_a_page_that_is_exactly_full_has_no_more(request_as_owner: Any, organization: Organization) -> None:
+    make.make_brand(organization=organization)
+    assert not read(request_as_owner, organization, limit=1)["has_more"]
+
+
+def test_each_tenant_has_its_own_feed(
+    request_as_owner: Any, client_for: ClientFactory, owner: User, organization: Organization
+) -> None:
+    own, shared = make.make_brand(owner=owner), make.make_brand(organization=organization)
+    make.make_brand()
+    make.make_style(owner_id=None, public=True)
+    assert summarize(read(request_as_owner)) == [("brand", str(own.id), "created")]
+    assert summarize(read(request_as_owner, organization)) == [("brand", str(shared.id), "created")]
+    stranger = client_for(make.make_user())
+    response = stranger("GET", f"/changes/?organization_id={organization.id}")
+    assert (response.status, response.json()["code"]) == (404, "not_found")
+
+
+def test_a_cursor_belongs_to_its_tenant(request_as_owner: Any, organization: Organization) -> None:
+    cursor = read(request_as_owner)["next_cursor"]
+    for sent in (cursor, cursor[:-2], "bm9uZQ"):
+        response = request_as_owner("GET", f"/changes/?organization_id={organization.id}&cursor={sent}")
+        assert (response.status, response.json()["parameter"]) == (404, "cursor")
+
+
+def test_a_cursor_of_a_list_is_no_cursor_of_the_feed(
+    request_as_owner: Any, organization: Organization
+) -> None:
+    for _ in range(2):
+        make.make_brand(organization=organization)
+    scope = f"organization_id={organization.id}"
+    of_list = request_as_owner("GET", f"/brands/?{scope}&limit=1").json()["next_cursor"]
+    assert request_as_owner("GET", f"/changes/?{scope}&cursor={of_list}").status == 404
+    of_feed = read(request_as_owner, organization)["next_cursor"]
+    assert request_as_owner("GET", f"/brands/?{scope}&cursor={of_feed}").status == 404
+
+
+def test_a_cursor_expires_after_30_days(
+    request_as_owner: Any, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = read(request_as_owner, organization)["next_cursor"]
+    now = datetime.now(UTC)
+    monkeypatch.setattr(changes, "utc_now", lambda: now + RETENTION - timedelta(minutes=1))
+    read(request_as_owner, organization, cursor=cursor)
+    monkeypatch.setattr(changes, "utc_now", lambda: now + RETENTION + timedelta(minutes=1))
+    response = request_as_owner("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
+    assert (response.status, response.json()["code"]) == (409, "cursor_expired")
+
+
+def test_a_cursor_of_another_database_has_expired(
+    request_as_owner: Any, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = read(request_as_owner, organization)["next_cursor"]
+    monkeypatch.setattr(changes, "get_feed_id", lambda: "restored")
+    response = request_as_owner("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
+    assert (response.status, response.json()["code"]) == (409, "cursor_expired")
+
+
+def test_an_api_key_needs_the_scope(
+    app: Application, client_for: ClientFactory, organization: Organization
+) -> None:
+    target = f"/changes/?organization_id={organization.id}"
+    for scope, status in (("changes:read", 200), ("products:read", 403)):
+        headers = api_key_headers(app, organization, [scope])
+        assert client_for(None)("GET", target, headers=headers).status == status
+
+
+def test_a_review_lists_all_resources_that_show_it(request_as_owner: Any, organization: Organization) -> None:
+    shooting = make.make_shooting(organization=organization)
+    shot_type = make.make_shot_type(organization=organization)
+    look = make.make_look(shooting, shot_type_ids=[shot_type.id])
+    shot = make.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
+    generation = make.make_generation(shot, status="completed")
+    prediction = make.make_prediction(generation)
+    paths = {
+        "shooting": f"/shootings/{shooting.id}",
+        "look": f"/shootings/{shooting.id}/looks/{look.id}",
+        "shot": f"/shots/{shot.id}",
+        "generation": f"/generations/{generation.id}",
+        "prediction": f"/predictions/{prediction.id}",
+    }
+    before = {name: request_as_owner("GET", path).json() for name, path in paths.items()}
+    cursor = read(request_as_owner, organization, start="latest")["next_cursor"]
+    assert request_as_owner("POST", f"/shots/{shot.id}/approve", {}).status == 200
+    after = {name: request_as_owner("GET", path).json() for name, path in paths.items()}
+    for name in paths:
+        assert after[name]["updated_at"] > before[name]["updated_at"], name
+    listed = summarize(read(request_as_owner, organization, cursor=cursor))
+    assert sorted(set(listed)) == sorted((name, after[name]["id"], "updated") for name in paths)
+
+
+def test_rows_of_one_product_are_found_by_type(request_as_owner: Any, organization: Organization) -> None:
+    product = make.make_product(organization=organization)
+    image = make.make_product_image(product)
+    assert isinstance(product, Product)
+    assert summarize(read(request_as_owner, organization)) == [
+        ("product", str(product.id), "created"),
+        ("product_image", str(image.id), "created"),
+    ]
