@@ -9,6 +9,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -23,6 +24,7 @@ from sqlalchemy import (
     MetaData,
     Result,
     String,
+    TextClause,
     event,
     inspect,
     text,
@@ -212,7 +214,9 @@ def tenant_indexes(table: str) -> tuple[Index, Index]:
     )
 
 
-def sort_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index, ...]:
+def sort_indexes(
+    table: str, *columns: str, named: bool = False, more: Mapping[str, str | TextClause] | None = None
+) -> tuple[Index, ...]:
     """Return the indexes for every sort order of the lists of a growing table.
 
     Without them the database reads all rows of the tenant to find one page.
@@ -222,28 +226,38 @@ def sort_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index,
         columns: Columns that lists filter by equality. Each gets one index per sort order, so that a filter
             for a rare value does not read all rows without that value.
         named: Whether lists can also be sorted by `name`.
+        more: Further sort orders: a column or an SQL expression by its name.
     """
-    orders = ("created_at", "updated_at", *(("name",) if named else ()))
+    orders: dict[str, str | TextClause] = {
+        "created_at": "created_at",
+        "updated_at": "updated_at",
+        **({"name": "name"} if named else {}),
+        **(more or {}),
+    }
+    others = {name: key for name, key in orders.items() if name != "created_at"}
     return (
         # Superusers list the rows of all tenants.
         Index(f"ix_{table}_created_at", "created_at", "id"),
-        *(Index(f"ix_{table}_organization_{order}", "organization_id", order, "id") for order in orders[1:]),
+        *(
+            Index(f"ix_{table}_organization_{name}", "organization_id", key, "id")
+            for name, key in others.items()
+        ),
         *(
             # Partial, because rows of organizations are never listed by owner.
             Index(
-                f"ix_{table}_owner_{order}",
+                f"ix_{table}_owner_{name}",
                 "owner_id",
-                order,
+                key,
                 "id",
                 sqlite_where=IS_PERSONAL,
                 postgresql_where=IS_PERSONAL,
             )
-            for order in orders[1:]
+            for name, key in others.items()
         ),
         *(
-            Index(f"ix_{table}_{column}_{order}", "organization_id", column, order, "id")
+            Index(f"ix_{table}_{column}_{name}", "organization_id", column, key, "id")
             for column in columns
-            for order in orders
+            for name, key in orders.items()
         ),
     )
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from db.errors import Conflict
 from db.models.exports import Export, ExportStatus
+from db.models.products import Product
 from db.models.shootings import Shooting
 from db.session import after_commit, current_session
 from db.tenancy import get_visible, list_filter
@@ -15,7 +16,7 @@ from handlers.common.context import current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update
-from handlers.common.references import find_list_organization
+from handlers.common.references import OF_PRODUCTS, find_list_organization, resolve_products
 from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, no_content, ok
 from handlers.schemas.exports import ExportSchema
 from studio.exports import create
@@ -31,14 +32,23 @@ class ExportNotReady(Conflict):
 
 
 EXPORTS = ListQuery(
-    Export, ExportSchema, filters={"shooting_id": Export.shooting_id, "status": Export.status}
+    Export,
+    ExportSchema,
+    filters={
+        "shooting_id": Export.shooting_id,
+        "status": Export.status,
+        "products": OF_PRODUCTS["exports"],
+    },
 )
 
 
 @requires(Permission.EXPORTS_READ)
 def list_exports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the exports of a tenant."""
-    organization_id = find_list_organization(organization_id, {Shooting: params.get("shooting_id")})
+    organization_id = find_list_organization(
+        organization_id, {Shooting: params.get("shooting_id"), Product: params.get("product_id")}
+    )
+    resolve_products(params, organization_id)
     return EXPORTS.list_response(params, list_filter(organization_id))
 
 

@@ -8,13 +8,20 @@ from uuid import UUID
 from sqlalchemy.orm import selectinload
 
 from db.models.generations import Generation
+from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import authorize_creation, get_reference, get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
-from handlers.common.references import SHOTS_OF_SHOOTING, find_list_organization, resolve_image
+from handlers.common.references import (
+    OF_PRODUCTS,
+    SHOTS_OF_SHOOTING,
+    find_list_organization,
+    resolve_image,
+    resolve_products,
+)
 from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
 from handlers.schemas.generations import EstimateSchema, GenerationSchema
 from studio.generations import create, lifecycle
@@ -35,6 +42,7 @@ GENERATIONS = ListQuery(
         "shooting_id": Generation.shot_id.in_(SHOTS_OF_SHOOTING),
         "status": Generation.status,
         "generation_strategy": Generation.generation_strategy,
+        "products": OF_PRODUCTS["generations"],
     },
 )
 
@@ -43,8 +51,14 @@ GENERATIONS = ListQuery(
 def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the generations of a tenant."""
     organization_id = find_list_organization(
-        organization_id, {Shot: params.get("shot_id"), Shooting: params.get("shooting_id")}
+        organization_id,
+        {
+            Shot: params.get("shot_id"),
+            Shooting: params.get("shooting_id"),
+            Product: params.get("product_id"),
+        },
     )
+    resolve_products(params, organization_id)
     return GENERATIONS.list_response(params, list_filter(organization_id))
 
 

@@ -12,6 +12,7 @@ from db.base import utc_now
 from db.errors import NotFound
 from db.models.comments import PredictionComment
 from db.models.generations import Generation, Prediction, PredictionShare
+from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import (
@@ -27,7 +28,12 @@ from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update
-from handlers.common.references import SHOTS_OF_SHOOTING, find_list_organization
+from handlers.common.references import (
+    OF_PRODUCTS,
+    SHOTS_OF_SHOOTING,
+    find_list_organization,
+    resolve_products,
+)
 from handlers.common.responses import ApiResponse, created, json_response, no_content, ok, serialize
 from handlers.files import image_response
 from handlers.pipeline.batches import Action, list_target_ids, run_batch
@@ -46,6 +52,7 @@ PREDICTIONS = ListQuery(
         "generation_id": Prediction.generation_id,
         "shooting_id": Prediction.shot_id.in_(SHOTS_OF_SHOOTING),
         "status": Prediction.status,
+        "products": OF_PRODUCTS["predictions"],
     },
 )
 COMMENTS = ListQuery(
@@ -72,8 +79,10 @@ def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiR
             Shot: params.get("shot_id"),
             Generation: params.get("generation_id"),
             Shooting: params.get("shooting_id"),
+            Product: params.get("product_id"),
         },
     )
+    resolve_products(params, organization_id)
     return PREDICTIONS.list_response(params, list_filter(organization_id))
 
 

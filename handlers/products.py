@@ -12,7 +12,7 @@ from db.base import new_id
 from db.errors import ExternalIdTaken, NotFound, names_place
 from db.models.brands import Brand
 from db.models.media import MediaResource
-from db.models.products import Product, ProductImage, ProductImageCutout, ProductState
+from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImageCutout, ProductState
 from db.queries.statements import lock_name
 from db.tenancy import (
     current_caller,
@@ -67,8 +67,15 @@ WRITE_OPTIONS = [*FILE_OPTIONS, joinedload(ProductImage.product), joinedload(Pro
 PRODUCTS = ListQuery(
     Product,
     ProductSchema,
-    filters={"brand_id": Product.brand_id, "category": Product.category, "state": Product.state},
+    filters={
+        "brand_id": Product.brand_id,
+        "category": Product.category,
+        "state": Product.state,
+        "sku": Product.sku,
+        "external_id": Product.external_id,
+    },
     search_columns=(Product.name, Product.sku),
+    sort_expressions={"sku": SKU_OR_EMPTY},
 )
 PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id": ProductImage.product_id})
 

@@ -25,10 +25,12 @@ from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import (
+    OF_PRODUCTS,
     check_references,
     deduplicate_ids,
     find_list_organization,
     resolve_ownership,
+    resolve_products,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok, serialize_many
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
@@ -50,7 +52,12 @@ SHOOTINGS = ListQuery(
     filters={"brand_id": Shooting.brand_id, "phase": Shooting.phase, "archived": Shooting.archived},
     search_columns=(Shooting.name,),
 )
-LOOKS = ListQuery(Look, LookSchema, parent={"shooting_id": Look.shooting_id})
+LOOKS = ListQuery(
+    Look,
+    LookSchema,
+    parent={"shooting_id": Look.shooting_id},
+    filters={"products": OF_PRODUCTS["looks"]},
+)
 
 
 @requires(Permission.SHOOTINGS_READ)
@@ -128,7 +135,10 @@ def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bo
 @requires(Permission.SHOOTINGS_READ)
 def list_looks(shooting_id: UUID, **params: Any) -> ApiResponse:
     """List the looks of a shooting."""
-    params["shooting_id"] = get_visible(Shooting, shooting_id).id
+    shooting = get_visible(Shooting, shooting_id)
+    params["shooting_id"] = shooting.id
+    find_list_organization(shooting.organization_id, {Product: params.get("product_id")})
+    resolve_products(params, shooting.organization_id)
     return LOOKS.list_response(params, readable_filter())
 
 

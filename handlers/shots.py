@@ -8,13 +8,14 @@ from uuid import UUID
 from sqlalchemy.orm import joinedload
 
 from db.models.presets import ShotType
+from db.models.products import Product
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
 from db.tenancy import get_visible, list_filter, require_permission_in
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import find_list_organization
+from handlers.common.references import OF_PRODUCTS, find_list_organization, resolve_products
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.pipeline.batches import Action, lock_targets, run_batch
@@ -33,6 +34,7 @@ SHOTS = ListQuery(
         "look_id": Shot.look_id,
         "status": Shot.status,
         "shot_type_id": Shot.shot_type_id,
+        "products": OF_PRODUCTS["shots"],
     },
 )
 
@@ -46,8 +48,10 @@ def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiRespons
             Shooting: params.get("shooting_id"),
             Look: params.get("look_id"),
             ShotType: params.get("shot_type_id"),
+            Product: params.get("product_id"),
         },
     )
+    resolve_products(params, organization_id)
     return SHOTS.list_response(params, list_filter(organization_id))
 
 

@@ -35,7 +35,7 @@ class ExportItem(Base):
     export_id: Mapped[UUID] = mapped_column(ForeignKey("exports.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True)
-    prediction_id: Mapped[UUID]
+    prediction_id: Mapped[UUID] = mapped_column(index=True)
     file_name: Mapped[str] = mapped_column(String(200))
     content_hash: Mapped[str] = mapped_column(String(64))
     file_size: Mapped[int]

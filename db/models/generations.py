@@ -61,6 +61,7 @@ class Generation(Owned):
     __table_args__ = (
         *tenant_indexes("generations"),
         *sort_indexes("generations", "status", "generation_strategy"),
+        Index("ix_generations_product", "product_id", "created_at", "id"),
         Index("ix_generations_queue", "status", "priority", "created_at", "id"),
         Index("ix_generations_age", "status", "created_at", "id"),
         Index("ix_generations_lease", "status", "lease_expires_at"),

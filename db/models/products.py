@@ -7,7 +7,17 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, ForeignKey, Index, String, select
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    case,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -21,6 +31,9 @@ from db.base import (
 )
 from db.models.brands import Brand
 from db.models.media import MediaResource
+
+# Not `coalesce`: with row-level security, PostgreSQL would not search its index for a position in a list.
+_SKU_OR_EMPTY = "(CASE WHEN sku IS NULL THEN '' ELSE sku END)"
 
 
 class ProductState(StrEnum):
@@ -37,7 +50,9 @@ class Product(Labeled):
     __tablename__ = "products"
     __table_args__ = (
         *tenant_indexes("products"),
-        *sort_indexes("products", "brand_id", "category", "state", named=True),
+        *sort_indexes(
+            "products", "brand_id", "category", "state", named=True, more={"sku": text(_SKU_OR_EMPTY)}
+        ),
         *unique_per_tenant("products", "sku"),
         *unique_per_tenant("products", "external_id", sparse=True),
     )
@@ -65,6 +80,10 @@ class Product(Labeled):
         cascade="all, delete-orphan",
         passive_deletes=True,
     )
+
+
+SKU_OR_EMPTY: ColumnElement[str] = case((Product.sku.is_(None), literal_column("''")), else_=Product.sku)
+"""What lists sort by SKU by: the expression of the indexes. Products without a SKU come first."""
 
 
 class ProductImage(Owned):

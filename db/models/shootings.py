@@ -51,7 +51,9 @@ class Shooting(Labeled):
     __tablename__ = "shootings"
     __table_args__ = (
         *tenant_indexes("shootings"),
-        *sort_indexes("shootings", "brand_id", "phase", "archived", named=True),
+        *sort_indexes(
+            "shootings", "brand_id", "phase", "archived", named=True, more={"due_date": "due_date"}
+        ),
         *unique_per_tenant("shootings", "external_id", sparse=True),
     )
 

@@ -19,7 +19,7 @@ from db.base import Base
 from db.rls.session_role import bypass_rls
 from db.row_counts.queries import COUNTED
 from handlers.app import Application
-from tests.contract.operations import OPERATIONS, Operation
+from tests.contract.operations import OPERATIONS, Operation, resolve
 from tests.contract.tenant import Tenant
 from tests.contract.test_every_operation import LISTS, create_more_rows, describe_response
 from tests.support.app import auth_headers
@@ -45,9 +45,18 @@ TABLES = {
 """The tables of operations whose name does not contain it."""
 GLOBAL_LISTS = {"list_users", "list_generation_models"}
 """Lists that are read completely: by superusers only, or short."""
-PARENT_PARAMETERS = {"shot_id", "shooting_id", "look_id", "generation_id"}
-"""Filters by one parent, whose rows are few and are sorted."""
-RANGES = {"created_after", "updated_after"}
+PARENT_PARAMETERS = {
+    "shot_id",
+    "shooting_id",
+    "look_id",
+    "generation_id",
+    "product_id",
+    "sku",
+    "external_id",
+    "ids",
+}
+"""Filters by one parent or product, or by ids: the rows are few and are sorted."""
+RANGES = {"created_after", "updated_after", "created_before", "updated_before"}
 """Filters that no cached count covers."""
 UNBOUNDED_TABLES = {model.__tablename__ for model in COUNTED}
 UNWANTED = ("seqscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
@@ -76,6 +85,11 @@ def list_queries(operation: Operation, tenant: Tenant, rare: bool = False) -> It
     for parameter in operation.parameters:
         if parameter["in"] == "query" and parameter["name"] not in PAGINATION_PARAMETERS:
             schema = parameter["schema"]
+            if schema["type"] == "array":
+                items = resolve(schema["items"])
+                schema = {"type": items["type"], "enum": items.get("enum") or schema["example"]}
+            if parameter["name"] == "sku":
+                schema = {"enum": [tenant.rows["product"].sku]}
             values = schema.get("enum") or ["true" if schema["type"] == "boolean" else schema["example"]]
             yield {parameter["name"]: tenant.replace_seed_ids(values[-1 if rare else 0])}
 
@@ -257,8 +271,13 @@ def assert_read_by_index(
     assert condition, missing
     if table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
         assert [node["Node Type"] for node in nodes(plan) if "Sort" in node["Node Type"]] == [], missing
-        for column in query.keys() - RANGES:
-            assert column in condition, missing
+        for name_of_filter in query.keys() - RANGES:
+            assert name_of_filter.removesuffix("_in") in condition, missing
+
+
+def is_counted_by_reading(query: dict[str, Any]) -> bool:
+    """Return whether no cached count covers the filters of a query."""
+    return bool(query.keys() & (PARENT_PARAMETERS | RANGES)) or any(name.endswith("_in") for name in query)
 
 
 def assert_counted_by_index(
@@ -268,7 +287,7 @@ def assert_counted_by_index(
     count_plans = query_plans.count_plans(table)
     assert count_plans, f"{name} reads a page of `{table}` without its count"
     for plan in count_plans:
-        if table in UNBOUNDED_TABLES and not query.keys() & (PARENT_PARAMETERS | RANGES):
+        if table in UNBOUNDED_TABLES and not is_counted_by_reading(query):
             uncached = f"{name} counts `{table}` with {list(query)}: add a counter to db/row_counts"
             assert relations(plan) == {"row_counts"}, uncached
             assert "scope_id" in index_condition(plan, "row_counts"), uncached

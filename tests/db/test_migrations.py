@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Column, Engine, inspect, text
 
 from db.base import Base
 from db.engine import build_engine
@@ -24,9 +27,19 @@ from tests.support.factories import (
 )
 
 
+def is_comparable(item: Any, _name: str | None, kind: str, *_: Any) -> bool:
+    """Return whether both databases describe a part of a schema as the models do: not an expression."""
+    return kind != "index" or all(isinstance(part, Column) for part in item.expressions)
+
+
+# Indexes of expressions are left out; `test_lists.py` tests that they are used.
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
 def test_the_migrated_schema_equals_the_models(database_engine: Engine) -> None:
     with database_engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": is_comparable}
+        )
         assert compare_metadata(context, Base.metadata) == []
 
 
