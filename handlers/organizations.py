@@ -149,6 +149,8 @@ def _get_member_for_update(organization_id: UUID, user_id: UUID) -> Membership:
 
 def _apply_body(organization: Organization, body: dict[str, Any]) -> None:
     apply_changes(organization, body, "name", "slug")
+    for name, days in body.get("retention", {}).items():
+        setattr(organization, f"retention_{name}", days)
     if "logo_url" in body:
         organization.logo_media = resolve_image(body["logo_url"], organization.id)
     current_session().flush()

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, String, event
+from sqlalchemy import Index, String, event, text
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column
 
 from db.base import Identified
@@ -27,11 +27,15 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
+_HAS_ADDRESS = text("address IS NOT NULL")
+
+
 class AuditEvent(Identified):
     """A row is one event; it has no foreign keys because it outlives its actor, target and organization.
 
     It belongs to the organization whose rows were used, or to the account for personal rows. The session and
-    triggers of the database reject changes and deletions. Only `count` of a denied event grows, one by one.
+    triggers of the database reject changes and deletions. Only `count` of a denied event grows, one by one,
+    and the retention of an organization deletes `address`.
     """
 
     __tablename__ = "audit_events"
@@ -48,6 +52,13 @@ class AuditEvent(Identified):
             )
         ),
         Index("ix_audit_events_account", "account_id", "created_at", "id"),
+        Index(
+            "ix_audit_events_address",
+            "organization_id",
+            "created_at",
+            sqlite_where=_HAS_ADDRESS,
+            postgresql_where=_HAS_ADDRESS,
+        ),
     )
 
     organization_id: Mapped[UUID | None]

@@ -1,7 +1,10 @@
 """Serialize organizations, members and invitations."""
 
+from __future__ import annotations
+
 from marshmallow import fields
 
+from db.models.organizations import Organization
 from handlers.schemas.fields import IdentifiedSchema, MediaUrl, Timestamp, Uuid
 
 
@@ -13,6 +16,7 @@ class OrganizationSchema(IdentifiedSchema):
     logo_url = MediaUrl(attribute="logo_media")
     owner_id = Uuid()
     members_count = fields.Raw()
+    retention = fields.Function(lambda organization: _build_retention(organization))
 
 
 class MemberSchema(IdentifiedSchema):
@@ -33,3 +37,11 @@ class InvitationSchema(IdentifiedSchema):
     role = fields.Raw()
     invited_by_id = Uuid()
     expires_at = Timestamp()
+
+
+def _build_retention(organization: Organization) -> dict[str, int | None]:
+    return {
+        "uploads_days": organization.retention_uploads_days,
+        "rejected_predictions_days": organization.retention_rejected_predictions_days,
+        "audit_addresses_days": organization.retention_audit_addresses_days,
+    }

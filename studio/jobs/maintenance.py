@@ -32,6 +32,7 @@ from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import Storage
 from studio.pubsub import EXPORTS, IMPORTS, Topic
 from studio.rate_limits.attempts import delete_expired_attempts
+from studio.retention import enforce_retention
 from studio.settings import Settings
 from studio.shares import delete_expired_shares
 from studio.webhooks.queue import delete_old_deliveries
@@ -140,6 +141,7 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
+    MaintenanceTask("retention", lambda services: enforce_retention(services.database), 3_600),
     MaintenanceTask("deletion of accounts", lambda services: delete_due_accounts(services.database), 3_600),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from studio.media.ingest import file_url
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse
+from tests.support.factories.catalogue import Customer
 from tests.support.factories.invitations import make_invitation
 
 
@@ -255,3 +257,19 @@ def test_the_owner_can_be_neither_demoted_nor_removed(
         )
         assert_conflict(caller("DELETE", members_path(organization, owner)), "owner_required")
     assert client("PATCH", members_path(organization, owner), {"role": "owner"}).status == 422
+
+
+def test_the_retention_is_set_property_by_property(customer: Customer, client_for: Any) -> None:
+    path = f"/organizations/{customer.organization.id}"
+    nothing = dict.fromkeys(("uploads_days", "rejected_predictions_days", "audit_addresses_days"))
+    assert customer.client("GET", path).json()["retention"] == nothing
+    for changes in ({"uploads_days": 30}, {"audit_addresses_days": 3650}, {"uploads_days": None}):
+        nothing |= changes
+        response = customer.client("PATCH", path, {"retention": changes})
+        assert (response.status, response.json()["retention"]) == (200, nothing)
+    assert customer.client("GET", path).json()["retention"] == nothing
+    for invalid in ({"uploads_days": 0}, {"uploads_days": 3651}, {"photos_days": 1}, None):
+        assert customer.client("PATCH", path, {"retention": invalid}).status == 422
+    member = factories.make_user()
+    factories.make_membership(customer.organization, member)
+    assert client_for(member)("PATCH", path, {"retention": {"uploads_days": 1}}).status == 403
