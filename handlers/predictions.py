@@ -1,4 +1,4 @@
-"""Predictions: the images that generations made, their review, comments, and links that share them."""
+"""Predictions: the images that generations made, their review, comments, share links, publications."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from db.base import utc_now
 from db.errors import NotFound
 from db.models.comments import PredictionComment
 from db.models.generations import Generation, Prediction, PredictionShare
+from db.models.media import MediaResource
 from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
@@ -24,7 +25,7 @@ from db.tenancy import (
     require_permission_in,
     select_visible,
 )
-from handlers.common.context import current_settings
+from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update
@@ -34,15 +35,33 @@ from handlers.common.references import (
     find_list_organization,
     resolve_products,
 )
-from handlers.common.responses import ApiResponse, created, json_response, no_content, ok, serialize
+from handlers.common.responses import (
+    SANDBOX_CSP,
+    ApiResponse,
+    created,
+    file_response,
+    json_response,
+    no_content,
+    ok,
+    serialize,
+)
 from handlers.files import image_response
 from handlers.pipeline.batches import Action, list_target_ids, run_batch
-from handlers.schemas.predictions import PredictionCommentSchema, PredictionSchema, PredictionShareSchema
+from handlers.schemas.predictions import (
+    PredictionCommentSchema,
+    PredictionSchema,
+    PredictionShareSchema,
+    PublicationSchema,
+)
 from studio import comments, review, shares
 from studio.media.signing import InvalidSignature, sign_share
+from studio.publications import publish
+from studio.publications.files import find_published_file, list_formats, list_widths, to_original
 
 FILE_OPTIONS = [joinedload(Prediction.media)]
 CACHE_CONTROL = "private, max-age=300"
+INEXACT_MAX_AGE = 5
+"""Seconds for which caches may store another file than the published variant that was requested."""
 
 PREDICTIONS = ListQuery(
     Prediction,
@@ -214,6 +233,57 @@ def delete_prediction_comment(prediction_id: UUID, comment_id: UUID) -> ApiRespo
     """Delete a comment of the caller."""
     comments.delete_prediction_comment(_get_locked_comment(prediction_id, comment_id))
     return no_content()
+
+
+@requires(Permission.PREDICTIONS_SHARE)
+def publish_prediction(prediction_id: UUID) -> ApiResponse:
+    """Publish the image of an approved prediction at a URL that needs no credential."""
+    prediction, _ = _get_locked(prediction_id)
+    settings = current_settings()
+    publication, token = publish.publish_prediction(prediction, settings.secret_keys)
+    original = to_original(get_visible(MediaResource, prediction.media_id))
+    name = f"{original.content_hash}.{original.extension}"
+    return json_response(
+        {
+            "url": f"{settings.public_url}/api/v1/published/{token}/{name}",
+            "widths": list_widths(original),
+            "formats": list_formats(original),
+            **serialize(publication, PublicationSchema),
+        }
+    )
+
+
+@requires(Permission.PREDICTIONS_SHARE)
+def unpublish_prediction(prediction_id: UUID) -> ApiResponse:
+    """End the publication of a prediction."""
+    prediction, _ = _get_locked(prediction_id)
+    publish.unpublish_prediction(prediction)
+    return no_content()
+
+
+@authenticates_itself
+def get_published_image(publish_token: str, file_name: str, width: int | None = None) -> ApiResponse:
+    """Return the image of a published prediction, or a variant that exists."""
+    content_hash, _, extension = file_name.partition(".")
+    publication = publish.find_published(publish_token, content_hash)
+    if publication is None:
+        raise NotFound(value=publish_token)
+    original = to_original(publication.prediction.media)
+    if extension not in list_formats(original):
+        raise NotFound(value=file_name)
+    published = find_published_file(current_storage(), original, extension, width)
+    max_age = current_settings().published_max_age
+    if not published.is_exact:
+        max_age = min(max_age, INEXACT_MAX_AGE)
+    return file_response(
+        published.file.path,
+        published.file.content_type,
+        published.file.tag,
+        Cache_Control=f"public, max-age={max_age}",
+        Cross_Origin_Resource_Policy="cross-origin",
+        X_Content_Type_Options="nosniff",
+        Content_Security_Policy=SANDBOX_CSP,
+    )
 
 
 @authenticates_itself

@@ -18,6 +18,7 @@ from db.models.generations import Prediction
 from db.models.shootings import Shot
 from db.session import current_session
 from db.tenancy import current_caller, get_visible
+from studio.publications.publish import unpublish_prediction
 from studio.shots import require_next_status
 from studio.state_machines import DELIVERABLE, next_prediction_status
 from studio.webhooks.events import emit_prediction_event, emit_shot_event
@@ -82,7 +83,7 @@ def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
     shot.status = require_next_status(shot, "approve")
     replaced = _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id)
     for other in replaced:
-        other.status = next_prediction_status(other.status, "reopen")
+        _reopen(other)
     prediction.status = new_status
     _record_review(prediction, note)
     shot.approved_prediction_id = prediction.id
@@ -110,7 +111,7 @@ def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
     Raises:
         InvalidTransition: The prediction is in review.
     """
-    prediction.status = next_prediction_status(prediction.status, "reopen")
+    _reopen(prediction)
     reopened = shot if shot is not None and shot.approved_prediction_id == prediction.id else None
     if reopened is not None:
         reopened.status = require_next_status(reopened, "reopen")
@@ -152,7 +153,7 @@ def reopen_shot(shot: Shot) -> None:
     shot.status = require_next_status(shot, "reopen")
     predictions = _lock_predictions(shot, Prediction.status.in_(DELIVERABLE))
     for prediction in predictions:
-        prediction.status = next_prediction_status(prediction.status, "reopen")
+        _reopen(prediction)
         _record_review(prediction, None)
     shot.approved_prediction_id = shot.rejection_reason = None
     current_session().flush()
@@ -172,6 +173,12 @@ def delete_prediction(prediction: Prediction) -> None:
     current_session().delete(prediction)
     current_session().flush()
     emit_prediction_event("prediction.deleted", prediction)
+
+
+def _reopen(prediction: Prediction) -> None:
+    """Return a locked prediction to review, and end its publication."""
+    prediction.status = next_prediction_status(prediction.status, "reopen")
+    unpublish_prediction(prediction)
 
 
 def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:

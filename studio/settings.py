@@ -419,6 +419,14 @@ class Settings:
         Integer(1, 3_600),
         in_mock=True,
     )
+    published_max_age: int = _setting(
+        "HTTP server",
+        "PUBLISHED_MAX_AGE",
+        300,
+        "Seconds for which caches may store published images. A revocation takes as long to reach them.",
+        Integer(0, 86_400),
+        in_mock=True,
+    )
     cors_origins: tuple[str, ...] = _setting(
         "HTTP server",
         "CORS_ORIGINS",

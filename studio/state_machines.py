@@ -19,6 +19,13 @@ class ShotBusy(Conflict):
     default_detail = "A generation is running for this shot"
 
 
+class NotApproved(Conflict):
+    """A prediction is in review or rejected."""
+
+    code = "not_approved"
+    default_detail = "Only approved predictions can be exported"
+
+
 SHOOTING_PHASES: Mapping[str, tuple[str, ...]] = {
     "BRIEF": ("TEST_SHOOTING", "PRODUCTS_SELECTION", "CLOSED"),
     "TEST_SHOOTING": ("PRODUCTS_SELECTION", "CLOSED"),

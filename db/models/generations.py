@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.base import Identified, Owned, sort_indexes, tenant_indexes
+from db.base import Identified, Owned, sort_indexes, tenant_indexes, utc_now
 from db.models.generation_models import GenerationModel
 from db.models.media import MediaResource
 
@@ -192,6 +192,39 @@ class PredictionShare(Identified):
         ForeignKey("memberships.id", ondelete="CASCADE"), index=True
     )
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PublicationStatus(StrEnum):
+    """The progress of the variants of a published image."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class PredictionPublication(Owned):
+    """A row is one published prediction, and the job that makes the variants of its image.
+
+    The token of its URL is derived from the id and the server's secret; only the hash of the token is stored.
+    """
+
+    __tablename__ = "prediction_publications"
+    __table_args__ = (
+        *tenant_indexes("prediction_publications"),
+        Index("ix_prediction_publications_queue", "status", "requested_at", "id"),
+    )
+
+    prediction_id: Mapped[UUID] = mapped_column(ForeignKey("predictions.id", ondelete="CASCADE"), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    status: Mapped[str] = mapped_column(String(20), default=PublicationStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    requested_at: Mapped[datetime] = mapped_column(default=utc_now)
+    leased_at: Mapped[datetime | None] = mapped_column(index=True)
+    lease_owner: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+
+    prediction: Mapped[Prediction] = relationship(lazy="raise")
 
 
 class TaskCallback(Identified):

@@ -281,7 +281,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "not_approved": ProblemType(
         409,
-        "A prediction in prediction_ids is pending review or rejected.",
+        "The prediction, or one in prediction_ids, is pending review or rejected.",
         "Approve the prediction first, or omit it.",
     ),
     "export_too_large": ProblemType(

@@ -66,6 +66,12 @@ class PredictionCommentSchema(IdentifiedSchema):
     position = fields.Function(lambda comment: _serialize_position(comment))
 
 
+class PublicationSchema(Schema):
+    """The columns of a publication that its response has; the URL contains a token, which is not stored."""
+
+    published_at = Timestamp(attribute="created_at")
+
+
 def build_image_url(prediction: Prediction) -> str:
     """Return the URL of the image of a prediction."""
     return f"{current_settings().public_url}/api/v1/predictions/{prediction.id}/image"

@@ -27,7 +27,7 @@ from db.session import after_commit, current_session
 from db.tenancy import select_visible
 from studio.exports.names import FileNames, render_template
 from studio.pubsub import EXPORTS
-from studio.state_machines import DELIVERABLE
+from studio.state_machines import DELIVERABLE, NotApproved
 
 MAX_PREDICTIONS = 500
 MAX_OPEN_EXPORTS = 10
@@ -38,13 +38,6 @@ class NothingToExport(Conflict):
 
     code = "nothing_to_export"
     default_detail = "The shooting has no approved prediction that has not been exported"
-
-
-class NotApproved(Conflict):
-    """A requested prediction is in review or rejected."""
-
-    code = "not_approved"
-    default_detail = "Only approved predictions can be exported"
 
 
 class ExportTooLarge(Conflict):

@@ -30,6 +30,7 @@ from studio.imports.rows import FindViolations
 from studio.imports.worker import ImportRunner
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import Storage
+from studio.publications.worker import run_pending_publications
 from studio.pubsub import EXPORTS, IMPORTS, Topic
 from studio.rate_limits.attempts import delete_expired_attempts
 from studio.retention import enforce_retention
@@ -64,7 +65,7 @@ class MaintenanceTask:
     """A topic that ends the wait for the next run early, in the same process."""
 
 
-EXPORT_SECONDS = 2
+EXPORT_SECONDS = PUBLICATION_SECONDS = 2
 IMPORT_SECONDS = 2
 MAX_IMPORT_RUN_SECONDS = 20.0
 """How long one run of the task takes: a Celery worker has few threads for all tasks."""
@@ -87,6 +88,11 @@ def run_imports(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS)
     lease_duration = timedelta(seconds=services.settings.lease_seconds)
     arguments = (services.database, services.storage, services.find_violations, lease_duration)
     ImportRunner(*arguments).run_pending(max_seconds)
+
+
+def _run_publications(services: Services) -> None:
+    lease_duration = timedelta(seconds=services.settings.lease_seconds)
+    run_pending_publications(services.database, services.storage, lease_duration)
 
 
 def _compact_counts(services: Services) -> None:
@@ -145,6 +151,7 @@ MAINTENANCE_TASKS = (
     MaintenanceTask("deletion of accounts", lambda services: delete_due_accounts(services.database), 3_600),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
+    MaintenanceTask("published images", _run_publications, PUBLICATION_SECONDS),
     MaintenanceTask(
         "garbage collection of media",
         lambda services: delete_unreferenced(services.database, services.storage, utc_now()),

@@ -14,7 +14,7 @@ from db.errors import NotFound
 from studio.fair_slots import Subject
 from studio.media.memory_gate import LOAD_SLOTS, load_slot
 from studio.media.storage import Storage, is_storage_unavailable
-from studio.media.variants import OriginalImage, make_ladder_variants
+from studio.media.variants import OriginalImage, list_ladder, make_variants
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,9 @@ def make_ladder(storage: Storage, original: OriginalImage, subject: Subject) -> 
     while not is_complete:
         # The slot is returned after each variant while an upload or a request waits for one.
         with load_slot(subject=subject):
-            is_complete = make_ladder_variants(storage, original, lambda: not LOAD_SLOTS.has_waiting())
+            is_complete = make_variants(
+                storage, original, list_ladder(original), lambda: not LOAD_SLOTS.has_waiting()
+            )
 
 
 class LadderBuilder:

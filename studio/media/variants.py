@@ -7,7 +7,7 @@ stored format when an image is stored; the others are made when a client request
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -106,12 +106,17 @@ def list_ladder(original: OriginalImage) -> list[Variant]:
     return [Variant(original, width, original.extension) for width in LADDER if width < original.width]
 
 
-def make_ladder_variants(storage: Storage, original: OriginalImage, may_continue: Callable[[], bool]) -> bool:
-    """Make the variants of `list_ladder` that do not exist, the smallest one first.
+def make_variants(
+    storage: Storage, original: OriginalImage, variants: Sequence[Variant], may_continue: Callable[[], bool]
+) -> bool:
+    """Make those of an image's variants that do not exist, in the given order.
 
     The caller holds a slot of `memory_gate`.
 
     Args:
+        storage: The storage of the image.
+        original: The image.
+        variants: Variants of the image.
         may_continue: Called after each variant. If it returns False, the work ends.
 
     Returns:
@@ -120,7 +125,7 @@ def make_ladder_variants(storage: Storage, original: OriginalImage, may_continue
     Raises:
         NotFound: The original's file does not exist.
     """
-    missing = [variant for variant in list_ladder(original) if not storage.exists(variant.key)]
+    missing = [variant for variant in variants if not storage.exists(variant.key)]
     if not missing:
         return True
     with open_scaler(storage.read(media_key(original.resource_id, original.extension))) as scaler:

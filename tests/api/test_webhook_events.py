@@ -42,7 +42,6 @@ from studio.http_client import SafeHttpClient
 from studio.imports.worker import ImportRunner
 from studio.media.data_files import store_data_file
 from studio.media.storage import LocalDisk
-from studio.webhooks import events
 from studio.webhooks.dispatcher import send_next
 from studio.webhooks.message_schemas import BUNDLE
 from studio.webhooks.signing import derive_secret
@@ -195,8 +194,16 @@ def run_import(studio: Studio, text: str) -> None:
     ImportRunner(studio.database, studio.storage, check, LEASE).run_pending()
 
 
-def publish_prediction(studio: Studio, event_type: str) -> None:
-    studio.emit(events.emit_prediction_event, event_type, studio.add_prediction())
+def publish_prediction(studio: Studio) -> None:
+    path = f"/predictions/{studio.approve().id}/publish"
+    # The second request changes nothing.
+    assert [studio.client("POST", path).status for _ in range(2)] == [200, 200]
+
+
+def unpublish_prediction(studio: Studio) -> None:
+    path = f"/predictions/{studio.approve().id}"
+    assert studio.client("POST", f"{path}/publish").status == 200
+    assert [studio.client("POST", f"{path}/unpublish").status for _ in range(2)] == [204, 204]
 
 
 def use_most_credits(studio: Studio) -> None:
@@ -247,8 +254,8 @@ PROVOCATIONS: dict[str, tuple[Callable[[Studio], object], tuple[str, ...]]] = {
     "prediction.rejected": (partial(review_prediction, action="reject", reason="Dark"), ()),
     "prediction.reopened": (reopen_prediction, (*APPROVAL, "shot.reopened")),
     "prediction.deleted": (delete_prediction, ()),
-    "prediction.published": (partial(publish_prediction, event_type="prediction.published"), ()),
-    "prediction.unpublished": (partial(publish_prediction, event_type="prediction.unpublished"), ()),
+    "prediction.published": (publish_prediction, APPROVAL),
+    "prediction.unpublished": (unpublish_prediction, (*APPROVAL, "prediction.published")),
     "product.created": (Studio.create_product, ()),
     "product.updated": (update_product, ("product.created",)),
     "product.deleted": (delete_product, ("product.created",)),
@@ -299,6 +306,16 @@ def test_each_event_is_received_once_and_matches_the_contract(studio: Studio, ev
     if event_type not in DELETIONS:
         url = next(body["data"]["url"] for body in bodies if body["type"] == event_type)
         assert studio.client("GET", url.partition("/api/v1")[2]).status == 200
+
+
+def test_reopening_a_published_prediction_unpublishes_it(studio: Studio) -> None:
+    prediction = studio.approve()
+    assert studio.client("POST", f"/predictions/{prediction.id}/publish").status == 200
+    studio.post(f"/predictions/{prediction.id}/reopen")
+    types = [body["type"] for body in studio.receive()]
+    assert sorted(types) == sorted(
+        [*APPROVAL, "prediction.published", "prediction.unpublished", "prediction.reopened", "shot.reopened"]
+    )
 
 
 def test_messages_have_ids_and_labels_of_the_resource_and_its_product(studio: Studio) -> None:

@@ -27,16 +27,21 @@ SELF_BOUNDED_FORMATS = {"uuid", "date", "date-time", "binary"}
 # A new public operation must be listed here.
 PUBLIC = {
     "login", "refresh_token", "revoke_token", "recover_password", "reset_password", "confirm_email_change",
-    "cancel_account_deletion", "accept_invitation", "list_generation_models", "get_shared_image",
-    "put_upload", "receive_task_webhook",
+    "cancel_account_deletion", "accept_invitation", "list_generation_models", "get_published_image",
+    "get_shared_image", "put_upload", "receive_task_webhook",
     "health_check", "health", "system_health_check", "readiness", "db_check", "get_version",
     "get_openapi_json", "get_openapi_30_json", "get_openapi_yaml", "get_docs", "get_docs_asset",
     "get_problem_page", "get_permissions_page", "get_states_page", "get_problems_page",
 }  # fmt: skip
 # Short-lived, signed credentials for one purpose: an <img> or a PUT by a browser can only send a URL.
-CREDENTIALS_IN_URLS = {("get_shared_image", "share_token"), ("put_upload", "signature")}
+CREDENTIALS_IN_URLS = {
+    ("get_published_image", "publish_token"), ("get_shared_image", "share_token"),
+    ("put_upload", "signature"),
+}  # fmt: skip
 # Path parameters that are not ids. All others are UUIDs, which cannot be enumerated (API1).
-NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code", "external_id"}
+NAMES_IN_PATHS = {
+    "email", "publish_token", "share_token", "file_name", "asset_name", "code", "external_id",
+}  # fmt: skip
 # Maps with free names, each bounded by maxProperties or read-only.
 MAPS_IN_RESPONSES = {
     "OpenApiDocument",  # the contract itself

@@ -344,6 +344,7 @@ CONFLICTS: dict[str, Conflict] = {
     "reject_prediction": _row_in_state("prediction", "approved"),
     "reopen_prediction": _row_in_state("prediction", "pending_review"),
     "create_export": _row_in_state("prediction", "rejected"),
+    "publish_prediction": _row_in_state("prediction", "rejected"),
     "download_export": _row_in_state("export", "failed"),
     "create_product_import": _other_format,
     "cancel_product_import": _row_in_state("import", "completed"),

@@ -14,13 +14,17 @@ from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session, object_session
 
-from db.base import utc_now
+from db.base import new_id, utc_now
 from db.models import Membership, Organization, PasswordResetToken, RefreshToken, TokenFamily, User
 from handlers.common.permissions import SUPERUSER_ONLY
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.media.data_files import store_data_file
+from studio.media.memory_gate import load_slot
 from studio.media.signing import sign_share, sign_upload
 from studio.media.storage import LocalDisk, export_key, media_key
+from studio.media.variants import make_variants
+from studio.publications import publish
+from studio.publications.files import list_published_variants, to_original
 from studio.settings import Settings
 from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, encode, resolve
 from tests.support import factories
@@ -243,6 +247,25 @@ def _share(tenant: Tenant, request: Request) -> None:
     request.path["share_token"] = sign_share(tenant.settings.secret_key, tenant.rows["share"].id)
 
 
+def _approve_prediction(tenant: Tenant, request: Request) -> None:
+    tenant.rows["prediction"].status = "approved"
+    factories.make(tenant.rows["prediction"])
+
+
+def _publish(tenant: Tenant, request: Request) -> None:
+    # A prediction of its own: a prediction has one publication, and a request may be prepared twice.
+    shot, model, media = tenant.rows["shot"], tenant.rows["model"], tenant.rows["resource"]
+    generation = factories.make_generation(shot, model_id=model.id, status="completed", progress=100)
+    prediction = factories.make_prediction(generation, media_id=media.id, status="approved")
+    publication_id = new_id()
+    token = publish.derive_token(tenant.settings.secret_key, publication_id)
+    factories.make_publication(prediction, id=publication_id, token_hash=publish.hash_token(token))
+    request.path |= {"publish_token": token, "file_name": f"{media.content_hash}.{media.extension}"}
+    original = to_original(media)
+    with load_slot():
+        assert make_variants(tenant.storage, original, list_published_variants(original), lambda: True)
+
+
 def _user_without_subscription(tenant: Tenant, request: Request) -> None:
     request.path["subscription_id"] = str(factories.make_user().id)
 
@@ -368,6 +391,8 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "reset_password": _mailed_token,
     "put_upload": sign_upload_request,
     "get_shared_image": _share,
+    "get_published_image": _publish,
+    "publish_prediction": _approve_prediction,
     "get_file": _png_file_name,
     "get_product_image_cutout": _made_cutout,
     "create_subscription": _user_without_subscription,

@@ -41,6 +41,7 @@ WITHOUT_FIELD_CHANGES = {
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
     *("request_account_deletion", "cancel_account_deletion"),
     *("generate_shooting", "retry_generation", "share_prediction"),
+    *("publish_prediction", "unpublish_prediction"),
     *("test_webhook_endpoint", "redeliver_webhooks", "test_email"),
 }
 OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from handlers.app import Application
 from handlers.contract.document import Document
+from studio.media.variants import EXTENSIONS
 from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.limits import QuotaPolicies
 from studio.rate_limits.memory_store import MemoryStore
@@ -291,6 +292,9 @@ def request_media_type(request: Request, media_type: str | None) -> None:
         }
         request.path["asset_name"] = names[str(media_type)]
     kind = str(media_type).removeprefix("image/")
+    if request.operation.operation_id == "get_published_image":
+        content_hash = request.path["file_name"].partition(".")[0]
+        request.path["file_name"] = f"{content_hash}.{EXTENSIONS[kind]}"
     for parameter in request.operation.parameters:
         if kind in parameter["schema"].get("enum", ()):
             request.query[parameter["name"]] = kind
@@ -388,7 +392,7 @@ def test_the_served_contract_is_the_committed_one(app: Application, tenant: Tena
             samples = operation.definition.pop("x-codeSamples")
             assert [sample["label"] for sample in samples] == ["curl", "Python", "JavaScript"]
             assert all(f"{public_url}/api/v1/" in sample["source"] for sample in samples) or (
-                operation.operation_id in ("put_upload", "get_shared_image")
+                operation.operation_id in ("put_upload", "get_published_image", "get_shared_image")
             )
         committed = (Path(__file__).parents[2] / "openapi" / file).read_text(encoding="utf-8")
         expected = committed.replace('"url": "/api/v1"', f'"url": "{public_url}/api/v1"')

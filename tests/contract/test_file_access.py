@@ -67,7 +67,7 @@ def list_stored_files(tenant: Tenant) -> list[StoredFile]:
 def test_s26_the_file_operations_of_the_contract_are_found_and_have_variants(tenant: Tenant) -> None:
     """A new public operation that returns files needs tests of its own, like shared links below."""
     assert {"get_file", "get_prediction_image", "download_export"} <= set(SECURED)
-    assert set(FILES) - set(SECURED) == {"get_shared_image"}
+    assert set(FILES) - set(SECURED) == {"get_published_image", "get_shared_image"}
     variants = [variant.query for variant in request_variants(tenant.request_for("get_file"))]
     assert {"width": 1, "type": "avif"} in variants
     assert {} in variants

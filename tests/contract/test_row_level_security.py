@@ -244,7 +244,8 @@ def test_s01_few_operations_run_as_the_system() -> None:
         for name, operation in OPERATIONS.items()
     }
     assert {name for name, handler in handlers.items() if is_self_authenticating(handler)} == {
-        "accept_invitation", "cancel_account_deletion", "confirm_email_change", "get_shared_image", "login",
+        "accept_invitation", "cancel_account_deletion", "confirm_email_change", "get_published_image",
+        "get_shared_image", "login",
         "put_upload", "receive_task_webhook", "recover_password", "refresh_token", "reset_password",
         "revoke_token",
     }  # fmt: skip

@@ -64,6 +64,9 @@ def run_review(runs: SampleRuns) -> None:
     runs.environment["SHARE_URL"] = find_url(runs.run("share_prediction"), "/shared/predictions/")
     runs.run("get_shared_image")
     runs.run("delete_prediction_share")
+    runs.environment["PUBLISHED_URL"] = find_url(runs.run("publish_prediction"), "/published/")
+    runs.run("get_published_image")
+    runs.run("unpublish_prediction")
     runs.run("reopen_prediction")
     # A shot with a request for a revision can only generate.
     runs.run("request_shot_revision")

@@ -24,7 +24,7 @@ from studio.media.digital_source_type import (
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_key
 from studio.media.stored_image import CONTENT_TYPES
-from studio.media.variants import LADDER, OriginalImage, list_ladder, make_ladder_variants
+from studio.media.variants import LADDER, OriginalImage, list_ladder, make_variants
 from studio.media.xmp_embedding import embed_xmp
 from tests.contract.operations import CONTRACT
 from tests.support.digital_source_types import (
@@ -253,7 +253,7 @@ def test_the_variants_that_are_made_in_advance_have_the_source_of_their_original
     stored = normalise(encode_with_packet(build_orientation_image(600, 400), "WEBP", FOREIGN))
     storage.write(media_key(resource_id, "webp"), stored.data)
     original = OriginalImage(resource_id, "webp", stored.width, stored.content_hash)
-    assert make_ladder_variants(storage, original, lambda: True)
+    assert make_variants(storage, original, list_ladder(original), lambda: True)
     made = [storage.read(variant.key) for variant in list_ladder(original)]
     assert [read_source_type(data) for data in made] == [GENERATED] * sum(width < 600 for width in LADDER)
 

@@ -305,7 +305,7 @@ def test_s40_a_variant_of_an_image_that_is_deleted_meanwhile_is_not_kept(
         return content
 
     monkeypatch.setattr(storage, "read", read_and_delete)
-    make = partial(variants.make_ladder_variants, storage, original, lambda: True)
+    make = partial(variants.make_variants, storage, original, variants.list_ladder(original), lambda: True)
     with pytest.raises(NotFound):
         (make if in_advance else partial(get_variant, storage, original, 64))()
     assert list(storage.root.rglob("*.*")) == []

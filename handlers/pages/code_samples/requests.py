@@ -51,12 +51,15 @@ UPLOAD_URL = Variable(
     "UPLOAD_URL", "Set UPLOAD_URL to the `upload_url` that `create_presigned_url` returned."
 )
 SHARE_URL = Variable("SHARE_URL", "Set SHARE_URL to the `url` that `share_prediction` returned.")
+PUBLISHED_URL = Variable(
+    "PUBLISHED_URL", "Set PUBLISHED_URL to the `url` that `publish_prediction` returned."
+)
 SIGNING_SECRET = Variable(
     "COMPUTE_WEBHOOK_SECRET",
     "Set COMPUTE_WEBHOOK_SECRET to the secret that the Compute API shares with the server.",
 )
 
-VARIABLES = (MAILED_TOKEN, REFRESH_TOKEN, SESSION_ID, UPLOAD_URL, SHARE_URL, SIGNING_SECRET)
+VARIABLES = (MAILED_TOKEN, REFRESH_TOKEN, SESSION_ID, UPLOAD_URL, SHARE_URL, PUBLISHED_URL, SIGNING_SECRET)
 
 _SUPERUSER = "Needs a superuser: set SARTIQ_TOKEN to the token of one (demo data: admin@example.com)."
 _COLLEAGUE = "`add_member` adds this member of the demo data first."
@@ -75,8 +78,9 @@ _COMMENTS = {
     "redeliver_webhook": _ENABLED,
     "create_subscription": "The account must not have an active subscription.",
     "create_export": "The prediction must be approved: `approve_prediction` does it.",
+    "publish_prediction": "The prediction must be approved: `approve_prediction` does it.",
 }
-_URLS = {"put_upload": UPLOAD_URL, "get_shared_image": SHARE_URL}
+_URLS = {"put_upload": UPLOAD_URL, "get_shared_image": SHARE_URL, "get_published_image": PUBLISHED_URL}
 _VALUES = {
     "refresh_token": {"refresh_token": REFRESH_TOKEN},
     "revoke_token": {"token": REFRESH_TOKEN},

@@ -136,6 +136,16 @@ def find_share_token() -> str | None:
     return None
 
 
+def find_published_image() -> tuple[str, str] | None:
+    """Return the last two segments of the URL of an image that the demo account published, if it can."""
+    for row in list_rows("/predictions/", "demo"):
+        response = http_client().post(f"/predictions/{row['id']}/publish", headers=long_lived_header("demo"))
+        if response.status_code == 200:
+            token, name = response.json()["url"].rsplit("/", 2)[1:]
+            return token, name
+    return None
+
+
 def create_share_link() -> tuple[str, str] | None:
     """Return the ids of a prediction of the demo account and of a new share link, if it has a prediction."""
     for row in list_rows("/predictions/", "demo")[:1]:

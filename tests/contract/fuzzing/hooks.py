@@ -134,6 +134,13 @@ def open_a_real_link(case: schemathesis.Case) -> None:
     case.path_parameters["share_token"] = client.find_share_token() or case.path_parameters["share_token"]
 
 
+def open_a_published_image(case: schemathesis.Case) -> None:
+    """Use the URL of an existing publication."""
+    found = client.find_published_image()
+    if found:
+        case.path_parameters["publish_token"], case.path_parameters["file_name"] = found
+
+
 def name_a_real_asset(case: schemathesis.Case) -> None:
     """Request an existing file of the documentation page."""
     case.path_parameters["asset_name"] = "docs.css"
@@ -354,6 +361,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "put_upload": sign_upload,
     "get_file": name_a_stored_file,
     "get_shared_image": open_a_real_link,
+    "get_published_image": open_a_published_image,
     "get_docs_asset": name_a_real_asset,
     "get_problem_page": explain_a_real_problem,
     "replace_subscription": change_the_guest_subscription,

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from secrets import token_urlsafe
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
@@ -35,6 +36,7 @@ from db.models import (
     Organization,
     Prediction,
     PredictionComment,
+    PredictionPublication,
     PredictionShare,
     Product,
     ProductImage,
@@ -57,6 +59,7 @@ from db.models import (
 )
 from db.tenancy import Caller
 from studio.cutouts.requests import hash_inputs
+from studio.publications.publish import hash_token
 from studio.webhooks.signing import generate_salt
 
 Row = TypeVar("Row", bound=Base)
@@ -427,6 +430,13 @@ def make_prediction_comment(
         "text": "The hem is cut off here.",
     }
     return make(PredictionComment(**same_ownership(prediction), **(defaults | values)))
+
+
+def make_publication(prediction: Prediction | None = None, **values: Any) -> PredictionPublication:
+    """Create the publication of a prediction with a random token, which waits for its variants."""
+    prediction = prediction or make_prediction(status="approved")
+    defaults = {"prediction_id": prediction.id, "token_hash": hash_token(token_urlsafe())}
+    return _make_owned(PredictionPublication, same_ownership(prediction) | values, **defaults)
 
 
 def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
