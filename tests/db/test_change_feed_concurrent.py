@@ -201,6 +201,8 @@ def test_an_open_transaction_delays_the_feed_and_loses_nothing(database_url: str
 def test_a_latest_position_misses_no_transaction_that_was_open(database_url: str, tenant: Tenant) -> None:
     with open_database(database_url) as database, open_database(database_url) as other:
         Writer(database, tenant, 1).run()
+        # Otherwise a transaction of another database can be the oldest one.
+        wait_for_open_transactions(database)
         with other.transaction(write=True) as session:
             early = Writer(other, tenant, 2)
             early._change(session, random.Random(1), [], early.committed, "early")
