@@ -9,7 +9,7 @@ from sqlalchemy import select, union_all
 from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from db.base import Base
+from db.base import TRIGGER_MAINTAINED, Base
 from db.errors import NotFound, PermissionDenied
 from db.models import Invitation, MediaResource, Membership, Organization, Upload
 from db.session import current_session
@@ -112,7 +112,9 @@ def has_records(organization_id: UUID) -> bool:
     tables = [
         table
         for table in Base.metadata.sorted_tables
-        if {"owner_id", "organization_id"} <= set(table.c.keys()) and table.name not in _DISPOSABLE
+        if {"owner_id", "organization_id"} <= set(table.c.keys())
+        and table.name not in _DISPOSABLE
+        and not table.info.get(TRIGGER_MAINTAINED)
     ]
     records = union_all(
         *(select(table.c.id).where(table.c.organization_id == organization_id) for table in tables)

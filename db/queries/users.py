@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Table, delete, select, update
 from sqlalchemy.orm import undefer
 
-from db.base import Base, has_affected, utc_now
+from db.base import TRIGGER_MAINTAINED, Base, has_affected, utc_now
 from db.errors import NotFound
 from db.models import EmailChange, Membership, PasswordResetToken, User
 from db.models.organizations import Role
@@ -106,7 +106,11 @@ def _list_owned_tables() -> list[Table]:
     Foreign keys forbid the deletion of rows that are still referred to.
     """
     tables = reversed(Base.metadata.sorted_tables)
-    return [table for table in tables if {"owner_id", "organization_id"} <= set(table.c.keys())]
+    return [
+        table
+        for table in tables
+        if {"owner_id", "organization_id"} <= set(table.c.keys()) and not table.info.get(TRIGGER_MAINTAINED)
+    ]
 
 
 def delete_user_rows(user: User) -> None:
