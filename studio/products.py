@@ -24,13 +24,7 @@ _HAS_ENDPOINTS = has_endpoints(Product)
 
 def create_product(product: Product) -> None:
     """Insert a new product with its photos."""
-    session, has_listener = current_session(), None
-    if session.in_nested_transaction():
-        # A savepoint may be rolled back, and the session must forget the product then.
-        session.add(product)
-        session.flush()
-    else:
-        has_listener = insert_row(product, _HAS_ENDPOINTS)
+    has_listener = insert_row(product, _HAS_ENDPOINTS)
     if product.public:
         sync_media_visibility(*list_image_media_ids(product))
     if has_listener is not False:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -16,7 +15,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine, select, update
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy.exc import IntegrityError
 from standardwebhooks.webhooks import Webhook
 
 from db.base import utc_now
@@ -30,10 +28,8 @@ from db.models import (
     WebhookEndpoint,
 )
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from handlers.app import Application
 from handlers.contract.body_checks import load_body_checks
-from studio import products
 from studio.api_key_expiry import send_expiry_notices
 from studio.exports import queue as exports
 from studio.exports.worker import run_pending_exports
@@ -417,15 +413,27 @@ def test_rows_that_are_deleted_with_another_row_send_no_event(studio: Studio) ->
 
 
 @pytest.mark.both_databases
-def test_an_event_of_a_rolled_back_savepoint_is_not_sent(studio: Studio) -> None:
-    ownership = studio.scenario.ownership
-    caller = factories.build_caller(studio.scenario.owner, {studio.scenario.organization: "owner"})
-    with studio.database.transaction(write=True) as writing, caller_context(caller, None):
-        for sku in ("A", "A", "B"):
-            with suppress(IntegrityError), writing.begin_nested():
-                product = Product(**ownership, name="Vase", sku=sku, cover_media=None, images=[])
-                products.create_product(product)
+def test_the_items_of_a_batch_send_the_events_of_their_operations(studio: Studio) -> None:
+    query = f"?organization_id={studio.scenario.organization.id}"
+    created = [{"action": "create", "body": {"name": "Vase", "sku": sku}} for sku in ("A", "A", "B")]
+    batch = studio.post(f"/products/batch{query}", {"items": created})
+    assert [result["status"] for result in batch["results"]] == [201, 409, 201]
+    # The savepoint of the item that failed is rolled back, with its event.
     assert [body["data"]["sku"] for body in studio.receive()] == ["A", "B"]
+    replaced = studio.approve()
+    studio.receive()
+    approved, rejected = studio.add_prediction(), studio.add_prediction()
+    reviews = [
+        {"action": "approve", "id": str(approved.id)},
+        {"action": "reject", "id": str(rejected.id), "body": {"reason": "Dark"}},
+    ]
+    assert studio.post(f"/predictions/batch{query}", {"items": reviews})["accepted_count"] == 2
+    assert sorted((body["type"], body["data"]["id"]) for body in studio.receive()) == [
+        ("prediction.approved", str(approved.id)),
+        ("prediction.rejected", str(rejected.id)),
+        ("prediction.reopened", str(replaced.id)),
+        ("shot.approved", str(studio.shot.id)),
+    ]
 
 
 @pytest.mark.both_databases
