@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from db.base import utc_now
 from db.models import Organization, Product, ProductImport, ProductImportResult, UploadStatus, WebhookDelivery
+from db.models.changes import Change
 from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
@@ -396,6 +397,23 @@ def test_an_import_sends_one_event_and_its_products_none(
         ("import.completed", str(done.id)),
         ("import.failed", str(failed.id)),
     ]
+
+
+def test_the_change_feed_lists_each_changed_product_once(
+    database: Database, storage: LocalDisk, organization: Organization
+) -> None:
+    changed = factories.make_product(organization=organization, sku="A", name="Old")
+    factories.make_product(organization=organization, sku="B", name="Same")
+    with database.transaction(write=False) as reading:
+        before = reading.scalar(select(func.max(Change.sequence)))
+    import_text(database, storage, organization, "sku,name\nA,New\nB,Same\nC,New\n,Refused\n")
+    created = list_products(database, organization)["C"]
+    query = select(Change.resource_id, Change.change).where(
+        Change.resource_type == "product", Change.sequence > before
+    )
+    with database.transaction(write=False) as reading:
+        changes = sorted((row.change, row.resource_id) for row in reading.execute(query))
+    assert changes == [("created", created.id), ("updated", changed.id)]
 
 
 def test_positions_are_exact_with_every_kind_of_line() -> None:
