@@ -253,7 +253,8 @@ def _add_export(prediction: Prediction) -> None:
 
 def _add_comment(prediction: Prediction) -> None:
     """Add a comment of its owner on the first prediction of a tenant."""
-    owner = current_session().get_one(User, prediction.owner_id)
+    # unscoped: the seed runs as the system
+    name = current_session().scalars(select(User.full_name).where(User.id == prediction.owner_id)).one()
     _add(
         [
             PredictionComment(
@@ -261,8 +262,8 @@ def _add_comment(prediction: Prediction) -> None:
                 prediction_id=prediction.id,
                 owner_id=prediction.owner_id,
                 organization_id=prediction.organization_id,
-                author_id=owner.id,
-                author_name=owner.full_name,
+                author_id=prediction.owner_id,
+                author_name=name or "",
                 text="The hem is cut off here.",
                 position_x=0.42,
                 position_y=0.87,
