@@ -42,6 +42,7 @@ from tests.support.databases import on_postgresql
 
 NOT_IN_THE_FEED = {
     "media_resources": "images are parts of other resources",
+    "prediction_publications": "public files of a prediction that the job engine makes",
     "product_image_cutouts": "a part of the product image that workers make",
     "uploads": "temporary files of one account",
     "webhook_endpoints": "settings that viewers may not read",
