@@ -121,11 +121,6 @@ class Studio:
         assert run_pending_exports(self.database, self.storage) == 1
         return prediction
 
-    def emit(self, emit: Callable[..., None], *arguments: Any) -> None:
-        """Call a function that emits an event, in a transaction."""
-        with self.database.transaction(write=True):
-            emit(*arguments)
-
     def run_generation(self, status: str) -> None:
         """Bring a generation to a final status."""
         shot = factories.make_shot(factories.make_look(self.scenario.shooting))
@@ -190,16 +185,18 @@ def run_import(studio: Studio, text: str) -> None:
     ImportRunner(studio.database, studio.storage, check, LEASE).run_pending()
 
 
-def publish_prediction(studio: Studio) -> None:
-    path = f"/predictions/{studio.approve().id}/publish"
-    # The second request changes nothing.
-    assert [studio.client("POST", path).status for _ in range(2)] == [200, 200]
+def publish_prediction(studio: Studio) -> str:
+    """Publish an approved prediction, and return its path."""
+    path = f"/predictions/{studio.approve().id}"
+    studio.post(f"{path}/publish")
+    # It is published already.
+    studio.post(f"{path}/publish")
+    return path
 
 
 def unpublish_prediction(studio: Studio) -> None:
-    path = f"/predictions/{studio.approve().id}"
-    assert studio.client("POST", f"{path}/publish").status == 200
-    assert [studio.client("POST", f"{path}/unpublish").status for _ in range(2)] == [204, 204]
+    path = publish_prediction(studio)
+    assert studio.client("POST", f"{path}/unpublish").status == 204
 
 
 def use_most_credits(studio: Studio) -> None:
