@@ -21,6 +21,7 @@ from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubje
 from db.models.idempotency import IdempotencyKey
 from db.models.imports import ImportStatus, ProductImport, ProductImportResult, ResultStatus
 from db.models.media import MediaResource, Upload, UploadStatus
+from db.models.metadata_entries import MetadataEntry
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout, ProductState
@@ -74,6 +75,7 @@ __all__ = [
     "LookShotType",
     "MediaResource",
     "Membership",
+    "MetadataEntry",
     "MovementKind",
     "Organization",
     "PasswordResetToken",

@@ -35,9 +35,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db.base import Owned
+from db.base import Labeled, Owned
 from db.errors import NotFound
 from db.fast_path.projections import Projection
+from db.models.metadata_entries import MetadataEntry
 from db.row_counts.queries import stored_count
 from db.session import current_session
 from db.tenancy import FILTER_PARAMETERS, RowFilter, RowFilterKind, current_caller, row_filter
@@ -125,7 +126,8 @@ class ListQuery:
             name: matches_one_of(column, name)
             for name, column in {"ids": self.model.id, **columns_of_filters}.items()
         }
-        return {**after, **before, **arrays, **_build_conditions(self.filters)}
+        own = {"metadata": has_metadata(self.model)} if issubclass(self.model, Labeled) else {}
+        return {**after, **before, **arrays, **own, **_build_conditions(self.filters)}
 
     def list_response(self, params: Mapping[str, Any], tenant_filter: RowFilter | None = None) -> ApiResponse:
         """Return one page as a 200 response.
@@ -225,6 +227,20 @@ def matches_any(columns: Iterable[SQLColumnExpression[Any]]) -> ColumnElement[bo
     return or_(*(column.ilike(bindparam("text"), escape="\\") for column in columns))
 
 
+def has_metadata(model: Any, scope_id: ColumnElement[Any] | None = None) -> ColumnElement[bool]:
+    """Return the condition that the metadata of a row has the bound parameter `metadata`, `key:value`.
+
+    Args:
+        model: The model of the rows.
+        scope_id: The tenant that all rows of the list belong to, if there is one, for the index.
+    """
+    entries = select(MetadataEntry.resource_id).where(MetadataEntry.pair == bindparam("metadata"))
+    if scope_id is not None:
+        entries = entries.where(MetadataEntry.scope_id == scope_id)
+    condition: ColumnElement[bool] = model.id.in_(entries)
+    return condition
+
+
 def matches_one_of(column: InstrumentedAttribute[Any], name: str) -> ColumnElement[bool]:
     """Return the condition that a column has one of the values of the bound parameter `name`, a list."""
     return column.in_(bindparam(name, type_=column.type, expanding=True))
@@ -242,10 +258,20 @@ def _select_rows(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
     conditions: list[Any] = [*_build_conditions(list_query.parent).values()]
     if shape.row_filter_kind is not None:
         conditions += row_filter(list_query.model, shape.row_filter_kind, shape.with_public)
-    conditions += [list_query.conditions[name] for name in sorted(shape.filter_names)]
+    conditions += [_find_condition(list_query, shape, name) for name in sorted(shape.filter_names)]
     if shape.has_search_text:
         conditions.append(matches_any(list_query.search_columns))
     return select(list_query.model).where(*conditions)
+
+
+def _find_condition(list_query: ListQuery, shape: _QueryShape, name: str) -> SQLColumnExpression[bool]:
+    if name == "metadata" and not shape.with_public:
+        match shape.row_filter_kind:
+            case RowFilterKind.ORGANIZATION:
+                return has_metadata(list_query.model, FILTER_PARAMETERS["organization_id"])
+            case RowFilterKind.PERSONAL:
+                return has_metadata(list_query.model, FILTER_PARAMETERS["caller_id"])
+    return list_query.conditions[name]
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
@@ -297,7 +323,10 @@ def _is_capped(list_query: ListQuery, shape: _QueryShape) -> bool:
         or shape.has_search_text
         or len(shape.filter_names) >= 2
         # No counter cache covers these, and most rows can match.
-        or any(name.endswith(("_in", "_before")) or name == "products" for name in shape.filter_names)
+        or any(
+            name.endswith(("_in", "_before")) or name in ("products", "metadata")
+            for name in shape.filter_names
+        )
     )
 
 

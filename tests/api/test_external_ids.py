@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from db.models import AuditEvent
+from handlers.app import Application
 from studio.custom_metadata import MAX_KEYS
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
@@ -182,3 +184,78 @@ def test_a_metadata_change_is_logged_under_its_public_name(customer: Customer, a
     with app.database.transaction(write=False) as session:
         event = session.query(AuditEvent).filter_by(action="update_product").one()
     assert [change["field"] for change in event.changes] == ["metadata"]
+
+
+FILTERED = pytest.mark.parametrize("name", ["products", "shootings", "looks", "shots"])
+
+
+def make_labeled(customer: Customer, name: str, **values: Any) -> Any:
+    organization = customer.organization
+    match name:
+        case "products":
+            return factories.make_product(organization=organization, **values)
+        case "shootings":
+            return factories.make_shooting(organization=organization, **values)
+        case "looks":
+            shot_type = factories.make_shot_type(organization=organization)
+            shooting = factories.make_shooting(organization=organization)
+            return factories.make_look(shooting, shot_type_ids=[shot_type.id], **values)
+    look = factories.make_look(factories.make_shooting(organization=organization))
+    return factories.make_shot(look, **values)
+
+
+def find_by_metadata(customer: Customer, name: str, row: Any, pair: str) -> list[str]:
+    if name == "looks":
+        path = f"/shootings/{row.shooting_id}/looks?limit=100"
+    else:
+        path = f"/{name}/{customer.organization_query}"
+    page = customer.client("GET", f"{path}&metadata={quote(pair)}").json()
+    assert page["count"] == len(page["data"])
+    return [found["id"] for found in page["data"]]
+
+
+@FILTERED
+@pytest.mark.both_databases
+def test_a_list_is_filtered_by_a_pair_of_the_metadata(customer: Customer, name: str) -> None:
+    row = make_labeled(customer, name, custom_metadata={"a": "x:y & z", "b": "2"})
+    make_labeled(customer, name, custom_metadata={"a": "2", "b": "x:y & z"})
+    assert find_by_metadata(customer, name, row, "a:x:y & z") == [str(row.id)]
+    assert find_by_metadata(customer, name, row, "a:X:y & z") == []
+    path = f"/shootings/{row.shooting_id}/looks/{row.id}" if name == "looks" else f"/{name}/{row.id}"
+    body = {"metadata": {"a": None, "c": "3"}}
+    assert customer.client("PATCH", path, body).status == 200
+    found = {
+        pair: find_by_metadata(customer, name, row, pair) == [str(row.id)]
+        for pair in ("a:x:y & z", "b:2", "c:3")
+    }
+    assert found == {"a:x:y & z": False, "b:2": True, "c:3": True}
+    if name != "shots":
+        assert customer.client("DELETE", path).status == 204
+        assert find_by_metadata(customer, name, row, "c:3") == []
+
+
+@pytest.mark.both_databases
+def test_the_metadata_filter_finds_only_rows_of_the_list(customer: Customer, app: Application) -> None:
+    pair = {"a": "1"}
+    own = factories.make_product(organization=customer.organization, custom_metadata=pair)
+    personal = factories.make_product(owner=customer.owner, custom_metadata=pair)
+    public = factories.make_product(public=True, custom_metadata=pair)
+    factories.make_product(custom_metadata=pair)
+    assert find_by_metadata(customer, "products", own, "a:1") == [str(own.id)]
+    mine = customer.client("GET", "/products/?metadata=a:1").json()["data"]
+    assert [row["id"] for row in mine] == [str(personal.id)]
+    path = f"/products/{customer.organization_query}&metadata=a:1&include_public=true&sort=created_at"
+    with_public = customer.client("GET", path).json()["data"]
+    assert [row["id"] for row in with_public] == [str(own.id), str(public.id)]
+    assert customer.client("GET", "/products/?metadata=a").error_types.keys() == {("query", "metadata")}
+
+
+@pytest.mark.both_databases
+def test_metadata_entries_follow_their_rows_to_another_tenant(customer: Customer) -> None:
+    product = factories.make_product(organization=customer.organization, custom_metadata={"a": "1"})
+    other = factories.make_organization(customer.owner)
+    response = customer.client("POST", f"/products/{product.id}/transfer", {"organization_id": str(other.id)})
+    assert response.status == 200, response.body
+    assert find_by_metadata(customer, "products", product, "a:1") == []
+    moved = customer.client("GET", f"/products/?organization_id={other.id}&metadata=a:1").json()["data"]
+    assert [row["id"] for row in moved] == [str(product.id)]

@@ -81,7 +81,12 @@ class Tenant:
         )
         style = factories.make_style(**ownership)
         subject = factories.make_subject(**ownership)
-        product = factories.make_product(**ownership, brand_id=brand.id, external_id="shop-2041")
+        product = factories.make_product(
+            **ownership,
+            brand_id=brand.id,
+            external_id="shop-2041",
+            custom_metadata={"season": "spring-2027"},
+        )
         media = self.write_file(factories.make_media(**ownership, extension="png", content_type="image/png"))
         base_image = factories.make_base_image(subject, shot_type_id=shot_type.id, media_id=media.id)
         image = factories.make_product_image(product, media_id=media.id)

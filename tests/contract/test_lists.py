@@ -54,6 +54,7 @@ PARENT_PARAMETERS = {
     "sku",
     "external_id",
     "ids",
+    "metadata",
 }
 """Filters by one parent or product, or by ids: the rows are few and are sorted."""
 RANGES = {"created_after", "updated_after", "created_before", "updated_before"}

@@ -208,7 +208,9 @@ def test_s01_public_rows_are_read_only_for_other_tenants(
         for table in with_public:
             assert session.execute(select(table).where(theirs.rows_of(table))).all(), table.name
             for statement in (update(table).values(public=False), delete(table)):
-                assert count_reached_rows(session, statement.where(theirs.rows_of(table))) == 0, table.name
+                reached = count_reached_rows(session, statement.where(theirs.rows_of(table)))
+                # Nobody writes rows that triggers derive.
+                assert reached in (0, INSUFFICIENT_PRIVILEGE), table.name
 
 
 @on_postgresql

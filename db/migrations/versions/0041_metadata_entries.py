@@ -1,0 +1,102 @@
+"""Add the metadata of resources as rows, and the triggers that maintain them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from db.rls.policies import NONE, USER_ID, disable_rls, enable_rls, is_postgresql
+from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE
+
+revision = "0041"
+down_revision = "0040"
+branch_labels = None
+depends_on = None
+
+TABLE = "metadata_entries"
+# Whether rows can be public.
+TABLES = {"products": True, "shootings": False, "looks": False, "shots": False}
+OF_MY_SCOPES = f"(scope_id = ANY ((SELECT sartiq_organizations())::uuid[]) OR scope_id = {USER_ID} OR public)"
+
+
+def upgrade() -> None:
+    op.create_table(
+        TABLE,
+        sa.Column("resource_id", sa.Uuid(), nullable=False),
+        sa.Column("pair", sa.String(541), nullable=False),
+        sa.Column("scope_id", sa.Uuid(), nullable=False),
+        sa.Column("public", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("resource_id", "pair", name=op.f(f"pk_{TABLE}")),
+    )
+    op.create_index(f"ix_{TABLE}_pair", TABLE, ["pair", "scope_id", "resource_id"])
+    # Triggers write under the system role; callers read the entries of their tenants.
+    enable_rls(TABLE, NONE, readable=OF_MY_SCOPES)
+    if is_postgresql():
+        op.execute(f"REVOKE INSERT, UPDATE, DELETE ON {TABLE} FROM {APPLICATION_ROLE}")
+    for table in TABLES:
+        _create_triggers(table)
+        op.execute(f"{_insert(table, table)} WHERE {_text(table)} <> '{{}}'")
+
+
+def downgrade() -> None:
+    for table in TABLES:
+        for verb in ("insert", "update", "delete"):
+            op.execute(f"DROP TRIGGER {table}_metadata_{verb}" + (f" ON {table}" if is_postgresql() else ""))
+        if is_postgresql():
+            op.execute(f"DROP FUNCTION sartiq_index_metadata_{table}()")
+    disable_rls(TABLE)
+    op.drop_table(TABLE)
+
+
+def _create_triggers(table: str) -> None:
+    """Keep the entries of a table's rows. Rows without metadata cost one comparison."""
+    columns = ["metadata", "owner_id", "organization_id", *(["public"] if TABLES[table] else [])]
+    is_distinct = "IS DISTINCT FROM" if is_postgresql() else "IS NOT"
+    changed = " OR ".join(
+        f"{_text('OLD') if name == 'metadata' else f'OLD.{name}'} {is_distinct} "
+        f"{_text('NEW') if name == 'metadata' else f'NEW.{name}'}"
+        for name in columns
+    )
+    delete = f"DELETE FROM {TABLE} WHERE resource_id = OLD.id"  # noqa: S608 - names come from this module
+    insert = _insert(table, "NEW")
+    events = {
+        "insert": (f"INSERT ON {table}", f"{_text('NEW')} <> '{{}}'", insert),
+        "update": (f"UPDATE OF {', '.join(columns)} ON {table}", changed, f"{delete}; {insert}"),
+        "delete": (f"DELETE ON {table}", f"{_text('OLD')} <> '{{}}'", delete),
+    }
+    if is_postgresql():
+        branches = "".join(
+            f"IF TG_OP = '{verb.upper()}' THEN {statements}; END IF; "
+            for verb, (_, _, statements) in events.items()
+        )
+        function = f"sartiq_index_metadata_{table}()"
+        # It runs as its owner, because callers may only read entries. The fixed search path keeps a caller
+        # from substituting tables or functions that it uses.
+        op.execute(
+            f"CREATE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
+            f"SET search_path = pg_catalog, public, pg_temp AS $$ BEGIN {branches} RETURN NULL; END $$"
+        )
+        # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
+        op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+        op.execute(f"ALTER FUNCTION {function} OWNER TO {SYSTEM_ROLE}")
+        op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    for verb, (event, condition, statements) in events.items():
+        head = f"CREATE TRIGGER {table}_metadata_{verb} AFTER {event} FOR EACH ROW WHEN"
+        if is_postgresql():
+            op.execute(f"{head} ({condition}) EXECUTE FUNCTION sartiq_index_metadata_{table}()")
+        else:
+            op.execute(f"{head} {condition} BEGIN {statements}; END")
+
+
+def _text(row: str) -> str:
+    return f"{row}.metadata::text" if is_postgresql() else f"{row}.metadata"
+
+
+def _insert(table: str, row: str) -> str:
+    """Return the INSERT of the entries of NEW, or of all rows of the table."""
+    public = f"{row}.public" if TABLES[table] else "false"
+    pairs = f"json_each{'_text' if is_postgresql() else ''}({row}.metadata) AS entry"
+    source = pairs if row == "NEW" else f"{table} CROSS JOIN {pairs}"
+    return (
+        f"INSERT INTO {TABLE} (resource_id, pair, scope_id, public) "  # noqa: S608 - names come from this module
+        f"SELECT {row}.id, entry.key || ':' || entry.value, "
+        f"coalesce({row}.organization_id, {row}.owner_id), {public} FROM {source}"
+    )
