@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-MaskModelType = Literal["u2net", "isnet", "birefnet"]
-
+from studio.settings import InvalidSettings
+from studio.settings import MaskModelType as MaskModelType
 
 INCLUDED = ("colour", "u2netp")
 """The names of what needs no file of the operator."""
@@ -36,9 +35,6 @@ def choose_mask_model(mask_model: MaskModel) -> None:
     Raises:
         InvalidSettings: `MASK_MODEL` is the path of a file that cannot be read.
     """
-    # Imported here: the settings use the type above.
-    from studio.settings import InvalidSettings
-
     if mask_model.name not in INCLUDED:
         try:
             Path(mask_model.name).open("rb").close()

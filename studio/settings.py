@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError, ValidationError
-
-from studio.mask_models import MaskModelType
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - rejected outside development
 DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - rejected outside development
@@ -38,6 +36,9 @@ PUBLISHED_SECRETS = frozenset({DEVELOPMENT_SECRET, MOCK_SECRET})
 MOCK_LIMIT = "1000000"
 # Connections of one process share an in-memory database by this name while at least one of them is open.
 MOCK_DATABASE_URL = "sqlite:///file:sartiq-mock?mode=memory&cache=shared&uri=true&check_same_thread=false"
+
+MaskModelType = Literal["u2net", "isnet", "birefnet"]
+"""The kinds of networks that `MASK_MODEL` can name."""
 
 
 class InvalidSettings(Exception):
