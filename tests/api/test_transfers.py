@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from db.models import (
     AuditEvent,
+    Change,
     MediaResource,
     Organization,
     Product,
@@ -257,6 +258,18 @@ def test_both_tenants_have_the_event_in_their_audit_log(
     assert {(event.target_type, event.target_id) for event in events} == {("product", product.id)}
     moved: dict[str, Any] = {"field": "organization_id", "before": str(customer.organization.id)}
     assert moved | {"after": str(target.id)} in events[0].changes
+
+
+def test_the_change_feeds_list_a_deletion_and_a_creation(
+    client: Client, customer: Customer, target: Organization, database: Database
+) -> None:
+    product = factories.make_product(organization=customer.organization)
+    client("POST", f"/products/{product.id}/transfer", {"organization_id": str(target.id)})
+    with database.transaction(write=False) as reading:
+        of_product = select(Change.organization_id, Change.change).where(Change.resource_id == product.id)
+        changes = reading.execute(of_product.order_by(Change.sequence)).all()
+    assert changes[0] == (customer.organization.id, "created")
+    assert set(changes[1:]) == {(customer.organization.id, "deleted"), (target.id, "created")}
 
 
 def test_row_counts_follow_the_transfer(
