@@ -10,7 +10,7 @@ from sqlalchemy.orm import undefer
 
 from db.base import TRIGGER_MAINTAINED, Base, has_affected, utc_now
 from db.errors import NotFound
-from db.models import EmailChange, Membership, PasswordResetToken, User
+from db.models import EmailChange, Membership, Organization, PasswordResetToken, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import current_session
@@ -127,5 +127,9 @@ def delete_user_rows(user: User) -> None:
             .scalar_subquery()
         )
         current_session().execute(update(table).where(mine).values(owner_id=new_owner))
+    # Their representations have the number of members.
+    joined = select(Membership.organization_id).where(Membership.user_id == user.id)
+    touched = update(Organization).where(Organization.id.in_(joined)).values(updated_at=utc_now())
+    current_session().execute(touched.execution_options(synchronize_session=False))
     current_session().delete(user)
     current_session().flush()

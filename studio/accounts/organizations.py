@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from db.audit import record_change
-from db.base import new_id
+from db.base import new_id, utc_now
 from db.errors import AlreadyMember, Conflict, NotFound
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Invitation, Membership, Organization, Role
@@ -146,6 +146,7 @@ def create_membership(organization_id: UUID, user: User, role: str) -> Membershi
     membership = Membership(organization_id=organization_id, user=user, role=role)
     current_session().add(membership)
     current_session().flush()
+    _touch(organization_id)
     return membership
 
 
@@ -172,6 +173,7 @@ def remove_member(membership: Membership) -> None:
     _delete_invitation(membership.organization_id, membership.user)
     current_session().delete(membership)
     current_session().flush()
+    _touch(membership.organization_id)
 
 
 def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
@@ -202,8 +204,16 @@ def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
     current_session().flush()
     new_owner.role = Role.OWNER
     current_session().flush()
-    current_session().refresh(organization, ["owner_id"])
+    _touch(organization.id)
+    current_session().refresh(organization, ["owner_id", "updated_at"])
     return account
+
+
+def _touch(organization_id: UUID) -> None:
+    """Move `updated_at` of an organization, whose representation has the owner and the number of members."""
+    of_id = Organization.id == organization_id
+    touched = update(Organization).where(of_id).values(updated_at=utc_now())
+    current_session().execute(touched.execution_options(synchronize_session=False))
 
 
 def notify_new_owner(organization: Organization, account: User, mailer: Mailer, public_url: str) -> None:

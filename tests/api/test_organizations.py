@@ -182,6 +182,26 @@ def test_members_are_added_by_their_email_address(
     assert_conflict(repeated, "already_member")
 
 
+def test_the_number_of_members_moves_updated_at_of_the_organization(
+    client: Client, organization: Organization, owner: User
+) -> None:
+    path, times = f"/organizations/{organization.id}", []
+
+    def note() -> None:
+        times.append(client("GET", path).json()["updated_at"])
+
+    note()
+    colleague = factories.make_user()
+    factories.make_membership(factories.make_organization(owner), colleague)
+    assert (
+        client("POST", members_path(organization), {"email": colleague.email, "role": "member"}).status == 201
+    )
+    note()
+    assert client("DELETE", members_path(organization, colleague)).status == 204
+    note()
+    assert times == sorted(set(times))
+
+
 def test_s14_adding_a_member_does_not_reveal_which_accounts_exist(
     client: Client, superuser: Client, organization: Organization
 ) -> None:
