@@ -40,6 +40,7 @@ from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.contract.router import Router
 from handlers.pages import home, security_txt
 from handlers.pages.api_catalog import CATALOG_PATH, api_catalog
+from handlers.pages.review_board import review_board
 from handlers.pipeline.audit import AuditRecorder, TargetResolver
 from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
 from handlers.pipeline.body_limits import UnfinishedBodies
@@ -363,6 +364,7 @@ def _build_pages(settings: Settings) -> dict[str, ASGIApp]:
         "/": home(settings.public_url, has_demo_accounts=settings.environment != "production"),
         CATALOG_PATH: api_catalog(settings.public_url),
         "/.well-known/security.txt": security_txt(settings.public_url, settings.security_contact),
+        **review_board(),
     }
 
 
