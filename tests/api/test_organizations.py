@@ -68,6 +68,7 @@ def test_the_creator_of_an_organization_is_its_owner_and_only_member(client: Cli
         "logo_url": None,
         "owner_id": str(owner.id),
         "members_count": 1,
+        "retention": {"uploads_days": None, "rejected_predictions_days": None, "audit_addresses_days": None},
     }
     assert client("GET", f"/organizations/{shown['id']}").json() == shown
     assert client("GET", f"/organizations/{shown['id']}").headers["etag"] == response.headers["etag"]
