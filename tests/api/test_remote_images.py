@@ -67,7 +67,7 @@ def count_images(database: Database) -> int:
 
 
 def test_the_list_of_image_url_fields_matches_the_contract() -> None:
-    assert len(IMAGE_URL_FIELDS) == 16
+    assert len(IMAGE_URL_FIELDS) == 17
     assert {field.name for field in IMAGE_URL_FIELDS} == {
         "logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image", "mask_url",
     }  # fmt: skip

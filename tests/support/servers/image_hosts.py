@@ -30,6 +30,8 @@ IMAGE_URL_NAMES = {
     "product2_image",
 }
 """The properties of request bodies that take the URL of an image."""
+OTHER_FILES = {"create_product_import"}
+"""The operations whose `file_url` is no image."""
 
 
 class ImageUrlField(NamedTuple):
@@ -41,7 +43,7 @@ class ImageUrlField(NamedTuple):
 
 def _list_image_url_fields() -> Iterator[ImageUrlField]:
     for operation in OPERATIONS.values():
-        if "application/json" in operation.media_types:
+        if "application/json" in operation.media_types and operation.operation_id not in OTHER_FILES:
             properties = operation.body_schema("application/json").get("properties", {})
             for name in properties.keys() & IMAGE_URL_NAMES:
                 yield ImageUrlField(operation.operation_id, name)
