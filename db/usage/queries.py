@@ -40,9 +40,12 @@ from sqlalchemy import (
 
 from db.models.usage import NO_KEY, UsageDimension, UsageRecord
 from db.session import current_session
-from db.usage.triggers import AMOUNTS, KEY
-from db.usage.triggers import NO_KEY as TOTAL
 
+# Defined here, not beside the triggers: those need Alembic, which a server should not load.
+KEY = "organization_id, dimension, key, day, entry"
+AMOUNTS = ("credits", "generations", "failures", "storage_bytes")
+TOTAL = "'00000000000000000000000000000000'"
+"""The `entry` of a compacted record, in SQL."""
 MAX_COMPACTED_RECORDS = 50_000
 _ADVISORY_LOCK = 5_172_003
 """An arbitrary number; it must differ from the other advisory locks."""

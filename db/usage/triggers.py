@@ -11,10 +11,9 @@ from alembic import op
 
 from db.rls.policies import is_postgresql
 from db.rls.session_role import SYSTEM_ROLE
+from db.usage.queries import AMOUNTS, KEY
+from db.usage.queries import TOTAL as NO_KEY
 
-NO_KEY = "'00000000000000000000000000000000'"
-KEY = "organization_id, dimension, key, day, entry"
-AMOUNTS = ("credits", "generations", "failures", "storage_bytes")
 FAILED = "('failed', 'expired')"
 _MEMBERS = {
     "model": "model_id",

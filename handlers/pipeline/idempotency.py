@@ -14,12 +14,10 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import UUID
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Row
 
 from db.errors import DomainError, PermissionDenied, TargetNotAllowed, Unauthenticated
@@ -40,6 +38,9 @@ from studio.idempotency import (
     store_response,
 )
 from studio.media.fetching import ImageNotFetched, ImageNotUsable
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 logger = logging.getLogger(__name__)
 
@@ -239,6 +240,9 @@ def _decrypt_with(secret: bytes, row: Row[Any], namespace: IdempotencyNamespace)
     if stored.startswith(_AES_GCM):
         nonce, ciphertext = stored[1 : 1 + _NONCE_BYTES], stored[1 + _NONCE_BYTES :]
         associated_data = _associated_data(namespace, row.status, row.headers)
+        # Imported here, as in `_cipher`.
+        from cryptography.exceptions import InvalidTag
+
         try:
             return _cipher(secret, row.turn).decrypt(nonce, ciphertext, associated_data)
         except (InvalidTag, ValueError):
@@ -265,6 +269,9 @@ def _is_json_object(body: bytes) -> bool:
 
 
 def _cipher(secret: bytes, token: UUID) -> AESGCM:
+    # Imported here: the package takes 9 MB of a process, also of one that no client sends a key to.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     # A token stores one response. A key per token keeps nonces from repeating (NIST SP 800-38D, section 8.3).
     return AESGCM(hmac.digest(secret, b"stored idempotent response" + token.bytes, "sha256"))
 
