@@ -13,9 +13,8 @@ import connexion  # noqa: E402, F401 - the placeholders come first
 for _name in _UNUSED_BY_CONNEXION:
     del sys.modules[_name]
 
-# PyJWT imports cryptography, 9 MB, for signatures with key pairs, and works without it: this server signs with
-# HMAC.
-# The first request with an Idempotency-Key imports the package.
+# PyJWT imports cryptography, 9 MB, for signatures with key pairs, and works without it: this server signs
+# with HMAC. The first request with an Idempotency-Key imports the package.
 if "cryptography" not in sys.modules:
     sys.modules["cryptography"] = None  # type: ignore[assignment]  # makes its import fail
     import jwt  # noqa: F401 - only its import matters here
