@@ -127,9 +127,13 @@ def delete_user_rows(user: User) -> None:
             .scalar_subquery()
         )
         current_session().execute(update(table).where(mine).values(owner_id=new_owner))
-    # Their representations have the number of members.
+    # Their representations have the number of members. One that is locked is left out: its transaction moves
+    # `updated_at` itself, and may wait for this account (a transfer of ownership).
     joined = select(Membership.organization_id).where(Membership.user_id == user.id)
-    touched = update(Organization).where(Organization.id.in_(joined)).values(updated_at=utc_now())
+    free = select(Organization.id).where(Organization.id.in_(joined))
+    locked = free.order_by(Organization.id).with_for_update(key_share=True, skip_locked=True)
+    ids = current_session().scalars(locked).all()
+    touched = update(Organization).where(Organization.id.in_(ids)).values(updated_at=utc_now())
     current_session().execute(touched.execution_options(synchronize_session=False))
     current_session().delete(user)
     current_session().flush()

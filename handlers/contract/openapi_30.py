@@ -44,7 +44,7 @@ def to_openapi_30(document: Node) -> Node:
     schemas = converted.get("components", {}).get("schemas", {})
     # A component can refer to others that can be null, so the list may grow.
     for name in converter.nullable:
-        schemas[f"Nullable{name}"] = _make_nullable(name, schemas[name])
+        schemas[f"Nullable{name}"] = converter.make_nullable(name, schemas[name])
     _remove_unused(converted)
     return converted
 
@@ -96,24 +96,32 @@ class _Converter:
         if len(branches) != 2 or not reference.startswith(_SCHEMAS):
             raise _not_in_30(place, "anyOf with null and no single component")
         name = reference.removeprefix(_SCHEMAS)
-        if name not in self.nullable:
-            self.nullable.append(name)
-        twin = {"$ref": f"{_SCHEMAS}Nullable{name}"}
+        twin = self._refer_to_twin(name)
         annotations = {key: part for key, part in schema.items() if key != "anyOf"}
         return {"allOf": [twin], **annotations} if annotations else twin
 
+    def _refer_to_twin(self, name: str) -> Node:
+        if name not in self.nullable:
+            self.nullable.append(name)
+        return {"$ref": f"{_SCHEMAS}Nullable{name}"}
 
-def _make_nullable(name: str, schema: Node) -> Node:
-    """Return a copy of a component that can be null. A title would be a second name for generators."""
-    if "type" not in schema or "nullable" in schema:
-        raise _not_in_30(
-            ("components", "schemas", name), "a component without a single type that can be null"
-        )
-    copy = {key: part for key, part in schema.items() if key != "title"}
-    copy["nullable"] = True
-    if "enum" in copy:
-        copy["enum"] = [*copy["enum"], None]
-    return copy
+    def make_nullable(self, name: str, schema: Node) -> Node:
+        """Return a copy of a component that can be null. A title would be a second name for generators."""
+        if "type" not in schema or "nullable" in schema:
+            raise _not_in_30(
+                ("components", "schemas", name), "a component without a single type that can be null"
+            )
+        copy = {key: part for key, part in schema.items() if key != "title"}
+        if "oneOf" in copy:
+            # Null must match exactly one of the branches, which are components with a type of their own.
+            first, *others = copy["oneOf"]
+            copy["oneOf"] = [self._refer_to_twin(first["$ref"].removeprefix(_SCHEMAS)), *others]
+            del copy["type"]
+            return copy
+        copy["nullable"] = True
+        if "enum" in copy:
+            copy["enum"] = [*copy["enum"], None]
+        return copy
 
 
 def _list_references(node: Any) -> Iterator[str]:

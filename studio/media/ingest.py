@@ -200,6 +200,9 @@ def store_image(
         except IntegrityError:
             # Another transaction inserted the same image after our query.
             media = current_session().scalars(existing).one_or_none()
+            if media is None and resource_id is None:
+                # No image is in the way: the owner was deleted.
+                raise
             if media is None:
                 # An image that was transferred has the id: ids can be derived from tenant and content.
                 return store_image(storage, image, organization_id, owner_id, public=public)

@@ -70,9 +70,9 @@ def test_a_member_becomes_the_owner_and_the_owner_an_admin(
 ) -> None:
     before = client("GET", f"/organizations/{organization.id}").json()
     response = transfer_ownership(client, organization, new_owner)
-    assert (response.status, response.json()) == (200, {**before, "owner_id": str(new_owner.id)}), (
-        response.body
-    )
+    after = {"owner_id": str(new_owner.id), "updated_at": response.json()["updated_at"]}
+    assert (response.status, response.json()) == (200, {**before, **after}), response.body
+    assert after["updated_at"] > before["updated_at"]
     assert response.headers["etag"] == client("GET", f"/organizations/{organization.id}").headers["etag"]
     assert list_roles(client, organization) == {str(owner.id): "admin", str(new_owner.id): "owner"}
     assert "owner of the organization Maison Demo at Sartiq" in list_emails_to(app, new_owner.email)[-1]

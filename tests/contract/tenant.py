@@ -253,8 +253,10 @@ def _share(tenant: Tenant, request: Request) -> None:
 
 
 def _approve_prediction(tenant: Tenant, request: Request) -> None:
-    tenant.rows["prediction"].status = "approved"
-    factories.make(tenant.rows["prediction"])
+    prediction = factories.make(tenant.rows["prediction"])
+    # A request may have changed the status since the row was loaded.
+    prediction.status = "approved"
+    factories.make(prediction)
 
 
 def _publish(tenant: Tenant, request: Request) -> None:

@@ -78,6 +78,17 @@ def test_a_component_that_can_be_null_gets_a_twin_without_a_title() -> None:
     }
 
 
+def test_null_matches_one_branch_of_a_choice_that_can_be_null() -> None:
+    shot, choice = (
+        {"type": "object"},
+        {"type": "object", "oneOf": [{"$ref": "#/components/schemas/Shot"}, COLOR]},
+    )
+    body = {"anyOf": [{"$ref": "#/components/schemas/Body"}, NULL]}
+    converted = convert({"type": "array", "items": body}, Shot=shot, Body=choice, Color={"type": "string"})
+    assert converted["NullableBody"] == {"oneOf": [{"$ref": "#/components/schemas/NullableShot"}, COLOR]}
+    assert converted["NullableShot"] == {"type": "object", "nullable": True}
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -14,7 +14,7 @@ from marshmallow import Schema
 
 from handlers import schemas
 from handlers.app import Application
-from handlers.schemas.fields import IdentifiedSchema, OwnedSchema, Timestamp
+from handlers.schemas.fields import IdentifiedSchema, LabeledSchema, OwnedSchema, Timestamp
 from handlers.schemas.serializer import get_serializer
 from tests.contract.operations import OPERATIONS, Operation
 from tests.contract.tenant import Tenant
@@ -22,7 +22,7 @@ from tests.contract.test_every_operation import LISTS
 from tests.support.app import auth_headers
 
 Row = object
-BASE_SCHEMAS = {IdentifiedSchema, OwnedSchema}
+BASE_SCHEMAS = {IdentifiedSchema, LabeledSchema, OwnedSchema}
 
 
 def resource_schemas() -> set[type[Schema]]:

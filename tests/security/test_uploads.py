@@ -43,7 +43,6 @@ OTHER_TYPES = {
     "program": b"\x7fELF\x02\x01\x01\x00",
     "flash": b"CWS\x09\x00\x00\x00\x00",
     "video": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42",
-    "heic": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
     "image after html": b"<html>" + encode_image(build_orientation_image(), "PNG"),
     **{
         kind: encode_image(build_orientation_image(), kind)

@@ -281,8 +281,8 @@ def test_an_unavailable_storage_is_a_warning_and_the_next_ladder_is_made(
 
 def test_the_contract_lists_the_widths() -> None:
     contract = (Path(__file__).parents[2] / "openapi" / "openapi.json").read_text(encoding="utf-8")
-    # Files, images of predictions and shared images.
-    assert contract.count(", ".join(map(str, LADDER[:-1])) + f" and {LADDER[-1]}") == 3
+    # Files, images of predictions, shared and published images.
+    assert contract.count(", ".join(map(str, LADDER[:-1])) + f" and {LADDER[-1]}") == 4
 
 
 def test_a_missing_original_is_not_found(storage: LocalDisk) -> None:
