@@ -115,6 +115,10 @@ bench-waiting: .venv/.dev ## Measure whether 200 waiting clients slow others dow
 bench-lists: .venv/.dev ## Measure lists of a tenant with a million products beside one with a thousand (5 minutes)
 	@$(BIN)/python -m tests.tools.bench.lists $(ARGS)
 
+.PHONY: bench-shop
+bench-shop: .venv/.dev .venv/server/.stamp ## Measure imports of 50,000 products, batches and the change feed (5 minutes)
+	@$(BIN)/python -m tests.tools.bench.shop $(ARGS)
+
 .PHONY: bench-policies
 bench-policies: .venv/.dev ## Measure the cost of row-level security on pages of 50 (2 minutes)
 	@$(BIN)/python -m tests.tools.bench.policies $(ARGS)

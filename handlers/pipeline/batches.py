@@ -213,7 +213,8 @@ def run_batch(
         denials.recorder.record_denial(denials.context, denials.error, denials.count)
     accepted = sum(1 for result in results if result["problem"] is None)
     counts = {"accepted_count": accepted, "refused_count": len(results) - accepted}
-    return ApiResponse(200, {**counts, "results": results}, may_compress=True)
+    # Not compressed: it is stored for an Idempotency-Key, whose next client may not accept the encoding.
+    return ApiResponse(200, {**counts, "results": results})
 
 
 def list_target_ids(items: Iterable[Mapping[str, Any]]) -> set[UUID]:

@@ -61,9 +61,9 @@ def idempotency_key_replays_response(
     )
     description = f"The repeated request to {case.operation.label}"
     assert replay.status_code == response.status_code, f"{description} returned {replay.status_code}"
-    assert response.headers["location"] == [replay.headers["Location"]], (
-        f"{description} returned another Location"
-    )
+    if "location" in response.headers:
+        location = replay.headers.get("Location")
+        assert response.headers["location"] == [location], f"{description} returned another Location"
     # With `Prefer: wait`, the first response shows a later state than the stored one.
     if "preference-applied" not in response.headers:
         assert replay.content == response.content, f"{description} returned another body"

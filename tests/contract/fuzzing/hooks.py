@@ -195,6 +195,7 @@ REQUIRED_ROWS = {
     "main_product_id": seeded_id(0x05),
     "shot_type_id": seeded_id(0x0E),
     "shot_type_ids": [seeded_id(0x0E)],
+    "main_product_ids": [seeded_id(5)],
 }
 
 

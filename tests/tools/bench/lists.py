@@ -52,7 +52,7 @@ LINEAR = {"skip"}
 # has a full page of drafts.
 PRODUCTS = """
 INSERT INTO products (
-    id, owner_id, organization_id, name, category, brand_id, state, public, created_at, updated_at
+    id, owner_id, organization_id, name, category, brand_id, state, public, metadata, created_at, updated_at
 )
 SELECT
     cast(
@@ -61,7 +61,7 @@ SELECT
     ),
     :owner, :organization, 'Product ' || md5(n::text), 'category ' || n % 10, (:brands)[1 + n % 20],
     CASE WHEN n % 40 = 0 THEN 'DRAFT' WHEN n % 100 < 20 THEN 'ARCHIVED' ELSE 'READY' END, false,
-    timestamptz '2026-01-01' + n * interval '1 second',
+    '{}', timestamptz '2026-01-01' + n * interval '1 second',
     timestamptz '2026-06-01' + (n::bigint * 7919 % :rows) * interval '1 second'
 FROM generate_series(1, :rows) AS n
 """
@@ -74,9 +74,11 @@ WITH made AS (
     INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
     SELECT gen_random_uuid(), id, :owner, 'owner', now(), now() FROM made
 )
-INSERT INTO products (id, owner_id, organization_id, name, category, state, public, created_at, updated_at)
+INSERT INTO products (
+    id, owner_id, organization_id, name, category, state, public, metadata, created_at, updated_at
+)
 SELECT
-    gen_random_uuid(), :owner, id, 'Product ' || n, 'category ' || n, 'READY', false, now(), now()
+    gen_random_uuid(), :owner, id, 'Product ' || n, 'category ' || n, 'READY', false, '{}', now(), now()
 FROM made, generate_series(1, :of_others) AS n
 """
 

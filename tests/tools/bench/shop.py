@@ -1,0 +1,153 @@
+"""`make bench-shop`: measure imports, batches and the change feed, as the integration of a shop uses them.
+
+A server on PostgreSQL with its embedded workers imports a CSV file twice, as new products and as changes of
+them. Then batches approve predictions, and the change feed is read from its start. All of it goes over HTTP.
+The exit status is 1 if an import takes longer, or the server more memory, than the targets allow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from db.engine import build_engine
+from db.migrations import upgrade
+from db.session import Database
+from studio.accounts.identity.passwords import hash_password
+from tests.e2e.demo import Api
+from tests.e2e.server import running_server
+from tests.support import factories
+from tests.support.databases import create_database
+from tests.tools.bench.processes import peak_bytes
+from tests.tools.bench.servers import SERVER_PYTHON
+
+EMAIL, PASSWORD = "owner@example.com", "as good as any other"
+BATCH = 500
+BATCHES = 4
+POLL_SECONDS = 0.5
+MAX_IMPORT_SECONDS = 60
+MAX_PEAK_BYTES = 300_000_000
+
+
+def create_rows(database_url: str) -> str:
+    """Create an organization with predictions in review; return its id."""
+    database = Database(build_engine(database_url, pool_size=1))
+    with database.transaction(write=True):
+        owner = factories.make_user(email=EMAIL, hashed_password=hash_password(PASSWORD))
+        organization = factories.make_organization(owner)
+        shooting = factories.make_shooting(organization=organization)
+        for _ in range(BATCH * BATCHES):
+            shot = factories.make_shot(factories.make_look(shooting), status="pending_review")
+            factories.make_prediction(factories.make_generation(shot), status="pending_review")
+    database.dispose()
+    return str(organization.id)
+
+
+def build_csv(rows: int, color: str) -> bytes:
+    """Return a file with this number of products."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["external_id", "sku", "name", "category", "color", "materials", "metadata.season"])
+    for number in range(rows):
+        name = f"Linen shirt {number}"
+        writer.writerow([f"shop-{number}", f"SKU-{number}", name, "shirts", color, "100% linen", "summer"])
+    return text.getvalue().encode()
+
+
+def run_import(api: Api, organization_id: str, content: bytes, mode: str) -> float:
+    """Import a file and return the seconds from the request to the end."""
+    body = {"filename": "products.csv", "content_type": "text/csv", "size": len(content)}
+    upload = api.post("/uploads/presigned-url", json=body)
+    answer = api.client.put(upload["upload_url"], content=content, headers={"content-type": "text/csv"})
+    answer.raise_for_status()
+    request = {"file_url": upload["file_url"], "format": "csv", "mode": mode, "match_by": "external_id"}
+    started_at = time.perf_counter()
+    job = api.post("/product-imports/", organization_id, json=request)
+    while job["status"] not in ("completed", "failed", "canceled"):
+        time.sleep(POLL_SECONDS)
+        job = api.get(f"/product-imports/{job['id']}")
+    assert job["status"] == "completed", job
+    return time.perf_counter() - started_at
+
+
+def approve_all(api: Api, organization_id: str) -> tuple[int, float]:
+    """Approve all predictions in batches; return their number and the seconds that it took."""
+    ids = [row["id"] for row in list_rows(api, "/predictions/", organization_id=organization_id)]
+    accepted, started_at = 0, time.perf_counter()
+    while ids:
+        items = [{"action": "approve", "id": row_id} for row_id in ids[:BATCH]]
+        answer = api.post("/predictions/batch", organization_id, json={"items": items})
+        accepted += answer["accepted_count"]
+        # A batch stops after ten seconds; what it did not reach comes next.
+        codes = [each["problem"]["code"] if each["problem"] else None for each in answer["results"]]
+        left = [row_id for row_id, code in zip(ids[:BATCH], codes, strict=True) if code == "not_attempted"]
+        ids = left + ids[BATCH:]
+    return accepted, time.perf_counter() - started_at
+
+
+def read_changes(api: Api, organization_id: str) -> tuple[int, float]:
+    """Read the change feed from its start; return the number of entries and the seconds that it took."""
+    count, cursor, started_at = 0, None, time.perf_counter()
+    while True:
+        position = {"cursor": cursor} if cursor else {}
+        page = api.get("/changes/", organization_id=organization_id, limit=100, **position)
+        count, cursor = count + len(page["data"]), page["next_cursor"]
+        if not page["has_more"]:
+            return count, time.perf_counter() - started_at
+
+
+def list_rows(api: Api, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a list."""
+    cursor: dict[str, str] = {}
+    while True:
+        page = api.get(path, limit=100, **parameters, **cursor)
+        yield from page["data"]
+        if page["next_cursor"] is None:
+            return
+        cursor = {"cursor": page["next_cursor"]}
+
+
+def main() -> int:
+    """Measure, print and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=50_000)
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(create_database("postgresql", folder))
+        upgrade(url)
+        organization_id = create_rows(url)
+        limits: dict[str, Any] = {"LIMIT_ACCOUNT": "1000000", "LIMIT_ORGANIZATION": "1000000"}
+        running = running_server(folder, python=str(SERVER_PYTHON), DATABASE_URL=url, **limits)
+        server = stack.enter_context(running)
+        api = stack.enter_context(Api(server.origin))
+        api.sign_in(EMAIL, PASSWORD)
+        seconds = []
+        for mode, color in (("create", "white"), ("upsert", "sand")):
+            seconds.append(run_import(api, organization_id, build_csv(options.rows, color), mode))
+            rate = options.rows / seconds[-1]
+            print(
+                f"import, {mode}: {options.rows:,} rows in {seconds[-1]:.1f} s, {rate:,.0f} rows/s",
+                flush=True,
+            )
+        peak = peak_bytes(server.process.pid)
+        print(f"peak memory of the server: {peak / 1e6:.0f} MB", flush=True)
+        accepted, duration = approve_all(api, organization_id)
+        print(f"batches: {accepted:,} approvals, {accepted / duration:,.0f} per second", flush=True)
+        count, duration = read_changes(api, organization_id)
+        print(f"change feed: {count:,} changes, {count / duration:,.0f} per second", flush=True)
+    limit = MAX_IMPORT_SECONDS * options.rows / 50_000
+    print(f"targets: import at most {limit:.0f} s, memory at most {MAX_PEAK_BYTES / 1e6:.0f} MB")
+    return int(max(seconds) > limit or peak > MAX_PEAK_BYTES or accepted < BATCH * BATCHES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
