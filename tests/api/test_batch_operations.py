@@ -379,8 +379,11 @@ def test_a_batch_may_have_more_items_than_other_bodies(customer: Customer, produ
 
 
 def test_a_repeated_batch_is_replayed(customer: Customer, products: Batch, database: Database) -> None:
-    headers = {"idempotency-key": "batch-1"}
-    items = {"items": [create(name="Shirt", sku="S-1"), create(name="Shirt", sku="S-1")]}
+    # A response of several kilobytes to a client that accepts compression.
+    headers = {"idempotency-key": "batch-1", "accept-encoding": "gzip"}
+    items = {
+        "items": [create(name="Shirt", sku="S-1", description="x" * 4_000), create(name="Shirt", sku="S-1")]
+    }
     first, second = (customer.client("POST", products.path, items, headers=headers) for _ in range(2))
     assert (first.status, second.status, first.body) == (200, 200, second.body)
     assert second.headers["idempotency-replayed"] == "true"
