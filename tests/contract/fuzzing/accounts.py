@@ -81,10 +81,21 @@ def confirm_a_real_change(case: schemathesis.Case) -> None:
     case.body["token"] = client.find_mailed_token("ec", address) or case.body["token"]
 
 
+def cancel_a_real_deletion(case: schemathesis.Case) -> None:
+    """Replace a generated token by the mailed token of the deletion of a new account."""
+    if not isinstance(case.body, dict) or not isinstance(case.body.get("token"), str):
+        return
+    account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "sartiq-fuzzed"}
+    client.create_row("/users/", account, "admin")
+    client.request_account_deletion(account["email"], account["password"])
+    case.body["token"] = client.find_mailed_token("ad", account["email"]) or case.body["token"]
+
+
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_organization": lambda _case: client.delete_oldest_organizations(),
     "transfer_ownership": transfer_a_new_organization,
     "add_member": add_a_new_member,
     "confirm_email_change": confirm_a_real_change,
     "accept_invitation": accept_a_real_invitation,
+    "cancel_account_deletion": cancel_a_real_deletion,
 }

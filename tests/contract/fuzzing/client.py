@@ -137,13 +137,36 @@ def find_share_token() -> str | None:
 
 
 def find_published_image() -> tuple[str, str] | None:
-    """Return the last two segments of the URL of an image that the demo account published, if it can."""
-    for row in list_rows("/predictions/", "demo"):
-        response = http_client().post(f"/predictions/{row['id']}/publish", headers=long_lived_header("demo"))
-        if response.status_code == 200:
-            token, name = response.json()["url"].rsplit("/", 2)[1:]
-            return token, name
-    return None
+    """Return the last two segments of the URL of a published image of the demo account."""
+    path = f"/predictions/{approved_prediction_id()}/publish"
+    response = http_client().post(path, headers=long_lived_header("demo"))
+    if response.status_code != 200:
+        return None
+    token, name = response.json()["url"].rsplit("/", 2)[1:]
+    return token, name
+
+
+def upload_product_file() -> str:
+    """Return the URL of an uploaded CSV file with one product."""
+    body = {"filename": "products.csv", "content_type": "text/csv"}
+    header = long_lived_header("demo")
+    upload = http_client().post("/uploads/presigned-url", json=body, headers=header).json()
+    content = f"sku,name\n{uuid.uuid4().hex},Fuzzed\n".encode()
+    sent = http_client().put(upload["upload_url"], content=content, headers={"Content-Type": "text/csv"})
+    sent.raise_for_status()
+    return str(upload["file_url"])
+
+
+def new_import_id() -> str:
+    """Return the id of a new import of one product."""
+    body = {"file_url": upload_product_file(), "format": "csv", "mode": "upsert", "match_by": "sku"}
+    return create_row("/product-imports/", body)
+
+
+@functools.cache
+def import_id() -> str:
+    """Return the id of an import, created once."""
+    return new_import_id()
 
 
 def create_share_link() -> tuple[str, str] | None:
@@ -350,13 +373,21 @@ def find_recovery_token() -> str | None:
 
 def request_email_change(email: str, password: str, address: str) -> None:
     """Request a change of the e-mail address of an account."""
+    body = {"email": address, "current_password": password}
+    http_client().patch("/users/me", json=body, headers=_sign_in_as(email, password)).raise_for_status()
+
+
+def request_account_deletion(email: str, password: str) -> None:
+    """Request the deletion of an account."""
+    header = _sign_in_as(email, password)
+    response = http_client().post("/users/me/deletion", json={"password": password}, headers=header)
+    response.raise_for_status()
+
+
+def _sign_in_as(email: str, password: str) -> dict[str, str]:
     response = http_client().post("/login/access-token", data={"username": email, "password": password})
     response.raise_for_status()
-    http_client().patch(
-        "/users/me",
-        json={"email": address, "current_password": password},
-        headers={"Authorization": f"Bearer {response.json()['access_token']}"},
-    ).raise_for_status()
+    return {"Authorization": f"Bearer {response.json()['access_token']}"}
 
 
 def find_mailed_token(prefix: str, address: str) -> str | None:

@@ -141,6 +141,27 @@ def open_a_published_image(case: schemathesis.Case) -> None:
         case.path_parameters["publish_token"], case.path_parameters["file_name"] = found
 
 
+def import_an_uploaded_file(case: schemathesis.Case) -> None:
+    """Import a file that was uploaded.."""
+    if get_sender(case) != "demo" or not isinstance(case.body, dict):
+        return
+    case.body["file_url"] = client.upload_product_file()
+    if not coin_flip(case):
+        case.query["organization_id"] = seeded_id(0x02)
+
+
+def read_an_import(case: schemathesis.Case) -> None:
+    """Read an import. In a walk, links set the import."""
+    if get_sender(case) == "demo" and is_unlinked(case):
+        case.path_parameters["import_id"] = client.import_id()
+
+
+def cancel_a_new_import(case: schemathesis.Case) -> None:
+    """Cancel a new import."""
+    if get_sender(case) == "demo" and is_unlinked(case):
+        case.path_parameters["import_id"] = client.new_import_id()
+
+
 def name_a_real_asset(case: schemathesis.Case) -> None:
     """Request an existing file of the documentation page."""
     case.path_parameters["asset_name"] = "docs.css"
@@ -228,6 +249,9 @@ def drop_if_match(case: schemathesis.Case) -> None:
     """
     if not coin_flip(case) or not is_unlinked(case):
         case.headers.pop("If-Match", None)
+        if case.method.upper() != "GET":
+            # `*` rejects a write to a row that exists.
+            case.headers.pop("If-None-Match", None)
 
 
 def use_unique_idempotency_key(case: schemathesis.Case) -> None:
@@ -350,6 +374,11 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_export": export_an_approved_prediction,
     "get_export": read_a_completed_export,
     "download_export": read_a_completed_export,
+    "create_product_import": import_an_uploaded_file,
+    "get_product_import": read_an_import,
+    "list_product_import_results": read_an_import,
+    "download_product_import_results": read_an_import,
+    "cancel_product_import": cancel_a_new_import,
     **webhooks.PREPARATIONS,
     **accounts.PREPARATIONS,
     **DELETIONS,
