@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cryptography  # noqa: F401 - with it, PyJWT has the algorithms with key pairs that tests forge tokens with
 import pytest
 from sqlalchemy import Engine, delete
 from sqlalchemy.exc import OperationalError
