@@ -23,7 +23,7 @@ def get_organization_usage(organization_id: UUID, **params: Any) -> ApiResponse:
     """Return a page of groups, and the totals of the period."""
     get_organization(organization_id)
     period, dimension = _parse(params)
-    # A page of another organization, period or grouping starts elsewhere.
+    # A cursor is valid only for the organization, period and grouping that it was issued for.
     scope = f"usage {organization_id} {dimension} {period.first} {period.last}"
     limit = params.get("limit") or DEFAULT_LIMIT
     after = _parse_cursor(params.get("cursor"), scope, dimension)

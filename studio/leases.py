@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Select, case, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import Mapped, aliased
 
 from db.base import Base, Identified, affected_one, utc_now
 from db.session import Database, current_session
@@ -33,6 +33,9 @@ from db.session import Database, current_session
 logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row", bound=Base)
+
+TURN_MEMORY = timedelta(hours=1)
+"""How long a tenant that was served comes after tenants that were not."""
 
 
 class Leasable(Protocol):
@@ -64,6 +67,28 @@ def count_available(database: Database, available: Select[Any], limit: int) -> i
     """
     with database.transaction(write=False) as reading:
         return reading.scalar(select(func.count()).select_from(available.limit(limit).subquery())) or 0
+
+
+def select_in_turn(model: Any, available: ColumnElement[bool], *order: ColumnElement[Any]) -> Select[Any]:
+    """Return the query for the next row of a queue that serves its tenants in turn.
+
+    Args:
+        model: The queue, with `organization_id`, `owner_id` and the time of the last lease, `leased_at`.
+        available: The condition of rows that can be leased.
+        order: The order among the rows of tenants that were served equally long ago.
+    """
+    leased = aliased(model)
+    tenant = func.coalesce(leased.organization_id, leased.owner_id)
+    turns = (
+        select(tenant.label("tenant"), func.max(leased.leased_at).label("turn"))
+        .where(leased.leased_at > utc_now() - TURN_MEMORY)
+        .group_by(tenant)
+        .subquery()
+    )
+    own_tenant = func.coalesce(model.organization_id, model.owner_id)
+    # unscoped: workers serve every tenant
+    rows = select(model).outerjoin(turns, turns.c.tenant == own_tenant).where(available)
+    return rows.order_by(turns.c.turn.asc().nulls_first(), *order)
 
 
 def lock_next(query: Select[Row], model: type[Row], key_share: bool = False) -> Row | None:

@@ -15,8 +15,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
-from sqlalchemy.orm import aliased, joinedload
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
 from db.models.media import MediaResource
@@ -30,8 +30,6 @@ from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 
 MAX_ATTEMPTS = 3
-TURN_MEMORY = timedelta(hours=1)
-"""A tenant whose last lease is older counts as one that has waited longest."""
 
 
 @dataclass(frozen=True)
@@ -228,25 +226,8 @@ def _available() -> ColumnElement[bool]:
 
 def _select_next() -> Any:
     """Return the query for the next cut-out: tenants in turn, and the newest request of a tenant."""
-    leased = aliased(ProductImageCutout)
-    tenant = func.coalesce(leased.organization_id, leased.owner_id)
-    turns = (
-        select(tenant.label("tenant"), func.max(leased.leased_at).label("turn"))
-        .where(leased.leased_at > utc_now() - TURN_MEMORY)
-        .group_by(tenant)
-        .subquery()
-    )
-    own_tenant = func.coalesce(ProductImageCutout.organization_id, ProductImageCutout.owner_id)
-    return (
-        select(ProductImageCutout)  # unscoped: workers make the cut-outs of every tenant
-        .outerjoin(turns, turns.c.tenant == own_tenant)
-        .where(_available())
-        .order_by(
-            turns.c.turn.asc().nulls_first(),
-            ProductImageCutout.requested_at.desc(),
-            ProductImageCutout.id.desc(),
-        )
-    )
+    queue = ProductImageCutout
+    return leases.select_in_turn(queue, _available(), queue.requested_at.desc(), queue.id.desc())
 
 
 def _to_lease(cutout: ProductImageCutout, token: str) -> Lease:

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
-from sqlalchemy.orm import aliased, joinedload
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
 from db.errors import NotFound
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 MAX_RUN_SECONDS = 30.0
 """After this time a run leases no further publication, so that other periodic tasks get its thread."""
-TURN_MEMORY = timedelta(hours=1)
-"""A tenant whose last lease is older counts as one that has waited longest."""
 
 
 @dataclass(frozen=True)
@@ -145,23 +143,8 @@ def _available() -> ColumnElement[bool]:
 
 def _select_next() -> Any:
     """Return the query for the next publication: tenants in turn, and the oldest request of a tenant."""
-    leased = aliased(PredictionPublication)
-    tenant = func.coalesce(leased.organization_id, leased.owner_id)
-    turns = (
-        select(tenant.label("tenant"), func.max(leased.leased_at).label("turn"))
-        .where(leased.leased_at > utc_now() - TURN_MEMORY)
-        .group_by(tenant)
-        .subquery()
-    )
-    own_tenant = func.coalesce(PredictionPublication.organization_id, PredictionPublication.owner_id)
-    return (
-        select(PredictionPublication)  # unscoped: workers make the variants of every tenant
-        .outerjoin(turns, turns.c.tenant == own_tenant)
-        .where(_available())
-        .order_by(
-            turns.c.turn.asc().nulls_first(), PredictionPublication.requested_at, PredictionPublication.id
-        )
-    )
+    queue = PredictionPublication
+    return leases.select_in_turn(queue, _available(), queue.requested_at.asc(), queue.id.asc())
 
 
 def _owned_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:

@@ -138,8 +138,8 @@ def test_a_file_must_be_an_upload_of_the_format(customer: Customer) -> None:
     response = create_import(customer, url)
     assert (response.status, response.json()["code"]) == (409, "file_not_importable")
     assert response.json()["pointer"] == "/format"
-    elsewhere = create_import(customer, "https://example.com/products.csv")
-    assert (elsewhere.status, elsewhere.json()["code"]) == (409, "target_not_allowed")
+    foreign = create_import(customer, "https://example.com/products.csv")
+    assert (foreign.status, foreign.json()["code"]) == (409, "target_not_allowed")
     body = {"filename": "products.csv", "content_type": "text/csv"}
     empty = customer.client("POST", "/uploads/presigned-url", body).json()
     missing = create_import(customer, empty["file_url"])

@@ -35,7 +35,7 @@ MAX_SESSIONS = 50
 
 
 class DeletionScheduled(Conflict):
-    """The user has requested the deletion of the account, which nobody uses until then."""
+    """The deletion of the account is scheduled: sign-ins are rejected until it is canceled."""
 
     code = "deletion_scheduled"
     default_detail = "The account is going to be deleted"
