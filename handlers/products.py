@@ -13,7 +13,6 @@ from db.errors import ExternalIdTaken, NotFound, names_place
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImageCutout, ProductState
-from db.queries.statements import lock_name
 from db.tenancy import (
     current_caller,
     find_by_external_id,
@@ -208,9 +207,7 @@ BATCH_ACTIONS = {
 def batch_products(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Create, update and delete products; a rejected item does not affect the others."""
     require_permission_in(organization_id)
-    # An INSERT waits for another one with the same SKU. Two batches with the same SKUs in another order would
-    # wait for each other.
-    lock_name(f"batch of products {organization_id or current_caller().user_id}")
+    products.lock_new_products(organization_id, current_caller().user_id)
     rows = lock_targets(Product, body["items"], organization_id)
     return run_batch(body["items"], BATCH_ACTIONS, organization_id, rows)
 

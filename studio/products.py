@@ -11,6 +11,7 @@ from uuid import UUID
 from db.fast_path.insert import insert_row
 from db.models.products import Product
 from db.queries.references import delete_unreferenced
+from db.queries.statements import lock_name
 from db.session import current_session
 from studio.catalogue.external_ids import insert_unless_taken
 from studio.catalogue.visibility import sync_media_visibility
@@ -20,6 +21,19 @@ from studio.webhooks.outbox import has_endpoints
 
 # One object, so that the statement that returns it is compiled once.
 _HAS_ENDPOINTS = has_endpoints(Product)
+
+
+def lock_new_products(organization_id: UUID | None, owner_id: UUID) -> None:
+    """Wait until no other batch or import writes products of a tenant; the lock ends with the transaction.
+
+    An INSERT waits for another one with the same SKU or external id. Two transactions that insert the same
+    ones in another order would wait for each other.
+
+    Args:
+        organization_id: The organization; None for personal products.
+        owner_id: The owner of personal products.
+    """
+    lock_name(f"new products of {organization_id or owner_id}")
 
 
 def create_product(product: Product) -> None:

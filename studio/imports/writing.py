@@ -1,8 +1,8 @@
 """Write one group of rows in the running transaction, with a few statements for all of them.
 
-A row that cannot be written gets a problem; the others are written. Other writers of the tenant, such as
-`create_product`, may insert the same key at the same time: the unique indexes decide, and the row becomes an
-update or gets a problem. Knows no file.
+A row that cannot be written gets a problem; the others are written. Batches of the tenant wait for the end of
+the transaction. Other writers, such as `create_product`, may insert the same key at the same time: the unique
+indexes decide, and the row becomes an update or gets a problem. Knows no file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from db.models.brands import Brand
 from db.models.imports import ResultStatus
 from db.models.products import Product, ProductState
 from db.session import current_session
+from studio import products
 from studio.custom_metadata import TooManyMetadataKeys, build_merged
 from studio.imports.problems import StoredProblem, describe_error, describe_violations
 from studio.imports.queue import Lease, RowResult
@@ -46,6 +47,8 @@ def write_rows(lease: Lease, rows: Sequence[Row], find_violations: FindViolation
 
     Nothing is written if the import only validates.
     """
+    if not lease.validate_only:
+        products.lock_new_products(lease.organization_id, lease.owner_id)
     results: dict[int, RowResult] = {}
     valid = [row for row in rows if row.problem is None]
     _check_brands(lease, valid)

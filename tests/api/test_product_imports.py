@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,12 +12,15 @@ import pytest
 from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
+from handlers.pipeline import batches
 from studio.imports import create
 from studio.imports.worker import ImportRunner
 from studio.media.storage import LocalDisk
-from tests.api.conftest import Client
+from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse
+from tests.support.concurrency import PausedCall
+from tests.support.databases import on_postgresql
 from tests.support.factories.catalogue import Customer
 from tests.support.sample_media import png_bomb
 
@@ -183,3 +186,29 @@ def test_personal_products_are_imported_without_an_organization(
     run_imports(customer, database)
     names = [product["name"] for product in customer.client("GET", "/products/").json()["data"]]
     assert sorted(names) == ["Dress", "Skirt"]
+
+
+@on_postgresql
+def test_an_import_and_a_batch_that_create_the_same_products_do_not_deadlock(
+    committing_server: CommittingServer, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, database, scenario = committing_server
+    customer = Customer(client, scenario.owner, scenario.organization)
+    text = "sku,name\n" + "".join(f"S-{number},Imported\n" for number in range(10))
+    created = create_import(customer, upload(client, text.encode()))
+    items = [
+        {"action": "create", "body": {"sku": f"S-{number}", "name": "Of a batch"}}
+        for number in reversed(range(10))
+    ]
+
+    def run_import() -> ClientResponse:
+        run_imports(customer, database)
+        return client("GET", created.headers["location"].removeprefix("/api/v1"))
+
+    # The import starts when the batch has created the last product of the file.
+    paused = PausedCall(monkeypatch, batches, "_result")
+    path = f"/products/batch?organization_id={customer.organization.id}"
+    batch, imported = paused.run_during_pause(run_import, lambda: client("POST", path, {"items": items}))
+    assert (batch.status, batch.json()["accepted_count"]) == (200, 10)
+    body = cast("dict[str, Any]", imported.json())
+    assert (body["status"], body["updated_count"], body["failed_count"]) == ("completed", 10, 0)

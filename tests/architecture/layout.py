@@ -46,6 +46,7 @@ SHARED_SERVICES = {
     "cutouts.requests.request_cutout": "queues the cut-out of each new photo",
     "product_images.add_product_image": "add_product_image and add_product_image_from_url",
     "products.create_product_unless_taken": "one of two outcomes of put_product_by_external_id",
+    "products.lock_new_products": "a lock that batches of products and imports share; nothing is stored",
     "products.update_product": "update_product and put_product_by_external_id",
     "shootings.change_phase": "one part of update_shooting",
     "shootings.change_shot_types": "create_look and update_look",
