@@ -129,6 +129,11 @@ def test_many_predictions_are_rejected_at_once_and_progress_is_shown(visit: Page
     rejected = api.get("/predictions/", organization_id=organization(api), status="rejected")["data"]
     assert {prediction["review"]["note"] for prediction in rejected} >= {"The hem is cut off."}
 
+    # The page shows what other reviewers decide, and generations that end between two of its requests.
+    for action in ("reopen", "approve"):
+        api.post(f"/predictions/{rejected[0]['id']}/{action}")
+    expect(page.locator(".card .chip").filter(has_text="Approved")).to_have_count(1, timeout=30_000)
+
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     visit.open("/review#/shootings")

@@ -417,10 +417,18 @@ def test_s34_a_flood_of_readiness_checks_shares_one_check_at_a_time(
     check = BlockedHandler(lambda: not fails)
     monkeypatch.setattr("handlers.utils.list_dependencies", lambda: {"slow": check})
     expected = 503 if fails else 200
+    arrived, run_probe = [], app.bridge._run_probe
+
+    def count_and_run(key: tuple[str, str], serve: Callable[[], Any]) -> Any:
+        arrived.append(key)
+        return run_probe(key, serve)
+
+    monkeypatch.setattr(app.bridge, "_run_probe", count_and_run)
 
     async def scenario() -> None:
         flood = open_requests(client, "/utils/readiness", 100)
-        await wait_until(lambda: check.running == 1)
+        # A request that arrives after the check has ended starts another one.
+        await wait_until(lambda: len(arrived) == 100 and check.running == 1)
         (health,) = open_requests(client, "/utils/health-check/", 1)
         assert (await health.read_response()).status == 200
         check.released.set()

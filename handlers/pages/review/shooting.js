@@ -6,6 +6,8 @@ const TERMINAL = ["completed", "failed", "canceled", "expired"];
 const MAX_STREAMS = 4;
 const MAX_BATCH = 500;
 const POLL_SECONDS = 10;
+// A list of what changed can miss a row that is committed after the read, so each read goes back further.
+const OVERLAP_SECONDS = 120;
 
 export class Shooting {
   constructor(row, signal) {
@@ -13,6 +15,7 @@ export class Shooting {
     this.signal = signal;
     this.shots = new Map();
     this.predictions = new Map();
+    this.newest = 0; // when the newest known change was made, by the clock of the server
     this.onChange = () => {};
   }
 
@@ -25,13 +28,19 @@ export class Shooting {
     for await (const shot of api.rows("/shots/", { ...parameters, sort: "created_at" })) {
       shot.product_id = names.get(shot.look_id);
       shot.title = [shot.product?.name, shot.shot_type].filter(Boolean).join(", ");
+      this.#note(shot);
       this.shots.set(shot.id, shot);
       yield shot;
     }
   }
 
+  #note({ updated_at }) {
+    this.newest = Math.max(this.newest, Date.parse(updated_at));
+  }
+
   #add(prediction) {
     if (!prediction.shot_id) return;
+    this.#note(prediction);
     const own = this.predictions.get(prediction.shot_id) || [];
     const place = own.findIndex(({ id }) => id === prediction.id);
     if (place < 0) own.push(prediction);
@@ -63,36 +72,56 @@ export class Shooting {
       done += answer.accepted_count;
       problems.push(...answer.results.filter(({ problem }) => problem).map(({ problem }) => problem.detail));
     }
-    await this.refresh([...new Set(predictions.map((prediction) => prediction.shot_id))]);
+    await this.readChanges();
     return { done, problems };
   }
 
-  /** Read shots and their predictions again. */
-  async refresh(shotIds) {
-    await Promise.all(shotIds.map(async (shotId) => {
-      const known = this.shots.get(shotId);
-      Object.assign(known, await api.get(`/shots/${shotId}`), { title: known.title, progress: null });
-      const parameters = { shot_id: shotId, organization_id: this.row.organization_id, sort: "created_at" };
-      for await (const prediction of api.rows("/predictions/", parameters)) this.#add(prediction);
-      this.onChange(known);
-    }));
+  /** Read the shots and predictions that changed since the last read, and show them. It takes two lists for all shots. */
+  async readChanges() {
+    const since = new Date(this.newest - OVERLAP_SECONDS * 1000).toISOString();
+    const parameters = { shooting_id: this.row.id, organization_id: this.row.organization_id, updated_after: since };
+    const changed = new Set();
+    for await (const prediction of api.rows("/predictions/", parameters)) {
+      const known = (this.predictions.get(prediction.shot_id) || []).find(({ id }) => id === prediction.id);
+      if (known?.updated_at === prediction.updated_at) continue;
+      this.#add(prediction);
+      changed.add(prediction.shot_id);
+    }
+    for await (const shot of api.rows("/shots/", parameters)) {
+      const known = this.shots.get(shot.id);
+      if (!known || known.updated_at === shot.updated_at) continue;
+      this.#note(Object.assign(known, shot, { product_id: known.product_id, title: known.title, progress: null }));
+      changed.add(shot.id);
+    }
+    for (const id of changed) if (this.shots.has(id)) this.onChange(this.shots.get(id));
   }
 
-  /** Follow the generations that run or start, a few at a time, and update their shots until the view ends. */
+  /** Show changes of others and the progress of generations, a few at a time, until the view ends. */
   async follow() {
-    const parameters = { shooting_id: this.row.id, organization_id: this.row.organization_id, status: "generating" };
     const followed = new Set();
-    while (!this.signal.aborted) {
-      const { data } = await api.page("/shots/", parameters);
-      const started = data.filter(({ id, generation_id }) => this.shots.has(id) && generation_id && !followed.has(generation_id));
-      for (const { id, status, generation_id } of started) {
-        followed.add(generation_id);
-        Object.assign(this.shots.get(id), { status, generation_id });
+    const waiting = [];
+    let streams = 0;
+    let failure = null;
+    const next = async () => {
+      if (streams >= MAX_STREAMS || waiting.length === 0 || this.signal.aborted) return;
+      streams += 1;
+      try {
+        await this.#followOne(waiting.shift());
+      } catch (error) {
+        failure ??= error;
       }
-      const next = async () => {
-        for (let row = started.shift(); row && !this.signal.aborted; row = started.shift()) await this.#followOne(this.shots.get(row.id));
-      };
-      await Promise.all(Array.from({ length: MAX_STREAMS }, next));
+      streams -= 1;
+      next();
+    };
+    while (!this.signal.aborted) {
+      if (failure) throw failure;
+      await this.readChanges();
+      for (const shot of this.shots.values()) {
+        if (shot.status !== "generating" || followed.has(shot.generation_id)) continue;
+        followed.add(shot.generation_id);
+        waiting.push(shot);
+        next();
+      }
       await new Promise((resolve) => setTimeout(resolve, POLL_SECONDS * 1000));
     }
   }
@@ -103,6 +132,6 @@ export class Shooting {
       if (TERMINAL.includes(event.status)) break;
       this.onChange(shot);
     }
-    await this.refresh([shot.id]);
+    await this.readChanges();
   }
 }
