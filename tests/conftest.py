@@ -64,6 +64,29 @@ def _restore_umask() -> Iterator[None]:
     os.umask(mask)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _reused_network_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the mask network once per photo, unless the test uses `real_network`."""
+    # Imported here because it loads OpenCV, which tests of other things do not need.
+    from tests.support.mask_network import ReusedResults
+
+    # The processes of pytest-xdist have their folders in that of the run.
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "network-results"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studio.rendering.network_mask.open_network", ReusedResults(folder).open_network)
+        yield
+
+
+@pytest.fixture
+def real_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the mask network for each photo again, for tests of its time or its use."""
+    from studio.rendering import mask_network
+
+    monkeypatch.setattr("studio.rendering.network_mask.open_network", mask_network.open_network)
+
+
 @pytest.fixture(scope="session")
 def database_kind(request: pytest.FixtureRequest) -> str:
     """Return the kind of database that the test runs on: `tests.support.run_options` chooses it."""

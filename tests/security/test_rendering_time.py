@@ -90,7 +90,7 @@ def build_scene(file_format: str) -> dict[str, Any]:
 
 @pytest.mark.slow("it renders the largest image from photos of 42 megapixels")
 @pytest.mark.parametrize("kind", PHOTOS)
-def test_s47_one_credit_buys_a_bounded_time(tmp_path: Path, kind: str) -> None:
+def test_s47_one_credit_buys_a_bounded_time(tmp_path: Path, kind: str, real_network: None) -> None:
     storage = LocalDisk(tmp_path)
     storage.write(media_key(UUID(int=1), "jpg"), encode_photo(kind))
     started = time.process_time()

@@ -164,7 +164,7 @@ def test_canceling_a_running_generation_stops_it_at_its_next_step_without_refund
     database: Database, scenario: PhotographedProduct, slow_render: SlowRender
 ) -> None:
     generation = create_pending_generation(database, scenario)
-    assert slow_render.begun.wait(10)
+    assert slow_render.begun.wait(60)
     requested_at = time.monotonic()
     assert cancel(database, generation) == "canceling"
     assert wait_until_final(database, generation, seconds=3) == "canceled"
@@ -194,7 +194,7 @@ def test_a_running_generation_expires_at_its_deadline_and_is_refunded(
     database: Database, scenario: PhotographedProduct, slow_render: SlowRender
 ) -> None:
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
-    assert slow_render.begun.wait(10)
+    assert slow_render.begun.wait(60)
     with time_machine.travel(utc_now() + timedelta(seconds=6)):
         assert queue.expire_overdue(database) == 1
     assert slow_render.stopped.wait(3)

@@ -307,7 +307,7 @@ def test_a_photo_without_a_confident_cut_out_becomes_a_framed_crop(noisy_photo: 
 
 
 @pytest.mark.parametrize("content", ["noise", "flat", "pixel", "line"])
-def test_an_image_without_a_product_is_rendered_quickly(content: str) -> None:
+def test_an_image_without_a_product_is_rendered_quickly(content: str, real_network: None) -> None:
     image = {
         "noise": Image.fromarray(np.random.default_rng(1).integers(0, 256, (900, 900, 3), dtype=np.uint8)),
         "flat": Image.new("RGB", (300, 300), (90, 120, 60)),
@@ -425,7 +425,7 @@ def test_unsupported_inputs_are_listed_as_ignored(cut_out: CutOut) -> None:
 
 
 @pytest.mark.slow("it measures what `make bench-generation` measures")
-def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds() -> None:
+def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds(real_network: None) -> None:
     # CPU time of all threads, so that other load on the machine does not count.
     begin = time.process_time()
     cut_out = cut_out_product(ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo()))))
