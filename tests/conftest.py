@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cryptography  # noqa: F401 - with it, PyJWT has the algorithms with key pairs that tests forge tokens with
 import pytest
 from sqlalchemy import Engine, delete
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import db.base
 from db.base import Base
 from db.engine import build_engine
-from db.migrations import upgrade
 from db.models import AuditEvent, RowCount, UsageRecord
 from db.session import Database
 from tests.support import factories
-from tests.support.databases import create_database
+from tests.support.databases import DatabaseFactory
 from tests.support.requirements import skip_or_fail
 
 if TYPE_CHECKING:
@@ -93,48 +91,42 @@ def database_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@contextmanager
-def _create_test_database(kind: str, folder: Path, template: str | None = None) -> Iterator[str]:
-    """Yield the URL of a new database. Without PostgreSQL, skip the test, or fail it if `CI=true`."""
-    with ExitStack() as stack:
-        try:
-            url = stack.enter_context(create_database(kind, folder, template))
-        except OperationalError as error:
-            skip_or_fail(
-                f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}"
-            )
-        yield url
+@pytest.fixture(scope="session")
+def database_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseFactory]:
+    """Yield what creates databases.
+
+    It does not depend on `database_kind`: the fixtures that do are set up again whenever the kind changes,
+    twice in most files, and migrations take a second.
+    """
+    factory = DatabaseFactory(tmp_path_factory.mktemp("templates"))
+    yield factory
+    factory.close()
 
 
 @pytest.fixture(scope="session")
-def empty_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def empty_database_url(
+    database_kind: str, database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Yield the URL of a database without tables. Tests that create some drop them at their end."""
-    with _create_test_database(database_kind, tmp_path_factory.mktemp("empty")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def template_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of a database with the newest schema. Copies are made faster than migrations run."""
-    with _create_test_database(database_kind, tmp_path_factory.mktemp("template")) as url:
-        upgrade(url)
+    with database_factory.create(database_kind, tmp_path_factory.mktemp("empty")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(
-    database_kind: str, template_database_url: str, tmp_path_factory: pytest.TempPathFactory
+    database_kind: str, database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows. All tests share it."""
-    folder = tmp_path_factory.mktemp("database")
-    with _create_test_database(database_kind, folder, template_database_url) as url:
+    template = database_factory.get_template(database_kind)
+    with database_factory.create(database_kind, tmp_path_factory.mktemp("database"), template) as url:
         yield url
 
 
 @pytest.fixture
-def own_database_url(database_kind: str, template_database_url: str, tmp_path: Path) -> Iterator[str]:
+def own_database_url(database_kind: str, database_factory: DatabaseFactory, tmp_path: Path) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows that only this test uses."""
-    with _create_test_database(database_kind, tmp_path, template_database_url) as url:
+    template = database_factory.get_template(database_kind)
+    with database_factory.create(database_kind, tmp_path, template) as url:
         yield url
 
 

@@ -6,13 +6,17 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from db.engine import build_engine
+from db.migrations import upgrade
+from tests.support.requirements import skip_or_fail
 
 DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
 
@@ -30,13 +34,16 @@ def _postgresql_url() -> URL:
 
 
 @contextmanager
-def create_database(kind: str, folder: Path, template: str | None = None) -> Iterator[str]:
+def create_database(
+    kind: str, folder: Path, template: str | None = None, dropping: BackgroundDrops | None = None
+) -> Iterator[str]:
     """Yield the URL of a new database, and drop it afterwards.
 
     Args:
         kind: "sqlite" or "postgresql".
         folder: Where the file of an SQLite database is created.
         template: The URL of a database to copy. It must have no open connections.
+        dropping: Drops the database later. Its commits do not wait for the disk.
 
     Raises:
         OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
@@ -47,17 +54,85 @@ def create_database(kind: str, folder: Path, template: str | None = None) -> Ite
             shutil.copyfile(str(make_url(template).database), path)
         yield f"sqlite:///{path}"
         return
-    server = build_engine(admin_url(), pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
     # A random name, so that parallel runs do not collide.
     name = f"test_{uuid.uuid4().hex}"
     source = "template1" if template is None else make_url(template).database
+    statements = [f'CREATE DATABASE "{name}" TEMPLATE "{source}"']
+    if dropping is not None:
+        statements.append(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    _execute(*statements)
+    try:
+        yield _postgresql_url().set(database=name).render_as_string(hide_password=False)
+    finally:
+        (dropping.submit if dropping is not None else _drop_database)(name)
+
+
+class DatabaseFactory:
+    """Creates the databases for the tests of one process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._stack, self._drops = folder, ExitStack(), BackgroundDrops()
+        self._templates: dict[str, str] = {}
+
+    def get_template(self, kind: str) -> str:
+        """Return the URL of a database with the newest schema. Copies are made faster than migrations run."""
+        if kind not in self._templates:
+            folder = self._folder / kind
+            folder.mkdir(exist_ok=True)
+            url = self._stack.enter_context(self.create(kind, folder))
+            upgrade(url)
+            self._templates[kind] = url
+        return self._templates[kind]
+
+    @contextmanager
+    def create(self, kind: str, folder: Path, template: str | None = None) -> Iterator[str]:
+        """Yield the URL of a new database.
+
+        Without PostgreSQL, skip the test, or fail it if `CI=true`.
+        """
+        with ExitStack() as stack:
+            try:
+                url = stack.enter_context(create_database(kind, folder, template, self._drops))
+            except OperationalError as error:
+                skip_or_fail(
+                    f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}"
+                )
+            yield url
+
+    def close(self) -> None:
+        """Drop all databases."""
+        self._stack.close()
+        self._drops.finish()
+
+
+class BackgroundDrops:
+    """Drops databases in a thread: PostgreSQL writes a checkpoint for each, which may take a second."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="drop-database")
+        self._futures: list[Future[None]] = []
+
+    def submit(self, name: str) -> None:
+        """Drop a database of the PostgreSQL server for tests soon."""
+        self._futures.append(self._thread.submit(_drop_database, name))
+
+    def finish(self) -> None:
+        """Wait until all databases are dropped, and raise the first error."""
+        self._thread.shutdown()
+        for future in self._futures:
+            future.result()
+
+
+def _drop_database(name: str) -> None:
+    _execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _execute(*statements: str) -> None:
+    """Execute statements on the PostgreSQL server for tests, outside of a transaction."""
+    server = build_engine(admin_url(), pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
     try:
         with server.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{source}"'))
-        try:
-            yield _postgresql_url().set(database=name).render_as_string(hide_password=False)
-        finally:
-            with server.connect() as connection:
-                connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+            for statement in statements:
+                connection.execute(text(statement))
     finally:
         server.dispose()
