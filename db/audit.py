@@ -25,7 +25,7 @@ from db.base import Identified, Owned, affected_one, utc_now
 from db.models.audit import AuditEvent
 from db.models.organizations import Membership
 from db.models.users import User
-from db.session import current_write_connection
+from db.session import current_write_connection, insert_later
 
 MASK = "***"
 MAX_TEXT_LENGTH = 500
@@ -187,9 +187,9 @@ def insert_event(event: Mapping[str, Any]) -> None:
     """
     now = utc_now()
     # All nullable columns are named, so that every event runs the same cached statement.
-    current_write_connection().execute(
-        _INSERT, {**_NULL_COLUMNS, **event, "created_at": now, "updated_at": now}
-    )
+    values = {**_NULL_COLUMNS, **event, "created_at": now, "updated_at": now}
+    if not insert_later(_INSERT, values):
+        current_write_connection().execute(_INSERT, values)
 
 
 def insert_denial(denial: Mapping[str, Any], count: int = 1) -> None:

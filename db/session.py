@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, event
+from sqlalchemy import Connection, Engine, Insert, Select, event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
@@ -40,6 +40,14 @@ BOUND_CONNECTION_WAIT_SECONDS = 30
 
 
 @dataclass
+class _InsertGroup:
+    """Rows that are inserted together, with their statements, and the role that inserts them."""
+
+    role: SessionRole
+    rows: list[tuple[Insert, Mapping[str, Any]]] = field(default_factory=list)
+
+
+@dataclass
 class _UnitOfWork:
     """The running transaction and the callbacks that run when it has ended."""
 
@@ -48,6 +56,7 @@ class _UnitOfWork:
     after_rollback: list[Callable[[], object]] = field(default_factory=list)
     separate_callbacks: list[Callable[[Session], object]] = field(default_factory=list)
     savepoints: int = 0
+    insert_group: _InsertGroup | None = None
 
 
 # A context variable, so that functions need no session parameter and threads do not share a transaction.
@@ -81,6 +90,41 @@ def current_write_connection() -> Connection:
     if isinstance(session, _ReadOnlySession):
         raise RuntimeError(_READ_ONLY_MESSAGE)
     return session.connection()
+
+
+def insert_later(statement: Insert, values: Mapping[str, Any]) -> bool:
+    """Insert a row at the end of the block of `grouped_inserts`; return False if the caller must insert it.
+
+    For rows of logs and queues, which the transaction does not read again.
+
+    Args:
+        statement: An INSERT without values. Keep it as a module constant: rows are grouped by its identity.
+        values: The values of the row, with the same names each time.
+    """
+    group = _current_unit_of_work().insert_group
+    # Row-level security checks a row against the role that inserts it.
+    if group is None or group.role != current_role():
+        return False
+    group.rows.append((statement, values))
+    return True
+
+
+@contextmanager
+def grouped_inserts() -> Iterator[None]:
+    """Insert the rows that the block passes to `insert_later` at its end, with one statement per table.
+
+    A savepoint that is undone takes its rows along. An exception drops all rows.
+    """
+    unit = _current_unit_of_work()
+    unit.insert_group = group = _InsertGroup(current_role())
+    try:
+        yield
+    finally:
+        unit.insert_group = None
+    statements = {id(statement): statement for statement, _ in group.rows}
+    for key, statement in statements.items():
+        rows = [values for each, values in group.rows if id(each) == key]
+        current_write_connection().execute(statement, rows)
 
 
 def is_writing() -> bool:
@@ -125,12 +169,14 @@ def savepoint() -> Iterator[None]:
     """Run the block in a savepoint: an exception undoes it, and the transaction can go on.
 
     What the block has registered ends with it: `after_commit` callbacks are dropped, those of
-    `after_rollback` run at once.
+    `after_rollback` run at once, rows of `grouped_inserts` are not inserted.
 
     Raises:
         DomainError: A constraint with a business meaning is violated, as at the end of a transaction.
     """
     unit, role = _current_unit_of_work(), current_role()
+    group = unit.insert_group
+    row_count = 0 if group is None else len(group.rows)
     commit_count, rollback_count = len(unit.after_commit), len(unit.after_rollback)
     unit.savepoints += 1
     try:
@@ -140,6 +186,8 @@ def savepoint() -> Iterator[None]:
         # The database has restored the role itself.
         unit.session.info[_ROLE_KEY] = role
         del unit.after_commit[commit_count:]
+        if group is not None:
+            del group.rows[row_count:]
         callbacks = unit.after_rollback[rollback_count:]
         del unit.after_rollback[rollback_count:]
         _run_callbacks(callbacks)

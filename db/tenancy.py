@@ -20,18 +20,28 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, event, or_, select
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Archivable, Labeled, Owned
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
-from db.session import current_role, current_session, is_in_transaction, is_writing, switch_role
+from db.session import (
+    current_role,
+    current_session,
+    is_in_savepoint,
+    is_in_transaction,
+    is_writing,
+    switch_role,
+)
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 LabeledModel = TypeVar("LabeledModel", bound=Labeled)
 
+_LOCKED = "locked_rows"
+"""The key in `Session.info` with the rows that `lock_rows` has locked."""
 NO_PERSONAL_RESOURCES = "An API key has no personal resources: send its organization_id"
 
 
@@ -375,7 +385,33 @@ def lock_rows(
     rows = list_filter(organization_id)
     statement = select(model).where(condition, *row_filter(model, rows.kind, rows.with_public, rows.values))
     locked = statement.order_by(model.id).with_for_update(of=model)
-    return current_session().scalars(locked.execution_options(populate_existing=True)).all()
+    found = current_session().scalars(locked.execution_options(populate_existing=True)).all()
+    if not is_in_savepoint():  # whose end could release the locks
+        current_session().info.setdefault(_LOCKED, {}).update({(model, row.id): row for row in found})
+    return found
+
+
+def find_locked(model: type[OwnedModel], row_id: UUID) -> OwnedModel | None:
+    """Return a row that `lock_rows` has locked in this transaction, after the permission check, else None.
+
+    Its columns have the values that the session wrote, but not those that triggers and subqueries compute.
+
+    Raises:
+        PermissionDenied: The caller lacks the running operation's permission on the row.
+    """
+    row = cast("OwnedModel | None", current_session().info.get(_LOCKED, {}).get((model, row_id)))
+    if row is not None:
+        require_permission_on(row)
+    return row
+
+
+def _forget_locked(session: Session, transaction: SessionTransaction) -> None:
+    if not transaction.nested:
+        session.info.pop(_LOCKED, None)
+
+
+# A rollback releases the locks.
+event.listen(Session, "after_soft_rollback", _forget_locked)
 
 
 @lru_cache(maxsize=512)

@@ -18,6 +18,7 @@ from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import (
     current_caller,
+    find_locked,
     get_visible,
     list_filter,
     lock_rows,
@@ -57,6 +58,7 @@ from studio import comments, review, shares
 from studio.media.signing import InvalidSignature, sign_share
 from studio.publications import publish
 from studio.publications.files import find_published_file, list_formats, list_widths, to_original
+from studio.webhooks.events import preload_products
 
 FILE_OPTIONS = [joinedload(Prediction.media)]
 CACHE_CONTROL = "private, max-age=300"
@@ -160,6 +162,7 @@ def batch_predictions(body: dict[str, Any], organization_id: UUID | None = None)
     # All code locks shots before predictions.
     lock_rows(Shot, Shot.id.in_(shot_ids.all()), organization_id)
     predictions = lock_rows(Prediction, Prediction.id.in_(prediction_ids), organization_id)
+    preload_products(predictions)
     return run_batch(body["items"], BATCH_ACTIONS, organization_id, predictions)
 
 
@@ -309,7 +312,8 @@ def _get_locked_comment(prediction_id: UUID, comment_id: UUID) -> PredictionComm
 
 def _get_locked(prediction_id: UUID) -> tuple[Prediction, Shot | None]:
     """Return a prediction and its shot, both locked. All code locks the shot first, to avoid deadlocks."""
-    shot_id, shot = get_visible(Prediction, prediction_id).shot_id, None
+    prediction, shot = find_locked(Prediction, prediction_id), None
+    shot_id = (prediction or get_visible(Prediction, prediction_id)).shot_id
     if shot_id is not None:
-        shot = get_visible(Shot, shot_id, for_update=True)
-    return get_visible(Prediction, prediction_id, for_update=True), shot
+        shot = find_locked(Shot, shot_id) or get_visible(Shot, shot_id, for_update=True)
+    return prediction or get_visible(Prediction, prediction_id, for_update=True), shot

@@ -80,11 +80,14 @@ def approve_prediction(prediction: Prediction, shot: Shot | None, note: str | No
 def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
     before = prediction.status
     new_status = next_prediction_status(before, "approve")
-    shot.status = require_next_status(shot, "approve")
-    replaced = _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id)
+    new_shot_status = require_next_status(shot, "approve")
+    replaced: list[Prediction] = []
+    if shot.approved_prediction_id not in (None, prediction.id):
+        replaced = _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id)
     for other in replaced:
         _reopen(other)
-    prediction.status = new_status
+    # Set after the statements above, which flush: the shot is written once.
+    shot.status, prediction.status = new_shot_status, new_status
     _record_review(prediction, note)
     shot.approved_prediction_id = prediction.id
     shot.rejection_reason = shot.revision_note = None

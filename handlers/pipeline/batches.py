@@ -30,7 +30,7 @@ from db.errors import (
     UnreadableImage,
     UnsupportedImageType,
 )
-from db.session import savepoint
+from db.session import grouped_inserts, savepoint
 from db.tenancy import current_caller, lock_rows, permission_context
 from handlers.common.context import current_settings
 from handlers.common.permissions import required_permission
@@ -204,11 +204,12 @@ def run_batch(
     batch = _Batch(actions, organization_id, external_ids, recorders, context)
     ends_at = time.monotonic() + current_settings().batch_seconds
     results: list[dict[str, Any]] = []
-    for index, item in enumerate(items):
-        if index and time.monotonic() >= ends_at:
-            results.append(batch.build_rejection(index, item, NotAttempted()))
-        else:
-            results.append(batch.run_item(index, item))
+    with grouped_inserts():
+        for index, item in enumerate(items):
+            if index and time.monotonic() >= ends_at:
+                results.append(batch.build_rejection(index, item, NotAttempted()))
+            else:
+                results.append(batch.run_item(index, item))
     for denials in batch.denials.values():
         denials.recorder.record_denial(denials.context, denials.error, denials.count)
     accepted = sum(1 for result in results if result["problem"] is None)

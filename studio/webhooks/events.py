@@ -20,7 +20,28 @@ from db.models.products import Product
 from db.models.shootings import Look, Shooting, Shot
 from db.models.subscriptions import Subscription
 from db.session import current_session
-from studio.webhooks.outbox import Tenant, format_timestamp, is_heard, publish, publish_to, tenant_of
+from studio.webhooks.outbox import (
+    Tenant,
+    format_timestamp,
+    is_heard,
+    is_listening,
+    publish,
+    publish_to,
+    tenant_of,
+)
+
+_PRODUCTS = "products_of_events"
+"""The key in `Session.info` with the products that `preload_products` has loaded."""
+
+
+def preload_products(predictions: Sequence[Prediction]) -> None:
+    """Load what events about predictions of one tenant, and about their shots, say about products.
+
+    The transaction must not change the products.
+    """
+    if predictions and is_listening(tenant_of(predictions[0])):
+        shot_ids = [prediction.shot_id for prediction in predictions]
+        current_session().info[_PRODUCTS] = _load_products(shot_ids)
 
 
 def emit_generation_event(event_type: str, generation: Generation) -> None:
@@ -119,6 +140,9 @@ def _load_products(shot_ids: Iterable[UUID | None]) -> Mapping[UUID | None, dict
     ids = [shot_id for shot_id in shot_ids if shot_id is not None]
     if not ids:
         return {}
+    loaded: Mapping[UUID | None, dict[str, Any]] = current_session().info.setdefault(_PRODUCTS, {})
+    if loaded.keys() >= set(ids):
+        return loaded
     columns = Shot.id, Product.id, Product.sku, Product.external_id, Product.custom_metadata
     # unscoped: the products of shots that were loaded for the caller
     query = select(*columns).join(Look, Look.id == Shot.look_id)  # unscoped: see above

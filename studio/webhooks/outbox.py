@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, and_, bindparam, event, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, event, insert, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, new_id, utc_now
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
-from db.session import after_commit, current_session
+from db.session import after_commit, current_session, insert_later
 from studio.pubsub import WEBHOOKS
 from studio.webhooks.message_schemas import find_mismatch
 
@@ -29,6 +29,7 @@ _LOADED = "webhook_endpoints"
 logger = logging.getLogger(__name__)
 
 
+_INSERT = insert(WebhookDelivery)
 # unscoped: the endpoints of the row's tenant, whatever the caller may see
 _ENABLED = select(WebhookEndpoint.id, WebhookEndpoint.event_types).where(WebhookEndpoint.is_enabled)
 # Without the lock, the deletion of an endpoint at the same time would fail the transaction.
@@ -83,6 +84,11 @@ def has_endpoints(model: type[Owned]) -> ColumnElement[bool]:
     )
 
 
+def is_listening(tenant: Tenant) -> bool:
+    """Return whether a tenant has an enabled endpoint."""
+    return bool(_load_endpoints(tenant))
+
+
 def is_heard(event_type: str, tenant: Tenant) -> bool:
     """Return whether an enabled endpoint of a tenant listens to an event: if not, nothing is to be stored."""
     return bool(_list_listeners(event_type, tenant))
@@ -101,7 +107,8 @@ def publish_to(
 ) -> None:
     """Queue an event about a row for every endpoint of a tenant that listens to it.
 
-    Call it after the change was flushed. The deliveries are inserted with the next flush.
+    Call it after the change was flushed. The deliveries are inserted with the next flush, those of a batch
+    together.
 
     Args:
         tenant: The tenant whose endpoints receive the event.
@@ -122,15 +129,20 @@ def publish_to(
         return
     message_id = f"msg_{new_id().hex}"
     for listener in listeners:
-        _enqueue(listener.id, message_id, payload)
+        values = _build_delivery(listener.id, message_id, payload)
+        if not insert_later(_INSERT, values):
+            current_session().add(WebhookDelivery(**values))
+    after_commit(WEBHOOKS.notify)
 
 
 def enqueue_test_event(endpoint: WebhookEndpoint) -> WebhookDelivery:
     """Queue a test event for one locked endpoint."""
     path = f"/api/v1/webhook-endpoints/{endpoint.id}"
     payload = _build_payload(tenant_of(endpoint), TEST_EVENT, endpoint, "test", path, {})
-    delivery = _enqueue(endpoint.id, f"msg_{new_id().hex}", payload)
+    delivery = WebhookDelivery(**_build_delivery(endpoint.id, f"msg_{new_id().hex}", payload))
+    current_session().add(delivery)
     current_session().flush()
+    after_commit(WEBHOOKS.notify)
     return delivery
 
 
@@ -191,10 +203,10 @@ def format_timestamp(timestamp: datetime) -> str:
     return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def _enqueue(endpoint_id: UUID, message_id: str, payload: dict[str, Any]) -> WebhookDelivery:
-    delivery = WebhookDelivery(
-        endpoint_id=endpoint_id, message_id=message_id, event_type=payload["type"], payload=payload
-    )
-    current_session().add(delivery)
-    after_commit(WEBHOOKS.notify)
-    return delivery
+def _build_delivery(endpoint_id: UUID, message_id: str, payload: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "endpoint_id": endpoint_id,
+        "message_id": message_id,
+        "event_type": payload["type"],
+        "payload": payload,
+    }

@@ -435,3 +435,22 @@ def test_concurrent_batches_of_the_same_rows_do_not_deadlock(committing_server: 
         approved = select(func.count()).where(Prediction.status == "approved")
         assert reading.scalar(approved) == 8
         assert reading.scalar(select(func.count()).where(Shot.status == "approved")) == 8
+
+
+def test_an_approval_in_a_batch_takes_two_updates_beside_the_savepoint(
+    client: Client, scenario: PhotographedProduct, statements: list[str]
+) -> None:
+    factories.make_webhook_endpoint(
+        **scenario.ownership, event_types=["prediction.approved", "shot.approved"]
+    )
+    batch = Batch(client, "predictions", scenario.organization.id)
+
+    def count_statements(size: int) -> int:
+        shots = [factories.make_shot(scenario.look, status="pending_review") for _ in range(size)]
+        predictions = [factories.make_prediction(factories.make_generation(shot)) for shot in shots]
+        items = [{"action": "approve", "id": str(prediction.id)} for prediction in predictions]
+        statements.clear()
+        assert batch(*items)["accepted_count"] == size
+        return len(statements)
+
+    assert count_statements(12) - count_statements(2) == 4 * 10

@@ -36,6 +36,7 @@ SHARED_SERVICES = {
     "media.signing.sign_share": "signs a URL; nothing is stored",
     "media.storage.export_folder": "the key of an export's files, which the handler deletes",
     "providers.config.merge_secrets": "keeps masked secrets; the handler replaces the row",
+    "webhooks.events.preload_products": "loads rows once for the events of a batch; nothing is stored",
     "webhooks.signing.generate_salt": "a new secret; the handler creates the row",
     # Steps of writes that several operations have, or that handlers complete.
     "accounts.identity.email_changes.request_email_change": "one part of update_current_user",

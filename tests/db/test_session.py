@@ -10,22 +10,29 @@ from functools import partial
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
+from db.audit import insert_event
 from db.engine import build_engine
 from db.errors import EmailTaken, InUse, NotFound
-from db.models import BackgroundPreset, Brand, User
+from db.models import AuditEvent, BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
 from db.session import (
     Database,
     after_commit,
     after_rollback,
+    as_system,
     current_session,
+    grouped_inserts,
     rollback_and_continue,
     run_in_separate_transaction,
+    savepoint,
 )
 from studio.idempotency import LEASE_DURATION
+from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import on_postgresql
 from tests.support.factories import make_background_preset, make_brand, make_user
+
+EVENT = {"actor_type": "anonymous", "outcome": "succeeded", "changes": [], "request_id": "request"}
 
 
 def emails(database: Database) -> set[str]:
@@ -91,6 +98,34 @@ def test_callbacks_run_only_after_their_outcome(database: Database) -> None:
         after_rollback(lambda: calls.append("rolled back"))
         raise NotFound()
     assert calls == ["committed", "rolled back"]
+
+
+def test_rows_inserted_together_are_those_of_kept_savepoints_in_their_order(database: Database) -> None:
+    def insert(action: str) -> None:
+        insert_event({**EVENT, "action": action})
+
+    def list_actions() -> list[str]:
+        return list(current_session().scalars(select(AuditEvent.action).order_by(AuditEvent.id)))
+
+    with database.transaction(write=True):
+        with grouped_inserts():
+            insert("first")
+            with pytest.raises(NotFound), savepoint():
+                insert("undone")
+                raise NotFound()
+            with savepoint():
+                insert("second")
+            assert list_actions() == []
+        assert list_actions() == ["first", "second"]
+        insert("third")
+        assert list_actions() == ["first", "second", "third"]
+
+
+def test_a_row_of_another_role_is_not_inserted_together_with_others(database: Database) -> None:
+    role = factories.build_caller(make_user(), {}).to_session_role()
+    with database.transaction(write=True, role=role), grouped_inserts(), as_system():
+        insert_event({**EVENT, "action": "one"})
+        assert current_session().scalar(select(func.count()).select_from(AuditEvent)) == 1
 
 
 def test_a_callback_can_open_a_transaction(database: Database) -> None:
