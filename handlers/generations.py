@@ -128,6 +128,6 @@ def generation_response(draft: GenerationDraft, validate_only: bool = False) -> 
     if validate_only:
         return ApiResponse(200, serialize(create.estimate_generation(draft), EstimateSchema))
     generation = create.create_generation(draft)
-    current_session().refresh(generation, ["queue_position"])
+    current_session().refresh(generation, ["queue_position", "product"])
     location = f"/api/v1/generations/{generation.id}"
     return accepted(generation, GenerationSchema, location, watched_generation=snapshot(generation))

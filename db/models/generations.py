@@ -23,6 +23,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from db.base import Identified, Owned, sort_indexes, tenant_indexes, utc_now
 from db.models.generation_models import GenerationModel
 from db.models.media import MediaResource
+from db.models.product_summaries import summarize_product
 
 
 class GenerationStatus(StrEnum):
@@ -118,6 +119,7 @@ class Generation(Owned):
 
     if TYPE_CHECKING:
         queue_position: Mapped[int | None]
+        product: Mapped[dict[str, Any] | None]
 
     model: Mapped[GenerationModel | None] = relationship(lazy="raise")
     predictions: Mapped[list[Prediction]] = relationship(
@@ -169,6 +171,9 @@ class Prediction(Owned):
     reviewed_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
     reviewed_at: Mapped[datetime | None]
     review_note: Mapped[str | None] = mapped_column(String(2000))
+
+    if TYPE_CHECKING:
+        product: Mapped[dict[str, Any] | None]
 
     generation: Mapped[Generation] = relationship(
         back_populates="predictions", lazy="raise", foreign_keys=[generation_id]
@@ -267,4 +272,8 @@ Generation.queue_position = column_property(
             _QueuePosition(Generation.priority, Generation.created_at, Generation.id),
         )
     )
+)
+Generation.product = summarize_product(Generation, Generation.product_id)
+Prediction.product = summarize_product(
+    Prediction, Generation.product_id, Generation.id == Prediction.generation_id
 )

@@ -17,6 +17,7 @@ from db.models.brands import Brand
 from db.models.generations import Prediction
 from db.models.guidelines import Guidelines
 from db.models.presets import ShotType
+from db.models.product_summaries import summarize_product
 from db.models.products import Product
 from db.models.styles import Style
 from db.models.subjects import Subject
@@ -152,6 +153,9 @@ class Look(Labeled):
     style_id: Mapped[UUID | None] = mapped_column(ForeignKey("styles.id", ondelete="RESTRICT"), index=True)
     notes: Mapped[str | None] = mapped_column(String(5000))
 
+    if TYPE_CHECKING:
+        product: Mapped[dict[str, Any] | None]
+
     shooting: Mapped[Shooting] = relationship(back_populates="looks", lazy="raise")
     main_product: Mapped[Product] = relationship(lazy="raise")
     subject: Mapped[Subject | None] = relationship(lazy="raise")
@@ -228,6 +232,7 @@ class Shot(Labeled):
 
     if TYPE_CHECKING:
         predictions_count: Mapped[int]
+        product: Mapped[dict[str, Any] | None]
 
 
 def _count_column(model: type[Look] | type[Shot] | type[Prediction], *conditions: ColumnElement[bool]) -> Any:
@@ -236,6 +241,8 @@ def _count_column(model: type[Look] | type[Shot] | type[Prediction], *conditions
     return column_property(counted.correlate_except(model).scalar_subquery())
 
 
+Look.product = summarize_product(Look, Look.main_product_id, may_change=True)
+Shot.product = summarize_product(Shot, Look.main_product_id, Look.id == Shot.look_id)
 Shot.predictions_count = _count_column(Prediction, Prediction.shot_id == Shot.id)
 Shooting.looks_count = _count_column(Look, Look.shooting_id == Shooting.id)
 Shooting.shots_count = _count_column(Shot, Shot.shooting_id == Shooting.id)

@@ -53,6 +53,7 @@ class GenerationSchema(OwnedSchema):
     cost_credits = fields.Raw()
     predictions = fields.List(fields.Nested(PredictionSchema))
     urls = fields.Function(lambda generation: _build_urls(generation))
+    product = fields.Raw()
 
 
 class EstimateSchema(Schema):

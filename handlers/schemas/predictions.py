@@ -46,6 +46,7 @@ class PredictionSchema(OwnedSchema):
     compliance = fields.Raw()
     warnings = fields.Raw()
     review = fields.Function(lambda prediction: _serialize_review(prediction))
+    product = fields.Raw()
 
 
 class PredictionShareSchema(IdentifiedSchema):

@@ -66,6 +66,7 @@ class LookSchema(LabeledSchema):
     guidelines_ids = UuidList()
     notes = fields.Raw()
     shots = LookShots()
+    product = fields.Raw()
 
 
 def _shot_status(shooting: Shooting) -> str:

@@ -19,3 +19,4 @@ class ShotSchema(LabeledSchema):
     notes = fields.Raw()
     generation_id = Uuid()
     predictions_count = fields.Raw()
+    product = fields.Raw()
