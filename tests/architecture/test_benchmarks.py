@@ -29,10 +29,11 @@ from tests.tools.bench.measurements import QUICK, BenchmarkRun, ServerResults
 from tests.tools.bench.open_loop import Latencies, arrival_times, encode_requests, run_requests
 from tests.tools.bench.operations import OPERATIONS_BY_NAME, Request
 from tests.tools.bench.progress import Progress
-from tests.tools.bench.report import COSTS_BEGIN, replace_costs_table
+from tests.tools.bench.report import COSTS_BEGIN, SHOP_BEGIN, SHOP_END, replace_tables, shop_table
 from tests.tools.bench.rows import STATEMENTS
 from tests.tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
 from tests.tools.bench.servers import ASYNC, OURS, TEMPLATE
+from tests.tools.bench.shop import ShopResults
 from tests.tools.bench.statistics import Estimate, paired_ratios, percentile, rotate
 from tests.tools.bench.workers import Workers
 
@@ -270,5 +271,16 @@ def test_a_list_is_as_slow_as_its_slowest_page_except_with_skip(
 def test_the_performance_page_has_the_costs_table_of_the_results() -> None:
     results, page = (path.read_text(encoding="utf-8") for path in (RESULTS, PERFORMANCE_PAGE))
     assert COSTS_BEGIN in results
-    assert replace_costs_table(results, page) == page
-    assert replace_costs_table(results.replace("|", "!"), page) != page
+    assert replace_tables(results, page) == page
+    assert replace_tables(results.replace("|", "!"), page) != page
+
+
+def test_the_rates_of_a_shop_replace_those_of_the_performance_page() -> None:
+    shop = ShopResults(1_000, 2.0, 4.0, 500, 5.0, 6_000, 3.0, 214_000_000)
+    results = "\n".join((SHOP_BEGIN, *shop_table(shop), SHOP_END))
+    page = replace_tables(results, PERFORMANCE_PAGE.read_text(encoding="utf-8"))
+    assert "| rows of an import, new products | 1,000 | 500 |" in page
+    assert "| approvals in batches | 500 | 100 |" in page
+    assert "| entries of the change feed | 6,000 | 2,000 |" in page
+    assert replace_tables(results, page) == page
+    assert shop.find_missed_targets() == ["an import takes 4.0 s, more than 1.2 s"]

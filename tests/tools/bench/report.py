@@ -16,6 +16,7 @@ from tests.tools.bench.measurements import Plan
 from tests.tools.bench.operations import OPERATIONS_BY_NAME
 from tests.tools.bench.rows import ACTIVE_ORGANIZATIONS, Scale
 from tests.tools.bench.servers import ServerSpec
+from tests.tools.bench.shop import BATCH, ShopResults
 from tests.tools.bench.statistics import Estimate, paired_ratios
 from tests.tools.bench.targets import (
     MEGABYTE,
@@ -28,6 +29,7 @@ from tests.tools.bench.targets import (
 from tests.tools.bench.workers import CONNECTIONS, Workers
 
 COSTS_BEGIN, COSTS_END = "<!-- costs of guarantees, written by make bench -->", "<!-- end of costs -->"
+SHOP_BEGIN, SHOP_END = "<!-- rates of a shop, written by make bench -->", "<!-- end of shop -->"
 
 
 def describe_machine() -> str:
@@ -78,6 +80,8 @@ class Report:
             yield from _feature_costs(self.run.costs)
         if self.run.workers is not None:
             yield from self._workers(self.run.workers)
+        if self.run.shop is not None:
+            yield from _shop(self.run.shop)
         yield from self._processes()
         yield from self._omissions()
 
@@ -264,8 +268,30 @@ def costs_table(costs: Costs) -> Iterator[str]:
     yield "(Empty cells: lists have no entity tag, and reads write no audit event.)"
 
 
-def replace_costs_table(results: str, page: str) -> str:
-    """Return a page with its table of costs replaced by the one of the results."""
-    head, begin, rest = page.partition(COSTS_BEGIN)
-    table = results.partition(COSTS_BEGIN)[2].partition(COSTS_END)[0]
-    return head + begin + table + COSTS_END + rest.partition(COSTS_END)[2] if begin and table else page
+def _shop(shop: ShopResults) -> Iterator[str]:
+    yield from ("## Imports, batches and the change feed", "")
+    yield (
+        "A server with its embedded workers and PostgreSQL share both cores. A CSV file is imported twice, "
+        f"batches of {BATCH} items approve predictions, and the change feed is read in pages of 100. Peak "
+        f"memory of the server: {shop.peak_bytes / MEGABYTE:.0f} MB."
+    )
+    yield ""
+    yield SHOP_BEGIN
+    yield from shop_table(shop)
+    yield from (SHOP_END, "")
+
+
+def shop_table(shop: ShopResults) -> Iterator[str]:
+    """Yield the lines of the table of a shop's rates, which the performance page has, too."""
+    rows = [(title, f"{count:,}", f"{rate:,.0f}") for title, (count, rate) in shop.rates().items()]
+    yield from markdown_table(("", "number", "per second"), rows)
+
+
+def replace_tables(results: str, page: str) -> str:
+    """Return a page with its tables replaced by those of the results."""
+    for begin, end in ((COSTS_BEGIN, COSTS_END), (SHOP_BEGIN, SHOP_END)):
+        head, found, rest = page.partition(begin)
+        table = results.partition(begin)[2].partition(end)[0]
+        if found and table:
+            page = head + begin + table + end + rest.partition(end)[2]
+    return page

@@ -35,15 +35,18 @@ from tests.tools.bench.environment import (
 from tests.tools.bench.feature_costs import measure_costs
 from tests.tools.bench.measurements import FULL, QUICK, BenchmarkRun, Plan, ServerResults
 from tests.tools.bench.progress import Progress
-from tests.tools.bench.report import Report, replace_costs_table
+from tests.tools.bench.report import Report, replace_tables
 from tests.tools.bench.rows import Scale
 from tests.tools.bench.servers import BENCH_PYTHON, SERVERS, ServerSpec
+from tests.tools.bench.shop import ShopResults, measure_shop
 from tests.tools.bench.targets import Run, list_verdicts
 from tests.tools.bench.workers import measure_workers
 
 QUICK_SCALE, FULL_SCALE = Scale(100, 1_000), Scale(200, 5_000)
 RESULTS, PERFORMANCE_PAGE = Path(__file__).with_name("results.md"), ROOT / "docs" / "performance.md"
 PLOT = Path(__file__).with_name("plot.py")
+SHOP_SHARE, SHOP_BATCHES = 20, 1
+"""A shop imports this part of the rows of the other measurements, and approves this many batches."""
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -95,6 +98,14 @@ def compare_servers(
         return benchmark_run.run(), {**failed, **benchmark_run.failed}
 
 
+def measure_shop_on_both_cores(environment: BenchEnvironment, scale: Scale) -> ShopResults:
+    """Measure imports, batches and the change feed on an empty database."""
+    environment.run("CREATE DATABASE shop OWNER sartiq")
+    with environment.using_both_cores():
+        rows = scale.rows // SHOP_SHARE
+        return measure_shop(environment.url("shop"), environment.folder / "shop", rows, SHOP_BATCHES)
+
+
 def try_measure(name: str, failed: dict[str, str], measure: Callable[[], Result]) -> Result | None:
     """Return the result, or None after an error, so that earlier results are not lost."""
     try:
@@ -125,7 +136,9 @@ def run_benchmark(specs: Sequence[ServerSpec], plan: Plan, scale: Scale) -> bool
         costs = try_measure(
             "cost of each guarantee", failed, partial(measure_costs, environment, "whole", plan.cost_seconds)
         )
-    run = Run(results, costs, workers, failed)
+        progress.report("imports, batches and the change feed of a shop")
+        shop = try_measure("a shop", failed, partial(measure_shop_on_both_cores, environment, scale))
+    run = Run(results, costs, workers, failed, shop)
     verdicts = list(list_verdicts(run))
     report = Report(specs, run, plan, scale)
     text = "\n".join(report.lines(verdicts)).rstrip() + "\n"
@@ -133,7 +146,7 @@ def run_benchmark(specs: Sequence[ServerSpec], plan: Plan, scale: Scale) -> bool
     # The published results must come from a run with all servers.
     if len(specs) == len(SERVERS):
         RESULTS.write_text(text, encoding="utf-8")
-        page = replace_costs_table(text, PERFORMANCE_PAGE.read_text(encoding="utf-8"))
+        page = replace_tables(text, PERFORMANCE_PAGE.read_text(encoding="utf-8"))
         PERFORMANCE_PAGE.write_text(page, encoding="utf-8")
         draw_plot(report.plot_data())
     return all(each.is_met for each in verdicts)

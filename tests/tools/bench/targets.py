@@ -10,6 +10,7 @@ from tests.tools.bench.feature_costs import Costs
 from tests.tools.bench.measurements import DEPTHS, ServerResults
 from tests.tools.bench.open_loop import Latencies
 from tests.tools.bench.operations import OPERATIONS_BY_NAME
+from tests.tools.bench.shop import ShopResults
 from tests.tools.bench.statistics import Estimate, paired_ratios, percentile
 from tests.tools.bench.workers import Workers
 
@@ -45,6 +46,7 @@ class Run:
     costs: Costs | None
     workers: Workers | None
     failed: Mapping[str, str]
+    shop: ShopResults | None = None
 
 
 def latency_percentiles(rounds: list[Latencies], part: float) -> list[float]:
