@@ -139,6 +139,10 @@ images: .venv/.dev ## Measure masks, colours and confidence on a drawn image set
 faults: .venv/.dev ## Break disk, S3, mail, clock, PostgreSQL, Redis and workers and verify the results (ARGS="s3-away", minutes)
 	@$(BIN)/python -m tests.resilience.run $(ARGS)
 
+.PHONY: shop
+shop: .venv/.dev .venv/server/.stamp ## Work like a shop of 5,000 products while servers are killed (minutes; ARGS="--small": 3 minutes)
+	@$(BIN)/python -m tests.resilience.shop.run $(ARGS)
+
 .PHONY: abuse
 abuse: .venv/.dev .venv/server/.stamp ## Attack a deployment as one account and measure another one (Linux, 7 minutes)
 	@$(BIN)/python -m tests.abuse.run $(ARGS)

@@ -94,12 +94,14 @@ def running_server(
     port: int | None = None,
     python: str = sys.executable,
     root: Path = ROOT,
+    seconds_to_start: float = SECONDS_TO_START,
     **environment: str,
 ) -> Iterator[RunningServer]:
     """Run `python -m module` as a server with all its files below `folder`; stop it at the end of the block.
 
     Args:
         root: The folder with the code.
+        seconds_to_start: How long the server may take to become ready.
         environment: Settings that override the inherited and the default ones.
 
     Raises:
@@ -123,15 +125,15 @@ def running_server(
         )
         server = RunningServer(origin, folder, log, process)
         try:
-            wait_until_ready(server)
+            wait_until_ready(server, seconds_to_start)
             yield server
         finally:
             stop(process, log)
 
 
-def wait_until_ready(server: RunningServer) -> None:
+def wait_until_ready(server: RunningServer, seconds: float = SECONDS_TO_START) -> None:
     """Wait until the server accepts requests; raise ServerDidNotStart if it does not."""
-    wait_for_response(f"{server.url}/utils/readiness", server.process, server.log)
+    wait_for_response(f"{server.url}/utils/readiness", server.process, server.log, seconds=seconds)
 
 
 def wait_for_response(
@@ -140,9 +142,10 @@ def wait_for_response(
     log: Path,
     headers: Mapping[str, str] | None = None,
     pause: float = 0.1,
+    seconds: float = SECONDS_TO_START,
 ) -> None:
     """Request a URL every `pause` seconds until it returns 200; raise ServerDidNotStart if it does not."""
-    deadline = time.monotonic() + SECONDS_TO_START
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):  # the server does not listen yet
             if httpx.get(url, headers=headers, timeout=5).status_code == 200:
