@@ -426,8 +426,8 @@ def replace_null_ids(case: schemathesis.Case) -> None:
 def mark_numeric_references(case: schemathesis.Case) -> None:
     """Add a letter to a reference that is a number, in a filter of a list.
 
-    The check of object-level authorization finds `external_id=0` in `"count": 0` of an empty list, and reports
-    the equally empty list of another organization as the same object.
+    The check of object-level authorization finds `external_id=0` in `"count": 0` of an empty list, and
+    reports the equally empty list of another organization as the same object.
     """
     for name in {"external_id", "sku"} & set(case.query or {}):
         if str(case.query[name]).isdecimal():
