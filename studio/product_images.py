@@ -35,7 +35,22 @@ class RegionOutsideImage(Conflict):
 
 def add_product_image(product: Product, image: ProductImage) -> None:
     """Add a photo to a product, after its other photos, and queue its cut-out."""
-    image.product_id, image.position = product.id, _count_images(product) + 1
+    attach_product_image(product, image)
+    emit_product_event("product.updated", product)
+
+
+def attach_product_image(product: Product, image: ProductImage, position: int | None = None) -> None:
+    """Add a photo to a product, and queue its cut-out, without an event: imports add many.
+
+    Args:
+        product: The product.
+        image: The photo, with its file.
+        position: The position of the photo; photos from there on move down. By default it is the last one.
+    """
+    last = _count_images(product) + 1
+    if position is not None:
+        _shift(product, ProductImage.position >= position, 1)
+    image.product_id, image.position = product.id, position or last
     if image.media.product_id is None and image.media.organization_id == product.organization_id:
         image.media.product_id = product.id
     request_cutout(image)
@@ -45,7 +60,6 @@ def add_product_image(product: Product, image: ProductImage) -> None:
     current_session().flush()
     if product.public:
         sync_media_visibility(image.media_id)
-    emit_product_event("product.updated", product)
 
 
 def update_product_image(image: ProductImage, changes: Mapping[str, Any]) -> None:

@@ -755,9 +755,9 @@ class Settings:
     @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
-        # Five more for maintenance tasks, exports, the watching of generations and the users of API keys, and
-        # six for the threads of the three health checks that query the database.
-        return self.request_threads + self.render_workers + self.webhook_senders + 11
+        # Five more for maintenance tasks, exports, the watching of generations and the users of API keys,
+        # four for images of imports, and six for the threads of the health checks that query the database.
+        return self.request_threads + self.render_workers + self.webhook_senders + 15
 
     @property
     def is_closed_development(self) -> bool:

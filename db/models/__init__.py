@@ -19,7 +19,14 @@ from db.models.generations import (
 )
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
 from db.models.idempotency import IdempotencyKey
-from db.models.imports import ImportStatus, ProductImport, ProductImportResult, ResultStatus
+from db.models.imports import (
+    ImportImageStatus,
+    ImportStatus,
+    ProductImport,
+    ProductImportImage,
+    ProductImportResult,
+    ResultStatus,
+)
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.metadata_entries import MetadataEntry
 from db.models.organizations import Invitation, Membership, Organization, Role
@@ -66,6 +73,7 @@ __all__ = [
     "GuidelinesShotType",
     "GuidelinesSubject",
     "IdempotencyKey",
+    "ImportImageStatus",
     "ImportStatus",
     "Invitation",
     "KnownAddress",
@@ -90,6 +98,7 @@ __all__ = [
     "ProductImage",
     "ProductImageCutout",
     "ProductImport",
+    "ProductImportImage",
     "ProductImportResult",
     "ProductState",
     "RefreshToken",

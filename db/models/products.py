@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -90,6 +90,7 @@ class ProductImage(Owned):
     """A row is one photo of a product; `type` is the side that it shows. It is public if its product is."""
 
     __tablename__ = "product_images"
+    internal_columns: ClassVar = frozenset(("source_hash",))
     __table_args__ = tenant_indexes("product_images")
 
     product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="CASCADE"), index=True)
@@ -103,6 +104,8 @@ class ProductImage(Owned):
     mask_media_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True
     )
+    # The SHA-256 of the URL that an import fetched the photo from: the next one does not fetch it again.
+    source_hash: Mapped[str | None] = mapped_column(String(64))
 
     product: Mapped[Product] = relationship(back_populates="images", lazy="raise")
     media: Mapped[MediaResource] = relationship(lazy="raise", foreign_keys=media_id)

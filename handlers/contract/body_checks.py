@@ -18,7 +18,7 @@ from handlers.contract.document import Document
 from handlers.contract.schema_compiler import PropertyNames, SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 
-IMPORTED = ("ProductCreate", "ProductUpdate")
+IMPORTED = ("ProductCreate", "ProductUpdate", "ProductImportEntryImages")
 """The schemas of the rows of imports."""
 
 

@@ -295,7 +295,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "file_not_importable": ProblemType(
         409,
         "The upload of an import has another format than the import.",
-        "Create the upload with the media type of the format: text/csv or application/x-ndjson.",
+        "Create the upload with the media type text/csv or application/x-ndjson, for images application/zip.",
     ),
     "too_many_imports": ProblemType(
         409,

@@ -20,12 +20,18 @@ def build_problem(stored: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def build_image_problems(stored: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return the stored problems of the images of a row, with problem documents."""
+    return [{**each, "problem": build_problem(each["problem"])} for each in stored or ()]
+
+
 def compute_progress(row: ProductImport) -> int:
-    """Return the share of the rows that were processed, in percent."""
+    """Return the share of the rows and images that were processed, in percent."""
     if row.status == ImportStatus.COMPLETED:
         return 100
     done = row.created_count + row.updated_count + row.unchanged_count + row.failed_count
-    return 100 * done // row.total_count if row.total_count else 0
+    done += row.image_added_count + row.image_unchanged_count + row.image_failed_count
+    return 100 * done // (row.total_count + row.image_count) if row.total_count else 0
 
 
 class StoredProblem(fields.Field[Any]):
@@ -33,6 +39,13 @@ class StoredProblem(fields.Field[Any]):
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, Any] | None:
         return None if value is None else build_problem(value)
+
+
+class StoredImageProblems(fields.Field[Any]):
+    """The stored problems of the images of a row."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        return build_image_problems(value)
 
 
 class ProductImportSchema(OwnedSchema):
@@ -51,6 +64,10 @@ class ProductImportSchema(OwnedSchema):
     updated_count = fields.Raw()
     unchanged_count = fields.Raw()
     failed_count = fields.Raw()
+    image_count = fields.Raw()
+    image_added_count = fields.Raw()
+    image_unchanged_count = fields.Raw()
+    image_failed_count = fields.Raw()
     problem = StoredProblem()
     completed_at = Timestamp()
     expires_at = Timestamp()
@@ -67,3 +84,4 @@ class ProductImportResultSchema(Schema):
     status = fields.Raw()
     product_id = Uuid()
     problem = StoredProblem()
+    image_problems = StoredImageProblems()

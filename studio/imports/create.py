@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from db.base import new_id, utc_now
-from db.errors import Conflict, InvalidTransition, NotFound
+from db.errors import Conflict, InvalidTransition, NotFound, names_place
 from db.models.imports import ImportStatus, ProductImport
 from db.models.media import Upload, UploadStatus
 from db.models.organizations import Organization
@@ -50,6 +50,7 @@ class ImportRequest:
     column_mapping: Mapping[str, str | None] = field(default_factory=dict)
     empty_cells: str = "keep"
     validate_only: bool = False
+    images_zip_url: str | None = None
 
 
 def create_product_import(
@@ -63,16 +64,23 @@ def create_product_import(
         public_url: The URL of this server, which `file_url` starts with.
 
     Raises:
-        TargetNotAllowed: `file_url` is not a file URL of this server.
-        NotFound: It leads to no upload that the caller can see and whose file has arrived.
-        FileNotImportable: The upload has another format.
+        TargetNotAllowed: `file_url` or `images_zip_url` is not a file URL of this server.
+        NotFound: A URL leads to no upload that the caller can see and whose file has arrived.
+        FileNotImportable: An upload has another format.
         TooManyImports: The tenant has the maximum of open imports.
     """
     owner_id = current_caller().user_id
-    upload = _get_upload(request, public_url)
+    with names_place("/file_url"):
+        upload = _get_upload(public_url, request.file_url, request.format, "`format` is")
+    images = None
+    if request.images_zip_url is not None:
+        with names_place("/images_zip_url"):
+            images = _get_upload(public_url, request.images_zip_url, "zip", "`images_zip_url` needs")
     _require_capacity(owner_id, organization_id)
-    # From now on the file cannot be replaced.
+    # From now on the files cannot be replaced.
     upload.status = UploadStatus.INGESTED
+    if images is not None:
+        images.status = UploadStatus.INGESTED
     product_import = ProductImport(
         id=new_id(),
         owner_id=owner_id,
@@ -80,6 +88,9 @@ def create_product_import(
         upload_id=upload.id,
         file_id=upload.file_id,
         file_hash=upload.file_hash,
+        images_upload_id=images and images.id,
+        images_file_id=images and images.file_id,
+        images_file_hash=images and images.file_hash,
         format=request.format,
         mode=request.mode,
         match_by=request.match_by,
@@ -115,21 +126,21 @@ def end_import(product_import: ProductImport, status: ImportStatus) -> None:
     product_import.lease_owner = product_import.lease_expires_at = None
 
 
-def _get_upload(request: ImportRequest, public_url: str) -> Upload:
-    """Return the upload of a request, locked: its file must not be replaced or deleted meanwhile."""
-    upload_id = parse_file_url(public_url, request.file_url, frozenset(DATA_EXTENSIONS_BY_TYPE.values()))
+def _get_upload(public_url: str, url: str, extension: str, requirement: str) -> Upload:
+    """Return the upload of a URL, locked: its file must not be replaced or deleted meanwhile."""
+    upload_id = parse_file_url(public_url, url, frozenset(DATA_EXTENSIONS_BY_TYPE.values()))
     upload = current_session().scalar(select_visible(Upload).where(Upload.id == upload_id).with_for_update())
     if upload is None:
-        raise NotFound(value=request.file_url)
+        raise NotFound(value=url)
     if upload.content_type not in DATA_EXTENSIONS_BY_TYPE:
-        raise FileNotImportable("The upload is an image", pointer="/file_url")
+        raise FileNotImportable("The upload is an image")
     if upload.file_id is None:
         detail = "The upload has no file yet: send the file to its `upload_url` first"
-        raise NotFound(detail, value=request.file_url)
-    if DATA_EXTENSIONS_BY_TYPE[upload.content_type] != request.format:
+        raise NotFound(detail, value=url)
+    if DATA_EXTENSIONS_BY_TYPE[upload.content_type] != extension:
         raise FileNotImportable(
-            f"The upload was created for {upload.content_type}, and `format` is {request.format}",
-            pointer="/format",
+            f"The upload was created for {upload.content_type}, and {requirement} {extension}",
+            pointer="/format" if extension != "zip" else "/images_zip_url",
         )
     return upload
 

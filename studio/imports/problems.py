@@ -6,7 +6,7 @@ no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from db.errors import DomainError, NotFound
@@ -23,6 +23,8 @@ _TITLES = {
 }
 
 StoredProblem = dict[str, Any]
+FindViolations = Callable[[str, Any], list[dict[str, Any]]]
+"""Returns how a value violates a schema of the contract, which it gets by name, as problems list it."""
 
 
 class ImportFileError(Exception):

@@ -42,6 +42,7 @@ class Lease:
     owner_id: UUID
     organization_id: UUID | None
     file_id: UUID
+    images_file_id: UUID | None
     options: ImportOptions
     validate_only: bool
     start: Position
@@ -138,13 +139,27 @@ def record_total_count(database: Database, lease: Lease, count: int) -> None:
             row.total_count = count
 
 
-def complete(database: Database, lease: Lease) -> bool:
-    """End an import whose rows were all processed; return whether it was still leased."""
+def complete_rows(database: Database, lease: Lease) -> bool:
+    """Record that all rows were processed, if the import is still leased; return whether it is completed.
+
+    Otherwise the worker that ends its last image completes it.
+    """
     with database.transaction(write=True):
         row = lock_leased(lease)
-        if row is not None:
-            _end(row, ImportStatus.COMPLETED)
-        return row is not None
+        if row is None:
+            return False
+        row.rows_completed_at = utc_now()
+        row.lease_owner = row.lease_expires_at = None
+        return complete_with_images(row)
+
+
+def complete_with_images(row: ProductImport) -> bool:
+    """Complete a locked import whose rows and images have all ended; return whether it is completed."""
+    ended = row.image_added_count + row.image_unchanged_count + row.image_failed_count
+    if row.rows_completed_at is None or ended < row.image_count:
+        return False
+    _end(row, ImportStatus.COMPLETED)
+    return True
 
 
 def fail(database: Database, lease: Lease, problem: StoredProblem) -> None:
@@ -176,8 +191,9 @@ def _available() -> ColumnElement[bool]:
     other = aliased(ProductImport)
     runs = exists().where(other.status == ImportStatus.RUNNING, _tenant(other) == _tenant(ProductImport))
     is_free = or_(ProductImport.lease_expires_at.is_(None), leases.is_expired(ProductImport.lease_expires_at))
+    has_rows = ProductImport.rows_completed_at.is_(None)
     return or_(
-        and_(ProductImport.status == ImportStatus.RUNNING, is_free),
+        and_(ProductImport.status == ImportStatus.RUNNING, is_free, has_rows),
         and_(ProductImport.status == ImportStatus.PENDING, ~runs),
     )
 
@@ -218,6 +234,7 @@ def _to_lease(row: ProductImport, token: str) -> Lease:
         owner_id=row.owner_id,
         organization_id=row.organization_id,
         file_id=row.file_id,
+        images_file_id=row.images_file_id,
         options=ImportOptions(row.format, row.mode, row.match_by, row.column_mapping, row.empty_cells),
         validate_only=row.validate_only,
         start=Position(row.next_offset, row.next_line),

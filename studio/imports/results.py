@@ -19,7 +19,7 @@ from db.session import current_session
 from studio.imports.create import OPEN
 from studio.media.storage import Storage, import_results_key
 
-COLUMNS = ("line", "external_id", "sku", "status", "product_id", "problem")
+COLUMNS = ("line", "external_id", "sku", "status", "product_id", "problem", "image_problems")
 _PAGE_ROWS = 1_000
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -54,7 +54,18 @@ def store_results_file(
             writer.writerow(COLUMNS)
             for result in _iterate_results(product_import):
                 problem = result.problem and orjson.dumps(build_problem(result.problem)).decode()
-                cells = (result.external_id, result.sku, result.status, result.product_id, problem)
+                images = [
+                    each | {"problem": build_problem(each["problem"])} for each in result.image_problems or ()
+                ]
+                image_problems = orjson.dumps(images).decode() if images else None
+                cells = (
+                    result.external_id,
+                    result.sku,
+                    result.status,
+                    result.product_id,
+                    problem,
+                    image_problems,
+                )
                 writer.writerow((result.line, *map(_escape_cell, cells)))
             text.detach()
     return key
@@ -63,8 +74,18 @@ def store_results_file(
 def _iterate_results(product_import: ProductImport) -> Iterator[Row[Any]]:
     """Yield the results in the order of the lines, in pages: an import has up to 50,000."""
     table = ProductImportResult
-    columns = (table.line, table.external_id, table.sku, table.status, table.product_id, table.problem)
-    query = select(*columns, table.created_at, table.id).where(table.import_id == product_import.id)
+    columns = (
+        table.line,
+        table.external_id,
+        table.sku,
+        table.status,
+        table.product_id,
+        table.problem,
+        table.image_problems,
+        table.created_at,
+        table.id,
+    )
+    query = select(*columns).where(table.import_id == product_import.id)
     query = query.order_by(table.created_at, table.id).limit(_PAGE_ROWS)
     rows = current_session().execute(query).all()
     while rows:

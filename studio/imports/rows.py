@@ -7,13 +7,21 @@ such as an unknown column, raises once. Reads no rows of the database.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from db.errors import ExternalIdTaken, SkuTaken
+from studio.imports.image_sources import (
+    IMAGE_PROPERTIES,
+    MAX_IMAGES,
+    ImageSource,
+    count_images,
+    read_images,
+)
 from studio.imports.problems import (
+    FindViolations,
     ImportFileError,
     StoredProblem,
     build_problem,
@@ -27,14 +35,12 @@ PROPERTIES = (
     "external_id", "sku", "name", "description", "category", "gender", "materials", "color", "brand_id",
     "state",
 )  # fmt: skip
-"""The properties of products that a file can set, beside keys of `metadata`."""
+"""The properties of products that a file can set, beside keys of `metadata` and images."""
+COLUMNS = (*PROPERTIES, *IMAGE_PROPERTIES)
 METADATA_PREFIX = "metadata."
 """The start of the names of columns that set one key of `metadata`."""
 UNIQUE_PROPERTIES = {"external_id": ExternalIdTaken, "sku": SkuTaken}
 """The properties that identify a product in its tenant, with the error for a value in use."""
-
-FindViolations = Callable[[str, Any], list[dict[str, Any]]]
-"""Returns how a value violates a schema of the contract, which it gets by name, as problems list it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Row:
     line: int
     end: Position
     values: dict[str, Any] = field(default_factory=dict)
+    images: Sequence[ImageSource] = ()
     problem: StoredProblem | None = None
 
     def get_text(self, name: str, length: int) -> str | None:
@@ -107,12 +114,16 @@ def _scan_rows(
     """Return the number of rows, and the repeated values as in `FileSummary`."""
     seen: dict[tuple[str, str], int] = {}
     repeated: dict[int, tuple[str, int]] = {}
-    count = 0
+    count = image_count = 0
     for count, record in enumerate(records, 1):
         if count > MAX_ROWS:
             detail = f"The file has more than {MAX_ROWS:,} rows: split it"
             raise ImportFileError(build_problem(413, "too_large", detail))
         values = _read_values(record, columns, options) or {}
+        image_count += count_images(values)
+        if image_count > MAX_IMAGES:
+            detail = f"The file names more than {MAX_IMAGES:,} images: split it"
+            raise ImportFileError(build_problem(413, "too_large", detail))
         keys = [(name, values[name]) for name in UNIQUE_PROPERTIES if isinstance(values.get(name), str)]
         lines = [(name, seen.setdefault((name, value), record.line)) for name, value in keys]
         if earlier := [(name, line) for name, line in lines if line != record.line]:
@@ -121,26 +132,48 @@ def _scan_rows(
 
 
 def read_rows(
-    path: Path, options: ImportOptions, summary: FileSummary, start: Position, find_violations: FindViolations
+    path: Path,
+    options: ImportOptions,
+    summary: FileSummary,
+    start: Position,
+    find_violations: FindViolations,
+    file_names: Set[str] | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a file from a position on, checked with the contract.
+
+    Args:
+        path: The file.
+        options: How its rows are read.
+        summary: What `summarize_file` found.
+        start: The position.
+        find_violations: Checks a value with a schema of the contract.
+        file_names: The names of the images in the ZIP file of the import; None if it has none.
 
     Raises:
         ImportFileError: The file cannot be read to its end.
     """
     with path.open("rb") as file:
         for record in read_records(file, options.format, start):
-            yield _build_row(record, options, summary, find_violations)
+            yield _build_row(record, options, summary, find_violations, file_names)
 
 
 def _build_row(
-    record: Record, options: ImportOptions, summary: FileSummary, find_violations: FindViolations
+    record: Record,
+    options: ImportOptions,
+    summary: FileSummary,
+    find_violations: FindViolations,
+    file_names: Set[str] | None,
 ) -> Row:
     values = _read_values(record, summary.columns, options)
     if not isinstance(values, dict):
         return Row(record.line, record.end, problem=_explain_unreadable(record, summary))
+    images = {name: values.pop(name) for name in IMAGE_PROPERTIES if name in values}
     row = Row(record.line, record.end, values)
-    if errors := [*_find_unknown(values, options), *find_violations("ProductUpdate", values)]:
+    errors = [*_find_unknown(values), *find_violations("ProductUpdate", values)]
+    if images:
+        row.images, more = read_images(images, options.format == "csv", file_names, find_violations)
+        errors += more
+    if errors:
         row.problem = describe_violations(errors)
     elif options.mode == "upsert" and values.get(options.match_by) is None:
         missing = f"Is required: rows are matched by `{options.match_by}`"
@@ -151,7 +184,7 @@ def _build_row(
     return row
 
 
-def _find_unknown(values: Mapping[str, Any], options: ImportOptions) -> list[dict[str, Any]]:
+def _find_unknown(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a violation for each property that an update accepts and an import does not."""
     return [
         describe_violation(name, "Cannot be imported", "extra_forbidden")
@@ -202,7 +235,7 @@ def _resolve_columns(header: Sequence[str], options: ImportOptions) -> tuple[str
     errors = [
         describe_violation(title, _explain_unknown(title, name), "extra_forbidden")
         for title, name in zip(titles, columns, strict=True)
-        if name is not None and name not in PROPERTIES and not name.startswith(METADATA_PREFIX)
+        if name is not None and name not in COLUMNS and not name.startswith(METADATA_PREFIX)
     ]
     errors += [
         describe_violation(title, "Is in `column_mapping`, and the file has no such column", "missing")
@@ -223,6 +256,6 @@ def _resolve_columns(header: Sequence[str], options: ImportOptions) -> tuple[str
 
 def _explain_unknown(title: str, name: str) -> str:
     words = name[:100].strip().replace(" ", "_").replace("-", "_").lower()
-    similar = difflib.get_close_matches(words, PROPERTIES, n=1, cutoff=0.75)
+    similar = difflib.get_close_matches(words, COLUMNS, n=1, cutoff=0.75)
     hint = f"did you mean `{similar[0]}`?" if similar else "ignore it with null in `column_mapping`"
     return f"Unknown column; {hint}" if title == name else f"Unknown property `{name[:60]}`; {hint}"

@@ -2,16 +2,18 @@
 
 Any number of processes may run this on one database. The transaction of a group also stores the position in
 the file, so a process that is killed neither loses nor repeats a row: another one continues after the last
-group once the lease has expired.
+group once the lease has expired. The images of the rows are jobs of their own (`image_worker`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from itertools import islice
+from uuid import UUID
 
 from sqlalchemy.exc import OperationalError
 
@@ -19,8 +21,10 @@ from db.errors import NotFound
 from db.session import Database
 from studio import leases
 from studio.imports import queue
-from studio.imports.problems import ImportFileError, build_problem
-from studio.imports.rows import FindViolations, Row, read_rows, summarize_file
+from studio.imports.archive import ImageArchive
+from studio.imports.image_jobs import create_image_jobs
+from studio.imports.problems import FindViolations, ImportFileError, build_problem
+from studio.imports.rows import Row, read_rows, summarize_file
 from studio.imports.writing import write_rows
 from studio.media.storage import Storage, data_file_key, is_storage_unavailable, is_storage_working
 
@@ -78,7 +82,7 @@ class ImportRunner:
         try:
             with leases.keep(renew, self._lease_duration, f"import {lease.import_id}"):
                 if self._import_rows(lease):
-                    return queue.complete(self._database, lease)
+                    return queue.complete_rows(self._database, lease)
             queue.release(self._database, lease, counts_attempt=False)
         except ImportEnded:
             pass
@@ -111,7 +115,8 @@ class ImportRunner:
         if start.offset == 0:
             queue.record_total_count(self._database, lease, summary.total_count)
             start = summary.first
-        rows = read_rows(path, options, summary, start, self._find_violations)
+        names = None if lease.images_file_id is None else self._list_file_names(lease.images_file_id)
+        rows = read_rows(path, options, summary, start, self._find_violations, names)
         ends_at = time.monotonic() + SLICE_SECONDS
         while group := list(islice(rows, GROUP_ROWS)):
             self._import_group(lease, group)
@@ -125,4 +130,10 @@ class ImportRunner:
             if row is None:
                 raise ImportEnded
             results = write_rows(lease, rows, self._find_violations)
+            create_image_jobs(row, rows, results)
             queue.record_results(row, results, rows[-1].end, self._lease_duration)
+
+    def _list_file_names(self, file_id: UUID) -> frozenset[str]:
+        """Return the names of the images in a ZIP file."""
+        with closing(ImageArchive(self._storage.path(data_file_key(file_id)))) as archive:
+            return archive.names

@@ -24,9 +24,9 @@ from db.models.products import Product, ProductState
 from db.session import current_session
 from studio import products
 from studio.custom_metadata import TooManyMetadataKeys, build_merged
-from studio.imports.problems import StoredProblem, describe_error, describe_violations
+from studio.imports.problems import FindViolations, StoredProblem, describe_error, describe_violations
 from studio.imports.queue import Lease, RowResult
-from studio.imports.rows import UNIQUE_PROPERTIES, FindViolations, Row
+from studio.imports.rows import UNIQUE_PROPERTIES, Row
 
 MAX_ROUNDS = 3
 """How often the products of a group are looked up, if other writers insert some meanwhile."""

@@ -26,7 +26,8 @@ from studio.generations.worker.callbacks import delete_old_callbacks
 from studio.generations.worker.queue import expire_overdue
 from studio.http_client import SafeHttpClient
 from studio.idempotency import delete_expired_keys
-from studio.imports.rows import FindViolations
+from studio.imports.image_worker import run_pending_images
+from studio.imports.problems import FindViolations
 from studio.imports.worker import ImportRunner
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import Storage
@@ -90,6 +91,12 @@ def run_imports(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS)
     ImportRunner(*arguments).run_pending(max_seconds)
 
 
+def run_import_images(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS) -> None:
+    """Add the images that imports wait for."""
+    lease_duration = timedelta(seconds=services.settings.lease_seconds)
+    run_pending_images(services.database, services.storage, services.http_client, lease_duration, max_seconds)
+
+
 def _run_publications(services: Services) -> None:
     lease_duration = timedelta(seconds=services.settings.lease_seconds)
     run_pending_publications(services.database, services.storage, lease_duration)
@@ -151,6 +158,8 @@ MAINTENANCE_TASKS = (
     MaintenanceTask("deletion of accounts", lambda services: delete_due_accounts(services.database), 3_600),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
+    # Without a trigger: images become available when the rows are written, and again after each backoff.
+    MaintenanceTask("images of product imports", run_import_images, IMPORT_SECONDS),
     MaintenanceTask("published images", _run_publications, PUBLICATION_SECONDS),
     MaintenanceTask(
         "garbage collection of media",

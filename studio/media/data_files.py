@@ -15,7 +15,7 @@ from db.base import new_id
 from studio.media.storage import Storage, data_file_key
 
 MAX_DATA_FILE_BYTES = 200 * 1024 * 1024
-DATA_EXTENSIONS_BY_TYPE = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
+DATA_EXTENSIONS_BY_TYPE = {"text/csv": "csv", "application/x-ndjson": "jsonl", "application/zip": "zip"}
 _CHUNK_BYTES = 1 << 20
 
 

@@ -35,6 +35,14 @@ class ImageNotUsable(Conflict):
     default_detail = "The content of the URL cannot be used as an image"
 
 
+class UnexpectedStatus(Exception):
+    """The cause of an `ImageNotFetched`: a remote server responded with a status other than 200."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"status {status}")
+
+
 class FetchedImage(str):
     """A URL as the client wrote it, with the image that was fetched from it."""
 
@@ -72,7 +80,8 @@ def fetch_images(client: SafeHttpClient, urls: Mapping[str, str]) -> dict[str, F
         if url not in images:
             with names_place(place):
                 remaining_bytes = MAX_FILE_BYTES - sum(len(image.data) for image in images.values())
-                images[url] = _fetch_image(client, url, deadline, max(0, remaining_bytes))
+                response = _send(client, url, deadline, max(0, remaining_bytes))
+                images[url] = _normalise(response, MAX_WAIT_SECONDS)
                 require_pixels(images.values())
     return {place: FetchedImage(url, images[url]) for place, url in urls.items()}
 
@@ -90,7 +99,29 @@ def require_pixels(images: Iterable[StoredImage]) -> None:
         )
 
 
-def _fetch_image(client: SafeHttpClient, url: str, deadline: float, max_bytes: int) -> StoredImage:
+def fetch_image(client: SafeHttpClient, url: str, timeout_seconds: float) -> StoredImage:
+    """Fetch one image for a job. It waits any time for a slot to decode it.
+
+    Args:
+        client: The HTTP client.
+        url: The URL.
+        timeout_seconds: The limit for the whole exchange.
+
+    Raises:
+        TargetNotAllowed, ImageNotFetched, ImageNotUsable: As `fetch_images`.
+    """
+    return _normalise(_send(client, url, time.monotonic() + timeout_seconds, MAX_FILE_BYTES), None)
+
+
+def may_succeed_later(error: Conflict) -> bool:
+    """Return whether another attempt to fetch an image that failed with this error can succeed."""
+    cause = error.__cause__
+    if isinstance(cause, UnexpectedStatus):
+        return cause.status in (408, 425, 429) or cause.status >= 500
+    return isinstance(cause, HttpClientError) and cause.reason != "too_large"
+
+
+def _send(client: SafeHttpClient, url: str, deadline: float, max_bytes: int) -> bytes:
     try:
         response = client.send(
             "GET",
@@ -103,9 +134,13 @@ def _fetch_image(client: SafeHttpClient, url: str, deadline: float, max_bytes: i
     except HttpClientError as error:
         raise _to_conflict(error) from error
     if response.status != 200:
-        raise ImageNotFetched()
+        raise ImageNotFetched() from UnexpectedStatus(response.status)
+    return response.content
+
+
+def _normalise(content: bytes, max_wait_seconds: float | None) -> StoredImage:
     with rejects_unusable_images():
-        return normalise(response.content, MAX_WAIT_SECONDS)
+        return normalise(content, max_wait_seconds)
 
 
 @contextmanager

@@ -61,7 +61,10 @@ def _delete_expired_uploads(storage: Storage, now: datetime) -> int:
     An image that was used stays: its URL leads to the image that it became.
     """
     unused = or_(Upload.status != UploadStatus.INGESTED, Upload.media_resource_id.is_(None))
-    imported = exists().where(ProductImport.upload_id == Upload.id)
+    imported = or_(
+        exists().where(ProductImport.upload_id == Upload.id),
+        exists().where(ProductImport.images_upload_id == Upload.id),
+    )
     # unscoped: garbage collection covers all tenants
     expired = select(Upload.id).where(Upload.expires_at <= now, unused, ~imported).limit(_BATCH_SIZE)
     # The condition is repeated because an import may have been created after the subquery was evaluated.

@@ -33,6 +33,11 @@ def list_referenced_files(connection: Connection) -> Iterator[tuple[str, str]]:
     unfinished = ProductImport.status.in_((ImportStatus.PENDING, ImportStatus.RUNNING))
     for file_id, content_hash in connection.execute(files.where(unfinished)):
         yield data_file_key(file_id), content_hash
+    # unscoped: the whole database is copied
+    archives = select(ProductImport.images_file_id, ProductImport.images_file_hash).distinct()
+    archives = archives.where(unfinished, ProductImport.images_file_id.is_not(None))
+    for file_id, content_hash in connection.execute(archives):
+        yield data_file_key(file_id), content_hash
 
 
 def find_file_error(storage: Storage, key: str, content_hash: str) -> str | None:

@@ -9,11 +9,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from db.base import new_id
 from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
 from handlers.pipeline import batches
+from studio.http_client import SafeHttpClient
 from studio.imports import create
+from studio.imports.image_worker import ImportImageRunner
 from studio.imports.worker import ImportRunner
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
@@ -22,7 +25,9 @@ from tests.support.client import ClientResponse
 from tests.support.concurrency import PausedCall
 from tests.support.databases import on_postgresql
 from tests.support.factories.catalogue import Customer
-from tests.support.sample_media import png_bomb
+from tests.support.sample_media import build_orientation_image, encode_image, png_bomb
+from tests.support.scenarios import LEASE
+from tests.support.zip_files import build_zip
 
 ROWS = b"sku,name\nA-1,Dress\n=A-2,Skirt\nA-3,\n"
 
@@ -71,6 +76,10 @@ def test_a_file_is_uploaded_imported_and_its_results_are_read(customer: Customer
         "updated_count": 0,
         "unchanged_count": 0,
         "failed_count": 1,
+        "image_count": 0,
+        "image_added_count": 0,
+        "image_unchanged_count": 0,
+        "image_failed_count": 0,
     }
     results = customer.client("GET", f"{path}/results").json()
     assert [(row["line"], row["sku"], row["status"]) for row in results["data"]] == [
@@ -92,7 +101,7 @@ def test_a_file_is_uploaded_imported_and_its_results_are_read(customer: Customer
         table = customer.client("GET", f"{path}/results.csv")
         assert table.headers["content-type"] == "text/csv"
         lines = list(csv.reader(io.StringIO(table.body.decode())))
-        assert lines[0] == ["line", "external_id", "sku", "status", "product_id", "problem"]
+        assert lines[0] == ["line", "external_id", "sku", "status", "product_id", "problem", "image_problems"]
         assert [[line[0], *line[2:4]] for line in lines[1:]] == [
             ["2", "A-1", "created"],
             ["3", "'=A-2", "created"],
@@ -166,6 +175,56 @@ def test_an_imported_file_cannot_be_replaced_and_is_no_image(customer: Customer)
     replaced = put_file(customer.client, created["upload_url"], ROWS, "text/csv")
     assert (replaced.status, replaced.json()["code"]) == (409, "upload_consumed")
     product = {"name": "Dress", "cover_image": created["file_url"]}
+    assert customer.client("POST", "/products/", product).status == 404
+
+
+def test_images_of_an_uploaded_zip_file_are_added(customer: Customer, database: Database) -> None:
+    image = encode_image(build_orientation_image(), "PNG")
+    images_url = upload(customer.client, build_zip({"a.png": image, "b.png": b"no image"}), "application/zip")
+    rows = b"sku,name,images\nA-1,Dress,a.png|b.png\n"
+    response = create_import(customer, upload(customer.client, rows), images_zip_url=images_url)
+    assert response.status == 202, response.body
+    path = response.headers["location"].removeprefix("/api/v1")
+    run_imports(customer, database)
+    waiting = customer.client("GET", path).json()
+    assert (waiting["status"], waiting["progress"], waiting["image_count"]) == ("running", 33, 2)
+    assert customer.client("GET", f"{path}/results.csv").json()["code"] == "import_not_finished"
+
+    storage = LocalDisk(customer.client.app.settings.media_dir)
+    ImportImageRunner(database, storage, SafeHttpClient(), LEASE).run_pending()
+    done = customer.client("GET", path).json()
+    assert (done["status"], done["progress"]) == ("completed", 100)
+    counts = [done[f"image_{name}_count"] for name in ("added", "unchanged", "failed")]
+    assert counts == [1, 0, 1]
+    row = customer.client("GET", f"{path}/results").json()["data"][0]
+    assert (row["status"], row["problem"]) == ("created", None)
+    assert [each["image_url"] for each in row["image_problems"]] == ["b.png"]
+    problem = row["image_problems"][0]["problem"]
+    assert (problem["status"], problem["code"], problem["errors"]) == (409, "image_not_usable", [])
+    assert problem["type"].endswith("/api/v1/problems/image_not_usable")
+    lines = list(csv.reader(io.StringIO(customer.client("GET", f"{path}/results.csv").body.decode())))
+    assert lines[1][6].startswith('[{"image_url":"b.png","problem":{"type":"http')
+    product = customer.client("GET", f"/products/{row['product_id']}").json()
+    assert [each["type"] for each in product["images"]] == ["primary"]
+    assert product["cover_image"] == product["images"][0]["url"]
+    events = customer.client("GET", f"/organizations/{customer.organization.id}/audit-events").json()["data"]
+    assert [event["action"] for event in events] == ["create_product_import"]
+
+
+def test_the_images_are_an_uploaded_zip_file(customer: Customer) -> None:
+    rows = upload(customer.client, ROWS)
+    for url, status, code in (
+        (rows, 409, "file_not_importable"),
+        ("https://example.com/images.zip", 409, "target_not_allowed"),
+        (rows.replace("file.csv", "file.zip").replace(rows.split("/")[-2], str(new_id())), 404, "not_found"),
+    ):
+        refused = create_import(customer, rows, images_zip_url=url)
+        assert (refused.status, refused.json()["code"]) == (status, code)
+        assert refused.json()["pointer"] == "/images_zip_url"
+    images_url = upload(customer.client, build_zip({}), "application/zip")
+    swapped = create_import(customer, images_url)
+    assert (swapped.status, swapped.json()["pointer"]) == (409, "/format")
+    product = {"name": "Dress", "cover_image": images_url}
     assert customer.client("POST", "/products/", product).status == 404
 
 

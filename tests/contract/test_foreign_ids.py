@@ -167,6 +167,10 @@ def foreign_and_unknown(other_tenant: Tenant, name: str) -> tuple[str, str]:
     """Return values of a property that refer to a row of another tenant and to no row."""
     if name in IMAGE_URL_NAMES:
         return other_tenant.file_url(other_tenant.rows["resource"].id), other_tenant.file_url(unknown_id())
+    if name == "images_zip_url":
+        urls = (other_tenant.file_url(each) for each in (other_tenant.rows["upload"].id, unknown_id()))
+        foreign, unknown = (url.replace("file.png", "file.zip") for url in urls)
+        return foreign, unknown
     if name in SLUG_REFERENCES:
         kind, column = SLUG_REFERENCES[name]
         return getattr(other_tenant.rows[kind], column), "no-such-slug"

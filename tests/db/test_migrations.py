@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Engine, inspect, text
 
-from db.base import Base
+from db.base import Base, utc_now
 from db.engine import build_engine
 from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Guidelines, MediaResource, Prediction
@@ -23,6 +23,9 @@ from tests.support.factories import (
     make_prediction,
     make_product,
     make_product_image,
+    make_product_import,
+    make_product_import_image,
+    make_product_import_result,
     make_user,
 )
 
@@ -146,3 +149,26 @@ def test_predictions_from_before_warnings_have_none(empty_database_url: str) -> 
     with database.transaction(write=False) as session:
         assert session.get_one(Prediction, prediction.id).warnings == []
     database.dispose()
+
+
+def test_images_of_imports_come_and_go_with_imports_in_the_table(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    database = Database(build_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        waiting = make_product_import(status="running", rows_completed_at=utc_now(), image_count=1)
+        running = make_product_import(status="running")
+        make_product_import_result(running, image_problems=[{"image_url": "a.png", "problem": {}}])
+        make_product_import_image(waiting)
+    downgrade(empty_database_url, "0041")
+    with database.engine.begin() as connection:
+        rows = connection.execute(text("SELECT status FROM product_imports ORDER BY created_at"))
+        # The rows of the first one were all processed.
+        assert [row.status for row in rows] == ["completed", "running"]
+    upgrade(empty_database_url)
+    with database.engine.begin() as connection:
+        columns = "image_count, image_added_count, image_unchanged_count, image_failed_count, images_file_id"
+        rows = connection.execute(text(f"SELECT {columns} FROM product_imports"))  # noqa: S608 - names
+        assert [tuple(row) for row in rows] == [(0, 0, 0, 0, None)] * 2
+        images = connection.execute(text("SELECT count(*) FROM product_import_images"))
+        assert images.scalar_one() == 0
+    database.engine.dispose()

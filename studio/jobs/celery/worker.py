@@ -21,7 +21,7 @@ from db.session import Database
 from studio.exports.content_credentials import load_signer
 from studio.generations.worker.executor import ABORT_SECONDS, DRAIN_SECONDS, GenerationExecutor
 from studio.http_client import SafeHttpClient
-from studio.imports.rows import FindViolations
+from studio.imports.problems import FindViolations
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.jobs.periodic import PeriodicTask

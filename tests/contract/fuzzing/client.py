@@ -148,11 +148,20 @@ def find_published_image() -> tuple[str, str] | None:
 
 def upload_product_file() -> str:
     """Return the URL of an uploaded CSV file with one product."""
-    body = {"filename": "products.csv", "content_type": "text/csv"}
+    content = f"sku,name\n{uuid.uuid4().hex},Fuzzed\n".encode()
+    return _upload("products.csv", "text/csv", content)
+
+
+def upload_images_file() -> str:
+    """Return the URL of an uploaded ZIP file without entries."""
+    return _upload("images.zip", "application/zip", b"PK\x05\x06" + bytes(18))
+
+
+def _upload(filename: str, content_type: str, content: bytes) -> str:
+    body = {"filename": filename, "content_type": content_type}
     header = long_lived_header("demo")
     upload = http_client().post("/uploads/presigned-url", json=body, headers=header).json()
-    content = f"sku,name\n{uuid.uuid4().hex},Fuzzed\n".encode()
-    sent = http_client().put(upload["upload_url"], content=content, headers={"Content-Type": "text/csv"})
+    sent = http_client().put(upload["upload_url"], content=content, headers={"Content-Type": content_type})
     sent.raise_for_status()
     return str(upload["file_url"])
 

@@ -154,6 +154,8 @@ def import_an_uploaded_file(case: schemathesis.Case) -> None:
     if get_sender(case) != "demo" or not isinstance(case.body, dict):
         return
     case.body["file_url"] = client.upload_product_file()
+    if case.body.get("images_zip_url") is not None:
+        case.body["images_zip_url"] = client.upload_images_file()
     if not coin_flip(case):
         case.query["organization_id"] = seeded_id(0x02)
 

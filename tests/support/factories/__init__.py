@@ -42,6 +42,7 @@ from db.models import (
     ProductImage,
     ProductImageCutout,
     ProductImport,
+    ProductImportImage,
     ProductImportResult,
     ResolutionPreset,
     Shooting,
@@ -251,6 +252,24 @@ def make_product_import_result(
         "sku": f"SKU-{number}",
     }
     return make(ProductImportResult(**(defaults | values)))
+
+
+def make_product_import_image(
+    product_import: ProductImport | None = None, **values: Any
+) -> ProductImportImage:
+    """Create an image of an import, which waits for a worker."""
+    product_import = product_import or make_product_import()
+    number = next(_number)
+    defaults = {
+        "import_id": product_import.id,
+        "line": number + 1,
+        "ordinal": 0,
+        "product_id": new_id(),
+        "source": f"https://images.example.test/{number}.png",
+        "host": "images.example.test",
+        "type": "primary",
+    }
+    return make(ProductImportImage(**(defaults | values)))
 
 
 def make_shot_type(**values: Any) -> ShotType:
