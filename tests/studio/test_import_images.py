@@ -31,7 +31,7 @@ from db.session import Database, current_session
 from studio.http_client import SafeHttpClient
 from studio.imports import image_queue, image_sources, image_worker
 from studio.imports.create import cancel_product_import
-from studio.imports.image_worker import ImportImageRunner
+from studio.imports.image_worker import run_pending_images
 from studio.media.data_files import store_data_file
 from studio.media.digital_source_type import DigitalSourceType, build_packet, parse_packet
 from studio.media.garbage_collection import delete_unreferenced
@@ -102,7 +102,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def add_images(database: Database, storage: LocalDisk, shop: Shop) -> None:
     client = SafeHttpClient({shop.server.host})
-    ImportImageRunner(database, storage, client, LEASE).run_pending()
+    run_pending_images(database, storage, client, LEASE)
 
 
 def import_all(
@@ -531,3 +531,17 @@ def test_the_same_image_of_two_products_is_stored_once(
     with database.transaction(write=False) as reading:
         query = select(MediaResource).where(MediaResource.organization_id == organization.id)
         assert len(reading.scalars(query).all()) == 1
+
+
+def test_a_process_adds_images_in_one_run_at_a_time(
+    database: Database, storage: LocalDisk, organization: Organization, shop: Shop
+) -> None:
+    def run_again(request: RecordedRequest) -> StubResponse:
+        # A second run in the same process would hold more images in memory; it returns at once.
+        add_images(database, storage, shop)
+        return shop.send_image(request)
+
+    shop.respond = run_again
+    rows = "".join(f"S-{number},a,{shop.url(f'{number}.png')}\n" for number in range(3))
+    done = import_all(database, storage, organization, shop, "sku,name,image_url\n" + rows)
+    assert (done.status, count_images(done), len(shop.paths)) == ("completed", (3, 3, 0, 0), 3)
