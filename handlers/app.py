@@ -64,6 +64,7 @@ from handlers.pipeline.middleware.security_headers import (
     declared_response_headers,
 )
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
+from studio.account_exports.worker import run_pending_account_exports
 from studio.cutouts.worker import CutoutWorker, make_sample
 from studio.exports.content_credentials import load_signer
 from studio.exports.worker import run_pending_exports
@@ -425,7 +426,7 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
         executor,
         timedelta(seconds=lease),
         mock.scenario,
-        lambda: run_pending_exports(services.database, services.storage),
+        partial(_run_exports, services),
         lambda: run_imports(services),
         cutouts.run_next,
     )
@@ -434,6 +435,11 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
     deliver = partial(mock_webhooks.deliver, mock.scenario)
     dispatcher = WebhookDispatcher(services.settings, services.database, services.http_client, deliver)
     return [runner, dispatcher, *(_periodic_task(task, services) for task in untriggered)]
+
+
+def _run_exports(services: Services) -> None:
+    run_pending_exports(services.database, services.storage)
+    run_pending_account_exports(services.database, services.storage)
 
 
 def _periodic_task(task: MaintenanceTask, services: Services) -> PeriodicTask:

@@ -5,30 +5,46 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam
+from sqlalchemy import bindparam, select
 
 from db.base import utc_now
 from db.errors import NotFound, PermissionDenied
+from db.models.account_exports import AccountExport
+from db.models.exports import ExportStatus
 from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
 from db.queries.users import lock_users
 from db.session import current_session
 from db.tenancy import current_caller
 from handlers.common.attempt_limits import (
+    consume_account_export_quota,
     consume_mail_quota,
     limits_invalid_tokens,
     limits_password_attempts,
     reauthentication_attempts,
 )
-from handlers.common.context import current_settings
+from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
-from handlers.common.responses import ApiResponse, accepted, created, json_response, no_content, ok
+from handlers.common.responses import (
+    SANDBOX_CSP,
+    ApiResponse,
+    accepted,
+    created,
+    file_response,
+    json_response,
+    no_content,
+    ok,
+)
+from handlers.exports import ExportNotReady
 from handlers.pipeline.auth import current_session_id
-from handlers.schemas.users import AccountDeletionSchema, SessionSchema, UserSchema
+from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, SessionSchema, UserSchema
+from studio.account_exports import create as account_exports
 from studio.accounts.identity import deletions, email_changes, sessions, users
 from studio.accounts.identity.mail import get_mailer
+from studio.exports.names import build_content_disposition
+from studio.media.storage import export_key
 
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
 SESSIONS = ListQuery(
@@ -36,6 +52,7 @@ SESSIONS = ListQuery(
     SessionSchema,
     parent={"user_id": TokenFamily.user_id, "now": sessions.is_open(bindparam("now"))},
 )
+ACCOUNT_EXPORTS = ListQuery(AccountExport, AccountExportSchema, parent={"user_id": AccountExport.user_id})
 
 
 @requires(Permission.USERS_ADMIN)
@@ -121,6 +138,51 @@ def cancel_account_deletion(body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.ACCOUNT_SELF)
+def list_account_exports(**params: Any) -> ApiResponse:
+    """List the copies of the caller's data."""
+    return ACCOUNT_EXPORTS.list_response({**params, "user_id": current_caller().user_id})
+
+
+@requires(Permission.ACCOUNT_SELF)
+def request_account_export() -> ApiResponse:
+    """Queue a copy of the caller's data."""
+    export = account_exports.request_account_export(current_caller().user_id)
+    consume_account_export_quota()
+    return accepted(export, AccountExportSchema, f"/api/v1/users/me/exports/{export.id}")
+
+
+@requires(Permission.ACCOUNT_SELF)
+def get_account_export(account_export_id: UUID) -> ApiResponse:
+    """Return a copy of the caller's data with its progress."""
+    return ok(_get_account_export(account_export_id), AccountExportSchema)
+
+
+@requires(Permission.ACCOUNT_SELF)
+def download_account_export(account_export_id: UUID) -> ApiResponse:
+    """Return the archive of a completed copy of the caller's data."""
+    export = _get_account_export(account_export_id)
+    if export.status != ExportStatus.COMPLETED:
+        raise ExportNotReady()
+    return file_response(
+        current_storage().path(export_key(export.id)),
+        "application/zip",
+        export.content_hash,
+        Cache_Control="private, no-cache",
+        X_Content_Type_Options="nosniff",
+        Content_Security_Policy=SANDBOX_CSP,
+        Content_Disposition=build_content_disposition(f"sartiq-account-{export.created_at:%Y-%m-%d}.zip"),
+    )
+
+
+def _get_account_export(export_id: UUID) -> AccountExport:
+    mine = select(AccountExport).where(AccountExport.user_id == current_caller().user_id)
+    export = current_session().scalar(mine.where(AccountExport.id == export_id))
+    if export is None:
+        raise NotFound(value=export_id)
+    return export
+
+
+@requires(Permission.ACCOUNT_SELF)
 def get_user(user_id: UUID) -> ApiResponse:
     """Return an account: the caller's own, or any for superusers."""
     caller = current_caller()
@@ -140,7 +202,7 @@ def update_user(user_id: UUID, body: dict[str, Any]) -> ApiResponse:
 @requires(Permission.USERS_ADMIN)
 def delete_user(user_id: UUID) -> ApiResponse:
     """Delete an account with its personal rows."""
-    users.delete_user(_get_for_update_by_superuser(user_id), current_caller().user_id)
+    users.delete_user(_get_for_update_by_superuser(user_id), current_caller().user_id, current_storage())
     return no_content()
 
 

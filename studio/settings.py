@@ -740,6 +740,13 @@ class Settings:
         "address.",
         _LIMIT,
     )
+    limit_account_exports: int = _setting(
+        "Rate limits",
+        "LIMIT_ACCOUNT_EXPORTS",
+        5,
+        "Copies of its personal data that one account requests per day.",
+        _LIMIT,
+    )
 
     # No settings: the contract and the lifetime of sessions are the same for every installation.
     access_token_seconds: int = 3600

@@ -1,5 +1,6 @@
 """All models. Importing this package registers every table in `Base.metadata`."""
 
+from db.models.account_exports import AccountExport
 from db.models.api_keys import ApiKey
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.audit import AuditEvent
@@ -52,6 +53,7 @@ from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "AccountDeletion",
+    "AccountExport",
     "ApiKey",
     "AttemptCount",
     "AuditEvent",

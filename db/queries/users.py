@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import Table, delete, select, update
@@ -10,7 +10,7 @@ from sqlalchemy.orm import undefer
 
 from db.base import TRIGGER_MAINTAINED, Base, has_affected, utc_now
 from db.errors import NotFound
-from db.models import EmailChange, Membership, Organization, PasswordResetToken, User
+from db.models import AccountExport, EmailChange, Membership, Organization, PasswordResetToken, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import current_session
@@ -92,7 +92,7 @@ def owns_organization(user_id: UUID) -> bool:
 
 def delete_personal_rows(user: User) -> bool:
     """Delete up to `PERSONAL_BATCH_SIZE` personal rows of a user; return whether there may be more."""
-    for table in _list_owned_tables():
+    for table in list_owned_tables():
         mine = (table.c.owner_id == user.id, table.c.organization_id.is_(None))
         batch = select(table.c.id).where(*mine).limit(PERSONAL_BATCH_SIZE)
         if has_affected(current_session().execute(delete(table).where(table.c.id.in_(batch)))):
@@ -100,7 +100,7 @@ def delete_personal_rows(user: User) -> bool:
     return False
 
 
-def _list_owned_tables() -> list[Table]:
+def list_owned_tables() -> list[Table]:
     """Return all tables with an owner, referring tables first, so that a new model is included by itself.
 
     Foreign keys forbid the deletion of rows that are still referred to.
@@ -113,12 +113,17 @@ def _list_owned_tables() -> list[Table]:
     ]
 
 
+def list_account_exports(user_id: UUID) -> Sequence[UUID]:
+    """Return the ids of the copies of the user's data, whose archives a deletion must delete too."""
+    return current_session().scalars(select(AccountExport.id).where(AccountExport.user_id == user_id)).all()
+
+
 def delete_user_rows(user: User) -> None:
     """Delete a user with their personal rows, sessions and memberships.
 
     Rows that the user created in organizations pass to the owner of each. The user must own no organization.
     """
-    for table in _list_owned_tables():
+    for table in list_owned_tables():
         mine = table.c.owner_id == user.id
         current_session().execute(delete(table).where(mine, table.c.organization_id.is_(None)))
         new_owner = (

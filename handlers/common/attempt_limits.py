@@ -172,12 +172,23 @@ def consume_mail_quota() -> None:
     Raises:
         RateLimited: The caller sent too many mails.
     """
-    limits, caller_id = current_rate_limiter(), str(current_caller().user_id)
-    mail = Attempt(
-        limits.policies.mails, attempts.hash_subject(current_settings().secret_key, "mails", caller_id)
-    )
+    _consume_quota(current_rate_limiter().policies.mails)
+
+
+def consume_account_export_quota() -> None:
+    """Count a copy of the caller's data, in the current transaction.
+
+    Raises:
+        RateLimited: The caller requested too many copies.
+    """
+    _consume_quota(current_rate_limiter().policies.account_exports)
+
+
+def _consume_quota(policy: QuotaPolicy) -> None:
+    subject = attempts.hash_subject(current_settings().secret_key, policy.name, str(current_caller().user_id))
     with as_system():
-        record_usage(request.environ[REQUEST_CONTEXT], attempts.consume([mail], limits.clock()))
+        usages = attempts.consume([Attempt(policy, subject)], current_rate_limiter().clock())
+        record_usage(request.environ[REQUEST_CONTEXT], usages)
 
 
 def trust_client_address(user_id: UUID) -> None:

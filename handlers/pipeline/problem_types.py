@@ -307,6 +307,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "The import waits or runs, so its results are not complete.",
         "Read the import until its status is terminal; the list of results has the processed rows meanwhile.",
     ),
+    "export_in_progress": ProblemType(
+        409,
+        "Another copy of the account's data waits or is being written.",
+        "Wait until its status is completed or failed; conflicts_with has its id.",
+    ),
     "export_not_ready": ProblemType(
         409,
         "The archive has not been written yet, or writing it failed.",

@@ -1,7 +1,9 @@
-"""Serialize accounts, their sessions and their deletions."""
+"""Serialize accounts, their sessions, deletions and copies of data."""
 
 from marshmallow import fields
 
+from db.models.account_exports import AccountExport
+from handlers.common.context import current_settings
 from handlers.pipeline.auth import current_session_id
 from handlers.schemas.fields import IdentifiedSchema, Timestamp
 
@@ -21,6 +23,24 @@ class AccountDeletionSchema(IdentifiedSchema):
     """A scheduled deletion, without its token."""
 
     deletes_at = Timestamp()
+
+
+class AccountExportSchema(IdentifiedSchema):
+    """A copy of a user's data with its progress."""
+
+    status = fields.Raw()
+    progress = fields.Raw()
+    file_size = fields.Raw()
+    content_hash = fields.Raw()
+    completed_at = Timestamp()
+    expires_at = Timestamp()
+    error = fields.Raw()
+    urls = fields.Function(lambda export: _build_urls(export))
+
+
+def _build_urls(export: AccountExport) -> dict[str, str]:
+    url = f"{current_settings().public_url}/api/v1/users/me/exports/{export.id}"
+    return {"self": url, "file": f"{url}/download"}
 
 
 class SessionSchema(IdentifiedSchema):

@@ -85,7 +85,7 @@ def write_archive(
         if sign_file is None:
             _write_manifests(archive, shooting, entries)
             for done, entry in enumerate(entries):
-                _copy_file(archive, storage, entry, partial(report_progress, done))
+                copy_file(archive, storage, entry, partial(report_progress, done))
             return
         signed = []
         for done, entry in enumerate(entries):
@@ -97,8 +97,8 @@ def write_archive(
 def _write_manifests(
     archive: zipfile.ZipFile, shooting: dict[str, Any], entries: Sequence[ArchiveEntry]
 ) -> None:
-    archive.writestr(_build_zip_info("manifest.json"), build_manifest_json(shooting, entries))
-    archive.writestr(_build_zip_info("manifest.csv"), build_manifest_csv(entries))
+    archive.writestr(build_zip_info("manifest.json"), build_manifest_json(shooting, entries))
+    archive.writestr(build_zip_info("manifest.csv"), build_manifest_csv(entries))
 
 
 def build_manifest_json(shooting: dict[str, Any], entries: Sequence[ArchiveEntry]) -> bytes:
@@ -121,10 +121,15 @@ def build_manifest_csv(entries: Sequence[ArchiveEntry]) -> bytes:
     return target.getvalue().encode("utf-8-sig")
 
 
-def _copy_file(
+def copy_file(
     archive: zipfile.ZipFile, storage: Storage, entry: ArchiveEntry, report_progress: Callable[[], object]
 ) -> None:
-    info = _build_zip_info(entry.file_name)
+    """Copy a stored file into the archive, in chunks, and compare its size and hash with the entry.
+
+    Raises:
+        SourceFileMissing: The file is missing; or its content differs, and the archive holds a part of it.
+    """
+    info = build_zip_info(entry.file_name)
     info.file_size = entry.file_size  # zipfile decides by it whether the entry needs Zip64
     digest, size = hashlib.sha256(), 0
     try:
@@ -163,7 +168,7 @@ def _write_signed_file(
             model=facts["model"] or facts["provider"],
         )
     )
-    archive.writestr(_build_zip_info(entry.file_name), signed)
+    archive.writestr(build_zip_info(entry.file_name), signed)
     content_hash = hashlib.sha256(signed).hexdigest()
     changed = {"sha256": content_hash, "file_size": len(signed), "unsigned_sha256": entry.content_hash}
     return replace(entry, content_hash=content_hash, file_size=len(signed), facts={**facts, **changed})
@@ -178,7 +183,8 @@ def _find_source_type(facts: dict[str, Any]) -> str:
     return str(source_type)
 
 
-def _build_zip_info(name: str) -> zipfile.ZipInfo:
+def build_zip_info(name: str) -> zipfile.ZipInfo:
+    """Return the header of a regular file without a time, so that equal contents give equal bytes."""
     info = zipfile.ZipInfo(name, _ZIP_EPOCH)
     info.create_system, info.external_attr = _UNIX, _REGULAR_FILE_MODE
     return info

@@ -1,19 +1,21 @@
 """The queue of exports: lease the next one, renew the lease, complete or fail the export.
 
-The row is the queue (see `studio.leases`). Knows nothing of how an archive is written.
+The row is the queue (see `studio.leases`). The queue of account exports (`studio.account_exports`) shares the
+functions that take a `LeasedArchive`. Knows nothing of how an archive is written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from db.base import utc_now
+from db.models.account_exports import AccountExport
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction
 from db.models.shootings import Shot
@@ -24,7 +26,12 @@ from studio.media.storage import media_key
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.events import emit_export_event, emit_shot_events
 
+Archive = Export | AccountExport
+AnyArchive = TypeVar("AnyArchive", Export, AccountExport)
+
 LIFETIME = timedelta(days=30)
+ACCOUNT_LIFETIME = timedelta(days=7)
+"""Shorter, because the archive is a copy of everything that is personal."""
 MAX_ATTEMPTS = 3
 INTERNAL_ERROR = {"category": "internal", "message": "The archive could not be written", "retryable": True}
 SIGNING_ERROR = {
@@ -39,10 +46,25 @@ INPUT_ERROR = {
 }
 
 
+class LeasedArchive(Protocol):
+    """A row that one worker has leased, as plain values: no transaction stays open for it."""
+
+    model: ClassVar[type[Archive]]
+
+    @property
+    def export_id(self) -> UUID:
+        """The id of the row."""
+
+    @property
+    def token(self) -> str:
+        """The token of the lease."""
+
+
 @dataclass(frozen=True)
 class Lease:
-    """An export that one worker has leased, as plain values: no transaction stays open for it."""
+    """A leased export."""
 
+    model: ClassVar[type[Archive]] = Export
     export_id: UUID
     token: str
     shooting: dict[str, Any]
@@ -50,10 +72,10 @@ class Lease:
     prediction_ids: tuple[UUID, ...]
 
 
-def count_available(database: Database, limit: int) -> int:
+def count_available(database: Database, limit: int, model: type[Archive] = Export) -> int:
     """Return how many exports can be leased now, counted up to `limit`."""
     # unscoped: workers write the exports of every tenant
-    return leases.count_available(database, select(Export.id).where(_available()), limit)
+    return leases.count_available(database, select(model.id).where(_available(model)), limit)
 
 
 def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lease | None:
@@ -62,17 +84,11 @@ def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lea
     An export that was leased `MAX_ATTEMPTS` times without an end fails instead.
     """
     with database.transaction(write=True):
-        query = select(Export).where(_available())  # unscoped: workers write the exports of every tenant
+        query = select(Export)  # unscoped: workers write the exports of every tenant
         query = query.options(selectinload(Export.items).options(joinedload(ExportItem.media)))
-        export = leases.lock_next(query.order_by(Export.created_at, Export.id), Export)
+        export = acquire_next(query, Export, token, lease_duration)
         if export is None:
             return None
-        if export.attempts >= MAX_ATTEMPTS:
-            _finish(export, ExportStatus.FAILED, INTERNAL_ERROR)
-            return None
-        export.status, export.progress = ExportStatus.RUNNING, 0
-        export.attempts += 1
-        leases.acquire(export, token, lease_duration)
         return Lease(
             export_id=export.id,
             token=token,
@@ -82,9 +98,26 @@ def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lea
         )
 
 
-def renew(database: Database, lease: Lease, progress: int, lease_duration: timedelta) -> bool:
+def acquire_next(
+    query: Select[AnyArchive], model: type[AnyArchive], token: str, lease_duration: timedelta
+) -> AnyArchive | None:
+    """Lease the row of a query that has waited longest; None if there is none, or if it failed instead."""
+    available = query.where(_available(model)).order_by(model.created_at, model.id)
+    export = leases.lock_next(available, model)
+    if export is None:
+        return None
+    if export.attempts >= MAX_ATTEMPTS:
+        _finish(export, ExportStatus.FAILED, INTERNAL_ERROR)
+        return None
+    export.status, export.progress = ExportStatus.RUNNING, 0
+    export.attempts += 1
+    leases.acquire(export, token, lease_duration)
+    return export
+
+
+def renew(database: Database, lease: LeasedArchive, progress: int, lease_duration: timedelta) -> bool:
     """Extend the lease and record the progress (0 to 99); return whether the export is still leased."""
-    return leases.renew(database, Export, _owned_by(lease), lease_duration, {"progress": progress})
+    return leases.renew(database, lease.model, _owned_by(lease), lease_duration, {"progress": progress})
 
 
 def try_complete(database: Database, lease: Lease, file_size: int, content_hash: str) -> bool:
@@ -95,55 +128,64 @@ def try_complete(database: Database, lease: Lease, file_size: int, content_hash:
     with database.transaction(write=True):
         # Shots are locked before the export: the deletion of a shooting locks them in this order too.
         shots = _lock_shots(lease)
-        export = _lock_leased(lease)
+        export = lock_leased(lease)
         if export is None:
             return False
         _mark_exported(shots, lease)
-        export.progress, export.file_size, export.content_hash = 100, file_size, content_hash
-        _finish(export, ExportStatus.COMPLETED, None)
+        complete(export, file_size, content_hash)
     return True
 
 
-def release(database: Database, lease: Lease, *, counts_attempt: bool) -> None:
+def complete(export: Archive, file_size: int, content_hash: str) -> None:
+    """Record the archive of a locked export."""
+    export.progress, export.file_size, export.content_hash = 100, file_size, content_hash
+    _finish(export, ExportStatus.COMPLETED, None)
+
+
+def release(database: Database, lease: LeasedArchive, *, counts_attempt: bool) -> None:
     """Return an export to the queue, if it is still leased."""
     with database.transaction(write=True):
-        export = _lock_leased(lease)
+        export = lock_leased(lease)
         if export is not None:
             export.status, export.progress = ExportStatus.PENDING, 0
             export.attempts -= not counts_attempt
             export.lease_owner = export.lease_expires_at = None
 
 
-def fail(database: Database, lease: Lease, error: dict[str, Any]) -> None:
+def fail(database: Database, lease: LeasedArchive, error: dict[str, Any]) -> None:
     """Record the failure if the export is still leased."""
     with database.transaction(write=True):
-        export = _lock_leased(lease)
+        export = lock_leased(lease)
         if export is not None:
             _finish(export, ExportStatus.FAILED, error)
 
 
-def export_exists(database: Database, export_id: UUID) -> bool:
+def export_exists(database: Database, lease: LeasedArchive) -> bool:
     """Return whether the export has not been deleted."""
+    model = lease.model
     with database.transaction(write=False) as reading:
         # unscoped: the leased row
-        return reading.scalar(select(Export.id).where(Export.id == export_id)) is not None
+        return reading.scalar(select(model.id).where(model.id == lease.export_id)) is not None
 
 
-def _available() -> ColumnElement[bool]:
-    lost = and_(Export.status == ExportStatus.RUNNING, leases.is_expired(Export.lease_expires_at))
-    return or_(Export.status == ExportStatus.PENDING, lost)
+def _available(model: type[Archive]) -> ColumnElement[bool]:
+    lost = and_(model.status == ExportStatus.RUNNING, leases.is_expired(model.lease_expires_at))
+    return or_(model.status == ExportStatus.PENDING, lost)
 
 
-def _owned_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+def _owned_by(lease: LeasedArchive) -> tuple[ColumnElement[bool], ...]:
+    model = lease.model
     return (
-        Export.id == lease.export_id,
-        Export.lease_owner == lease.token,
-        Export.status == ExportStatus.RUNNING,
+        model.id == lease.export_id,
+        # compared: by the database, and no client sends a token
+        model.lease_owner == lease.token,
+        model.status == ExportStatus.RUNNING,
     )
 
 
-def _lock_leased(lease: Lease) -> Export | None:
-    return leases.lock_leased(Export, _owned_by(lease))
+def lock_leased(lease: LeasedArchive) -> Archive | None:
+    """Return the leased export, locked, or None if it is no longer leased."""
+    return leases.lock_leased(lease.model, _owned_by(lease))
 
 
 def _to_archive_entry(item: ExportItem) -> ArchiveEntry:
@@ -151,13 +193,16 @@ def _to_archive_entry(item: ExportItem) -> ArchiveEntry:
     return ArchiveEntry(key, item.file_name, item.content_hash, item.file_size, item.facts)
 
 
-def _finish(export: Export, status: ExportStatus, error: dict[str, Any] | None) -> None:
+def _finish(export: Archive, status: ExportStatus, error: dict[str, Any] | None) -> None:
+    is_of_account = isinstance(export, AccountExport)
     export.status, export.error = status, error
     export.completed_at = utc_now()
-    export.expires_at = export.completed_at + LIFETIME
+    export.expires_at = export.completed_at + (ACCOUNT_LIFETIME if is_of_account else LIFETIME)
     export.lease_owner = export.lease_expires_at = None
     current_session().flush()
-    emit_export_event(f"export.{status}", export)
+    # Webhooks belong to tenants, and no tenant sees what a user does with the own account.
+    if isinstance(export, Export):
+        emit_export_event(f"export.{status}", export)
 
 
 def _lock_shots(lease: Lease) -> dict[UUID, Shot]:

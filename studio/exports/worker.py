@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from typing import BinaryIO
 
 from db.session import Database
 from studio import leases
@@ -67,18 +69,49 @@ def run_export(
     Raises:
         OSError: The storage is unreachable or full; the export is pending again.
     """
+
+    def write(file: BinaryIO, heartbeat: Heartbeat) -> None:
+        report_progress = partial(heartbeat, total=len(lease.entries))
+        write_archive(file, storage, lease.shooting, lease.entries, report_progress, sign_file)
+
+    complete = partial(queue.try_complete, database, lease)
+    return run_leased(database, storage, lease, lease_duration, write, complete)
+
+
+def run_leased(
+    database: Database,
+    storage: Storage,
+    lease: queue.LeasedArchive,
+    lease_duration: timedelta,
+    write: Callable[[BinaryIO, Heartbeat], None],
+    try_complete: Callable[[int, str], bool],
+) -> bool:
+    """Write the archive of a leased row and record it; return whether this call completed it.
+
+    Args:
+        database: The database of the queue.
+        storage: Where the archive is stored.
+        lease: The lease.
+        lease_duration: How long each renewal of the lease lasts.
+        write: Writes the archive to a seekable file and calls the heartbeat meanwhile.
+        try_complete: Records the size and the SHA-256 of the archive; returns whether it was still leased.
+
+    Raises:
+        OSError: The storage is unreachable or full; the row is pending again.
+    """
+    name = f"{lease.model.__tablename__} {lease.export_id}"
     try:
-        file_size, content_hash = _write_file(database, storage, lease, lease_duration, sign_file)
-        if queue.try_complete(database, lease, file_size, content_hash):
+        file_size, content_hash = _write_file(database, storage, lease, lease_duration, write)
+        if try_complete(file_size, content_hash):
             _delete_partial_files(storage, lease)
             return True
     except ExportAborted:
         pass
     except SourceFileMissing:
-        logger.warning("export %s failed: a source file is missing", lease.export_id, exc_info=True)
+        logger.warning("%s failed: a source file is missing", name, exc_info=True)
         queue.fail(database, lease, queue.INPUT_ERROR)
     except SigningFailed:
-        logger.exception("export %s failed: a file was not signed", lease.export_id)
+        logger.exception("%s failed: a file was not signed", name)
         queue.fail(database, lease, queue.SIGNING_ERROR)
     except Exception as error:
         if is_storage_unavailable(error):
@@ -86,10 +119,10 @@ def run_export(
             queue.release(database, lease, counts_attempt=is_storage_working(storage))
             raise
         # The deletion of an export removes the folder that the archive is being written to.
-        if queue.export_exists(database, lease.export_id):
-            logger.exception("export %s failed", lease.export_id)
+        if queue.export_exists(database, lease):
+            logger.exception("%s failed", name)
             queue.fail(database, lease, queue.INTERNAL_ERROR)
-    if not queue.export_exists(database, lease.export_id):
+    if not queue.export_exists(database, lease):
         storage.delete_folder(export_folder(lease.export_id))
     return False
 
@@ -97,40 +130,40 @@ def run_export(
 def _write_file(
     database: Database,
     storage: Storage,
-    lease: queue.Lease,
+    lease: queue.LeasedArchive,
     lease_duration: timedelta,
-    sign_file: SignFile | None,
+    write: Callable[[BinaryIO, Heartbeat], None],
 ) -> tuple[int, str]:
     """Write the archive to its final place, and return its size and SHA-256."""
-    heartbeat = _Heartbeat(database, lease, lease_duration)
+    heartbeat = Heartbeat(database, lease, lease_duration)
     with storage.open_writer(export_key(lease.export_id)) as file:
-        write_archive(file, storage, lease.shooting, lease.entries, heartbeat, sign_file)
+        write(file, heartbeat)
         # The hash needs a second pass: zipfile seeks back to fill in sizes.
         file.seek(0)
         digest = hashlib.sha256()
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
-            heartbeat(len(lease.entries))
+            heartbeat(1, total=1)
         return file.tell(), digest.hexdigest()
 
 
-class _Heartbeat:
+class Heartbeat:
     """Renews the lease and records the progress, at most once per second."""
 
-    def __init__(self, database: Database, lease: queue.Lease, lease_duration: timedelta) -> None:
+    def __init__(self, database: Database, lease: queue.LeasedArchive, lease_duration: timedelta) -> None:
         self._database, self._lease, self._lease_duration = database, lease, lease_duration
         self._interval = min(PROGRESS_SECONDS, lease_duration.total_seconds() / 4)
         self._reported_at = time.monotonic()
 
-    def __call__(self, done: int) -> None:
-        """Record that `done` files are complete.
+    def __call__(self, done: int, total: int) -> None:
+        """Record that `done` of `total` parts are complete.
 
         Raises:
             ExportAborted: The export is no longer leased to this process.
         """
         if time.monotonic() < self._reported_at + self._interval:
             return
-        progress = min(99, 100 * done // len(self._lease.entries))
+        progress = min(99, 100 * done // max(1, total))
         is_leased = leases.renew_despite_outage(
             partial(queue.renew, self._database, self._lease, progress, self._lease_duration),
             f"export {self._lease.export_id}",
@@ -140,7 +173,7 @@ class _Heartbeat:
             raise ExportAborted
 
 
-def _delete_partial_files(storage: Storage, lease: queue.Lease) -> None:
+def _delete_partial_files(storage: Storage, lease: queue.LeasedArchive) -> None:
     """Delete the incomplete archives of processes that died."""
     for file in list(storage.list_files(export_folder(lease.export_id))):
         if file.key != export_key(lease.export_id):

@@ -17,6 +17,7 @@ from db.change_feed.queries import apply_pending_touches, delete_old_changes
 from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from db.usage.queries import compact_usage
+from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity.mail import delete_expired_files
 from studio.api_key_expiry import send_expiry_notices
@@ -80,6 +81,11 @@ USAGE_SECONDS = 10
 def _run_exports(services: Services) -> None:
     lease_duration = timedelta(seconds=services.settings.lease_seconds)
     run_pending_exports(services.database, services.storage, lease_duration, services.sign_file)
+
+
+def _run_account_exports(services: Services) -> None:
+    lease_duration = timedelta(seconds=services.settings.lease_seconds)
+    run_pending_account_exports(services.database, services.storage, lease_duration)
 
 
 def run_imports(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS) -> None:
@@ -155,8 +161,14 @@ MAINTENANCE_TASKS = (
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
     MaintenanceTask("retention", lambda services: enforce_retention(services.database), 3_600),
-    MaintenanceTask("deletion of accounts", lambda services: delete_due_accounts(services.database), 3_600),
+    MaintenanceTask(
+        "deletion of accounts",
+        lambda services: delete_due_accounts(services.database, services.storage),
+        3_600,
+    ),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
+    # A task of its own: a copy of many images must not delay exports.
+    MaintenanceTask("copies of personal data", _run_account_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
     # Without a trigger: images become available when the rows are written, and again after each backoff.
     MaintenanceTask("images of product imports", run_import_images, IMPORT_SECONDS),

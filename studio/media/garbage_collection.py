@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Base
+from db.models.account_exports import AccountExport
 from db.models.exports import Export
 from db.models.imports import ProductImport
 from db.models.media import MediaResource, Upload, UploadStatus
@@ -38,6 +39,7 @@ def delete_unreferenced(database: Database, storage: Storage, now: datetime) -> 
         _delete_expired_imports,
         _delete_expired_uploads,
         _delete_expired_exports,
+        _delete_expired_account_exports,
         _delete_orphans,
     ):
         while deleted := _run_in_transaction(database, delete_batch, storage, now):
@@ -103,6 +105,15 @@ def _delete_expired_exports(storage: Storage, now: datetime) -> int:
     return len(deleted_ids)
 
 
+def _delete_expired_account_exports(storage: Storage, now: datetime) -> int:
+    expired = select(AccountExport.id).where(AccountExport.expires_at <= now).limit(_BATCH_SIZE)
+    statement = delete(AccountExport).where(AccountExport.id.in_(expired)).returning(AccountExport.id)
+    deleted_ids = current_session().scalars(statement).all()
+    for export_id in deleted_ids:
+        after_commit(partial(storage.delete_folder, export_folder(export_id)))
+    return len(deleted_ids)
+
+
 def _delete_orphans(storage: Storage, now: datetime) -> int:
     """Delete old images that no row refers to, with their files.
 
@@ -141,7 +152,9 @@ def _delete_orphan_files(database: Database, storage: Storage, now: datetime) ->
     orphan_images = _list_ids_without_row(database, old_images, MediaResource.id)
     for resource_id in orphan_images:
         storage.delete_folder(media_folder(resource_id))
-    orphan_exports = _list_ids_without_row(database, _list_old_files(storage, "exports", now), Export.id)
+    orphan_exports = list(_list_old_files(storage, "exports", now))
+    for archives in (Export.id, AccountExport.id):
+        orphan_exports = _list_ids_without_row(database, orphan_exports, archives)
     for export_id in orphan_exports:
         storage.delete_folder(export_folder(export_id))
     orphan_files = list(_list_old_files(storage, "imports", now))

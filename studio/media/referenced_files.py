@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from db.errors import NotFound
+from db.models.account_exports import AccountExport
 from db.models.exports import Export, ExportStatus
 from db.models.imports import ImportStatus, ProductImport
 from db.models.media import MediaResource
@@ -23,10 +24,11 @@ def list_referenced_files(connection: Connection) -> Iterator[tuple[str, str]]:
     images: Any = select(MediaResource.id, MediaResource.extension, MediaResource.content_hash)
     for media_id, extension, content_hash in connection.execute(images):
         yield media_key(media_id, extension), content_hash
-    # unscoped: the whole database is copied
-    archives: Any = select(Export.id, Export.content_hash).where(Export.status == ExportStatus.COMPLETED)
-    for export_id, content_hash in connection.execute(archives):
-        yield export_key(export_id), content_hash
+    for model in (Export, AccountExport):
+        # unscoped: the whole database is copied
+        archives: Any = select(model.id, model.content_hash).where(model.status == ExportStatus.COMPLETED)
+        for export_id, content_hash in connection.execute(archives):
+            yield export_key(export_id), content_hash
     # unscoped: the whole database is copied
     files: Any = select(ProductImport.file_id, ProductImport.file_hash).distinct()
     # The file of an import that has ended is not read any more.

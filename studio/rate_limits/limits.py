@@ -10,7 +10,7 @@ from pyrate_limiter import GCRA, Decision, Rate
 
 from studio.settings import Settings
 
-MINUTE, FIFTEEN_MINUTES, HOUR = 60, 900, 3600
+MINUTE, FIFTEEN_MINUTES, HOUR, DAY = 60, 900, 3600, 86_400
 
 ALGORITHM = GCRA()
 
@@ -81,6 +81,7 @@ class QuotaPolicies:
     sign_in_address: QuotaPolicy
     recovery_account: QuotaPolicy
     mails: QuotaPolicy
+    account_exports: QuotaPolicy
 
     @classmethod
     def from_settings(cls, settings: Settings) -> QuotaPolicies:
@@ -94,4 +95,5 @@ class QuotaPolicies:
             QuotaPolicy("sign-in-address", settings.limit_sign_in_address, FIFTEEN_MINUTES),
             QuotaPolicy("recovery-account", settings.limit_recovery_account, HOUR),
             QuotaPolicy("mails", settings.limit_mails, HOUR),
+            QuotaPolicy("account-exports", settings.limit_account_exports, DAY),
         )

@@ -30,6 +30,8 @@ from db.models.users import User, email_key
 from db.rls.session_role import SYSTEM
 from db.session import Database, current_session, switch_role
 from db.tenancy import Caller, caller_context
+from studio.account_exports.create import request_account_export
+from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
@@ -47,6 +49,7 @@ from studio.seed.accounts import build_account_rows
 from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import (
+    ACCOUNT_EXPORT,
     COMMENT,
     EXPORT,
     GENERATION,
@@ -234,6 +237,9 @@ def _complete_generations(database: Database, storage: Storage, leases: Iterable
                 _add_comment(prediction)
                 _add_export(prediction)
     run_pending_exports(database, storage)
+    with database.transaction(write=True):
+        request_account_export(get_seed_id(User, 1), build_seed_id(ACCOUNT_EXPORT, 1))
+    run_pending_account_exports(database, storage)
 
 
 def _add_export(prediction: Prediction) -> None:

@@ -19,6 +19,7 @@ from studio.accounts.identity import deletions
 from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity.passwords import hash_password
 from studio.jobs.maintenance import MAINTENANCE_TASKS
+from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse
@@ -94,7 +95,12 @@ def test_a_request_ends_all_sessions_and_blocks_the_sign_in(
 
 
 def test_a_mailed_token_cancels_the_deletion_once(
-    app: Application, client_for: Callable[..., Client], anonymous: Client, user: User, database: Database
+    app: Application,
+    client_for: Callable[..., Client],
+    anonymous: Client,
+    user: User,
+    database: Database,
+    storage: LocalDisk,
 ) -> None:
     request_deletion(client_for(user))
     token = get_mailed_token(app, user.email, "ad")
@@ -103,7 +109,7 @@ def test_a_mailed_token_cancels_the_deletion_once(
     assert cancel(anonymous, token).json() == {"message": "Deletion canceled"}
     assert sign_in(anonymous, user).status == 200
     assert status_and_code(cancel(anonymous, token)) == (401, "invalid_token")
-    assert delete_due_accounts(database) == 0
+    assert delete_due_accounts(database, storage) == 0
     assert len(list_emails_to(app, user.email)) == 2
 
 
@@ -157,7 +163,11 @@ def test_an_account_that_is_being_deleted_gets_no_organization(
 
 
 def test_the_task_deletes_the_account_and_what_is_personal_only(
-    client_for: Callable[..., Client], user: User, database: Database, monkeypatch: pytest.MonkeyPatch
+    client_for: Callable[..., Client],
+    user: User,
+    database: Database,
+    storage: LocalDisk,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queries, "PERSONAL_BATCH_SIZE", 2)
     organization = factories.make_organization()
@@ -170,10 +180,10 @@ def test_the_task_deletes_the_account_and_what_is_personal_only(
     client = client_for(user)
     assert client("POST", "/brands/", {"name": "Atelier"}).status == 201
     request_deletion(client)
-    assert delete_due_accounts(database) == 0
+    assert delete_due_accounts(database, storage) == 0
     assert exists(database, user)
     make_due(database, user)
-    assert delete_due_accounts(database) == 1
+    assert delete_due_accounts(database, storage) == 1
     with database.transaction(write=False) as session:
         assert session.scalars(select(User.id).where(User.id == user.id)).all() == []
         for model in (Product, Brand):
@@ -183,7 +193,7 @@ def test_the_task_deletes_the_account_and_what_is_personal_only(
             assert session.scalars(select(model.id).where(model.user_id == user.id)).all() == []
         events = session.scalars(select(AuditEvent).where(AuditEvent.actor_id == user.id)).all()
         assert {event.action for event in events} >= {"create_brand", "request_account_deletion"}
-    assert delete_due_accounts(database) == 0
+    assert delete_due_accounts(database, storage) == 0
 
 
 def test_a_killed_task_continues_and_cannot_be_canceled_meanwhile(
@@ -192,6 +202,7 @@ def test_a_killed_task_continues_and_cannot_be_canceled_meanwhile(
     anonymous: Client,
     user: User,
     database: Database,
+    storage: LocalDisk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queries, "PERSONAL_BATCH_SIZE", 2)
@@ -200,29 +211,29 @@ def test_a_killed_task_continues_and_cannot_be_canceled_meanwhile(
     request_deletion(client_for(user))
     make_due(database, user)
 
-    def die(_user: User) -> None:
+    def die(_user: User, storage: LocalDisk) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(deletions, "delete_user_rows", die)
+        patch.setattr(deletions, "delete_account", die)
         with pytest.raises(KeyboardInterrupt):
-            delete_due_accounts(database)
+            delete_due_accounts(database, storage)
     assert exists(database, user)
     assert cancel(anonymous, get_mailed_token(app, user.email, "ad")).status == 401
     assert sign_in(anonymous, user).status == 409
-    assert delete_due_accounts(database) == 1
+    assert delete_due_accounts(database, storage) == 1
     assert not exists(database, user)
 
 
 def test_an_account_that_cannot_be_deleted_does_not_block_the_others(
-    client_for: Callable[..., Client], user: User, database: Database
+    client_for: Callable[..., Client], user: User, database: Database, storage: LocalDisk
 ) -> None:
     other = factories.make_user(hashed_password=HASHED)
     for account in (user, other):
         request_deletion(client_for(account))
         make_due(database, account)
     factories.make_organization(user)
-    assert delete_due_accounts(database) == 1
+    assert delete_due_accounts(database, storage) == 1
     assert exists(database, user)
     assert not exists(database, other)
     with database.transaction(write=False) as session:

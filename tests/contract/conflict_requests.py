@@ -18,7 +18,7 @@ from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
 from tests.contract.tenant import Tenant, upload_rows
 from tests.support import factories
-from tests.support.accounts import schedule_deletion, use_email_change_token
+from tests.support.accounts import make_account_export, schedule_deletion, use_email_change_token
 from tests.support.factories.api_keys import make_api_key
 
 Conflict = Callable[[Tenant, Request], None]
@@ -262,12 +262,18 @@ def _expired_cursor(tenant: Tenant, request: Request) -> None:
     request.query["cursor"] = str(cursor_serializer(tenant.settings.secret_keys).dumps(parts))
 
 
+def _open_account_export(tenant: Tenant, request: Request) -> None:
+    make_account_export(tenant.owner, status="running")
+
+
 CONFLICTS: dict[str, Conflict] = {
     "create_prediction_comment": _max_comments,
     "list_changes": _expired_cursor,
     "create_user": _taken_email,
     "login": _scheduled_deletion,
     "request_account_deletion": _wrong_password,
+    "request_account_export": _open_account_export,
+    "download_account_export": _row_in_state("account_export", "failed"),
     "change_password": _wrong_password,
     "reset_password": _common_password,
     "update_current_user": _email_without_password,

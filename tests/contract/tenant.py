@@ -28,7 +28,7 @@ from studio.publications.files import list_published_variants, to_original
 from studio.settings import Settings
 from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, encode, resolve
 from tests.support import factories
-from tests.support.accounts import ACCOUNT_PREPARATIONS, make_session
+from tests.support.accounts import ACCOUNT_PREPARATIONS, make_account_export, make_session
 from tests.support.app import REACHABLE_HOST
 from tests.support.factories.api_keys import make_api_key
 from tests.support.factories.invitations import make_invitation
@@ -43,7 +43,7 @@ KINDS = {
     0x1A: "endpoint", 0x1B: "delivery",
     0x2A: "invitation",
     0x2C: "api_key",
-    0x20: "export", 0x32: "share", 0x35: "comment",
+    0x20: "export", 0x32: "share", 0x35: "comment", 0x36: "account_export",
     0x2B: "import", 0x62: "import_result",
 }  # fmt: skip
 
@@ -123,6 +123,7 @@ class Tenant:
             "comment": factories.make_prediction_comment(prediction, self.owner),
             "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
+            "account_export": make_account_export(self.owner),
             "delivery": factories.make_webhook_delivery(endpoint),
             "import": product_import, "import_result": factories.make_product_import_result(product_import),
             "invitation": make_invitation(self.organization),
@@ -368,6 +369,15 @@ def _completed_export(tenant: Tenant, request: Request) -> None:
         file.write(b"PK")
 
 
+def _own_account_export(tenant: Tenant, request: Request) -> None:
+    export = tenant.rows["account_export"]
+    if export.user_id != tenant.owner.id:
+        export = make_account_export(tenant.owner)
+        request.path["account_export_id"] = str(export.id)
+    with tenant.storage.open_writer(export_key(export.id)) as file:
+        file.write(b"PK")
+
+
 def upload_rows(tenant: Tenant, request: Request) -> None:
     """Upload a CSV file, and refer to it."""
     stored = store_data_file(tenant.storage, io.BytesIO(b"sku,name\nA-1,Dress\n"))
@@ -426,6 +436,7 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "create_webhook_endpoint": _reachable_url,
     "create_export": _set_shot_state("approved"),
     "download_export": _completed_export,
+    **dict.fromkeys(("get_account_export", "download_account_export"), _own_account_export),
     "create_product_import": upload_rows,
     "download_product_import_results": _finished_import,
 }
@@ -448,6 +459,7 @@ MADE_CUTOUT = {"status": "completed", "method": "u2netp", "confidence": 0.97, "m
 MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_users": lambda tenant: factories.make_user(),
     "list_sessions": lambda tenant: make_session(tenant.owner),
+    "list_account_exports": lambda tenant: make_account_export(tenant.owner),
     "list_organizations": lambda tenant: factories.make_organization(tenant.owner),
     "list_members": lambda tenant: factories.make_membership(tenant.organization),
     "list_invitations": lambda tenant: make_invitation(tenant.organization),

@@ -28,6 +28,7 @@ OTHER_ACTORS = {
 ACCOUNT_OPERATIONS = {
     *("login", "refresh_token", "logout", "reset_password", "recover_password", "create_presigned_url"),
     *("revoke_token", "end_session", "request_account_deletion", "cancel_account_deletion"),
+    "request_account_export",
     *("update_current_user", "change_password", "confirm_email_change"),
 }
 # Operations without changed fields: they create other rows, tokens or links, or end a session.

@@ -68,7 +68,8 @@ def test_a_created_resource_is_found_at_its_location(name: str, app: Application
 
 # Operations on resources without an organization: accounts, subscriptions, models, and unused uploads.
 WITHOUT_ORGANIZATION = {
-    "request_account_deletion",
+    *("request_account_deletion", "request_account_export", "list_account_exports", "get_account_export"),
+    "download_account_export",
     *("test_token", "logout", "list_sessions", "end_session", "list_own_audit_events"),
     *("get_user", "get_current_user", "update_current_user", "change_password", "create_presigned_url"),
     *("list_subscriptions", "get_subscription", "renew_subscription", "list_subscription_usage"),

@@ -59,7 +59,13 @@ ORGANIZATION_OPERATIONS = [
     for name in KEYED_OPERATIONS
     if not is_for_superusers(OPERATIONS[name])
     # Operations of every user, in no organization.
-    and name not in ("create_organization", "create_presigned_url", "request_account_deletion")
+    and name
+    not in (
+        "create_organization",
+        "create_presigned_url",
+        "request_account_deletion",
+        "request_account_export",
+    )
 ]
 
 
@@ -114,9 +120,11 @@ def test_a_repeated_request_replays_the_response_and_changes_nothing(
     assert replay.headers.pop("idempotency-replayed") == "true"
     assert replay.headers.pop("x-request-id") != first.headers.pop("x-request-id")
     assert drop_rate_limit_headers(replay.headers) == drop_rate_limit_headers(first.headers)
-    reused = send(with_other_content(request))
-    assert (reused.status, reused.json()["code"]) == (422, "idempotency_key_reused")
-    assert reused.error_types == {("header", "Idempotency-Key"): "idempotency_key_reused"}
+    # A request without body and path parameters has no content that could differ.
+    if request.body is not None or request.path:
+        reused = send(with_other_content(request))
+        assert (reused.status, reused.json()["code"]) == (422, "idempotency_key_reused")
+        assert reused.error_types == {("header", "Idempotency-Key"): "idempotency_key_reused"}
     mark_in_progress(app, KEY)
     in_progress = send(request)
     assert (in_progress.status, in_progress.json()["code"]) == (409, "idempotency_key_in_progress")

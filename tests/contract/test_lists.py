@@ -40,7 +40,7 @@ PAGINATION_PARAMETERS = {
 }
 TABLES = {
     "list_sessions": "token_families", "list_members": "memberships", "list_own_audit_events": "audit_events",
-    "list_subscription_usage": "credit_movements",
+    "list_subscription_usage": "credit_movements", "list_account_exports": "account_exports",
 }  # fmt: skip
 """The tables of operations whose name does not contain it."""
 GLOBAL_LISTS = {"list_users", "list_generation_models"}

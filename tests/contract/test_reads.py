@@ -12,6 +12,7 @@ from tests.support.app import auth_headers
 pytestmark = pytest.mark.both_databases
 
 LISTS = {
+    "get_account_export": "list_account_exports",
     "get_api_key": "list_api_keys",
     "get_background_preset": "list_background_presets",
     "get_brand": "list_brands",

@@ -32,7 +32,7 @@ UNLIMITED = {
     f"LIMIT_{name}": "1000000"
     for name in (
         "ACCOUNT", "KEY", "ORGANIZATION", "ADDRESS", "CONCURRENT_REQUESTS", "SIGN_IN_ACCOUNT",
-        "SIGN_IN_ADDRESS", "RECOVERY_ACCOUNT", "MAILS",
+        "SIGN_IN_ADDRESS", "RECOVERY_ACCOUNT", "MAILS", "ACCOUNT_EXPORTS",
     )
 }  # fmt: skip
 REPORTS = ROOT / ".reports"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import object_session
 
 from db.base import utc_now
-from db.models import AccountDeletion, EmailChange, Membership, TokenFamily, User
+from db.models import AccountDeletion, AccountExport, EmailChange, Membership, TokenFamily, User
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS, ROLES
 from studio.accounts.identity.passwords import hash_password
@@ -122,6 +122,20 @@ def _use_deletion_token(tenant: Tenant, request: Request) -> None:
     account = factories.make_user()
     factories.make(AccountDeletion(user_id=account.id, token_hash=hash_token(token), deletes_at=until))
     request.body["token"] = token
+
+
+def make_account_export(account: User, **values: Any) -> AccountExport:
+    """Create a completed copy of a user's data, without its archive."""
+    now = utc_now()
+    defaults = {
+        "status": "completed",
+        "progress": 100,
+        "attempts": 1,
+        "file_size": 2,
+        "content_hash": "0" * 64,
+    }
+    times = {"completed_at": now, "expires_at": now + timedelta(days=7)}
+    return factories.make(AccountExport(user_id=account.id, **(defaults | times | values)))
 
 
 def schedule_deletion(account: User) -> AccountDeletion:

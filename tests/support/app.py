@@ -78,6 +78,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
         limit_sign_in_address=UNLIMITED,
         limit_recovery_account=UNLIMITED,
         limit_mails=UNLIMITED,
+        limit_account_exports=UNLIMITED,
     )
     app = create_app(settings, database=SwitchedDatabase(), **options)
     # A test must not get the result of an earlier one.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,6 @@ from db.models.organizations import Membership, Role
 from db.models.users import AccountDeletion, User
 from db.queries.users import (
     delete_personal_rows,
-    delete_user_rows,
     owns_organization,
     revoke_mailed_tokens,
 )
@@ -30,7 +30,8 @@ from db.session import Database, after_commit, current_session
 from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.sessions import end_sessions
 from studio.accounts.identity.tokens import generate_token, hash_token
-from studio.accounts.identity.users import OwnsOrganization, require_password
+from studio.accounts.identity.users import OwnsOrganization, delete_account, require_password
+from studio.media.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def discard_deletion(user_id: UUID) -> bool:
     return affected_one(current_session().execute(delete(AccountDeletion).where(*scheduled)))
 
 
-def delete_due_accounts(database: Database) -> int:
+def delete_due_accounts(database: Database, storage: Storage) -> int:
     """Delete the accounts whose waiting period has ended; return their number.
 
     Each account takes several transactions: its personal rows are deleted in batches, and the account itself
@@ -128,16 +129,16 @@ def delete_due_accounts(database: Database) -> int:
     with database.transaction(write=False) as session:
         due = select(AccountDeletion.user_id).where(AccountDeletion.deletes_at <= utc_now())
         user_ids = session.scalars(due.order_by(AccountDeletion.deletes_at).limit(BATCH_SIZE)).all()
-    return sum(_delete_account(database, user_id) for user_id in user_ids)
+    return sum(_delete_account(database, storage, user_id) for user_id in user_ids)
 
 
-def _delete_account(database: Database, user_id: UUID) -> bool:
+def _delete_account(database: Database, storage: Storage, user_id: UUID) -> bool:
     try:
         if not _begin(database, user_id):
             return False
         while _run(database, user_id, delete_personal_rows):
             pass
-        _run(database, user_id, delete_user_rows)
+        _run(database, user_id, partial(delete_account, storage=storage))
     except DomainError as error:
         # Rows of another tenant refer to one of the account. The other accounts must not wait for it.
         logger.warning("account %s was not deleted: %s", user_id, error.detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,14 @@ from db.models.users import User, email_key
 from db.queries.users import (
     delete_user_rows,
     find_user_by_email,
+    list_account_exports,
     owns_organization,
     revoke_mailed_tokens,
 )
-from db.session import current_session
+from db.session import after_commit, current_session
 from studio.accounts.identity.passwords import hash_new_password, verify_password
 from studio.accounts.identity.sessions import end_sessions, set_password
+from studio.media.storage import Storage, export_folder
 
 
 class OwnAccount(Conflict):
@@ -139,7 +142,7 @@ def change_password(user: User, current_password: str, new_password: str, sessio
     current_session().flush()
 
 
-def delete_user(user: User, deleted_by: UUID) -> None:
+def delete_user(user: User, deleted_by: UUID, storage: Storage) -> None:
     """Delete a locked account with its personal rows.
 
     Raises:
@@ -150,6 +153,13 @@ def delete_user(user: User, deleted_by: UUID) -> None:
         raise OwnAccount()
     if owns_organization(user.id):
         raise OwnsOrganization()
+    delete_account(user, storage)
+
+
+def delete_account(user: User, storage: Storage) -> None:
+    """Delete a locked account with its personal rows, and the archives with copies of its data."""
+    for export_id in list_account_exports(user.id):
+        after_commit(partial(storage.delete_folder, export_folder(export_id)))
     delete_user_rows(user)
 
 

@@ -36,8 +36,9 @@ from studio.webhooks.dispatcher import WebhookDispatcher
 
 logger = logging.getLogger(__name__)
 
-MAINTENANCE_THREADS = 3
-"""Threads for maintenance tasks, so that these never wait for a generation, an export or an import."""
+MAINTENANCE_THREADS = 4
+"""Threads for maintenance tasks, so that these never wait for a generation, an export, an import or a copy
+of personal data."""
 SELF_POLL_SECONDS = 10.0
 
 

@@ -87,7 +87,16 @@ def open_session() -> dict[str, Any]:
 
     The login beyond 50 sessions ends the oldest one, which for the demo account is the session of the run.
     """
-    form = {"username": _visitor(next(_session_numbers) // 40), "password": "sartiq-fuzzed"}
+    return _open_session(_visitor(next(_session_numbers) // 40))
+
+
+def open_session_of_new_account() -> dict[str, Any]:
+    """Return the token pair of a session of an account that has done nothing yet."""
+    return _open_session(_create_account())
+
+
+def _open_session(email: str) -> dict[str, Any]:
+    form = {"username": email, "password": "sartiq-fuzzed"}
     response = http_client().post("/login/access-token", data=form)
     response.raise_for_status()
     return dict(response.json())
@@ -95,6 +104,11 @@ def open_session() -> dict[str, Any]:
 
 @functools.cache
 def _visitor(_number: int) -> str:
+    """Create an account that opens several sessions, and return its address."""
+    return _create_account()
+
+
+def _create_account() -> str:
     """Create an account and return its address."""
     email = f"{uuid.uuid4().hex}@example.com"
     create_row("/users/", {"email": email, "password": "sartiq-fuzzed"}, "admin")

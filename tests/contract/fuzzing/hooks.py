@@ -88,6 +88,12 @@ def end_another_session(case: schemathesis.Case) -> None:
         case.headers["Authorization"] = f"Bearer {client.open_session()['access_token']}"
 
 
+def request_a_first_copy(case: schemathesis.Case) -> None:
+    """Request a copy of personal data as a new account: an account has one open copy at a time."""
+    if is_authenticated(case):
+        case.headers["Authorization"] = f"Bearer {client.open_session_of_new_account()['access_token']}"
+
+
 def use_a_real_refresh_token(case: schemathesis.Case) -> None:
     """Replace a generated refresh token by one of a new session."""
     if isinstance(case.body, dict) and isinstance(case.body.get("refresh_token"), str):
@@ -210,6 +216,7 @@ ROWS = {
     "delivery_id": seeded_id(0x1B),
     "invitation_id": seeded_id(0x2A),
     "api_key_id": seeded_id(0x2C),
+    "account_export_id": seeded_id(0x36),
 }
 
 
@@ -390,6 +397,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     **webhooks.PREPARATIONS,
     **accounts.PREPARATIONS,
     **DELETIONS,
+    "request_account_export": request_a_first_copy,
     "change_password": protect_password,
     "logout": end_another_session,
     "revoke_token": revoke_a_real_token,
