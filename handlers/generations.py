@@ -110,7 +110,7 @@ def cancel_generation(generation_id: UUID) -> ApiResponse:
     generation = get_visible(Generation, generation_id, for_update=True, options=PREDICTION_OPTIONS)
     lifecycle.cancel_generation(generation)
     current_session().flush()
-    current_session().refresh(generation, ["queue_position"])
+    current_session().refresh(generation, ["queue_position", "start_interval"])
     return ok(generation, GenerationSchema)
 
 
@@ -128,6 +128,6 @@ def generation_response(draft: GenerationDraft, validate_only: bool = False) -> 
     if validate_only:
         return ApiResponse(200, serialize(create.estimate_generation(draft), EstimateSchema))
     generation = create.create_generation(draft)
-    current_session().refresh(generation, ["queue_position", "product"])
+    current_session().refresh(generation, ["queue_position", "start_interval", "product"])
     location = f"/api/v1/generations/{generation.id}"
     return accepted(generation, GenerationSchema, location, watched_generation=snapshot(generation))

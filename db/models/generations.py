@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Float,
     ForeignKey,
     Index,
     String,
@@ -119,6 +120,7 @@ class Generation(Owned):
 
     if TYPE_CHECKING:
         queue_position: Mapped[int | None]
+        start_interval: Mapped[float | None]
         product: Mapped[dict[str, Any] | None]
 
     model: Mapped[GenerationModel | None] = relationship(lazy="raise")
@@ -264,6 +266,35 @@ def _compile_queue_position_postgresql(element: _QueuePosition, compiler: SQLCom
     return f"sartiq_queue_position({compiler.process(element.clauses, **options)})"
 
 
+class _StartInterval(FunctionElement[float]):
+    """The seconds until the queue starts one more generation, from the last 20 that were completed.
+
+    While generations wait, all slots are busy: the mean duration divided by the number of running ones is the
+    mean time between two starts. Null if none was completed. It refers to no row, so the database computes it
+    once per statement, and only if a row is pending.
+    """
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(_StartInterval)
+def _compile_start_interval(_element: _StartInterval, _compiler: SQLCompiler, **_options: Any) -> str:
+    return (
+        "(SELECT avg((julianday(latest.completed_at) - julianday(latest.started_at)) * 86400.0) "
+        "/ max(1, (SELECT count(*) FROM generations AS running WHERE running.status = 'running')) "
+        "FROM (SELECT started_at, completed_at FROM generations WHERE status = 'completed' "
+        "ORDER BY created_at DESC, id DESC LIMIT 20) AS latest)"
+    )
+
+
+@compiles(_StartInterval, "postgresql")
+def _compile_start_interval_postgresql(
+    _element: _StartInterval, _compiler: SQLCompiler, **_options: Any
+) -> str:
+    return "(SELECT sartiq_start_interval())"
+
+
 # Loaded with the row; null unless the generation is pending.
 Generation.queue_position = column_property(
     case(
@@ -272,6 +303,9 @@ Generation.queue_position = column_property(
             _QueuePosition(Generation.priority, Generation.created_at, Generation.id),
         )
     )
+)
+Generation.start_interval = column_property(
+    case((Generation.status == GenerationStatus.PENDING, _StartInterval()))
 )
 Generation.product = summarize_product(Generation, Generation.product_id)
 Prediction.product = summarize_product(

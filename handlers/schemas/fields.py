@@ -5,6 +5,7 @@ Ids and times become text here, so that the data that is validated is the data t
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -28,15 +29,18 @@ class UuidList(fields.Field[Any]):
         return [str(item) for item in value]
 
 
+def format_timestamp(value: datetime) -> str:
+    """Return an aware UTC time in RFC 3339 with microseconds and `Z`, so that texts sort like times."""
+    # Six times as fast as `isoformat`, but it omits microseconds that are zero.
+    text = orjson.dumps(value, option=orjson.OPT_UTC_Z)[1:-1].decode()
+    return text if value.microsecond else f"{text[:-1]}.000000Z"
+
+
 class Timestamp(fields.Field[Any]):
-    """An aware UTC time in RFC 3339 with microseconds and `Z`, so that the text sorts like the time."""
+    """An aware UTC time, as `format_timestamp` writes it."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        if value is None:
-            return None
-        # Six times as fast as `isoformat`, but it omits microseconds that are zero.
-        text = orjson.dumps(value, option=orjson.OPT_UTC_Z)[1:-1].decode()
-        return text if value.microsecond else f"{text[:-1]}.000000Z"
+        return None if value is None else format_timestamp(value)
 
 
 class MediaUrl(fields.Field[Any]):

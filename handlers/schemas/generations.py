@@ -9,8 +9,9 @@ from marshmallow import Schema, fields
 
 from db.models.generations import Generation
 from handlers.common.context import current_settings
-from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
+from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid, format_timestamp
 from handlers.schemas.predictions import PredictionSchema
+from studio.generations.estimates import estimate_start
 from studio.generations.request import REQUEST_DEFAULTS
 
 
@@ -44,6 +45,9 @@ class GenerationSchema(OwnedSchema):
     progress = fields.Raw()
     attempts = fields.Raw()
     queue_position = fields.Raw()
+    estimated_start_at = fields.Function(
+        lambda generation: _format_start(generation.queue_position, generation.start_interval)
+    )
     started_at = Timestamp()
     completed_at = Timestamp()
     deadline_at = Timestamp()
@@ -65,6 +69,11 @@ class EstimateSchema(Schema):
     width = fields.Raw()
     height = fields.Raw()
     batch_size = fields.Raw()
+
+
+def _format_start(queue_position: int | None, start_interval: float | None) -> str | None:
+    start = estimate_start(queue_position, start_interval)
+    return None if start is None else format_timestamp(start)
 
 
 def _build_urls(generation: Generation) -> dict[str, str]:

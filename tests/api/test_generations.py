@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -81,6 +81,38 @@ def test_queue_positions_start_at_one_and_follow_the_order_of_requests(
     assert (first["queue_position"], second["queue_position"]) == (1, 2)
     listed = client("GET", path + "&status=pending").json()["data"]
     assert [(row["id"], row["queue_position"]) for row in listed] == [(second["id"], 2), (first["id"], 1)]
+
+
+@pytest.mark.both_databases
+def test_the_start_is_estimated_from_the_position_and_the_speed_of_the_queue(
+    client: Client, scenario: PhotographedProduct, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"product_id": str(scenario.product.id)}
+    first = client("POST", path, body).json()
+    # No generation was completed yet.
+    assert (first["queue_position"], first["estimated_start_at"]) == (1, None)
+    now = datetime(2026, 11, 2, 9, 15, 30, tzinfo=UTC)
+    monkeypatch.setattr("studio.generations.estimates.utc_now", lambda: now)
+    started = now - timedelta(hours=1)
+    # The last 20 took 100 seconds each, an older one much longer.
+    for age, seconds in [(30, 9_000), *((age, 100) for age in range(20))]:
+        factories.make_generation(
+            owner=scenario.owner, status="completed", created_at=started - timedelta(minutes=age),
+            started_at=started, completed_at=started + timedelta(seconds=seconds),
+        )  # fmt: skip
+    second = client("POST", path, body).json()
+    assert (second["queue_position"], second["estimated_start_at"]) == (2, "2026-11-02T09:19:00.000000Z")
+    for _ in range(2):
+        factories.make_generation(owner=scenario.owner, status="running", started_at=now)
+    listed = client("GET", path + "&status=pending").json()["data"]
+    assert [row["estimated_start_at"] for row in listed] == [
+        "2026-11-02T09:18:00.000000Z",
+        "2026-11-02T09:17:00.000000Z",
+    ]
+    shown = client("GET", f"/generations/{second['id']}").json()
+    assert shown == listed[0]
+    canceled = client("POST", f"/generations/{second['id']}/cancel").json()
+    assert (canceled["queue_position"], canceled["estimated_start_at"]) == (None, None)
 
 
 def test_generations_are_filtered_by_shot_status_and_strategy(

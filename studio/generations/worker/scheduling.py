@@ -120,6 +120,10 @@ def _runs_at_most(level: int, running: Mapping[Tenant, int]) -> ColumnElement[bo
 
 def _select_first(condition: ColumnElement[bool], *order_by: ColumnElement[Any]) -> Generation | None:
     # unscoped: workers run the generations of every tenant
-    first = select(Generation).where(condition).options(defer(Generation.queue_position))
+    first = (
+        select(Generation)
+        .where(condition)
+        .options(defer(Generation.queue_position), defer(Generation.start_interval))
+    )
     first = first.order_by(*order_by, Generation.created_at, Generation.id)
     return leases.lock_next(first, Generation)

@@ -1,0 +1,39 @@
+"""Add the function that tells how long the queue takes to start one more generation, on PostgreSQL."""
+
+from alembic import op
+
+from db.rls.policies import is_postgresql
+from db.rls.session_role import SYSTEM_ROLE
+
+revision = "0044"
+down_revision = "0043"
+branch_labels = None
+depends_on = None
+
+# A caller may know the speed of the queue of all tenants, and nothing else about it.
+START_INTERVAL = """
+CREATE FUNCTION sartiq_start_interval() RETURNS double precision
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+RETURN (
+    SELECT avg(extract(epoch FROM completed_at - started_at))::double precision
+        / greatest(1, (SELECT count(*) FROM generations WHERE status = 'running'))
+    FROM (
+        SELECT started_at, completed_at FROM generations WHERE status = 'completed'
+        ORDER BY created_at DESC, id DESC LIMIT 20
+    ) AS latest
+)
+"""
+
+
+def upgrade() -> None:
+    if is_postgresql():
+        op.execute(START_INTERVAL)
+        # Only the system role sees the generations of all tenants, so it must own the function.
+        op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+        op.execute(f"ALTER FUNCTION sartiq_start_interval() OWNER TO {SYSTEM_ROLE}")
+        op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+
+
+def downgrade() -> None:
+    if is_postgresql():
+        op.execute("DROP FUNCTION sartiq_start_interval()")
