@@ -39,7 +39,7 @@ pytestmark = pytest.mark.both_databases
 PATH = "/users/me/exports"
 LEASE, PAST = timedelta(seconds=60), timedelta(seconds=-1)
 SECRET = re.compile(r"hash|secret|salt|token|password|lease|claimed")
-PUBLIC_HASHES = {"content_hash", "file_hash", "input_hash"}
+PUBLIC_HASHES = {"content_hash", "file_hash", "images_file_hash", "input_hash"}
 
 
 @pytest.fixture
