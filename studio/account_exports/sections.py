@@ -55,6 +55,7 @@ OMITTED_COLUMNS = frozenset(
             "priority",
         ),
         *("remote_failures", "remote_steps", "remote_task_id", "revision", "trace_context"),
+        "source_hash",
     }
 )
 IMAGES = "media_resources"
