@@ -92,6 +92,8 @@ class ChangeTracker:
     account_id: UUID | None = None
     """The account of a request without a token, such as a login, if it succeeds."""
     account_email: str | None = None
+    guest_id: UUID | None = None
+    """The review link that a guest exchanges."""
     target: tuple[str, UUID] | None = None
     recorded_changes: list[Change] = field(default_factory=list)
     """Changes of the target that are stored in rows of another table."""
@@ -139,6 +141,20 @@ def set_actor(user: User) -> None:
     tracker = _tracker.get()
     if tracker is not None:
         tracker.account_id, tracker.account_email = user.id, user.email
+
+
+def set_guest(link_id: UUID, organization_id: UUID | None, owner_id: UUID) -> None:
+    """Set the review link that a request without a token exchanges, as its actor and target.
+
+    Args:
+        link_id: The review link.
+        organization_id: The organization of its shooting; None if that is personal.
+        owner_id: The owner of its shooting.
+    """
+    tracker = _tracker.get()
+    if tracker is not None:
+        tracker.guest_id, tracker.target = link_id, ("review_link", link_id)
+        tracker.tenants = [(organization_id, owner_id if organization_id is None else None)]
 
 
 def set_target(target_type: str, target_id: UUID) -> None:

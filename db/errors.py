@@ -56,6 +56,13 @@ class PermissionDenied(DomainError):
     default_detail = "Not enough permissions"
 
 
+class GuestNotAllowed(PermissionDenied):
+    """The caller is a guest with a review link, and the operation is not for guests."""
+
+    code = "guest_not_allowed"
+    default_detail = "Guests with a review link cannot call this operation"
+
+
 class Unauthenticated(DomainError):
     """The request has no credentials."""
 

@@ -26,9 +26,11 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Archivable, Labeled, Owned
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
+from db.guests import guest_condition
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
 from db.session import (
+    as_system,
     current_role,
     current_session,
     is_in_savepoint,
@@ -46,11 +48,31 @@ NO_PERSONAL_RESOURCES = "An API key has no personal resources: send its organiza
 
 
 @dataclass(frozen=True)
+class Guest:
+    """A guest with a review link, who sees one shooting and acts in its tenant.
+
+    Attributes:
+        link_id: The review link.
+        shooting_id: The shooting.
+        organization_id: The organization of the shooting; None if it is personal.
+        created_by_id: The user who created the link.
+        name: The name that the guest gave; it is not verified.
+    """
+
+    link_id: UUID
+    shooting_id: UUID
+    organization_id: UUID | None
+    created_by_id: UUID
+    name: str
+
+
+@dataclass(frozen=True)
 class Caller:
-    """The user or API key that a request is authenticated as, with roles and permissions per organization.
+    """The user, API key or guest that a request is authenticated as, with roles and permissions.
 
     An API key has one organization, the permissions of its creator's role there that its scopes include, and
-    no personal permissions. `user_id` is then its creator.
+    no personal permissions. `user_id` is then its creator. A guest has no account and no role: `user_id` is
+    then the id of the review link, which equals the id of no account, and `account_id` is None.
     """
 
     user_id: UUID
@@ -60,6 +82,12 @@ class Caller:
     permissions: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
     personal_permissions: frozenset[str] = frozenset()
     api_key_id: UUID | None = None
+    guest: Guest | None = None
+
+    @property
+    def account_id(self) -> UUID | None:
+        """The account of the user or of the API key's creator; None for a guest."""
+        return None if self.guest is not None else self.user_id
 
     @property
     def key_organization_id(self) -> UUID | None:
@@ -79,6 +107,8 @@ class Caller:
 
     def to_session_role(self) -> SessionRole:
         """Return the database role under which row-level security limits this caller."""
+        if self.guest is not None:
+            return SessionRole(APPLICATION_ROLE, self.user_id, shooting_id=self.guest.shooting_id)
         return SessionRole(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
 
 
@@ -139,6 +169,21 @@ def find_api_key_id() -> UUID | None:
 
 
 @contextmanager
+def acting_for_tenant() -> Iterator[None]:
+    """Run the block under the system role if the caller is a guest.
+
+    A guest reads and locks rows under policies that show one shooting. What follows from a decision about a
+    locked row concerns the whole tenant: its webhooks, publications and audit log.
+    """
+    caller = _caller.get()
+    if caller is None or caller.guest is None:
+        yield
+        return
+    with as_system():
+        yield
+
+
+@contextmanager
 def permission_context(permission: str | None) -> Iterator[None]:
     """Run the block as an operation that requires `permission`, for the items of a batch."""
     token = _permission.set(permission)
@@ -165,8 +210,11 @@ def _notify_access(organization_id: UUID | None) -> None:
     """Record the organization whose rows are used, and call `on_tenant_access` if the caller is a member."""
     _organization.set(organization_id)
     callback = _on_tenant_access.get()
-    # Members only: other callers must not use up the rate limit of an organization whose id they know.
-    if callback is not None and organization_id is not None and organization_id in current_caller().roles:
+    if callback is None or organization_id is None:
+        return
+    # Members and guests only: other callers must not use up the limit of an organization whose id they know.
+    caller = current_caller()
+    if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
         callback(organization_id)
 
 
@@ -191,6 +239,9 @@ def require_grant(scope_id: UUID) -> None:
         PermissionDenied: The caller's role no longer has the permission.
     """
     caller = current_caller()
+    if caller.guest is not None:
+        _require_guest_permission(caller)
+        return
     if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
         return
     # Same errors and order as for a row: membership first, then the permission.
@@ -209,6 +260,7 @@ class RowFilterKind(Enum):
     PERSONAL = "personal"
     READABLE = "readable"
     READABLE_BY_KEY = "readable by key"
+    GUEST = "guest"
 
 
 @dataclass(frozen=True)
@@ -224,13 +276,19 @@ FILTER_PARAMETERS: Mapping[str, Any] = {
     "organization_id": bindparam("organization_id", type_=Uuid()),
     "caller_id": bindparam("caller_id", type_=Uuid()),
     "caller_organizations": bindparam("caller_organizations", type_=Uuid(), expanding=True),
+    "guest_shooting_id": bindparam("guest_shooting_id", type_=Uuid()),
 }
 """The bind parameters of row filters, for statements that are built once and cached."""
 
 
 def readable_filter() -> RowFilter:
-    """Return the filter for all rows the caller may read: personal, of their organizations, and public."""
+    """Return the filter for all rows the caller may read: personal, of their organizations, and public.
+
+    A guest reads the rows of one shooting, and no public rows.
+    """
     caller = current_caller()
+    if caller.guest is not None:
+        return RowFilter(RowFilterKind.GUEST, {"guest_shooting_id": caller.guest.shooting_id})
     values = {"caller_id": caller.user_id, "caller_organizations": list(caller.roles)}
     return RowFilter(_readable_kind(caller), values, with_public=True)
 
@@ -238,7 +296,8 @@ def readable_filter() -> RowFilter:
 def list_filter(organization_id: UUID | None, include_public: bool = False) -> RowFilter:
     """Return the filter of a list: one organization, or without one the caller's personal rows.
 
-    Superusers who name no organization list the rows of all tenants.
+    Superusers who name no organization list the rows of all tenants. A guest lists the rows of one shooting,
+    with or without its organization.
 
     Raises:
         NotFound: The caller is not a member of the organization.
@@ -248,7 +307,10 @@ def list_filter(organization_id: UUID | None, include_public: bool = False) -> R
     caller = current_caller()
     if organization_id is not None:
         require_membership(organization_id)
-        return RowFilter(RowFilterKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
+        if caller.guest is None:
+            return RowFilter(RowFilterKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
+    if caller.guest is not None:
+        return readable_filter()
     if caller.is_superuser:
         # No condition for public rows: they are included already.
         return RowFilter(RowFilterKind.EVERYTHING)
@@ -276,6 +338,8 @@ def row_filter(
             conditions = [personal, model.organization_id.in_(values["caller_organizations"])]
         case RowFilterKind.READABLE_BY_KEY:
             conditions = [model.organization_id.in_(values["caller_organizations"])]
+        case RowFilterKind.GUEST:
+            return (guest_condition(model, values["guest_shooting_id"]), *_is_not_archived(model))
     return (or_(*conditions, *(_is_public(model) if with_public else ())), *_is_not_archived(model))
 
 
@@ -353,7 +417,9 @@ def find_by_external_id(
     """
     require_permission_in(organization_id)
     values: dict[str, Any] = {"external_id": external_id}
-    if organization_id is None:
+    if (guest := current_caller().guest) is not None:
+        kind, values["guest_shooting_id"] = RowFilterKind.GUEST, guest.shooting_id
+    elif organization_id is None:
         kind, values["caller_id"] = RowFilterKind.PERSONAL, current_caller().user_id
     else:
         kind, values["organization_id"] = RowFilterKind.ORGANIZATION, organization_id
@@ -442,6 +508,9 @@ def _deny_if_read_only(model: type[Owned], row_id: UUID, where: Sequence[ColumnE
     row = current_session().scalars(select_visible(model).where(model.id == row_id, *where)).one_or_none()
     if row is not None:
         require_permission_on(row)
+        if current_caller().guest is not None:
+            # Policies let a guest lock only the comments of their own review link.
+            raise PermissionDenied()
 
 
 def require_permission_on(row: Owned) -> None:
@@ -455,6 +524,11 @@ def require_permission_on(row: Owned) -> None:
     if caller.is_superuser or permission is None:
         record_grant(row.organization_id or row.owner_id)
         return
+    if caller.guest is not None:
+        # The row is visible, so it is of the guest's shooting.
+        _require_guest_permission(caller)
+        record_grant(row.organization_id or row.owner_id)
+        return
     # An API key has no access to personal rows, not even to those of its creator.
     if row.organization_id is None and row.owner_id == caller.user_id and caller.api_key_id is None:
         allowed = permission in caller.personal_permissions
@@ -466,6 +540,11 @@ def require_permission_on(row: Owned) -> None:
     if not allowed:
         raise PermissionDenied()
     record_grant(row.organization_id or row.owner_id)
+
+
+def _require_guest_permission(caller: Caller) -> None:
+    if current_permission() not in caller.personal_permissions:
+        raise PermissionDenied()
 
 
 def get_reference(
@@ -559,6 +638,10 @@ def require_permission_in(organization_id: UUID | None) -> None:
     if organization_id is not None:
         require_membership(organization_id)
     caller = current_caller()
+    if caller.guest is not None:
+        _require_guest_permission(caller)
+        record_grant(caller.guest.organization_id or caller.guest.link_id)
+        return
     if organization_id is None and caller.api_key_id is not None:
         raise PermissionDenied(NO_PERSONAL_RESOURCES, parameter="organization_id")
     if not caller.has_permission(current_permission(), organization_id):
@@ -568,7 +651,7 @@ def require_permission_in(organization_id: UUID | None) -> None:
 
 
 def require_membership(organization_id: UUID) -> None:
-    """Check that the caller is a member of the organization. Superusers need none.
+    """Check that the caller is a member of the organization, or a guest in it. Superusers need neither.
 
     Raises:
         NotFound: The caller is not a member, or the organization does not exist.
@@ -576,7 +659,7 @@ def require_membership(organization_id: UUID) -> None:
     caller = current_caller()
     _notify_access(organization_id)
     # The roles were loaded with the caller, so members cost no query here.
-    if organization_id in caller.roles:
+    if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
         return
     if not caller.is_superuser or not current_session().scalar(
         select(Organization.id).where(Organization.id == organization_id)

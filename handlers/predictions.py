@@ -17,6 +17,7 @@ from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import (
+    acting_for_tenant,
     current_caller,
     find_locked,
     get_visible,
@@ -125,7 +126,8 @@ def delete_prediction(prediction_id: UUID) -> ApiResponse:
 def approve_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Approve a prediction and its shot."""
     prediction, shot = _get_locked(prediction_id)
-    review.approve_prediction(prediction, shot, body.get("note"))
+    with acting_for_tenant():
+        review.approve_prediction(prediction, shot, body.get("note"))
     return ok(prediction, PredictionSchema)
 
 
@@ -133,7 +135,8 @@ def approve_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse
 def reject_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Reject a prediction that is in review."""
     prediction, _ = _get_locked(prediction_id)
-    review.reject_prediction(prediction, body["reason"])
+    with acting_for_tenant():
+        review.reject_prediction(prediction, body["reason"])
     return ok(prediction, PredictionSchema)
 
 
@@ -141,7 +144,8 @@ def reject_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
 def reopen_prediction(prediction_id: UUID) -> ApiResponse:
     """Return a prediction to review."""
     prediction, shot = _get_locked(prediction_id)
-    review.reopen_prediction(prediction, shot)
+    with acting_for_tenant():
+        review.reopen_prediction(prediction, shot)
     return ok(prediction, PredictionSchema)
 
 

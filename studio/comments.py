@@ -43,7 +43,8 @@ def create_prediction_comment(prediction: Prediction, values: Mapping[str, Any])
         prediction_id=prediction.id,
         owner_id=prediction.owner_id,
         organization_id=prediction.organization_id,
-        author_id=caller.user_id,
+        author_id=caller.account_id,
+        review_link_id=caller.guest.link_id if caller.guest else None,
         author_name=_get_name(caller),
     )
     _apply(comment, values)
@@ -74,11 +75,17 @@ def _apply(comment: PredictionComment, values: Mapping[str, Any]) -> None:
 def _require_author(comment: PredictionComment) -> None:
     """Check that the caller or one of their API keys wrote a comment, or that the caller is a superuser.
 
+    A guest may change what was written with their review link.
+
     Raises:
         PermissionDenied: Someone else wrote it.
     """
     caller = current_caller()
-    if comment.author_id != caller.user_id and not caller.is_superuser:
+    if caller.guest is not None:
+        is_author = comment.review_link_id == caller.guest.link_id
+    else:
+        is_author = comment.author_id == caller.user_id or caller.is_superuser
+    if not is_author:
         raise PermissionDenied()
 
 
@@ -94,5 +101,7 @@ def delete_prediction_comment(comment: PredictionComment) -> None:
 
 
 def _get_name(caller: Caller) -> str:
+    if caller.guest is not None:
+        return caller.guest.name
     name = current_session().scalar(select(User.full_name).where(User.id == caller.user_id))
     return name or caller.email.partition("@")[0]

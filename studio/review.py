@@ -192,5 +192,5 @@ def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:
 
 
 def _record_review(prediction: Prediction, note: str | None) -> None:
-    prediction.reviewed_by, prediction.reviewed_at = current_caller().user_id, utc_now()
+    prediction.reviewed_by, prediction.reviewed_at = current_caller().account_id, utc_now()
     prediction.review_note = note

@@ -27,7 +27,7 @@ def share_prediction(prediction: Prediction, caller: Caller, expires_in_seconds:
     share = PredictionShare(
         prediction_id=prediction.id,
         created_by_id=caller.user_id,
-        membership_id=_find_membership(prediction.organization_id, caller.user_id),
+        membership_id=find_membership(prediction.organization_id, caller.user_id),
         expires_at=(utc_now() + timedelta(seconds=expires_in_seconds)).replace(microsecond=0),
     )
     current_session().add(share)
@@ -95,7 +95,7 @@ def delete_expired_shares(database: Database, now: datetime) -> int:
     return delete_in_batches(database, [PredictionShare.id], PredictionShare.expires_at <= now)
 
 
-def _find_membership(organization_id: UUID | None, user_id: UUID) -> UUID | None:
+def find_membership(organization_id: UUID | None, user_id: UUID) -> UUID | None:
     """Return the id of a user's membership; None on personal rows, and for a superuser without one."""
     if organization_id is None:
         return None

@@ -33,6 +33,7 @@ from db.models.metadata_entries import MetadataEntry
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout, ProductState
+from db.models.review_links import ReviewLink
 from db.models.row_counts import RowCount
 from db.models.shootings import (
     Look,
@@ -106,6 +107,7 @@ __all__ = [
     "RefreshToken",
     "ResolutionPreset",
     "ResultStatus",
+    "ReviewLink",
     "Role",
     "RowCount",
     "Shooting",

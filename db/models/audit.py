@@ -17,6 +17,7 @@ class ActorType(StrEnum):
 
     USER = "user"
     API_KEY = "api_key"
+    GUEST = "guest"
     ANONYMOUS = "anonymous"
 
 

@@ -62,6 +62,7 @@ _CALLER_AND_SET_ROLE = select(
         cast(_caller_cte.c.id, String),
         func.coalesce(cast(_caller_cte.c.organizations, String), sql_literal("{}")),
         case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
+        sql_literal(""),
     ),
 )
 

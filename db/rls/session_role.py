@@ -33,12 +33,16 @@ MIGRATING = "sartiq.migrating"
 # Frozen, because roles are compared to find out whether a statement is needed to switch.
 @dataclass(frozen=True)
 class SessionRole:
-    """A database role and, for the application role, the caller whose rows it sees."""
+    """A database role and, for the application role, the caller whose rows it sees.
+
+    A guest has a `shooting_id`, no organizations, and the id of the review link as `user_id`.
+    """
 
     name: str
     user_id: UUID | None = None
     organization_ids: Collection[UUID] = ()
     is_superuser: bool = False
+    shooting_id: UUID | None = None
 
 
 SYSTEM = SessionRole(SYSTEM_ROLE)
@@ -46,7 +50,9 @@ ANONYMOUS = SessionRole(APPLICATION_ROLE)
 """The application role without a caller: it sees public rows only."""
 
 
-def set_config_expression(role: Any, user_id: Any, organizations: Any, is_superuser: Any) -> Function[str]:
+def set_config_expression(
+    role: Any, user_id: Any, organizations: Any, is_superuser: Any, shooting_id: Any
+) -> Function[str]:
     """Return an expression that sets the role of the rest of the transaction when a statement selects it.
 
     The settings are local to the transaction, so the pool gets the connection back unchanged. They are one
@@ -57,12 +63,14 @@ def set_config_expression(role: Any, user_id: Any, organizations: Any, is_superu
         user_id: The caller's id, or an empty text.
         organizations: The ids of the caller's organizations as an array literal, such as `{}`.
         is_superuser: `on` or `off`.
+        shooting_id: The only shooting that a guest sees, or an empty text.
     """
     settings = {
         "role": role,
         "sartiq.user_id": user_id,
         "sartiq.organizations": organizations,
         "sartiq.is_superuser": is_superuser,
+        "sartiq.shooting_id": shooting_id,
     }
     # `true()` makes each setting local to the transaction, like SET LOCAL.
     return func.concat(
@@ -77,7 +85,9 @@ def sql_literal(value: str) -> ColumnElement[str]:
 
 # Built once, because most transactions run it.
 _SET_ROLE = select(
-    set_config_expression(*map(bindparam, ("role", "user_id", "organizations", "is_superuser")))
+    set_config_expression(
+        *map(bindparam, ("role", "user_id", "organizations", "is_superuser", "shooting_id"))
+    )
 )
 
 
@@ -93,6 +103,7 @@ def set_role(connection: Connection, role: SessionRole) -> None:
             # Settings are text, so this is an array literal.
             "organizations": "{" + ",".join(map(str, role.organization_ids)) + "}",
             "is_superuser": "on" if role.is_superuser else "off",
+            "shooting_id": str(role.shooting_id or ""),
         },
     )
 

@@ -67,6 +67,7 @@ class Permission(StrEnum):
     PREDICTIONS_SHARE = "predictions:share"
     COMMENTS_READ = "comments:read"
     COMMENTS_WRITE = "comments:write"
+    REVIEW_LINKS_MANAGE = "review_links:manage"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_MANAGE = "webhooks:manage"
     EXPORTS_READ = "exports:read"
@@ -109,22 +110,40 @@ _ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
 # A webhook URL may contain a credential of its receiver, so viewers do not see it.
 _WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
 
-STUDIO = frozenset(Permission) - SUPERUSER_ONLY - ANY_USER - _ADMINISTRATION - _WEBHOOKS
+# A review link lets people without an account decide about predictions.
+_GUEST_ACCESS = frozenset({_P.REVIEW_LINKS_MANAGE})
+
+STUDIO = frozenset(Permission) - SUPERUSER_ONLY - ANY_USER - _ADMINISTRATION - _WEBHOOKS - _GUEST_ACCESS
 _STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
 
 ROLES: dict[str, frozenset[str]] = {
     "viewer": ANY_USER | _STUDIO_READ,
     "member": ANY_USER | STUDIO | {_P.WEBHOOKS_READ},
-    "admin": ANY_USER | STUDIO | _WEBHOOKS | _ADMIN,
-    "owner": ANY_USER | STUDIO | _WEBHOOKS | _ADMINISTRATION,
+    "admin": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _ADMIN,
+    "owner": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _ADMINISTRATION,
 }
 """The permissions of a role in its organization. Owners of personal rows have PERSONAL."""
 
-PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS
+PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS
+
+GUESTS: frozenset[str] = frozenset(
+    {
+        _P.SHOOTINGS_READ,
+        _P.SHOTS_READ,
+        _P.PRODUCTS_READ,
+        _P.PREDICTIONS_READ,
+        _P.PREDICTIONS_REVIEW,
+        _P.COMMENTS_READ,
+        _P.COMMENTS_WRITE,
+        _P.FILES_READ,
+    }
+)
+"""The permissions of a guest on the rows of their shooting, for operations with `x-guest-access`."""
 
 API_KEYS: frozenset[str] = (
     STUDIO
     | _WEBHOOKS
+    | _GUEST_ACCESS
     | {
         _P.ORGANIZATIONS_READ,
         _P.MEMBERS_READ,

@@ -32,6 +32,7 @@ class Operation:
     is_superuser_only: bool
     is_public: bool
     accepts_api_key: bool
+    accepts_guest: bool
     is_signed: bool
     is_audited: bool
     parameters: Parameters
@@ -120,6 +121,7 @@ def compile_operations(
                 is_superuser_only=permission in superuser_permissions,
                 is_public=not security,
                 accepts_api_key=any(API_KEY_SCHEME in schemes for schemes in security),
+                accepts_guest=raw.definition.get("x-guest-access", False),
                 is_signed=raw.definition.get("x-signed-body", False),
                 is_audited=raw.method not in ("GET", "HEAD") and "x-not-audited" not in raw.definition,
                 parameters=Parameters(document, schema_compiler, converter_compiler, raw),

@@ -7,8 +7,8 @@ from typing import Any
 
 from handlers.contract.document import Document
 
-ROLES = ("superuser", "owner", "admin", "member", "viewer", "personal", "key", "anonymous")
-"""The columns: the roles in `x-permissions` of the contract, and callers without a token."""
+ROLES = ("superuser", "owner", "admin", "member", "viewer", "personal", "key", "guest", "anonymous")
+"""The columns: the roles in `x-permissions` of the contract, guests, and callers without a token."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ def build_permission_matrix(contract: dict[str, Any]) -> dict[str, list[Row]]:
     for operation in Document(contract).operations():
         definition = operation.definition
         tag, permission = definition["tags"][0], definition.get("x-permission")
-        roles = contract["x-permissions"][permission] if permission else ROLES
+        roles = set(contract["x-permissions"][permission]) if permission else set(ROLES)
+        if definition.get("x-guest-access"):
+            roles.add("guest")
         row = Row(
             operation.operation_id,
             operation.method,

@@ -21,8 +21,9 @@ from db.errors import DomainError, IncorrectCredentials, PermissionDenied, Unaut
 from db.models.audit import ActorType, Outcome
 from db.models.users import User
 from db.queries.api_keys import find_key_owner
+from db.queries.guests import find_active_link
 from db.session import current_session, run_in_separate_transaction
-from db.tenancy import Caller, current_organization, first_grant
+from db.tenancy import Caller, acting_for_tenant, current_organization, first_grant
 from handlers.common.context import current_request_id
 from handlers.common.responses import EncodedResponse
 from handlers.contract.operations import Operation
@@ -110,16 +111,17 @@ class AuditRecorder:
             return
         row, changes = tracker.find(*target) if target else (None, [])
         tenants = [_tenant_fields(*tenant) for tenant in tracker.tenants]
-        for tenant in tenants or [_resolve_tenant(context, target, row)]:
-            insert_event(
-                {
-                    **self._event_fields(target),
-                    **_build_actor(context.caller, tracker),
-                    **tenant,
-                    "outcome": Outcome.SUCCEEDED,
-                    "changes": [change._asdict() for change in changes],
-                }
-            )
+        with acting_for_tenant():
+            for tenant in tenants or [_resolve_tenant(context, target, row)]:
+                insert_event(
+                    {
+                        **self._event_fields(target),
+                        **_build_actor(context.caller, tracker),
+                        **tenant,
+                        "outcome": Outcome.SUCCEEDED,
+                        "changes": [change._asdict() for change in changes],
+                    }
+                )
 
     def _resolve_target(
         self, context: RequestContext, tracker: ChangeTracker, location: str | None
@@ -127,7 +129,7 @@ class AuditRecorder:
         path_target = self._targets.resolve_path(self._operation.path, context.arguments)
         created = self._targets.resolve_location(location) if self._creates or path_target is None else None
         explicit = Target(*tracker.target) if tracker.target else None
-        account_id = tracker.account_id or (context.caller and context.caller.user_id)
+        account_id = tracker.account_id or (context.caller and context.caller.account_id)
         account = Target("user", account_id) if account_id else None
         return explicit or created or path_target or account
 
@@ -197,7 +199,7 @@ def _resolve_tenant(context: RequestContext, target: Target | None, row: object)
     if target and target.type == "user":
         return _tenant_fields(None, target.id)
     owner_id = getattr(row, "owner_id", None) or getattr(row, "user_id", None) or granted
-    return _tenant_fields(None, owner_id or (caller.user_id if caller else None))
+    return _tenant_fields(None, owner_id or (caller.account_id if caller else None))
 
 
 class _DeniedRequest(NamedTuple):
@@ -211,6 +213,8 @@ class _DeniedRequest(NamedTuple):
 def _find_denied_request(context: RequestContext, tracker: ChangeTracker) -> _DeniedRequest | None:
     """Return the denied request, None for a deleted API key: its organization is unknown."""
     claims, caller = context.claims or {}, context.caller
+    if "guest" in claims:
+        return _find_denied_guest(UUID(claims["sub"]))
     if caller is not None:
         requested_id = context.arguments.get("organization_id")
         organization_id = requested_id if requested_id in caller.roles else context.organization_id
@@ -228,6 +232,15 @@ def _find_denied_request(context: RequestContext, tracker: ChangeTracker) -> _De
     return _DeniedRequest(_actor_by_id(account_id if claims else None), account_id)
 
 
+def _find_denied_guest(link_id: UUID) -> _DeniedRequest | None:
+    """Return the denied request of a guest, None for a link that has ended: its tenant is unknown."""
+    link = find_active_link(link_id)
+    if link is None:
+        return None
+    owner_id = link.owner_id if link.organization_id is None else None
+    return _DeniedRequest(_guest_actor(link_id), owner_id, link.organization_id)
+
+
 def _tenant_fields(organization_id: UUID | None, account_id: UUID | None) -> dict[str, UUID | None]:
     """Return the tenant columns of an event: an organization or an account, never both."""
     return {"organization_id": organization_id, "account_id": account_id if organization_id is None else None}
@@ -242,6 +255,8 @@ def _build_actor(caller: Caller | None, tracker: ChangeTracker) -> dict[str, Any
             "actor_id": tracker.account_id,
             "actor_email": tracker.account_email,
         }
+    if tracker.guest_id is not None:
+        return _guest_actor(tracker.guest_id)
     return {"actor_type": ActorType.ANONYMOUS}
 
 
@@ -249,11 +264,17 @@ def _caller_actor(caller: Caller) -> dict[str, Any]:
     """Return the actor columns; an API key is an actor of its own, apart from the user that created it."""
     if caller.api_key_id is not None:
         return _api_key_actor(caller.api_key_id, caller.email)
+    if caller.guest is not None:
+        return _guest_actor(caller.guest.link_id)
     return {"actor_type": ActorType.USER, "actor_id": caller.user_id, "actor_email": caller.email}
 
 
 def _api_key_actor(api_key_id: UUID, owner_email: str) -> dict[str, Any]:
     return {"actor_type": ActorType.API_KEY, "actor_id": api_key_id, "actor_email": owner_email}
+
+
+def _guest_actor(link_id: UUID) -> dict[str, Any]:
+    return {"actor_type": ActorType.GUEST, "actor_id": link_id}
 
 
 def _actor_by_id(user_id: UUID | None) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from db.base import utc_now
 from db.errors import InvalidToken
 from db.queries.api_keys import find_active_key, touch_last_used
 from db.queries.callers import find_caller
-from db.tenancy import Caller
-from handlers.common.permissions import API_KEYS, PERSONAL, ROLES
+from db.queries.guests import find_active_link
+from db.tenancy import Caller, Guest
+from handlers.common.permissions import API_KEYS, GUESTS, PERSONAL, ROLES
 from handlers.pipeline.errors import TokenExpired
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.accounts.api_keys import parse_secret
@@ -39,6 +40,8 @@ ALGORITHM = "HS256"
 
 _REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
 _USED_CLAIMS = ("sub", "sid", "type", "exp")
+
+GUEST_TOKEN_SECONDS = 3_600
 
 TOKEN_CACHE_SIZE = 1_000
 """Number of tokens whose verified claims are cached, about 1 MB. Verifying a token takes 30 microseconds."""
@@ -68,6 +71,22 @@ def issue_access_token(user_id: UUID, session_id: UUID, session_ends_at: datetim
         fresh=False,
         expires_delta=timedelta(seconds=seconds),
         additional_claims={"sid": str(session_id)},
+    )
+    return token, seconds
+
+
+def issue_guest_token(link_id: UUID, name: str, link_ends_at: datetime) -> tuple[str, int]:
+    """Return the access token of a guest and its lifetime in seconds, which never exceeds that of the link.
+
+    The subject is the review link. The claim `guest` tells the token from that of an account.
+    """
+    remaining = int((link_ends_at - utc_now()).total_seconds())
+    seconds = max(1, min(GUEST_TOKEN_SECONDS, remaining))
+    token = create_access_token(
+        str(link_id),
+        fresh=False,
+        expires_delta=timedelta(seconds=seconds),
+        additional_claims={"sid": str(link_id), "guest": {"name": name}},
     )
     return token, seconds
 
@@ -111,7 +130,8 @@ def _verify_token_with(secret_key: str, token: str, verify_exp: bool = True) -> 
         options={"require": _REQUIRED_CLAIMS, "verify_exp": verify_exp},
     )
     UUID(claims["sub"]), UUID(claims["sid"])
-    return {name: claims[name] for name in _USED_CLAIMS}
+    guest = {"guest": claims["guest"]} if "guest" in claims else {}
+    return {name: claims[name] for name in _USED_CLAIMS} | guest
 
 
 def has_expired(token: str, secret_keys: tuple[str, ...]) -> bool:
@@ -183,14 +203,16 @@ def build_security_map(secret_keys: tuple[str, ...]) -> dict[str, type[AbstractS
 
 
 def load_caller(claims: dict[str, Any]) -> Caller:
-    """Return the user or API key with its roles, by one statement in the running transaction.
+    """Return the user, API key or guest with its permissions, by one statement in the running transaction.
 
     Raises:
-        InvalidToken: the account was deleted or is inactive, the session was revoked, or the key was deleted
-            or has expired.
+        InvalidToken: the account was deleted or is inactive, the session was revoked, or the key or the
+            review link was deleted or has expired.
     """
     if "api_key_id" in claims:
         return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
+    if "guest" in claims:
+        return _load_guest(UUID(claims["sub"]), claims["guest"]["name"])
     account = find_caller(UUID(claims["sub"]), UUID(claims["sid"]))
     if account is None:
         raise InvalidToken()
@@ -216,4 +238,17 @@ def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
         roles={key.organization_id: key.role},
         permissions={key.organization_id: ROLES[key.role] & API_KEYS & frozenset(key.scopes)},
         api_key_id=key_id,
+    )
+
+
+def _load_guest(link_id: UUID, name: str) -> Caller:
+    """Return the caller of a guest's token, which works as long as its review link."""
+    link = find_active_link(link_id)
+    if link is None:
+        raise InvalidToken()
+    return Caller(
+        user_id=link.id,
+        email="",
+        personal_permissions=GUESTS,
+        guest=Guest(link.id, link.shooting_id, link.organization_id, link.created_by_id, name),
     )

@@ -24,7 +24,14 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from werkzeug.datastructures import Headers
 
 from db.audit import ChangeTracker
-from db.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
+from db.errors import (
+    DomainError,
+    GuestNotAllowed,
+    InvalidToken,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+)
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from db.tenancy import Caller, current_organization
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
@@ -272,11 +279,15 @@ class Endpoint:
             if context.claims is None:
                 raise Unauthenticated()
             context.caller = caller = self._load_caller(context.claims)
+            if caller.guest is not None:
+                self._require_guest_access()
+                context.organization_id = caller.guest.organization_id
             if self._operation.is_superuser_only and not caller.is_superuser:
                 raise PermissionDenied()
             # A key's scopes are checked before any row is read: handlers rely on every role's right to read,
             # which a key may lack.
-            context.organization_id = caller.key_organization_id
+            if caller.api_key_id is not None:
+                context.organization_id = caller.key_organization_id
             if caller.api_key_id and not caller.has_permission(
                 self._operation.permission, context.organization_id
             ):
@@ -287,6 +298,13 @@ class Endpoint:
                     yield tracker
                 finally:
                     context.organization_id = current_organization()
+
+    def _require_guest_access(self) -> None:
+        """Raise an error unless the operation is for guests."""
+        if self._operation.accepts_guest:
+            return
+        # Operations on accounts do not declare 403. They reject API keys in the same way.
+        raise GuestNotAllowed() if self._operation.responses.declares(403) else InvalidToken()
 
     def _respond(self, context: RequestContext, response: ApiResponse) -> EncodedResponse:
         """Encode and validate the handler's response; turn it into a 304 if the client has a current copy."""

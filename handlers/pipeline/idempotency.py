@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import Row
 
 from db.errors import DomainError, PermissionDenied, TargetNotAllowed, Unauthenticated
-from db.tenancy import current_caller, first_grant, require_grant
+from db.tenancy import acting_for_tenant, current_caller, first_grant, require_grant
 from handlers.common.context import current_request_id, current_settings
 from handlers.common.responses import EncodedResponse, encode_json
 from handlers.contract.errors import RequestError, ServiceUnavailable, ValidationFailed, Violation
@@ -117,12 +117,13 @@ class IdempotentRequest:
         fingerprints = request_fingerprints(context.arguments)
         try:
             namespace = self._namespace(context)
-            result = acquire(namespace, fingerprints)
-            if isinstance(result, IdempotencyLock):
-                if persist:
-                    persist_lock(result)
-                self.lock = result
-                return None
+            with acting_for_tenant():
+                result = acquire(namespace, fingerprints)
+                if isinstance(result, IdempotencyLock):
+                    if persist:
+                        persist_lock(result)
+                    self.lock = result
+                    return None
         except RequestInProgress as error:
             raise IdempotencyKeyInProgress() from error
         # Before the comparison: a caller without access must not learn whether a request was made.
@@ -136,10 +137,12 @@ class IdempotentRequest:
 
     def _namespace(self, context: RequestContext) -> IdempotencyNamespace:
         caller = current_caller()
-        # An API key has a namespace of its own: it must not receive the stored responses of its creator.
-        qualified_key = self.key if caller.api_key_id is None else f"{caller.api_key_id} {self.key}"
+        # API keys and review links have namespaces of their own: they must not receive the stored responses
+        # of their creators.
+        credential_id = caller.api_key_id or (caller.guest and caller.guest.link_id)
+        qualified_key = self.key if credential_id is None else f"{credential_id} {self.key}"
         return IdempotencyNamespace(
-            user_id=caller.user_id,
+            user_id=caller.guest.created_by_id if caller.guest else caller.user_id,
             organization_id=context.arguments.get("organization_id"),
             operation_id=self.operation_id,
             key_hash=hashlib.sha256(qualified_key.encode("utf-8")).hexdigest(),
@@ -206,7 +209,8 @@ def store_encoded_response(lock: IdempotencyLock, encoded: EncodedResponse) -> N
 
 def _store(lock: IdempotencyLock, status: int, headers: dict[str, str], body: bytes) -> bool:
     encrypted = _encrypt(body, lock.token, _associated_data(lock.namespace, status, headers))
-    return store_response(lock, status, headers, encrypted)
+    with acting_for_tenant():
+        return store_response(lock, status, headers, encrypted)
 
 
 def _encrypt(body: bytes, token: UUID, associated_data: bytes) -> bytes:

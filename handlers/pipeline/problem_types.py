@@ -57,6 +57,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "not allow the action, or the request has no organization_id.",
         "Ask an admin or the owner of the organization.",
     ),
+    "guest_not_allowed": ProblemType(
+        403,
+        "You are a guest with a review link. Guests review the predictions of one shooting and can call no "
+        "other operations.",
+        "Ask the person who gave you the link, or sign in with an account.",
+    ),
     "invalid_signature": ProblemType(
         403,
         "The signed URL was changed or has expired.",

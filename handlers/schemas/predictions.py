@@ -62,6 +62,7 @@ class PredictionCommentSchema(IdentifiedSchema):
 
     prediction_id = Uuid()
     author_id = Uuid()
+    review_link_id = Uuid()
     author_name = fields.Raw()
     text = fields.Raw()
     position = fields.Function(lambda comment: _serialize_position(comment))

@@ -36,6 +36,7 @@ from studio.publications.worker import run_pending_publications
 from studio.pubsub import EXPORTS, IMPORTS, Topic
 from studio.rate_limits.attempts import delete_expired_attempts
 from studio.retention import enforce_retention
+from studio.review_links import delete_expired_links
 from studio.settings import Settings
 from studio.shares import delete_expired_shares
 from studio.webhooks.queue import delete_old_deliveries
@@ -184,6 +185,11 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "deletion of expired share links",
         lambda services: delete_expired_shares(services.database, utc_now()),
+        3_600,
+    ),
+    MaintenanceTask(
+        "deletion of expired review links",
+        lambda services: delete_expired_links(services.database, utc_now()),
         3_600,
     ),
     MaintenanceTask(

@@ -25,6 +25,7 @@ from db.models.generations import (
 )
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Membership, Organization, Role
+from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting, Shot
 from db.models.users import User, email_key
 from db.rls.session_role import SYSTEM
@@ -33,6 +34,7 @@ from db.tenancy import Caller, caller_context
 from studio.account_exports.create import request_account_export
 from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
+from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
 from studio.generations.create import request_generation
@@ -54,6 +56,7 @@ from studio.seed.rows import (
     EXPORT,
     GENERATION,
     PREDICTION,
+    REVIEW_LINK,
     SHARE,
     SYSTEM_COUNTS,
     UPLOAD,
@@ -68,7 +71,7 @@ from studio.settings import Settings
 # If this process dies before the predictions are stored, workers render them once the lease has expired.
 LEASE_OWNER, LEASE_DURATION = "seed", timedelta(seconds=60)
 ADVISORY_LOCK = 0x5EED
-SHARE_LIFETIME = timedelta(days=30)
+LINK_LIFETIME = timedelta(days=30)
 
 IMAGES_DIR = Path(__file__).parent / "images"
 
@@ -233,7 +236,7 @@ def _complete_generations(database: Database, storage: Storage, leases: Iterable
                 # unscoped: the seed runs as the system
                 first = select(Prediction).where(Prediction.generation_id == lease.generation_id)
                 prediction = current_session().scalars(first.where(Prediction.index == 0)).one()
-                _add_share(prediction)
+                _add_links(prediction)
                 _add_comment(prediction)
                 _add_export(prediction)
     run_pending_exports(database, storage)
@@ -278,23 +281,35 @@ def _add_comment(prediction: Prediction) -> None:
     )
 
 
-def _add_share(prediction: Prediction) -> None:
-    """Add a link to the first prediction of a tenant, made by its owner."""
+def _add_links(prediction: Prediction) -> None:
+    """Add a share link and a review link to the first prediction of a tenant, made by its owner."""
     membership_id = current_session().scalar(
         select(Membership.id).where(
             Membership.organization_id == prediction.organization_id,
             Membership.user_id == prediction.owner_id,
         )
     )
+    # unscoped: the seed runs as the system
+    shooting_id = select(Shot.shooting_id).where(Shot.id == prediction.shot_id)
+    # The last four hexadecimal digits of a seeded id are its number.
+    number, expires_at = prediction.id.int & 0xFFFF, utc_now() + LINK_LIFETIME
     _add(
         [
             PredictionShare(
-                # The last four hexadecimal digits of a seeded id are its number.
-                id=build_seed_id(SHARE, prediction.id.int & 0xFFFF),
+                id=build_seed_id(SHARE, number),
                 prediction_id=prediction.id,
                 created_by_id=prediction.owner_id,
                 membership_id=membership_id,
-                expires_at=utc_now() + SHARE_LIFETIME,
-            )
+                expires_at=expires_at,
+            ),
+            ReviewLink(
+                id=build_seed_id(REVIEW_LINK, number),
+                shooting_id=current_session().scalars(shooting_id).one(),
+                created_by_id=prediction.owner_id,
+                membership_id=membership_id,
+                # Its token is in no example.
+                token_hash=hash_token(generate_token("rl")),
+                expires_at=expires_at,
+            ),
         ]
     )

@@ -58,7 +58,7 @@ KINDS: dict[type[Any], int] = {
 CUTOUT_MEDIA = 0x10
 """The number of the file of a tenant's cut-out among its images."""
 GENERATION, PREDICTION, UPLOAD, EXPORT, SHARE, COMMENT = 0x12, 0x13, 0x15, 0x20, 0x32, 0x35
-ACCOUNT_EXPORT = 0x36
+ACCOUNT_EXPORT, REVIEW_LINK = 0x36, 0x37
 
 ONE_MEGAPIXEL = 1024 * 1024
 SIXTEEN_MEGAPIXELS = 4096 * 4096

@@ -48,6 +48,7 @@ def test_a_comment_has_its_author_and_a_point_of_the_image(
     assert created == {
         "id": created["id"], "created_at": created["created_at"], "updated_at": created["updated_at"],
         "prediction_id": str(prediction.id), "author_id": str(customer.owner.id), "author_name": "Ada Nord",
+        "review_link_id": None,
         "text": "The hem is cut off here.", "position": {"x": 0.25, "y": 1.0},
     }  # fmt: skip
     assert client("GET", response.headers["location"].removeprefix("/api/v1")).json() == created

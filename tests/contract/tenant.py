@@ -43,7 +43,7 @@ KINDS = {
     0x1A: "endpoint", 0x1B: "delivery",
     0x2A: "invitation",
     0x2C: "api_key",
-    0x20: "export", 0x32: "share", 0x35: "comment", 0x36: "account_export",
+    0x20: "export", 0x32: "share", 0x35: "comment", 0x36: "account_export", 0x37: "review_link",
     0x2B: "import", 0x62: "import_result",
 }  # fmt: skip
 
@@ -121,6 +121,7 @@ class Tenant:
             "background_preset": background, "resolution_preset": resolution, "model": model,
             "generation": generation, "prediction": prediction, "share": share,
             "comment": factories.make_prediction_comment(prediction, self.owner),
+            "review_link": factories.make_review_link(shooting, membership),
             "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "account_export": make_account_export(self.owner),
@@ -251,6 +252,15 @@ def sign_upload_request(tenant: Tenant, request: Request) -> None:
 
 def _share(tenant: Tenant, request: Request) -> None:
     request.path["share_token"] = sign_share(tenant.settings.secret_key, tenant.rows["share"].id)
+
+
+def _exchange(tenant: Tenant, request: Request) -> None:
+    token, membership = (
+        generate_token("rl"),
+        None if tenant.personal else tenant.find_membership(tenant.owner),
+    )
+    factories.make_review_link(tenant.rows["shooting"], membership, token_hash=hash_token(token))
+    request.body["token"] = token
 
 
 def _approve_prediction(tenant: Tenant, request: Request) -> None:
@@ -407,6 +417,7 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "revoke_token": _open_session_token,
     "reset_password": _mailed_token,
     "put_upload": sign_upload_request,
+    "exchange_review_link": _exchange,
     "get_shared_image": _share,
     "get_published_image": _publish,
     "publish_prediction": _approve_prediction,
@@ -493,6 +504,7 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
         tenant.rows["prediction"], tenant.owner
     ),
     "list_prediction_shares": lambda tenant: factories.make_prediction_share(tenant.rows["prediction"]),
+    "list_review_links": lambda tenant: factories.make_review_link(tenant.rows["shooting"]),
     "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
     "list_webhook_deliveries": lambda tenant: factories.make_webhook_delivery(tenant.rows["endpoint"]),
     "list_product_imports": lambda tenant: factories.make_product_import_result(

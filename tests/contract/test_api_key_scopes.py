@@ -18,6 +18,7 @@ from studio.accounts.api_keys import generate_secret
 from tests.contract.operations import CONTRACT, OPERATIONS, unknown_id
 from tests.contract.tenant import Tenant
 from tests.contract.test_foreign_ids import describe_response, ids_in_path, without_request_id
+from tests.contract.test_guest_access import GUEST_OPERATIONS, OTHER_OPERATIONS
 from tests.contract.test_roles import ORGANIZATION_ROLES, PUBLIC, ROWS, SECURED, make_account, role_cells
 from tests.support import factories
 from tests.support.factories.api_keys import api_key_headers
@@ -38,6 +39,8 @@ def test_s03_every_cell_of_the_matrix_is_tested() -> None:
         ("anonymous", name) for name in SECURED
     }
     tested |= set(itertools.product(ROLES, PUBLIC))
+    # tests/contract/test_guest_access.py
+    tested |= {("guest", name) for name in (*GUEST_OPERATIONS, *OTHER_OPERATIONS)}
     for allowed in (True, False):
         tested |= set(role_cells(*ORGANIZATION_ROLES, "personal", allowed=allowed))
     assert tested == set(itertools.product(ROLES, OPERATIONS))

@@ -21,6 +21,7 @@ REQUEST_ID = "request-of-the-suite"
 
 # Operations without a caller, or with an actor that is not the caller.
 OTHER_ACTORS = {
+    "exchange_review_link",
     *("recover_password", "put_upload", "confirm_email_change", "accept_invitation"),
     "cancel_account_deletion",
 }
@@ -42,7 +43,7 @@ WITHOUT_FIELD_CHANGES = {
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
     *("request_account_deletion", "cancel_account_deletion"),
     *("generate_shooting", "retry_generation", "share_prediction"),
-    *("publish_prediction", "unpublish_prediction"),
+    *("publish_prediction", "unpublish_prediction", "exchange_review_link"),
     *("test_webhook_endpoint", "redeliver_webhooks", "test_email"),
 }
 OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}

@@ -50,7 +50,11 @@ def test_s04_an_unknown_property_is_rejected(name: str, app: Application, tenant
 
 
 # Properties that only the response to the creation contains.
-SHOWN_ONCE = {"create_webhook_endpoint": ("secret",), "create_api_key": ("secret",)}
+SHOWN_ONCE = {
+    "create_webhook_endpoint": ("secret",),
+    "create_api_key": ("secret",),
+    "create_review_link": ("url",),
+}
 
 
 @for_each_operation(lambda operation: operation.success_status == 201)

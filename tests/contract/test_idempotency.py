@@ -39,6 +39,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "redeliver_webhooks": {"only_failed": False},
     "create_presigned_url": {"filename": "another.jpg"},
     "share_prediction": {"expires_in_seconds": 61},
+    "create_review_link": {"expires_in_days": 8},
     "generate_shooting": {"seed": 99},
     "generate_shot": {"seed": 1},
     "create_generation": {"seed": 1},

@@ -36,15 +36,24 @@ from handlers.app import Application
 from handlers.common.permissions import is_self_authenticating
 from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant
+from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.databases import on_postgresql
 
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 INSUFFICIENT_PRIVILEGE = "42501"
-DENIED_TABLES = {"known_addresses", "pending_touches", "task_callbacks", "try_counts"}
+DENIED_TABLES = {
+    "known_addresses", "pending_touches", "product_import_images", "task_callbacks", "try_counts",
+}  # fmt: skip
 """Tables of the system role only: they are used before authentication or belong to no tenant."""
 READ_ONLY = {"generation_models"}
 """Tables that every caller reads and only superusers write."""
+
+GUEST_CONTENT = {
+    "look_guidelines", "look_products", "look_shot_types", "media_resources", "metadata_entries",
+    "product_image_cutouts", "product_images", "shot_types",
+}  # fmt: skip
+"""Tables of what the shooting, looks, shots, predictions and products that a guest sees contain."""
 
 SAME_TENANT_REFERENCES = {
     ("export_items", "media_id"),
@@ -214,6 +223,47 @@ def test_s01_public_rows_are_read_only_for_other_tenants(
 
 
 @on_postgresql
+def test_s01_a_guest_sees_one_shooting_and_writes_own_comments_only(
+    session: Session, tenant_rows: tuple[TenantRows, TenantRows]
+) -> None:
+    mine, _ = tenant_rows
+    rows, link_id = mine.tenant.rows, new_id()
+    for product in (rows["product"], None):
+        product_id = {} if product is None else {"main_product_id": product.id}
+        look = factories.make_look(
+            factories.make_shooting(organization=mine.tenant.organization),
+            shot_type_ids=[rows["shot_type"].id],
+            **product_id,
+        )
+        generation = factories.make_generation(factories.make_shot(look), status="completed")
+        factories.make_prediction_comment(factories.make_prediction(generation))
+    own = factories.make_prediction_comment(rows["prediction"], author_id=None, review_link_id=link_id)
+    guest = SessionRole(APPLICATION_ROLE, link_id, shooting_id=rows["shooting"].id)
+    seen = visible_keys(session, guest)
+    for kind in ("shooting", "look", "shot", "generation", "prediction", "product"):
+        assert seen.pop(rows[kind].__tablename__) == {(rows[kind].id,)}, kind
+    assert seen.pop("prediction_comments") == {(rows["comment"].id,), (own.id,)}
+    assert (rows["resource"].id,) in seen["media_resources"]
+    for name in GUEST_CONTENT:
+        assert seen.pop(name) <= mine.keys[name], name
+    assert {name for name, keys in seen.items() if keys} == READ_ONLY
+
+    for name, table in TABLES.items():
+        column = next(iter(table.primary_key))
+        others = () if name != "prediction_comments" else (table.c.id != own.id,)
+        for statement in (update(table).values({column: column}), delete(table)):
+            reached = count_reached_rows(session, statement.where(*others))
+            assert reached in (0, INSUFFICIENT_PRIVILEGE), (name, statement)
+        switch_role(SYSTEM)
+        row = session.execute(select(table).where(mine.rows_of(table)).limit(1)).one()._asdict()
+        switch_role(guest)
+        assert count_reached_rows(session, insert(table).values(row)) == INSUFFICIENT_PRIVILEGE, name
+    comments = TABLES["prediction_comments"]
+    for statement in (update(comments).values(text="Sharper."), delete(comments)):
+        assert count_reached_rows(session, statement) == 1
+
+
+@on_postgresql
 def test_rows_that_are_no_longer_public_stay_visible_where_they_are_referenced(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -246,7 +296,8 @@ def test_s01_few_operations_run_as_the_system() -> None:
         for name, operation in OPERATIONS.items()
     }
     assert {name for name, handler in handlers.items() if is_self_authenticating(handler)} == {
-        "accept_invitation", "cancel_account_deletion", "confirm_email_change", "get_published_image",
+        "accept_invitation", "cancel_account_deletion", "confirm_email_change", "exchange_review_link",
+        "get_published_image",
         "get_shared_image", "login",
         "put_upload", "receive_task_webhook", "recover_password", "refresh_token", "reset_password",
         "revoke_token",

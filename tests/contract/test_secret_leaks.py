@@ -23,15 +23,17 @@ CREDENTIAL = "planted-credential-of-a-provider"
 HASH = "$argon2id$planted-hash-of-a-password"
 SALT = "planted-salt-of-a-webhook"
 
-TOKEN = re.compile(rb"\b(?:eyJ[\w-]{8,}\.[\w-]+\.[\w-]+|(?:rt|pr|iv|ec|sk|whsec)_[\w+/=-]{24,})")
+TOKEN = re.compile(rb"\b(?:eyJ[\w-]{8,}\.[\w-]+\.[\w-]+|(?:rt|pr|iv|ec|rl|sk|whsec)_[\w+/=-]{24,})")
 """A JWT, or a token with a prefix of this server."""
 
 TOKEN_RESPONSES = {
     "login": "the tokens of the session",
     "refresh_token": "the tokens of the session",
+    "exchange_review_link": "the token of the guest",
     "create_webhook_endpoint": "the secret, shown once",
     "rotate_webhook_secret": "the new secret, shown once",
     "create_api_key": "the secret, shown once",
+    "create_review_link": "the URL, shown once",
     "get_openapi_json": "examples",
     "get_openapi_30_json": "examples",
     "get_openapi_yaml": "examples",

@@ -64,6 +64,10 @@ def run_review(runs: SampleRuns) -> None:
     runs.environment["SHARE_URL"] = find_url(runs.run("share_prediction"), "/shared/predictions/")
     runs.run("get_shared_image")
     runs.run("delete_prediction_share")
+    link = find_url(runs.run("create_review_link"), "/review#")
+    runs.environment["REVIEW_TOKEN"] = link.partition("#")[2]
+    runs.run("exchange_review_link")
+    runs.run("delete_review_link")
     runs.environment["PUBLISHED_URL"] = find_url(runs.run("publish_prediction"), "/published/")
     runs.run("get_published_image")
     runs.run("unpublish_prediction")

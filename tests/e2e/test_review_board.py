@@ -194,6 +194,60 @@ def test_an_owner_sees_the_usage_of_the_last_days(visit: PageVisit) -> None:
     assert_clean(visit)
 
 
+def test_a_guest_reviews_one_shooting_until_the_link_is_revoked(visit: PageVisit, api: Api) -> None:
+    page, (shooting,) = visit.page, api.get("/shootings/", organization_id=organization(api))["data"]
+    links = f"/shootings/{shooting['id']}/review-links"
+    link = api.post(links, json={"expires_in_days": 1})
+    entrance = f"/review#{link['url'].partition('#')[2]}"
+    visit.open(entrance)
+    expect(page.get_by_role("button", name="Start the review")).to_be_visible()
+    assert "#" not in page.url
+    visit.save_screenshot("review-guest-entrance")
+    assert_clean(visit)
+    page.get_by_label("Your name").fill("Maria Rossi")
+    page.get_by_role("button", name="Start the review").click()
+    expect(page.locator(".card")).to_have_count(2)
+    expect(page.locator("#account")).to_contain_text("Maria Rossi")
+    expect(page.get_by_role("link", name="Shootings")).to_have_count(0)
+    visit.save_screenshot("review-guest-sheet")
+    assert_clean(visit)
+
+    card(page, "Front packshot").get_by_role("link").click()
+    # The slider needs the photo of the product.
+    expect(page.locator(".compare img")).to_have_count(2)
+    comments = page.get_by_role("region", name="Comments")
+    page.get_by_label("New comment").fill("The colour is perfect.")
+    comments.get_by_role("button", name="Comment", exact=True).click()
+    own = comments.get_by_role("listitem").filter(has_text="The colour is perfect.")
+    expect(own).to_contain_text("Maria Rossi")
+    expect(own.get_by_role("button", name="Change")).to_be_visible()
+    expect(comments.get_by_role("button", name="Delete")).to_have_count(1)
+    page.get_by_role("button", name="Approve (a)").click()
+    expect(page.locator("#status")).to_contain_text("was approved")
+    visit.save_screenshot("review-guest-shot")
+    assert_clean(visit)
+    approved = api.get("/predictions/", organization_id=organization(api), status="approved")["data"]
+    assert [prediction["review"]["by"] for prediction in approved] == [None]
+    own.get_by_role("button", name="Delete").click()
+    expect(own).to_have_count(0)
+
+    # Another address leads to the guest's shooting.
+    page.evaluate("window.location.hash = '#/shootings'")
+    expect(page.locator(".card")).to_have_count(2)
+    api.client.delete(f"{links}/{link['id']}").raise_for_status()
+    visit.console_errors.clear()
+    page.get_by_label("All", exact=True).check()
+    page.get_by_role("button", name="Approve selected").click()
+    expect(page.get_by_role("heading", name="This review link has ended")).to_be_visible()
+    # The browser reports the rejected requests.
+    visit.console_errors.clear()
+    visit.save_screenshot("review-guest-end")
+    assert_clean(visit)
+    visit.open(entrance)
+    page.get_by_role("button", name="Start the review").click()
+    expect(page.get_by_role("heading", name="This review link has ended")).to_be_visible()
+
+
 def organization(api: Api) -> str:
     """Return the id of the demo organization."""
     return str(api.get("/organizations/")["data"][0]["id"])

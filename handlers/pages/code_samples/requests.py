@@ -54,12 +54,18 @@ SHARE_URL = Variable("SHARE_URL", "Set SHARE_URL to the `url` that `share_predic
 PUBLISHED_URL = Variable(
     "PUBLISHED_URL", "Set PUBLISHED_URL to the `url` that `publish_prediction` returned."
 )
+REVIEW_TOKEN = Variable(
+    "REVIEW_TOKEN", "Set REVIEW_TOKEN to the part after `#` of the `url` that `create_review_link` returned."
+)
 SIGNING_SECRET = Variable(
     "COMPUTE_WEBHOOK_SECRET",
     "Set COMPUTE_WEBHOOK_SECRET to the secret that the Compute API shares with the server.",
 )
 
-VARIABLES = (MAILED_TOKEN, REFRESH_TOKEN, SESSION_ID, UPLOAD_URL, SHARE_URL, PUBLISHED_URL, SIGNING_SECRET)
+VARIABLES = (
+    MAILED_TOKEN, REFRESH_TOKEN, SESSION_ID, UPLOAD_URL, SHARE_URL, PUBLISHED_URL, REVIEW_TOKEN,
+    SIGNING_SECRET,
+)  # fmt: skip
 
 _SUPERUSER = "Needs a superuser: set SARTIQ_TOKEN to the token of one (demo data: admin@example.com)."
 _COLLEAGUE = "`add_member` adds this member of the demo data first."
@@ -85,6 +91,7 @@ _VALUES = {
     "refresh_token": {"refresh_token": REFRESH_TOKEN},
     "revoke_token": {"token": REFRESH_TOKEN},
     "end_session": {"session_id": SESSION_ID},
+    "exchange_review_link": {"token": REVIEW_TOKEN},
 }
 _EXAMPLES = {
     # The example of the contract is the owner of the organization, who cannot be changed or removed.

@@ -23,8 +23,8 @@ function keep(token, more = {}) {
 }
 
 export const isSignedIn = () => session !== null;
-/** The id of the shooting that a guest may see, or null for a user. */
-export const guestShooting = () => session?.shooting || null;
+/** The guest of the session, `{shooting, link, name, token}` with the ids of what they may see; null for a user. */
+export const guest = () => session?.guest || null;
 
 export function forget() {
   session = null;
@@ -36,10 +36,10 @@ export async function signIn(username, password) {
   keep(await readJson(await send("/login/access-token", { method: "POST", body })));
 }
 
-/** Exchange the token of a review link for a session that is bound to one shooting. */
-export async function enterAsGuest(token) {
-  const answer = await readJson(await send("/review-links/exchange", json("POST", { token })));
-  keep(answer, { shooting: answer.shooting_id });
+/** Exchange the token of a review link for a session that is bound to one shooting, and return its id. */
+export async function enterAsGuest(token, name) {
+  const answer = await readJson(await send("/review-links/exchange", json("POST", name ? { token, name } : { token })));
+  keep(answer, { guest: { shooting: answer.shooting_id, link: answer.review_link_id, name: answer.name, token } });
   return answer.shooting_id;
 }
 
@@ -72,8 +72,12 @@ async function readJson(response) {
 function refresh() {
   refreshing ??= (async () => {
     try {
-      const { user } = session;
-      keep(await readJson(await send("/login/refresh-token", json("POST", { refresh_token: session.refresh }))), { user });
+      const { user, guest: entered } = session;
+      if (entered) {
+        // Once: a link that has ended must not be tried by each request of the page.
+        session.guest = { ...entered, token: null };
+        await enterAsGuest(entered.token, entered.name);
+      } else keep(await readJson(await send("/login/refresh-token", json("POST", { refresh_token: session.refresh }))), { user });
     } finally {
       refreshing = null;
     }
@@ -85,7 +89,7 @@ async function authorized(path, options = {}) {
   for (let attempt = 0; ; attempt += 1) {
     const headers = { ...options.headers, Authorization: `Bearer ${session.access}` };
     const response = await send(path, { ...options, headers });
-    if (response.status === 401 && attempt === 0 && session?.refresh) {
+    if (response.status === 401 && attempt === 0 && (session?.refresh || session?.guest?.token || refreshing)) {
       await refresh();
     } else if ((response.status === 429 || response.status === 503) && attempt < 3) {
       const seconds = Number(response.headers.get("Retry-After")) || 1;
@@ -106,7 +110,7 @@ export const remove = async (path) => readJson(await authorized(path, { method: 
 
 /** The id of the signed-in user, or null for a guest. */
 export async function getUserId() {
-  if (session.shooting) return null;
+  if (session.guest) return null;
   session.user ??= (await get("/users/me")).id;
   return session.user;
 }

@@ -22,8 +22,10 @@ function show(title, ...children) {
 function report(error) {
   if (error.name === "AbortError") return;
   if (error.status === 401) {
+    const wasGuest = api.guest();
     api.forget();
-    showSignIn("Your session has ended. Sign in again.");
+    if (wasGuest) showEndOfLink();
+    else showSignIn("Your session has ended. Sign in again.");
   } else say(error.message, true);
 }
 
@@ -50,14 +52,45 @@ function showSignIn(note) {
     element("button", { type: "submit", class: "primary" }, "Sign in")));
 }
 
+function showNote(title, text) {
+  view.abort();
+  account.replaceChildren();
+  say("");
+  show(title, element("section", { class: "sign-in" }, element("h1", {}, title), element("p", {}, text)));
+}
+
+const showEndOfLink = () => showNote("This review link has ended",
+  "It has expired or was revoked. Ask the person who sent it for a new one.");
+
+/** Ask a guest for a name before the link is exchanged: programs that preview links do not enter. */
+function showEntrance(token) {
+  const submit = async (event) => {
+    event.preventDefault();
+    try {
+      window.location.hash = `#/shootings/${await api.enterAsGuest(token, event.target.elements.guest.value.trim())}`;
+    } catch (error) {
+      if (error.status === 401) showEndOfLink();
+      else say(error.message, true);
+    }
+  };
+  show("Review", element("form", { class: "sign-in", onsubmit: submit },
+    element("h1", {}, "Review"),
+    element("p", {}, "You are invited to review images, to comment on them and to approve or reject them."),
+    element("label", { for: "guest" }, "Your name, for your comments"),
+    element("input", { id: "guest", name: "guest", autocomplete: "name", maxlength: 100 }),
+    element("button", { type: "submit", class: "primary" }, "Start the review")));
+}
+
 function showAccount(...children) {
   const leave = async () => {
+    const guest = api.guest();
     view.abort();
     await api.signOut().catch(() => {});
     window.location.hash = "";
-    showSignIn();
+    if (guest) showNote("You have left the review", "Open the link again to return.");
+    else showSignIn();
   };
-  account.replaceChildren(...children, button("Sign out", leave));
+  account.replaceChildren(...children, button(api.guest() ? "Leave" : "Sign out", leave));
 }
 
 async function showShootings(signal) {
@@ -197,7 +230,7 @@ async function showShooting(id, signal) {
 
   show(shooting.row.name,
     element("div", { class: "head" },
-      element("p", { class: "crumbs" }, api.guestShooting() ? null : element("a", { href: "#/shootings" }, "Shootings")),
+      element("p", { class: "crumbs" }, api.guest() ? null : element("a", { href: "#/shootings" }, "Shootings")),
       element("h1", {}, shooting.row.name),
       element("div", { class: "tools" },
         element("label", { for: "all" }, chooseAll, " All"), approve, reject, count,
@@ -220,13 +253,24 @@ async function route() {
   view.abort();
   view = new AbortController();
   const { signal } = view;
+  const token = window.location.hash.match(/^#([\w-]{20,})$/)?.[1];
+  if (token) {
+    // The token must not stay in the address bar, where it is copied and remembered.
+    window.history.replaceState(null, "", window.location.pathname);
+    api.forget();
+    account.replaceChildren();
+    showEntrance(token);
+    return;
+  }
   try {
     if (!api.isSignedIn()) return showSignIn();
-    const guest = api.guestShooting();
-    showAccount(...(guest ? [element("span", {}, "Guest")] : []));
-    const [, shootingId, shotId] = window.location.hash.match(/^#\/shootings\/([0-9a-f-]{36})(?:\/shots\/([0-9a-f-]{36}))?$/) || [];
-    const usageId = window.location.hash.match(/^#\/usage\/([0-9a-f-]{36})$/)?.[1];
-    if (shotId) {
+    const guest = api.guest();
+    showAccount(...(guest ? [element("span", {}, guest.name)] : []));
+    const [, asked, shotId] = window.location.hash.match(/^#\/shootings\/([0-9a-f-]{36})(?:\/shots\/([0-9a-f-]{36}))?$/) || [];
+    const usageId = guest ? null : window.location.hash.match(/^#\/usage\/([0-9a-f-]{36})$/)?.[1];
+    // A guest has one shooting, whatever the address says.
+    const shootingId = guest ? guest.shooting : asked;
+    if (shotId && asked === shootingId) {
       sessionStorage.setItem("sartiq-review-shot", shotId);
       if (shooting?.row.id !== shootingId || !shooting.shots.has(shotId)) {
         shooting = new Shooting(await api.get(`/shootings/${shootingId}`), signal);
@@ -235,28 +279,12 @@ async function route() {
       shooting.signal = signal;
       await showViewer(shooting, shooting.shots.get(shotId), show, report);
     } else if (usageId) await showUsage(await api.get(`/organizations/${usageId}`), show, signal);
-    else if (shootingId || guest) await showShooting(shootingId || guest, signal);
+    else if (shootingId) await showShooting(shootingId, signal);
     else await showShootings(signal);
   } catch (error) {
     report(error);
   }
 }
 
-async function start() {
-  const token = window.location.hash.match(/^#([\w-]{20,})$/)?.[1];
-  if (token) {
-    // The token must not stay in the address bar, where it is copied and remembered.
-    window.history.replaceState(null, "", window.location.pathname);
-    api.forget();
-    try {
-      window.location.hash = `#/shootings/${await api.enterAsGuest(token)}`;
-    } catch (error) {
-      showSignIn("This review link is not valid, or no longer.");
-      return;
-    }
-  }
-  window.addEventListener("hashchange", route);
-  await route();
-}
-
-start();
+window.addEventListener("hashchange", route);
+route();

@@ -117,7 +117,8 @@ export class Shooting {
       if (failure) throw failure;
       await this.readChanges();
       for (const shot of this.shots.values()) {
-        if (shot.status !== "generating" || followed.has(shot.generation_id)) continue;
+        // A guest may not read generations: their predictions appear with the next changes.
+        if (api.guest() || shot.status !== "generating" || followed.has(shot.generation_id)) continue;
         followed.add(shot.generation_id);
         waiting.push(shot);
         next();

@@ -72,7 +72,9 @@ export async function showViewer(shooting, shot, show, report) {
 
   async function findPhoto(productId) {
     if (!photos.has(productId)) {
-      const product = await api.get(`/products/${productId}`).catch(() => null);
+      // A guest may see the photos of a product and nothing else of it.
+      const images = api.guest() ? (await api.page(`/products/${productId}/images`, { sort: "created_at" })).data : null;
+      const product = images ? { images } : await api.get(`/products/${productId}`).catch(() => null);
       photos.set(productId, product && (product.images[0]?.url || product.cover_image));
     }
     return photos.get(productId);
@@ -120,8 +122,10 @@ export async function showViewer(shooting, shot, show, report) {
     return element("li", {},
       element("p", { class: "by" }, `${index + 1}. ${row.author_name}, ${new Date(row.created_at).toLocaleString()}`),
       element("p", { class: "text" }, row.text),
-      user && row.author_id === user ? element("p", { class: "actions" }, button("Change", () => change().catch(report)), button("Delete", () => drop().catch(report))) : null);
+      isOwn(row, user) ? element("p", { class: "actions" }, button("Change", () => change().catch(report)), button("Delete", () => drop().catch(report))) : null);
   }
+
+  const isOwn = (row, user) => (user ? row.author_id === user : row.review_link_id === api.guest()?.link);
 
   async function addComment(prediction, text, position) {
     if (!text) return;

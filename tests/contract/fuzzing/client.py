@@ -199,6 +199,15 @@ def create_share_link() -> tuple[str, str] | None:
     return None
 
 
+def create_review_link() -> tuple[str, str]:
+    """Return the id and the token of a new review link of the demo account."""
+    path = f"/shootings/{SEEDED_SHOOTING}/review-links"
+    response = http_client().post(path, json={"expires_in_days": 1}, headers=long_lived_header("demo"))
+    response.raise_for_status()
+    link = response.json()
+    return str(link["id"]), str(link["url"]).partition("#")[2]
+
+
 GUEST = "guest@example.com"
 
 

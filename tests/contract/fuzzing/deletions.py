@@ -52,6 +52,12 @@ def delete_a_new_share_link(case: schemathesis.Case) -> None:
         case.path_parameters["prediction_id"], case.path_parameters["share_id"] = ids
 
 
+def delete_a_new_review_link(case: schemathesis.Case) -> None:
+    """Delete a new review link."""
+    case.path_parameters["shooting_id"] = seeded_id(7)
+    case.path_parameters["review_link_id"] = client.create_review_link()[0]
+
+
 def delete_a_new_export(case: schemathesis.Case) -> None:
     """Delete a new export."""
     case.path_parameters["export_id"] = client.new_export_id()
@@ -77,6 +83,7 @@ DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_look": delete_a_new_look,
     "delete_prediction": delete_a_new_prediction,
     "delete_prediction_share": delete_a_new_share_link,
+    "delete_review_link": delete_a_new_review_link,
     "delete_base_image": delete_a_new_base_image,
     "delete_product_image": delete_a_new_photo,
     "delete_generation_model": delete_a_new_model,

@@ -140,6 +140,12 @@ def open_a_real_link(case: schemathesis.Case) -> None:
     case.path_parameters["share_token"] = client.find_share_token() or case.path_parameters["share_token"]
 
 
+def exchange_a_real_link(case: schemathesis.Case) -> None:
+    """Use the token of a new review link."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
+        case.body["token"] = client.create_review_link()[1]
+
+
 def open_a_published_image(case: schemathesis.Case) -> None:
     """Use the URL of an existing publication."""
     found = client.find_published_image()
@@ -212,6 +218,7 @@ ROWS = {
     "generation_id": seeded_id(0x12),
     "prediction_id": seeded_id(0x13),
     "share_id": seeded_id(0x32),
+    "review_link_id": seeded_id(0x37),
     "endpoint_id": seeded_id(0x1A),
     "delivery_id": seeded_id(0x1B),
     "invitation_id": seeded_id(0x2A),
@@ -408,6 +415,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "get_file": name_a_stored_file,
     "get_shared_image": open_a_real_link,
     "get_published_image": open_a_published_image,
+    "exchange_review_link": exchange_a_real_link,
     "get_docs_asset": name_a_real_asset,
     "get_problem_page": explain_a_real_problem,
     "replace_subscription": change_the_guest_subscription,

@@ -45,6 +45,7 @@ from db.models import (
     ProductImportImage,
     ProductImportResult,
     ResolutionPreset,
+    ReviewLink,
     Shooting,
     Shot,
     ShotType,
@@ -449,6 +450,21 @@ def make_prediction_comment(
         "text": "The hem is cut off here.",
     }
     return make(PredictionComment(**same_ownership(prediction), **(defaults | values)))
+
+
+def make_review_link(
+    shooting: Shooting | None = None, membership: Membership | None = None, **values: Any
+) -> ReviewLink:
+    """Create a review link of a shooting, by default made by its owner without a membership."""
+    shooting = shooting or make_shooting()
+    defaults = {
+        "shooting_id": shooting.id,
+        "created_by_id": membership.user_id if membership else shooting.owner_id,
+        "membership_id": membership.id if membership else None,
+        "token_hash": hash_token(token_urlsafe()),
+        "expires_at": utc_now() + timedelta(days=7),
+    }
+    return make(ReviewLink(**(defaults | values)))
 
 
 def make_publication(prediction: Prediction | None = None, **values: Any) -> PredictionPublication:

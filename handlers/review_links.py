@@ -1,0 +1,93 @@
+"""Links with which guests review a shooting on the review board."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam
+
+from db.base import utc_now
+from db.models.review_links import ReviewLink
+from db.models.shootings import Shooting
+from db.tenancy import current_caller, get_visible
+from handlers.common.attempt_limits import limits_invalid_tokens
+from handlers.common.context import current_settings
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, authenticates_itself, requires
+from handlers.common.responses import (
+    NO_STORE,
+    ApiResponse,
+    encode_json,
+    json_response,
+    no_content,
+    ok,
+    serialize,
+    strong_etag,
+)
+from handlers.pipeline.auth import issue_guest_token
+from handlers.schemas.review_links import ReviewLinkSchema
+from studio import review_links
+
+DEFAULT_GUEST_NAME = "Guest"
+REVIEW_LINKS = ListQuery(
+    ReviewLink,
+    ReviewLinkSchema,
+    parent={
+        "shooting_id": ReviewLink.shooting_id,
+        "now": ReviewLink.expires_at > bindparam("now"),
+    },
+)
+
+
+@requires(Permission.REVIEW_LINKS_MANAGE)
+def list_review_links(shooting_id: UUID, **params: Any) -> ApiResponse:
+    """List the review links of a shooting that have not expired, without their URLs."""
+    params |= {"shooting_id": get_visible(Shooting, shooting_id).id, "now": utc_now()}
+    return REVIEW_LINKS.list_response(params)
+
+
+@requires(Permission.REVIEW_LINKS_MANAGE)
+def create_review_link(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Create a review link; the response contains its URL."""
+    shooting = get_visible(Shooting, shooting_id)
+    link, token = review_links.create_review_link(shooting, current_caller(), body["expires_in_days"])
+    data = serialize(link, ReviewLinkSchema)
+    # The ETag is that of later GET responses, which do not contain the URL.
+    etag = strong_etag(encode_json(data))
+    location = f"/api/v1/shootings/{shooting.id}/review-links/{link.id}"
+    url = f"{current_settings().public_url}/review#{token}"
+    return ApiResponse(201, {**data, "url": url}, {"Location": location, "ETag": etag, **NO_STORE})
+
+
+@requires(Permission.REVIEW_LINKS_MANAGE)
+def get_review_link(shooting_id: UUID, review_link_id: UUID) -> ApiResponse:
+    """Return a review link, without its URL."""
+    shooting = get_visible(Shooting, shooting_id)
+    return ok(review_links.get_review_link(shooting, review_link_id), ReviewLinkSchema)
+
+
+@requires(Permission.REVIEW_LINKS_MANAGE)
+def delete_review_link(shooting_id: UUID, review_link_id: UUID) -> ApiResponse:
+    """Revoke a review link; it and its access tokens are rejected from the next request on."""
+    shooting = get_visible(Shooting, shooting_id)
+    review_links.delete_review_link(review_links.get_review_link(shooting, review_link_id))
+    return no_content()
+
+
+@authenticates_itself
+@limits_invalid_tokens
+def exchange_review_link(body: dict[str, Any]) -> ApiResponse:
+    """Exchange the token of a review link for the access token of a guest."""
+    link = review_links.exchange_review_link(body["token"])
+    name = body.get("name", DEFAULT_GUEST_NAME)
+    token, seconds = issue_guest_token(link.id, name, link.expires_at)
+    data = {
+        "access_token": token,
+        "token_type": "bearer",
+        "expires_in": seconds,
+        "shooting_id": str(link.shooting_id),
+        "review_link_id": str(link.id),
+        "name": name,
+    }
+    return json_response(data, Cache_Control="no-store")

@@ -1,0 +1,85 @@
+"""Create, exchange and revoke the links with which guests review a shooting.
+
+Only a hash of a link's token is stored. A link works until it expires, is deleted, or its creator loses the
+membership with which it was made.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+
+from db.audit import set_guest
+from db.base import utc_now
+from db.errors import InvalidToken, NotFound
+from db.models.review_links import ReviewLink
+from db.models.shootings import Shooting
+from db.queries.guests import ActiveLink, find_link_by_token
+from db.queries.statements import delete_in_batches
+from db.session import Database, current_session
+from db.tenancy import Caller
+from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.shares import find_membership
+
+
+def create_review_link(shooting: Shooting, caller: Caller, expires_in_days: int) -> tuple[ReviewLink, str]:
+    """Create a link to a shooting that the caller may share.
+
+    Returns:
+        The link, and its token. Only a hash of the token is stored.
+    """
+    token = generate_token("rl")
+    link = ReviewLink(
+        shooting_id=shooting.id,
+        created_by_id=caller.user_id,
+        membership_id=find_membership(shooting.organization_id, caller.user_id),
+        token_hash=hash_token(token),
+        expires_at=utc_now() + timedelta(days=expires_in_days),
+    )
+    current_session().add(link)
+    current_session().flush()
+    return link, token
+
+
+def get_review_link(shooting: Shooting, link_id: UUID) -> ReviewLink:
+    """Return a link to a shooting that the caller has loaded.
+
+    Raises:
+        NotFound: The shooting has no such link, or the link has expired.
+    """
+    link = current_session().scalar(
+        select(ReviewLink).where(
+            ReviewLink.id == link_id,
+            ReviewLink.shooting_id == shooting.id,
+            ReviewLink.expires_at > utc_now(),
+        )
+    )
+    if link is None:
+        raise NotFound(value=link_id)
+    return link
+
+
+def delete_review_link(link: ReviewLink) -> None:
+    """Delete a link. The access tokens of its guests work no more."""
+    current_session().delete(link)
+    current_session().flush()
+
+
+def exchange_review_link(token: str) -> ActiveLink:
+    """Return the link of a token. The transaction needs the role of the system.
+
+    Raises:
+        InvalidToken: The link is unknown, expired or deleted, or has ended with its creator's membership.
+    """
+    link = find_link_by_token(hash_token(token))
+    if link is None:
+        raise InvalidToken()
+    set_guest(link.id, link.organization_id, link.owner_id)
+    return link
+
+
+def delete_expired_links(database: Database, now: datetime) -> int:
+    """Delete the links that have expired and return their number."""
+    return delete_in_batches(database, [ReviewLink.id], ReviewLink.expires_at <= now)
