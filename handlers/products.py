@@ -312,5 +312,5 @@ def _replace(product: Product, body: dict[str, Any]) -> None:
     primary = next((image.media for image in product.images if image.type == "primary"), None)
     changes = {**dict.fromkeys(NULL_BY_DEFAULT), "cover_media": primary, **body}
     # Replaced, not merged as by an update.
-    product.custom_metadata = changes.pop("metadata")
+    product.custom_metadata = changes.pop("metadata", {})
     apply_changes(product, changes)

@@ -160,7 +160,9 @@ def _require_unused(row: Transferable, parts: _Parts, media_ids: Sequence[UUID],
     """
     references = select_references(type(row), [row.id], ("CASCADE",))
     if conflicts := describe_references(_limit_to(references, parts, old)):
-        raise InUse("Other resources of the present tenant refer to this one", conflicts_with=conflicts)
+        raise InUse(
+            "Other resources of the current organization or user refer to this one", conflicts_with=conflicts
+        )
     if not media_ids:
         return
     shown = dict(_limit_to(select_references(MediaResource, media_ids, ("CASCADE",)), parts, old))
@@ -174,7 +176,9 @@ def _require_unused(row: Transferable, parts: _Parts, media_ids: Sequence[UUID],
         if organization_id := current_session().scalar(logo):
             conflicts.append(describe_conflict("organization", [organization_id]))
     if conflicts:
-        raise InUse("Other resources of the present tenant show the same image", conflicts_with=conflicts)
+        raise InUse(
+            "Other resources of the current organization or user use the same image", conflicts_with=conflicts
+        )
 
 
 def _limit_to(

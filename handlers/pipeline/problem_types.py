@@ -114,7 +114,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "external_id_taken": ProblemType(
         409,
-        "Another resource of this type, of the organization or account, has this `external_id`.",
+        "Another resource of the same type in the organization or account has this `external_id`.",
         "Choose another `external_id`, or change the resource that has it.",
     ),
     "too_many_metadata_keys": ProblemType(
@@ -262,7 +262,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "not_attempted": ProblemType(
         409,
-        "In the result of a batch: the batch reached its time limit before this item.",
+        "The batch reached its time limit before this item, so the item changed nothing.",
         "Send the items that were not attempted again.",
     ),
     "too_many_comments": ProblemType(
@@ -300,18 +300,18 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "file_not_importable": ProblemType(
         409,
-        "The upload of an import has another format than the import.",
+        "The media type of the upload does not match the format of the import.",
         "Create the upload with the media type text/csv or application/x-ndjson, for images application/zip.",
     ),
     "too_many_imports": ProblemType(
         409,
-        "Ten product imports of the organization or account wait or run.",
+        "Ten product imports of the organization or account are pending or running.",
         "Wait until some are completed, or cancel one.",
     ),
     "import_not_finished": ProblemType(
         409,
-        "The import waits or runs, so its results are not complete.",
-        "Read the import until its status is terminal; the list of results has the processed rows meanwhile.",
+        "The import is pending or running, so its results are not complete.",
+        "Poll the import until its status is terminal; the list of results has the entries processed so far.",
     ),
     "export_in_progress": ProblemType(
         409,

@@ -27,10 +27,10 @@ OPEN = (ImportStatus.PENDING, ImportStatus.RUNNING)
 
 
 class TooManyImports(Conflict):
-    """The tenant has the maximum of imports that wait or run."""
+    """The tenant has the maximum number of pending and running imports."""
 
     code = "too_many_imports"
-    default_detail = f"At most {MAX_OPEN_IMPORTS} imports may wait or run at a time"
+    default_detail = f"At most {MAX_OPEN_IMPORTS} imports can be pending or running at a time"
 
 
 class FileNotImportable(Conflict):

@@ -25,7 +25,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class ImportNotFinished(Conflict):
-    """The import waits or runs, so its results are not complete."""
+    """The import is pending or running, so its results are not complete."""
 
     code = "import_not_finished"
     default_detail = "The import is not finished"
@@ -42,7 +42,7 @@ def store_results_file(
         build_problem: Returns the problem document of a stored problem.
 
     Raises:
-        ImportNotFinished: The import waits or runs.
+        ImportNotFinished: The import is pending or running.
     """
     if product_import.status in OPEN:
         raise ImportNotFinished()

@@ -232,6 +232,38 @@ def test_a_default_is_a_valid_value(contract: Node) -> None:
     ]
 
 
+def find_defaults_that_clients_misread(contract: Node) -> list[str]:
+    """Return the defaults that make generators of clients leave out operations or write wrong types.
+
+    They can give a default to a plain type, a list and a referenced enumeration, and to nothing else.
+    """
+    return [
+        pointer
+        for pointer, node in list_nodes(contract)
+        if "default" in node and not pointer.endswith(("/properties", "/responses"))
+        for merged in [merge_composed(contract, node)]
+        if isinstance(node["default"], dict) or ("enum" not in merged and {"allOf", "anyOf"} & node.keys())
+    ]
+
+
+def test_generators_of_clients_can_read_each_default(contract: Node) -> None:
+    assert_no_findings(
+        find_defaults_that_clients_misread(contract),
+        "say in the description what an absent value means, and name no default",
+    )
+    seeded = copy.deepcopy(contract)
+    schemas = seeded["components"]["schemas"]
+    schemas["Flag"] = {"type": "boolean"}
+    null = {"type": "null"}
+    schemas["BrandCreate"]["properties"] |= {
+        "flag": {"anyOf": [{"$ref": "#/components/schemas/Flag"}, null], "default": True},
+        "state": {"anyOf": [{"$ref": "#/components/schemas/ProductState"}, null], "default": "DRAFT"},
+        "labels": {"allOf": [{"$ref": "#/components/schemas/MetadataCreate"}], "default": {}},
+    }
+    place = "#/components/schemas/BrandCreate/properties"
+    assert find_defaults_that_clients_misread(seeded) == [f"{place}/flag", f"{place}/labels"]
+
+
 def find_looser_requests(contract: Node) -> list[str]:
     """Return the bounds of `XCreate` and `XUpdate` that allow values which `X` does not allow.
 

@@ -64,12 +64,14 @@ GENERATORS = (
         language="Python",
         document="3.1",
         options=(
-            "--output-model-type pydantic_v2.BaseModel --use-annotated --set-default-enum-member"
+            "--output-model-type pydantic_v2.BaseModel --use-annotated --set-default-enum-member "
+            "--capitalise-enum-members"
         ),
         generate=(
             "{bin}/datamodel-codegen", "--input", "{document}", "--input-file-type", "openapi",
             "--output", "{output}/models.py", "--target-python-version", "3.11",
             "--output-model-type", "pydantic_v2.BaseModel", "--use-annotated", "--set-default-enum-member",
+            "--capitalise-enum-members",
         ),
         checks=(
             ("{bin}/mypy", "--strict", "models.py"),
@@ -81,6 +83,7 @@ GENERATORS = (
             "Models only; the program sends them with httpx, and validates each response with them.",
             "Passwords are `SecretStr`, which pydantic masks when it writes JSON.",
             "Without `--use-annotated`, mypy reports each constrained property.",
+            "Without `--capitalise-enum-members`, mypy reports `ComplianceRule.format`, a method of `str`.",
         ),
     ),
     Generator(

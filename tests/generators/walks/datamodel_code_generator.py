@@ -75,7 +75,7 @@ def main(url: str, photo: Path) -> None:
     response = api.client.post(
         f"{url}/products/{product.id}/images",
         files={"file": ("dress.jpg", photo.read_bytes(), "image/jpeg")},
-        data={"type": models.ProductImageType.primary.value},
+        data={"type": models.ProductImageType.PRIMARY.value},
     )
     models.ProductImage.model_validate_json(response.raise_for_status().content)
 
@@ -102,20 +102,20 @@ def main(url: str, photo: Path) -> None:
 
     generate_body = models.ShotGenerate(num_predictions=2, seed=2041)
     generation = api.post(f"/shots/{shot.id}/generate", models.Generation, generate_body)
-    while generation.status in (models.GenerationStatus.pending, models.GenerationStatus.running):
+    while generation.status in (models.GenerationStatus.PENDING, models.GenerationStatus.RUNNING):
         generation = api.get(f"/generations/{generation.id}", models.Generation, Prefer="wait=30")
-    assert generation.status is models.GenerationStatus.completed, generation.error
+    assert generation.status is models.GenerationStatus.COMPLETED, generation.error
     best = generation.predictions[0]
     approval = models.ShotApprove(prediction_id=best.id)
     approved = api.post(f"/shots/{shot.id}/approve", models.Shot, approval)
-    assert approved.status is models.ShotStatus.approved
+    assert approved.status is models.ShotStatus.APPROVED
     image = api.download(f"/predictions/{best.id}/image")
 
     export = api.post(f"/shootings/{shooting.id}/exports", models.Export, models.ExportCreate())
-    while export.status in (models.ExportStatus.pending, models.ExportStatus.running):
+    while export.status in (models.ExportStatus.PENDING, models.ExportStatus.RUNNING):
         time.sleep(0.2)
         export = api.get(f"/exports/{export.id}", models.Export)
-    assert export.status is models.ExportStatus.completed, export.error
+    assert export.status is models.ExportStatus.COMPLETED, export.error
     archive = api.download(f"/exports/{export.id}/file")
 
     # Pages of all rows that the job has, and of rows of the demo data.
