@@ -45,11 +45,12 @@ from studio.generations.worker.render_job import to_stored_image
 from studio.leases import acquire
 from studio.media.backends import open_storage
 from studio.media.images import normalise
-from studio.media.storage import Storage, media_key
+from studio.media.storage import Storage, data_file_key, media_key
 from studio.media.stored_image import StoredImage
 from studio.seed.accounts import build_account_rows
 from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
+from studio.seed.product_imports import FILE, build_import_rows
 from studio.seed.rows import (
     ACCOUNT_EXPORT,
     COMMENT,
@@ -191,8 +192,15 @@ def _add_tenant(
             **ownership,
         )
     )
+    _add_imports(storage, tenant, ownership)
     shot = next(row for row in rows if isinstance(row, Shot))
     return _lease_generation(_request_first_generation(tenant, owner_id, organization_id, shot))
+
+
+def _add_imports(storage: Storage, tenant: int, ownership: dict[str, Any]) -> None:
+    """Add the product imports of a tenant and their file."""
+    storage.write(data_file_key(build_seed_id(UPLOAD, tenant_number(tenant, 2))), FILE)
+    _add(build_import_rows(tenant, ownership))
 
 
 def _request_first_generation(

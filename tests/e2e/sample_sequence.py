@@ -32,7 +32,7 @@ def run_all(runs: SampleRuns) -> None:
     run_webhooks(runs)
     run_organization(runs)
     run_superuser(runs)
-    # All that is left only reads.
+    # What is left reads, or changes nothing that the others need.
     for name in sorted(runs.samples.keys() - runs.outputs.keys() - LAST):
         runs.run(name)
     for name in ("delete_prediction", "delete_webhook_endpoint"):
@@ -55,10 +55,11 @@ def run_catalogue(runs: SampleRuns) -> None:
 
 def run_review(runs: SampleRuns) -> None:
     """Run what reviews, shares and exports the prediction of the demo data."""
-    for name in ("approve_shot", "reopen_shot", "reject_shot", "reopen_shot"):
+    for name in ("approve_shot", "reopen_shot", "batch_shots", "reopen_shot", "reject_shot", "reopen_shot"):
         runs.run(name)
-    for name in ("reject_prediction", "reopen_prediction", "approve_prediction"):
+    for name in ("batch_predictions", "reopen_prediction", "reject_prediction", "reopen_prediction"):
         runs.run(name)
+    runs.run("approve_prediction")
     for name in ("create_export", "get_export", "download_export", "delete_export"):
         runs.run(name)
     runs.environment["SHARE_URL"] = find_url(runs.run("share_prediction"), "/shared/predictions/")

@@ -38,6 +38,7 @@ EXPECTED = {
     "stream_generation_events": "event: ",
 }
 """Text that a sample prints, by operation."""
+BATCHES = ("batch_products", "batch_shots", "batch_predictions")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,8 @@ def test_the_samples_of_all_operations_run_in_an_order(language: str, tmp_path: 
         run_all(runs)
     assert runs.failures == {}
     assert runs.outputs.keys() == runs.samples.keys()
+    rejected = {name for name in BATCHES if not re.search(r"refused_count\W+0\b", runs.outputs[name])}
+    assert rejected == set()
 
 
 def test_samples_that_need_a_superuser_fail_for_others(

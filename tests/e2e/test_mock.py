@@ -22,6 +22,7 @@ from PIL import Image
 from handlers.app import create_app
 from handlers.server.cli import main
 from studio.settings import InvalidSettings, Settings
+from tests.contract.operations import OPERATIONS, Operation
 from tests.e2e.server import ROOT, running_server
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
@@ -29,6 +30,8 @@ PRODUCT = "01990000-5eed-7000-8000-000500000001"
 SHOT = "01990000-5eed-7000-8000-000900000002"
 EXPORT = "01990000-5eed-7000-8000-002000000001"
 PREDICTION = "01990000-5eed-7000-8000-001300000001"
+# They need a superuser, or a token from the response to another request.
+UNREADABLE = {"list_users", "get_provider_config", "get_published_image", "get_shared_image"}
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"}
 PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 
@@ -102,6 +105,29 @@ def test_the_calls_of_the_documentation_work_as_printed(mock: httpx.Client) -> N
 def test_the_rows_of_the_examples_in_the_contract_exist(mock: httpx.Client) -> None:
     assert mock.get(f"/products/{PRODUCT}").json()["id"] == PRODUCT
     assert mock.get("/users/me").json()["email"] == "demo@example.com"
+
+
+def build_example_request(operation: Operation) -> tuple[str, dict[str, Any]]:
+    """Return the path and the organization of a request with the values of the examples."""
+    path, params = operation.path, {}
+    for parameter in operation.parameters:
+        example = parameter["schema"].get("example")
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", str(example))
+        elif parameter["name"] == "organization_id" or parameter.get("required"):
+            params[parameter["name"]] = example
+    return path, params
+
+
+def test_every_read_works_with_the_values_of_the_examples(mock: httpx.Client) -> None:
+    failed = {}
+    for operation in OPERATIONS.values():
+        if operation.method == "GET" and operation.operation_id not in UNREADABLE:
+            path, params = build_example_request(operation)
+            with mock.stream("GET", path, params=params) as reply:
+                if reply.status_code != 200:
+                    failed[operation.operation_id] = (path, reply.status_code)
+    assert failed == {}
 
 
 def test_the_mock_returns_the_same_errors_as_the_server(mock: httpx.Client) -> None:

@@ -97,6 +97,8 @@ _EXAMPLES = {
     # The example of the contract is the owner of the organization, who cannot be changed or removed.
     "update_member": {"user_id": "01990000-5eed-7000-8000-000100000002"},
     "remove_member": {"user_id": "01990000-5eed-7000-8000-000100000002"},
+    # An import that the sample creates can be completed before the sample cancels it.
+    "cancel_product_import": {"import_id": "01990000-5eed-7000-8000-002b00000002"},
 }
 SIGNED = "receive_task_webhook"
 """The operation whose requests have a signature (Standard Webhooks)."""
@@ -110,6 +112,8 @@ _STEPS: dict[str, tuple[tuple[str, ...], str]] = {
     "update_user": (("create_user",), ""),
     "update_subject": (("create_subject",), ""),
     "update_style": (("create_style",), ""),
+    "transfer_subject": (("create_subject",), "/transfer"),
+    "transfer_style": (("create_style",), "/transfer"),
     "update_shot_type": (("create_shot_type",), ""),
     "update_background_preset": (("create_background_preset",), ""),
     "update_resolution_preset": (("create_resolution_preset",), ""),
