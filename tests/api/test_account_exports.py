@@ -98,7 +98,11 @@ def test_a_copy_has_everything_personal_without_secrets_and_nothing_of_others(
     product = factories.make_product(owner=user, name="Linen dress", custom_metadata={"season": "spring"})
     image_id = store_image(storage, b"image", owner=user)
     factories.make_product_image(product, media_id=image_id)
-    look = factories.make_look(factories.make_shooting(owner=user), main_product_id=product.id)
+    shooting = factories.make_shooting(owner=user)
+    look, link = (
+        factories.make_look(shooting, main_product_id=product.id),
+        factories.make_review_link(shooting),
+    )
     generation = factories.make_generation(factories.make_shot(look))
     prediction = factories.make_prediction(generation, media_id=image_id)
     factories.make_prediction_share(prediction)
@@ -139,13 +143,13 @@ def test_a_copy_has_everything_personal_without_secrets_and_nothing_of_others(
     assert ids["account_exports"] == [str(export_id)]
     for name in (
         *("product_images", "shootings", "looks", "shots", "generations", "predictions", "prediction_shares"),
-        *("subscriptions", "credit_movements", "webhook_endpoints", "media_resources"),
+        *("subscriptions", "credit_movements", "webhook_endpoints", "media_resources", "review_links"),
     ):
         assert len(rows[name]) == 1, name
     text = json.dumps(rows)
     for foreign in (shared.id, strangers.id, organization.owner_id):
         assert str(foreign) not in text
-    for secret in (user.hashed_password, key.secret_hash, invitation.token_hash):
+    for secret in (user.hashed_password, key.secret_hash, invitation.token_hash, link.token_hash):
         assert secret not in text
     assert download(client_for(factories.make_user()), export_id).status == 404
 
