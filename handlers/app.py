@@ -66,6 +66,8 @@ from handlers.pipeline.middleware.security_headers import (
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
 from studio.cutouts.worker import CutoutWorker, make_sample
+from studio.destinations.targets import Outcome
+from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import load_signer
 from studio.exports.worker import run_pending_exports
 from studio.fair_slots import share_threads
@@ -438,7 +440,12 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
 
 
 def _run_exports(services: Services) -> None:
+    """Write the archives of exports. A mock sends nothing: every destination accepts every file."""
     run_pending_exports(services.database, services.storage)
+    accept = Outcome(status_code=200)
+    run_pending_deliveries(
+        services.settings, services.database, services.storage, services.http_client, lambda *_: accept
+    )
     run_pending_account_exports(services.database, services.storage)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from db.errors import Conflict
+from db.models.destinations import ExportDelivery
 from db.models.exports import Export, ExportStatus
 from db.models.products import Product
 from db.models.shootings import Shooting
@@ -18,7 +19,7 @@ from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update
 from handlers.common.references import OF_PRODUCTS, find_list_organization, resolve_products
 from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, no_content, ok
-from handlers.schemas.exports import ExportSchema
+from handlers.schemas.exports import ExportFileDeliverySchema, ExportSchema
 from studio.exports import create
 from studio.exports.names import FileNames, build_content_disposition
 from studio.media.storage import export_folder, export_key
@@ -39,6 +40,14 @@ EXPORTS = ListQuery(
         "status": Export.status,
         "products": OF_PRODUCTS["exports"],
     },
+)
+
+
+EXPORT_DELIVERIES = ListQuery(
+    ExportDelivery,
+    ExportFileDeliverySchema,
+    filters={"status": ExportDelivery.status},
+    parent={"export_id": ExportDelivery.export_id},
 )
 
 
@@ -89,3 +98,10 @@ def download_export(export_id: UUID) -> ApiResponse:
         Content_Security_Policy=SANDBOX_CSP,
         Content_Disposition=build_content_disposition(FileNames().reserve(export.shooting_name, "zip")),
     )
+
+
+@requires(Permission.EXPORTS_READ)
+def list_export_deliveries(export_id: UUID, **params: Any) -> ApiResponse:
+    """List the files of an export with their delivery."""
+    params["export_id"] = get_visible(Export, export_id).id
+    return EXPORT_DELIVERIES.list_response(params)

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -135,7 +135,7 @@ class SafeHttpClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        content: bytes = b"",
+        content: bytes | Iterator[bytes] = b"",
         timeout_seconds: float,
         max_bytes: int,
         redirects: int = 0,
@@ -146,7 +146,8 @@ class SafeHttpClient:
             method: The method.
             url: The URL.
             headers: Headers for this server; they are not sent to other servers after a redirect.
-            content: The body.
+            content: The body. Chunks of a long one are sent as they are read; `headers` then need
+                `Content-Length`, and no redirect can be followed.
             timeout_seconds: The limit for the whole exchange, redirects included.
             max_bytes: The limit for the body of the response.
             redirects: How many redirects are followed. The next redirect is returned as the response.
@@ -169,7 +170,7 @@ class SafeHttpClient:
         method: str,
         url: str,
         headers: Mapping[str, str] | None,
-        content: bytes,
+        content: bytes | Iterator[bytes],
         deadline: float,
         max_bytes: int,
         redirects: int,
@@ -241,7 +242,7 @@ class SafeHttpClient:
         method: str,
         target: _Target,
         headers: Mapping[str, str],
-        content: bytes,
+        content: bytes | Iterator[bytes],
         deadline: float,
         max_bytes: int,
     ) -> HttpResponse:

@@ -54,6 +54,8 @@ WEBHOOKS = Topic()
 """A webhook delivery may be due."""
 EXPORTS = Topic()
 """An export may be pending."""
+DELIVERIES = Topic()
+"""An export may have to be delivered to its destination."""
 IMPORTS = Topic()
 """An import may be pending."""
 

@@ -288,8 +288,8 @@ class Settings:
         "General",
         "SECRET_KEY",
         DEVELOPMENT_SECRET,
-        "Signs tokens, API keys, cursors and signed URLs, and encrypts stored responses. Outside development "
-        "it must be your own.",
+        "Signs tokens, API keys, cursors and signed URLs, and encrypts stored responses and credentials of "
+        "destinations. Outside development it must be your own.",
         Convert(str, f"at least {MIN_SECRET_BYTES} bytes with {MIN_SECRET_CHARACTERS} different characters"),
         default_note="for development only",
         secret=True,

@@ -7,6 +7,7 @@ from db.models.audit import AuditEvent
 from db.models.brands import Brand
 from db.models.changes import Change, ChangeKind, PendingTouch
 from db.models.comments import PredictionComment
+from db.models.destinations import DeliveryState, Destination, DestinationKind, ExportDelivery
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
 from db.models.generations import (
@@ -64,9 +65,13 @@ __all__ = [
     "ChangeKind",
     "CreditMovement",
     "CutoutStatus",
+    "DeliveryState",
     "DeliveryStatus",
+    "Destination",
+    "DestinationKind",
     "EmailChange",
     "Export",
+    "ExportDelivery",
     "ExportItem",
     "ExportStatus",
     "Generation",

@@ -47,15 +47,17 @@ class ExportItem(Base):
 class Export(Owned):
     """A row is one requested archive of a shooting, and belongs to the shooting's tenant.
 
-    Workers lease the oldest pending row, and running rows whose lease has expired.
+    Workers lease the oldest pending row, and running rows whose lease has expired. A completed row with a
+    destination is leased again, with the same columns, for its delivery (`studio.destinations`).
     """
 
     __tablename__ = "exports"
-    internal_columns: ClassVar = frozenset(("lease_owner", "lease_expires_at"))
+    internal_columns: ClassVar = frozenset(("lease_owner", "lease_expires_at", "leased_at"))
     __table_args__ = (
         *tenant_indexes("exports"),
         *sort_indexes("exports", "status"),
         Index("ix_exports_queue", "status", "created_at", "id"),
+        Index("ix_exports_delivery_queue", "delivery_status", "delivery_next_attempt_at", "id"),
     )
 
     shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
@@ -73,6 +75,18 @@ class Export(Owned):
     completed_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None] = mapped_column(index=True)
     error: Mapped[dict[str, Any] | None]
+    # An unfinished delivery keeps its destination from being deleted (`studio.destinations.changes`).
+    destination_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("destinations.id", ondelete="SET NULL"), index=True
+    )
+    # A `DeliveryState`; null without a destination.
+    delivery_status: Mapped[str | None] = mapped_column(String(20))
+    # Attempts since a file was last delivered.
+    delivery_attempts: Mapped[int] = mapped_column(default=0)
+    delivery_next_attempt_at: Mapped[datetime | None]
+    delivery_error: Mapped[str | None] = mapped_column(String(30))
+    delivery_ended_at: Mapped[datetime | None]
+    leased_at: Mapped[datetime | None] = mapped_column(index=True)
 
     items: Mapped[list[ExportItem]] = relationship(
         lazy="raise", order_by=ExportItem.position, cascade="all, delete-orphan", passive_deletes=True

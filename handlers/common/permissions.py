@@ -72,6 +72,7 @@ class Permission(StrEnum):
     WEBHOOKS_MANAGE = "webhooks:manage"
     EXPORTS_READ = "exports:read"
     EXPORTS_WRITE = "exports:write"
+    DESTINATIONS_MANAGE = "destinations:manage"
     CHANGES_READ = "changes:read"
 
 
@@ -109,22 +110,32 @@ _ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
 
 # A webhook URL may contain a credential of its receiver, so viewers do not see it.
 _WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
+# Members may deliver to a destination, but not choose where images go.
+_DESTINATIONS = frozenset({_P.DESTINATIONS_MANAGE})
 
 # A review link lets people without an account decide about predictions.
 _GUEST_ACCESS = frozenset({_P.REVIEW_LINKS_MANAGE})
 
-STUDIO = frozenset(Permission) - SUPERUSER_ONLY - ANY_USER - _ADMINISTRATION - _WEBHOOKS - _GUEST_ACCESS
+STUDIO = (
+    frozenset(Permission)
+    - SUPERUSER_ONLY
+    - ANY_USER
+    - _ADMINISTRATION
+    - _WEBHOOKS
+    - _GUEST_ACCESS
+    - _DESTINATIONS
+)
 _STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
 
 ROLES: dict[str, frozenset[str]] = {
     "viewer": ANY_USER | _STUDIO_READ,
     "member": ANY_USER | STUDIO | {_P.WEBHOOKS_READ},
-    "admin": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _ADMIN,
-    "owner": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _ADMINISTRATION,
+    "admin": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS | _ADMIN,
+    "owner": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS | _ADMINISTRATION,
 }
 """The permissions of a role in its organization. Owners of personal rows have PERSONAL."""
 
-PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS
+PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS
 
 GUESTS: frozenset[str] = frozenset(
     {
@@ -144,6 +155,7 @@ API_KEYS: frozenset[str] = (
     STUDIO
     | _WEBHOOKS
     | _GUEST_ACCESS
+    | _DESTINATIONS
     | {
         _P.ORGANIZATIONS_READ,
         _P.MEMBERS_READ,

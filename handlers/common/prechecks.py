@@ -34,6 +34,8 @@ AuthorizeCallback = Callable[..., UUID | None]
 Arguments = dict[str, Any]
 FileReader = Callable[[BinaryIO], Any]
 """Reads the file of a request: an image, or a file that is stored as it is."""
+LOADED = "loaded"
+"""The argument of `Precheck.prepare` with the result of its check, if that is kept."""
 
 
 class ImageNotUploaded(Conflict):
@@ -79,6 +81,7 @@ class Precheck:
         authorize: Called before a file is received, with the handler's arguments without `body`, in a
             read-only transaction; raises to reject the request. Returns the account that a signed URL stands
             for: the request counts for it from then on.
+        keeps_result: Whether `prepare` gets the result of `check` as the argument `LOADED`.
     """
 
     check: PrecheckCallback
@@ -86,6 +89,7 @@ class Precheck:
     prepare: Callable[[Arguments], Arguments]
     authorize: AuthorizeCallback | None = None
     find_urls: Callable[[Arguments], Mapping[str, str]] = lambda _: {}
+    keeps_result: bool = False
 
 
 def find_precheck(handler: Callable[..., object]) -> Precheck | None:
@@ -148,21 +152,45 @@ def prefetches_images(
     return _attach_precheck(Precheck(check, is_needed, prepare, authorize, find_urls))
 
 
-def prechecks_url(check: PrecheckCallback) -> Callable[[Handler], Handler]:
-    """Call a handler only if the server may send requests to the `url` of its body, if there is one.
+def prechecks_url(
+    check: PrecheckCallback, find_url: Callable[[dict[str, Any]], str | None] = lambda body: body.get("url")
+) -> Callable[[Handler], Handler]:
+    """Call a handler only if the server may send requests to a URL of its body, if there is one.
 
     Args:
         check: As for `prefetches_images`.
+        find_url: Returns the URL in a body or None, by default its `url`.
 
     Raises:
         TargetNotAllowed: The host is not a public one (OWASP API7:2023, SSRF).
     """
 
     def prepare(arguments: Arguments) -> Arguments:
-        current_http_client().require_allowed(arguments["body"]["url"])
+        current_http_client().require_allowed(find_url(arguments["body"]) or "")
         return arguments
 
-    return _attach_precheck(Precheck(check, lambda arguments: "url" in arguments["body"], prepare))
+    return _attach_precheck(
+        Precheck(check, lambda arguments: find_url(arguments["body"]) is not None, prepare)
+    )
+
+
+def runs_before(
+    load: Callable[..., Any], run: Callable[[Arguments, Any], Arguments]
+) -> Callable[[Handler], Handler]:
+    """Do slow work before each call of a handler.
+
+    Args:
+        load: Called first with the handler's arguments, in a read-only transaction; raises to reject the
+            request, and returns what the work needs.
+        run: Does the work outside of a transaction, with the arguments and the result of `load`, and returns
+            the new arguments of the handler.
+    """
+
+    def prepare(arguments: Arguments) -> Arguments:
+        loaded = arguments[LOADED]
+        return run({name: value for name, value in arguments.items() if name != LOADED}, loaded)
+
+    return _attach_precheck(Precheck(load, lambda _: True, prepare, keeps_result=True))
 
 
 def _attach_precheck(precheck: Precheck) -> Callable[[Handler], Handler]:
@@ -243,7 +271,7 @@ def _fetch_images(urls: Mapping[str, str]) -> dict[str, FetchedImage]:
     """Return the images of remote URLs, by their place in the body."""
     if not urls:
         return {}
-    with _fetch_slot():
+    with outbound_slot("Too many images are being downloaded: wait until one of them is done"):
         try:
             return fetch_images(current_http_client(), urls)
         except TimeoutError as error:
@@ -251,8 +279,8 @@ def _fetch_images(urls: Mapping[str, str]) -> dict[str, FetchedImage]:
 
 
 @contextmanager
-def _fetch_slot() -> Iterator[None]:
-    """Hold a slot for fetching images within the block.
+def outbound_slot(detail: str) -> Iterator[None]:
+    """Hold a slot for requests to other servers within the block.
 
     Other servers may be slow, so only half of the request threads may wait for them: half of these for one
     account, and one less for one address.
@@ -264,9 +292,7 @@ def _fetch_slot() -> Iterator[None]:
     slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
     if not slots.try_take(subject):
         if slots.count_held(subject.owner) >= slots.per_owner:
-            raise TooManyConcurrentRequests(
-                "Too many images are being downloaded: wait until one of them is done"
-            )
+            raise TooManyConcurrentRequests(detail)
         raise ServiceUnavailable()
     try:
         yield

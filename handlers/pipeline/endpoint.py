@@ -36,7 +36,7 @@ from db.rls.session_role import ANONYMOUS, SYSTEM
 from db.tenancy import Caller, current_organization
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.common.permissions import is_self_authenticating
-from handlers.common.prechecks import DecodingNeeded, find_precheck
+from handlers.common.prechecks import LOADED, DecodingNeeded, find_precheck
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
@@ -219,7 +219,9 @@ class Endpoint:
             return arguments
         # Authorize before the slow work, in a transaction that ends before it: SQLite has one writer.
         with self._transaction(False, self._session_role), self._authorize_caller(context):
-            idempotency.call_handler(idempotent_request, precheck.check, arguments)
+            result = idempotency.call_handler(idempotent_request, precheck.check, arguments)
+        if precheck.keeps_result:
+            arguments = {**arguments, LOADED: result}
         context.prepared_arguments = precheck.prepare(arguments)
         return context.prepared_arguments
 

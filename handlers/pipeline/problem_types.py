@@ -270,6 +270,21 @@ PROBLEMS: dict[str, ProblemType] = {
         "The prediction has the maximum number of comments.",
         "Delete comments that are not needed any more.",
     ),
+    "too_many_destinations": ProblemType(
+        409,
+        "The organization or account has 20 destinations.",
+        "Change one of them, or delete one that is not used.",
+    ),
+    "other_kind_of_destination": ProblemType(
+        409,
+        "The request has properties of a bucket for a destination with a URL, or the reverse.",
+        "Create another destination, and delete the present one.",
+    ),
+    "secret_required": ProblemType(
+        409,
+        "The URL of the destination changes, and its secret would be sent to another server.",
+        "Send header_value again, or null to send no header.",
+    ),
     "too_many_endpoints": ProblemType(
         409,
         "The organization or account has 20 webhook endpoints.",

@@ -43,6 +43,7 @@ OMITTED_COLUMNS = frozenset(
     {
         # Secrets and what they are derived from.
         *("hashed_password", "token_hash", "secret_hash", "secret_salt", "previous_secret_salt"),
+        *("credentials", "credentials_key"),
         # Another form of another column.
         "email_key",
         # For workers.

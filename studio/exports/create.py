@@ -15,6 +15,7 @@ from sqlalchemy import Select, func, select
 from db.base import new_id
 from db.errors import Conflict, NotFound, ScopeMismatch
 from db.models.brands import Brand
+from db.models.destinations import DeliveryState, Destination
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction, PredictionStatus
 from db.models.media import MediaResource
@@ -24,7 +25,7 @@ from db.models.products import Product, ProductImage
 from db.models.shootings import Look, Shooting, Shot
 from db.models.users import User
 from db.session import after_commit, current_session
-from db.tenancy import select_visible
+from db.tenancy import get_references, select_visible
 from studio.exports.names import FileNames, render_template
 from studio.pubsub import EXPORTS
 from studio.state_machines import DELIVERABLE, NotApproved
@@ -61,6 +62,8 @@ class ExportRequest:
     prediction_ids: Sequence[UUID] | None = None
     """The predictions; None for all that are approved and not exported yet."""
     name_template: str = "{sku}_{shot_type}"
+    destination_id: UUID | None = None
+    """Where the files are delivered to when the archive is complete; None for nowhere."""
 
 
 class SelectedPrediction(NamedTuple):
@@ -103,8 +106,12 @@ def create_export(shooting: Shooting, request: ExportRequest, export_id: UUID | 
         TooManyExports: The tenant has the maximum of open exports.
         NothingToExport: There are no predictions to export.
         ExportTooLarge: There are more predictions than an archive can hold.
+        NotFound, ScopeMismatch: The destination is not visible, or belongs to another tenant.
     """
+    destination_id = _find_destination_id(shooting, request.destination_id)
     export = _freeze(_resolve(shooting, request))
+    if destination_id is not None:
+        export.destination_id, export.delivery_status = destination_id, DeliveryState.PENDING
     export.id = export_id or new_id()
     current_session().add(export)
     current_session().flush()
@@ -128,6 +135,14 @@ def _resolve(shooting: Shooting, request: ExportRequest) -> ExportSelection:
         look_numbers=_number_looks(shooting),
         alt_texts=_load_alt_texts({row.Product.id for row in rows}),
     )
+
+
+def _find_destination_id(shooting: Shooting, destination_id: UUID | None) -> UUID | None:
+    if destination_id is None:
+        return None
+    # The lock keeps the destination until the export refers to it.
+    owner = (shooting.organization_id, shooting.owner_id)
+    return get_references(Destination, [destination_id], *owner, lock=True)[0].id
 
 
 def _require_deliverable(shooting: Shooting, prediction_ids: Sequence[UUID]) -> None:

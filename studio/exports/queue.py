@@ -16,13 +16,15 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from db.base import utc_now
 from db.models.account_exports import AccountExport
+from db.models.destinations import DeliveryState
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction
 from db.models.shootings import Shot
-from db.session import Database, current_session
+from db.session import Database, after_commit, current_session
 from studio import leases
 from studio.exports.archive import ArchiveEntry
 from studio.media.storage import media_key
+from studio.pubsub import DELIVERIES
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.events import emit_export_event, emit_shot_events
 
@@ -199,10 +201,22 @@ def _finish(export: Archive, status: ExportStatus, error: dict[str, Any] | None)
     export.completed_at = utc_now()
     export.expires_at = export.completed_at + (ACCOUNT_LIFETIME if is_of_account else LIFETIME)
     export.lease_owner = export.lease_expires_at = None
+    if isinstance(export, Export) and export.destination_id is not None:
+        _start_delivery(export)
     current_session().flush()
     # Webhooks belong to tenants, and no tenant sees what a user does with the own account.
     if isinstance(export, Export):
         emit_export_event(f"export.{status}", export)
+
+
+def _start_delivery(export: Export) -> None:
+    """Make the delivery to the destination due, or end it if there is no archive."""
+    if export.status == ExportStatus.COMPLETED:
+        export.delivery_next_attempt_at = export.completed_at
+        after_commit(DELIVERIES.notify)
+    else:
+        export.delivery_status, export.delivery_error = DeliveryState.FAILED, "export_failed"
+        export.delivery_ended_at = export.completed_at
 
 
 def _lock_shots(lease: Lease) -> dict[UUID, Shot]:

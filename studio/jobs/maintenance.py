@@ -21,6 +21,8 @@ from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity.mail import delete_expired_files
 from studio.api_key_expiry import send_expiry_notices
+from studio.destinations.changes import encrypt_again
+from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import SignFile
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.callbacks import delete_old_callbacks
@@ -33,7 +35,7 @@ from studio.imports.worker import ImportRunner
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import Storage
 from studio.publications.worker import run_pending_publications
-from studio.pubsub import EXPORTS, IMPORTS, Topic
+from studio.pubsub import DELIVERIES, EXPORTS, IMPORTS, Topic
 from studio.rate_limits.attempts import delete_expired_attempts
 from studio.retention import enforce_retention
 from studio.review_links import delete_expired_links
@@ -68,7 +70,7 @@ class MaintenanceTask:
     """A topic that ends the wait for the next run early, in the same process."""
 
 
-EXPORT_SECONDS = PUBLICATION_SECONDS = 2
+EXPORT_SECONDS = DELIVERY_SECONDS = PUBLICATION_SECONDS = 2
 IMPORT_SECONDS = 2
 MAX_IMPORT_RUN_SECONDS = 20.0
 """How long one run of the task takes: a Celery worker has few threads for all tasks."""
@@ -102,6 +104,10 @@ def run_import_images(services: Services, max_seconds: float = MAX_IMPORT_RUN_SE
     """Add the images that imports wait for."""
     lease_duration = timedelta(seconds=services.settings.lease_seconds)
     run_pending_images(services.database, services.storage, services.http_client, lease_duration, max_seconds)
+
+
+def _run_deliveries(services: Services) -> None:
+    run_pending_deliveries(services.settings, services.database, services.storage, services.http_client)
 
 
 def _run_publications(services: Services) -> None:
@@ -170,6 +176,12 @@ MAINTENANCE_TASKS = (
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     # A task of its own: a copy of many images must not delay exports.
     MaintenanceTask("copies of personal data", _run_account_exports, EXPORT_SECONDS, trigger=EXPORTS),
+    MaintenanceTask("deliveries of exports", _run_deliveries, DELIVERY_SECONDS, trigger=DELIVERIES),
+    MaintenanceTask(
+        "encryption of destinations",
+        lambda services: encrypt_again(services.database, services.settings),
+        600,
+    ),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
     # Without a trigger: images become available when the rows are written, and again after each backoff.
     MaintenanceTask("images of product imports", run_import_images, IMPORT_SECONDS),

@@ -13,6 +13,7 @@ from uuid import UUID
 from db.base import Base, utc_now
 from db.models.api_keys import ApiKey
 from db.models.brands import Brand
+from db.models.destinations import Destination, DestinationKind
 from db.models.generation_models import GenerationModel
 from db.models.guidelines import Guidelines
 from db.models.media import MediaResource
@@ -54,6 +55,7 @@ KINDS: dict[type[Any], int] = {
     WebhookDelivery: 0x1B,
     Invitation: 0x2A,
     ApiKey: 0x2C,
+    Destination: 0x38,
 }
 CUTOUT_MEDIA = 0x10
 """The number of the file of a tenant's cut-out among its images."""
@@ -364,6 +366,18 @@ def build_tenant_rows(
         disabled_at=None if for_contract else utc_now(),
         disabled_reason=None if for_contract else "manual",
         secret_salt=generate_salt(),
+    )
+    yield new(
+        Destination,
+        name="Images of the shop",
+        kind=DestinationKind.S3,
+        url="https://s3.eu-central-1.amazonaws.com",
+        region="eu-central-1",
+        bucket="atelier-nord-images",
+        prefix="sartiq",
+        path_style=True,
+        # Without credentials, which are encrypted, the demo data sends nothing.
+        access_key_hint="MPLE",
     )
     organization_id = ownership["organization_id"]
     generation_id = build_seed_id(GENERATION, tenant_number(tenant, 1))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from studio import leases
 from studio.accounts.identity.mail import get_mailer
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
 from studio.pubsub import WEBHOOKS
+from studio.retry_after import parse_retry_after
 from studio.settings import Settings
 from studio.webhooks import queue
 from studio.webhooks.outbox import encode_body
@@ -210,20 +210,8 @@ def _to_outcome(response: HttpResponse) -> queue.Outcome:
         return queue.Outcome(response.status, "redirected")
     if response.status == 410:
         return queue.Outcome(response.status, "gone")
-    retry_after = _parse_retry_after(response.headers) if response.status in _RETRY_AFTER_STATUSES else None
+    retry_after = parse_retry_after(response.headers) if response.status in _RETRY_AFTER_STATUSES else None
     return queue.Outcome(response.status, "refused", retry_after)
-
-
-def _parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """Return the delay of a Retry-After header (RFC 9110, section 10.2.3), or None if it is malformed."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return timedelta(seconds=min(int(text[:9]), int(queue.MAX_RETRY_AFTER.total_seconds())))
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # a year of any number of digits is parsed
-        return None
-    return date - utc_now() if date.tzinfo is not None else None
 
 
 def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> None:

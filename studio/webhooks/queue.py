@@ -26,6 +26,7 @@ from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from db.queries.statements import delete_in_batches
 from db.session import Database, after_commit, current_session
 from studio import leases
+from studio.retry_after import MAX_RETRY_AFTER
 from studio.telemetry.metrics import count_webhook_delivery
 from studio.webhooks.endpoints import disable_endpoint
 
@@ -44,7 +45,6 @@ MIN_TIMEOUT_COOLDOWN = timedelta(seconds=60)
 SLOW_AFTER = timedelta(seconds=3)
 """After an attempt that took longer, the cooldown lasts at least as long as the attempt."""
 MAX_COOLDOWN = timedelta(hours=1)
-MAX_RETRY_AFTER = timedelta(hours=24)
 OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
 RETENTION = timedelta(days=30)
 

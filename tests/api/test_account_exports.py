@@ -38,7 +38,7 @@ pytestmark = pytest.mark.both_databases
 
 PATH = "/users/me/exports"
 LEASE, PAST = timedelta(seconds=60), timedelta(seconds=-1)
-SECRET = re.compile(r"hash|secret|salt|token|password|lease|claimed")
+SECRET = re.compile(r"hash|secret|salt|token|password|lease|claimed|credential")
 PUBLIC_HASHES = {"content_hash", "file_hash", "images_file_hash", "input_hash"}
 
 
@@ -109,6 +109,9 @@ def test_a_copy_has_everything_personal_without_secrets_and_nothing_of_others(
     comment = factories.make_prediction_comment(factories.make_prediction(), user)
     factories.make_credit_movement(factories.make_subscription(user))
     factories.make_webhook_endpoint(owner=user)
+    factories.make_destination(
+        client.app.settings, owner=user, credentials={"header_value": "Bearer 2f6c1d0e9b"}
+    )
     invitation = make_invitation(organization, email="Ines@example.com")
     personal = factories.make_audit_event(account_id=user.id, actor_id=user.id)
     event = factories.make_audit_event(organization, actor_id=user.id, changes=[{"field": "name"}])
@@ -144,6 +147,7 @@ def test_a_copy_has_everything_personal_without_secrets_and_nothing_of_others(
     for name in (
         *("product_images", "shootings", "looks", "shots", "generations", "predictions", "prediction_shares"),
         *("subscriptions", "credit_movements", "webhook_endpoints", "media_resources", "review_links"),
+        "destinations",
     ):
         assert len(rows[name]) == 1, name
     text = json.dumps(rows)

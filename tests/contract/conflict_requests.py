@@ -220,6 +220,20 @@ def _internal_webhook_url(tenant: Tenant, request: Request) -> None:
     request.body = {**request.body, "url": "https://localhost/hooks"}
 
 
+def _internal_bucket(tenant: Tenant, request: Request) -> None:
+    request.body["s3"]["url"] = "https://localhost"
+
+
+def _internal_folder(tenant: Tenant, request: Request) -> None:
+    request.body = {"https": {"url": "https://localhost/files"}}
+
+
+def _open_delivery(tenant: Tenant, request: Request) -> None:
+    tenant.rows["export"].destination_id = tenant.rows["destination"].id
+    tenant.rows["export"].delivery_status = "pending"
+    factories.make(tenant.rows["export"])
+
+
 def _too_long_period(tenant: Tenant, request: Request) -> None:
     request.query = {"from": "2025-01-01", "to": "2026-01-02"}
 
@@ -357,6 +371,9 @@ CONFLICTS: dict[str, Conflict] = {
     "download_product_import_results": _row_in_state("import", "running"),
     "create_presigned_url": _max_pending_uploads,
     "put_upload": _consumed_upload,
+    "create_destination": _internal_bucket,
+    "update_destination": _internal_folder,
+    "delete_destination": _open_delivery,
     "create_webhook_endpoint": _internal_webhook_url,
     "update_webhook_endpoint": _internal_webhook_url,
     "test_webhook_endpoint": _disabled_endpoint,

@@ -127,6 +127,7 @@ class Tenant:
             "account_export": make_account_export(self.owner),
             "delivery": factories.make_webhook_delivery(endpoint),
             "import": product_import, "import_result": factories.make_product_import_result(product_import),
+            "destination": factories.make_destination(**ownership),
             "invitation": make_invitation(self.organization),
             "api_key": make_api_key(self.organization),
         }  # fmt: skip
@@ -410,6 +411,10 @@ def _reachable_url(tenant: Tenant, request: Request) -> None:
     request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
 
 
+def _reachable_bucket(tenant: Tenant, request: Request) -> None:
+    request.body["s3"]["url"] = f"http://{REACHABLE_HOST}"
+
+
 # Preparations of requests that the contract's example alone does not make succeed.
 PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     **ACCOUNT_PREPARATIONS,
@@ -445,6 +450,7 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "retry_generation": _set_generation_state("failed"),
     "receive_task_webhook": _sign_callback,
     "create_webhook_endpoint": _reachable_url,
+    "create_destination": _reachable_bucket,
     "create_export": _set_shot_state("approved"),
     "download_export": _completed_export,
     **dict.fromkeys(("get_account_export", "download_account_export"), _own_account_export),
@@ -511,6 +517,8 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
         factories.make_product_import(organization=tenant.organization)
     ),
     "list_product_import_results": lambda tenant: factories.make_product_import_result(tenant.rows["import"]),
+    "list_destinations": _in_organization(factories.make_destination),
+    "list_export_deliveries": lambda tenant: factories.make_export_delivery(tenant.rows["export"]),
     "list_exports": lambda tenant: factories.make_export(tenant.rows["shooting"], tenant.rows["prediction"]),
 }
 

@@ -44,7 +44,7 @@ WITHOUT_FIELD_CHANGES = {
     *("request_account_deletion", "cancel_account_deletion"),
     *("generate_shooting", "retry_generation", "share_prediction"),
     *("publish_prediction", "unpublish_prediction", "exchange_review_link"),
-    *("test_webhook_endpoint", "redeliver_webhooks", "test_email"),
+    *("test_webhook_endpoint", "test_destination", "redeliver_webhooks", "test_email"),
 }
 OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}
 

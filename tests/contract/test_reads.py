@@ -36,6 +36,7 @@ LISTS = {
     "get_subject": "list_subjects",
     "get_subscription": "list_subscriptions",
     "get_user": "list_users",
+    "get_destination": "list_destinations",
     "get_webhook_delivery": "list_webhook_deliveries",
     "get_webhook_endpoint": "list_webhook_endpoints",
 }
@@ -56,6 +57,7 @@ UPDATES = {
     "update_style": "get_style",
     "update_subject": "get_subject",
     "update_user": "get_user",
+    "update_destination": "get_destination",
     "update_webhook_endpoint": "get_webhook_endpoint",
     "replace_generation_model": "get_generation_model",
     "put_product_by_external_id": "get_product_by_external_id",

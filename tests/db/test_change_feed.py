@@ -41,6 +41,7 @@ from tests.support import factories as make
 from tests.support.databases import on_postgresql
 
 NOT_IN_THE_FEED = {
+    "destinations": "settings that members may not read",
     "media_resources": "images are parts of other resources",
     "prediction_publications": "public files of a prediction that the job engine makes",
     "product_image_cutouts": "a part of the product image that workers make",

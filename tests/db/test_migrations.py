@@ -8,15 +8,17 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Engine, inspect, text
+from sqlalchemy import Column, Engine, func, inspect, select, text
 
 from db.base import Base, utc_now
 from db.engine import build_engine
 from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
-from db.models import Guidelines, MediaResource, Prediction
+from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
 from db.session import Database
 from tests.support.factories import (
     make_brand,
+    make_destination,
+    make_export,
     make_guidelines,
     make_media,
     make_organization,
@@ -172,3 +174,26 @@ def test_images_of_imports_come_and_go_with_imports_in_the_table(empty_database_
         images = connection.execute(text("SELECT count(*) FROM product_import_images"))
         assert images.scalar_one() == 0
     database.engine.dispose()
+
+
+def test_exports_from_before_destinations_keep_their_items_and_counts_and_have_no_delivery(
+    empty_database_url: str,
+) -> None:
+    upgrade(empty_database_url)
+    database = Database(build_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        prediction = make_prediction(media_id=make_media().id)
+        export = make_export(
+            None, prediction, destination_id=make_destination().id, delivery_status="pending"
+        )
+    downgrade(empty_database_url, "0045")
+    upgrade(empty_database_url)
+    with database.transaction(write=True) as session:
+        kept = session.get_one(Export, export.id)
+        assert (kept.destination_id, kept.delivery_status, kept.delivery_attempts) == (None, None, 0)
+        assert session.scalar(select(func.count()).select_from(ExportItem)) == 1
+        # On SQLite the table was rebuilt: its triggers must still be there.
+        kept.progress = 7
+        session.flush()
+        assert session.scalar(select(func.count()).where(Change.resource_id == export.id)) == 2
+    database.dispose()

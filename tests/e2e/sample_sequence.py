@@ -14,7 +14,7 @@ CATALOGUE = (
 LAST = {
     "login", "refresh_token", "revoke_token", "test_token", "logout", "end_session", "recover_password",
     "reset_password", "change_password", "confirm_email_change", "delete_prediction", "transfer_ownership",
-    "delete_webhook_endpoint", "request_account_deletion", "cancel_account_deletion",
+    "delete_webhook_endpoint", "delete_destination", "request_account_deletion", "cancel_account_deletion",
 }  # fmt: skip
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 WEBHOOK_ENDPOINT = "/webhook-endpoints/01990000-5eed-7000-8000-001a00000001"
@@ -30,12 +30,13 @@ def run_all(runs: SampleRuns) -> None:
     run_generations(runs)
     run_uploads(runs)
     run_webhooks(runs)
+    run_destinations(runs)
     run_organization(runs)
     run_superuser(runs)
     # What is left reads, or changes nothing that the others need.
     for name in sorted(runs.samples.keys() - runs.outputs.keys() - LAST):
         runs.run(name)
-    for name in ("delete_prediction", "delete_webhook_endpoint"):
+    for name in ("delete_prediction", "delete_webhook_endpoint", "delete_destination"):
         runs.run(name)
     run_account(runs)
 
@@ -108,6 +109,12 @@ def run_webhooks(runs: SampleRuns) -> None:
         runs.run(name)
     runs.request("DEMO_TOKEN", "PATCH", WEBHOOK_ENDPOINT, json={"is_enabled": True})
     for name in ("test_webhook_endpoint", "redeliver_webhooks", "redeliver_webhook", "receive_task_webhook"):
+        runs.run(name)
+
+
+def run_destinations(runs: SampleRuns) -> None:
+    """Run what manages destinations. The test of one returns what happened, also without credentials."""
+    for name in ("create_destination", "update_destination", "test_destination"):
         runs.run(name)
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
+from db.base import utc_now
 from db.errors import TargetNotAllowed
+from db.models import Destination, Export
 from db.session import Database
 from handlers.app import Application
-from studio.http_client import SafeHttpClient
+from studio.destinations.worker import run_pending_deliveries
+from studio.http_client import HttpClientError, SafeHttpClient
 from studio.media.ingest import is_own_url
+from studio.media.storage import LocalDisk, export_key
 from studio.webhooks import dispatcher
 from tests.contract.tenant import Tenant
 from tests.support import factories
@@ -21,6 +30,7 @@ from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.sample_media import build_orientation_image, encode_image
+from tests.support.servers.buckets import ACCESS_KEY
 from tests.support.servers.http_recorder import (
     HttpRecorder,
     RecordedRequest,
@@ -287,3 +297,104 @@ def test_s09_errors_do_not_reveal_the_response_of_the_target(
         assert b"internal" not in response.body
         assert not any("internal" in f"{name}{text}".lower() for name, text in response.headers.items())
     assert "internal" not in str(vars(get_only_delivery(database)))
+
+
+def list_destinations(url: str) -> list[dict[str, Any]]:
+    """Return the bodies of a bucket and of a folder at a URL."""
+    bucket = {"url": url, "region": "us-east-1", "bucket": "images", **ACCESS_KEY}
+    return [{"s3": bucket}, {"https": {"url": url}}]
+
+
+def deliver(app: Application, database: Database, destination_id: str, storage: LocalDisk) -> Export:
+    """Run the delivery of an export to a destination, and return the export."""
+    with database.transaction(write=True) as writing:
+        destination = writing.get_one(Destination, UUID(destination_id))
+        values = {"organization_id": destination.organization_id, "owner_id": destination.owner_id}
+        export = factories.make_export(
+            factories.make_shooting(**values),
+            **values,
+            status="completed",
+            destination_id=destination.id,
+            delivery_status="pending",
+            delivery_next_attempt_at=utc_now(),
+        )
+    with storage.open_writer(export_key(export.id)) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("manifest.json", b"{}")
+    run_pending_deliveries(app.settings, database, storage, app.app.config["OUTBOUND"])
+    with database.transaction(write=False) as reading:
+        query = select(Export).where(Export.id == export.id).execution_options(populate_existing=True)
+        return reading.scalars(query).one()
+
+
+def test_s09_no_spelling_of_an_internal_url_is_accepted_for_a_destination(
+    customer: Customer, network: RedirectedNetwork, canary: HttpRecorder
+) -> None:
+    row = factories.make_destination(organization=customer.organization)
+    for url in list_internal_urls(canary):
+        body = {"name": "Shop", "https": {"url": url}}
+        created = customer.client("POST", f"/destinations/{customer.organization_query}", body)
+        updated = customer.client("PATCH", f"/destinations/{row.id}", {"https": {"url": url}})
+        assert status_and_code(created) == status_and_code(updated) == (409, "target_not_allowed"), url
+        bucket = {"name": "Shop", **list_destinations(url.removesuffix("/dress.png"))[0]}
+        response = customer.client("POST", f"/destinations/{customer.organization_query}", bucket)
+        # The contract allows no user name and no IPv6 address in the endpoint of a bucket.
+        assert response.status in (409, 422), url
+        assert response.status == 422 or response.json()["code"] == "target_not_allowed", url
+    assert network.targets == []
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["bucket", "folder"])
+def test_s07_s08_a_destination_is_reached_at_the_checked_address_and_its_redirect_is_not_followed(
+    app: Application,
+    customer: Customer,
+    database: Database,
+    canary: HttpRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: int,
+) -> None:
+    storage = LocalDisk(tmp_path)
+    with run_tls_recorder(
+        lambda request: StubResponse(307, b"internal content", {"Location": canary.url})
+    ) as server:
+        # Resolved at the creation, by the test and by the first delivery; then the name is rebound.
+        outbound, network = build_public_client(
+            server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], ["127.0.0.1"]
+        )
+        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        body = {"name": "Shop", **list_destinations(f"https://{HOST}")[kind]}
+        created = customer.client("POST", f"/destinations/{customer.organization_query}", body)
+        assert created.status == 201, created.body
+        path = f"/destinations/{created.json()['id']}/test"
+        tested = customer.client("POST", path)
+        assert (tested.json()["status_code"], tested.json()["error"]) == (307, "redirected")
+        export = deliver(app, database, created.json()["id"], storage)
+        assert export.delivery_error == "redirected"
+        rebound = customer.client("POST", path)
+        assert (rebound.json()["status_code"], rebound.json()["error"]) == (None, "target_not_allowed")
+        again = deliver(app, database, created.json()["id"], storage)
+        assert again.delivery_error == "target_not_allowed"
+    assert network.targets == [(PUBLIC_ADDRESS, 443)] * 2
+    for response in (tested, rebound, customer.client("GET", f"/exports/{export.id}/deliveries")):
+        assert b"internal content" not in response.body
+        assert str(canary.port).encode() not in response.body
+
+
+def test_s09_an_unknown_host_and_an_internal_one_look_alike_when_a_destination_is_tested(
+    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for addresses in ([], ["10.0.0.5"]):
+
+        def resolve(host: str, port: int, found: list[str] = addresses) -> list[str]:
+            if not found:
+                raise HttpClientError("unresolved", "The host is unknown")
+            return found
+
+        row = factories.make_destination(organization=customer.organization, url=f"https://{HOST}/in")
+        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(resolve=resolve))
+        result = customer.client("POST", f"/destinations/{row.id}/test").json()
+        assert result.pop("duration_ms") >= 0
+        results.append(result)
+    assert results[0] == results[1]
+    assert results[0]["error"] == "target_not_allowed"

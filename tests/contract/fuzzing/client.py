@@ -272,16 +272,38 @@ def new_endpoint_id() -> str:
 
 def delete_oldest_endpoints() -> None:
     """Delete the oldest webhook endpoints of the run in tenants that have nearly reached the limit."""
+    _delete_oldest(WEBHOOKS)
+
+
+DESTINATIONS = "/destinations/"
+
+
+def new_destination_id(kind: str) -> str:
+    """Return the id of a new destination of a kind, `s3` or `https`, in the seeded organization."""
+    target = {"url": f"http://{UNREACHABLE_HOST}"}
+    if kind == "s3":
+        target |= {"region": "us-east-1", "bucket": "fuzzed"}
+        target |= {"access_key_id": "id", "secret_access_key": "key"}
+    body = {"name": "Fuzzed", kind: target}
+    return create_row(f"{DESTINATIONS}?organization_id={SEEDED_ORGANIZATION}", body)
+
+
+def delete_oldest_destinations() -> None:
+    """Delete the oldest destinations of the run in tenants that have nearly reached the limit."""
+    _delete_oldest(DESTINATIONS)
+
+
+def _delete_oldest(collection: str) -> None:
     for tenant in ({"organization_id": SEEDED_ORGANIZATION}, {}):
         header = long_lived_header("demo")
         found = (
             http_client()
-            .get(WEBHOOKS, params={**tenant, "sort": "created_at"}, headers=header)
+            .get(collection, params={**tenant, "sort": "created_at"}, headers=header)
             .json()["data"]
         )
         for row in found[: max(0, len(found) - 16)]:
             if not row["id"].startswith("01990000-5eed"):
-                http_client().delete(f"{WEBHOOKS}{row['id']}", headers=header)
+                http_client().delete(f"{collection}{row['id']}", headers=header)
 
 
 def enable_endpoint(endpoint_id: str) -> None:

@@ -17,7 +17,7 @@ import schemathesis
 from schemathesis.core.deserialization import deserialize_yaml
 from schemathesis.core.media_types import YAML_MEDIA_TYPES
 
-from tests.contract.fuzzing import accounts, checks, client, image_urls, webhooks
+from tests.contract.fuzzing import accounts, checks, client, destinations, image_urls, webhooks
 from tests.contract.fuzzing.cases import (
     SEEDED,
     coin_flip,
@@ -402,6 +402,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "download_product_import_results": read_an_import,
     "cancel_product_import": cancel_a_new_import,
     **webhooks.PREPARATIONS,
+    **destinations.PREPARATIONS,
     **accounts.PREPARATIONS,
     **DELETIONS,
     "request_account_export": request_a_first_copy,

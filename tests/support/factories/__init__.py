@@ -25,7 +25,9 @@ from db.models import (
     BackgroundPreset,
     Brand,
     CreditMovement,
+    Destination,
     Export,
+    ExportDelivery,
     ExportItem,
     Generation,
     GenerationModel,
@@ -61,7 +63,9 @@ from db.models import (
 )
 from db.tenancy import Caller
 from studio.cutouts.requests import hash_inputs
+from studio.destinations.credentials import encrypt_credentials, fingerprint_key
 from studio.publications.publish import hash_token
+from studio.settings import Settings
 from studio.webhooks.signing import generate_salt
 
 Row = TypeVar("Row", bound=Base)
@@ -472,6 +476,28 @@ def make_publication(prediction: Prediction | None = None, **values: Any) -> Pre
     prediction = prediction or make_prediction(status="approved")
     defaults = {"prediction_id": prediction.id, "token_hash": hash_token(token_urlsafe())}
     return _make_owned(PredictionPublication, same_ownership(prediction) | values, **defaults)
+
+
+def make_destination(settings: Settings | None = None, **values: Any) -> Destination:
+    """Create a destination: a URL without a secret, or what `values` say.
+
+    Args:
+        settings: Encrypts `credentials`, a dictionary.
+        values: Columns.
+    """
+    values = _with_ownership(values)
+    values.setdefault("id", new_id())
+    if settings is not None:
+        encrypted = encrypt_credentials(settings.secret_key, values["id"], values["credentials"])
+        values |= {"credentials": encrypted, "credentials_key": fingerprint_key(settings.secret_key)}
+    defaults = {"kind": "https", "url": "https://uploads.example.com/sartiq", "header_name": "Authorization"}
+    return _make_owned(Destination, values, name="Images of the shop", **defaults)
+
+
+def make_export_delivery(export: Export, **values: Any) -> ExportDelivery:
+    """Create the log entry of a delivered file of an export."""
+    defaults = {"file_name": "dress.jpg", "file_size": 5, "status": "delivered", "attempts": 1}
+    return make(ExportDelivery(export_id=export.id, **(defaults | values)))
 
 
 def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
