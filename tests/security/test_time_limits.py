@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,10 @@ def slow_handler(
 
 
 def wait_for_threads(pool: ThreadPoolExecutor) -> None:
-    """Wait until all threads of the pool have finished their current task."""
-    wait([pool.submit(time.sleep, 0.02) for _ in range(2 * pool._max_workers)])
+    """Wait until all threads of the pool have finished their current task: each must enter the barrier."""
+    barrier = threading.Barrier(pool._max_workers)
+    for entered in [pool.submit(barrier.wait, 30) for _ in range(pool._max_workers)]:
+        entered.result()
 
 
 def create_brand(committing_server: CommittingServer, **headers: str) -> ClientResponse:
