@@ -26,10 +26,7 @@ def summarize_product(
     link: ColumnElement[bool] | None = None,
     may_change: bool = False,
 ) -> Any:
-    """Return a column property with the product of a row, null without one.
-
-    Null, too, for a product that belongs to another tenant and is not public: it can be made private after
-    others used it, and a product that only generations refer to can be transferred.
+    """Return a column property with the product of a row, null without one or with one that it may not show.
 
     Args:
         model: The model of the row.
@@ -37,23 +34,25 @@ def summarize_product(
         link: The condition that joins the table of `product_id` to the row.
         may_change: Whether a row can get another product. A flush of the row then reads the summary again.
     """
-    same_tenant = or_(
-        Product.organization_id == model.organization_id,
-        and_(
-            Product.organization_id.is_(None),
-            model.organization_id.is_(None),
-            Product.owner_id == model.owner_id,
-        ),
-    )
-    conditions = [
-        Product.id == product_id,
-        or_(same_tenant, Product.public),
-        *([] if link is None else [link]),
-    ]
+    conditions = [Product.id == product_id, may_show_product(model), *([] if link is None else [link])]
     # unscoped: belongs to a scoped row
     summary = select(_Summary(Product.id, Product.name, Product.sku, Product.external_id)).where(*conditions)
     others = [Product] if link is None else [Product, product_id.class_]
     return column_property(summary.correlate_except(*others).scalar_subquery(), expire_on_flush=may_change)
+
+
+def may_show_product(model: type[Owned]) -> ColumnElement[bool]:
+    """Return the condition that a row may show a product: it is of the same tenant, or public.
+
+    A product can be made private after others used it, and one that only generations refer to can be
+    transferred.
+    """
+    is_personal = and_(
+        Product.organization_id.is_(None),
+        model.organization_id.is_(None),
+        Product.owner_id == model.owner_id,
+    )
+    return or_(Product.organization_id == model.organization_id, is_personal, Product.public)
 
 
 class _SummaryType(TypeDecorator[dict[str, Any]]):

@@ -47,7 +47,12 @@ MAX_RESPONSE_BYTES = 1_048_576
 USER_AGENT = "Sartiq-Webhooks/1.0"
 _RETRY_AFTER_STATUSES = frozenset({429, 503})
 # Every other failure of the exchange counts as a connection that failed.
-_ERRORS = {"timeout": "timeout", "too_large": "refused"}
+_ERRORS = {
+    "timeout": "timeout",
+    "too_large": "refused",
+    # The same reason as for a host of the internal network, so that it does not tell which names exist there.
+    "unresolved": "target_not_allowed",
+}
 _DISABLED_REASONS = {
     "gone": "its responses have status 410 (Gone)",
     "failing": "no message has been delivered to it for five days",

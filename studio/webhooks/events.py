@@ -16,6 +16,7 @@ from db.base import Labeled, Owned
 from db.models.api_keys import ApiKey
 from db.models.exports import Export
 from db.models.generations import Generation, Prediction
+from db.models.product_summaries import may_show_product
 from db.models.products import Product
 from db.models.shootings import Look, Shooting, Shot
 from db.models.subscriptions import Subscription
@@ -146,7 +147,8 @@ def _load_products(shot_ids: Iterable[UUID | None]) -> Mapping[UUID | None, dict
     columns = Shot.id, Product.id, Product.sku, Product.external_id, Product.custom_metadata
     # unscoped: the products of shots that were loaded for the caller
     query = select(*columns).join(Look, Look.id == Shot.look_id)  # unscoped: see above
-    query = query.join(Product, Product.id == Look.main_product_id).where(Shot.id.in_(ids))
+    query = query.join(Product, Product.id == Look.main_product_id)
+    query = query.where(Shot.id.in_(ids), may_show_product(Shot))
     return {
         shot_id: {"id": str(product_id), "sku": sku, "external_id": external_id, "metadata": metadata}
         for shot_id, product_id, sku, external_id, metadata in current_session().execute(query)

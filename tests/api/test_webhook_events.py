@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import Engine, select, update
 from sqlalchemy import event as sqlalchemy_event
 
-from db.models import Subscription, WebhookDelivery, WebhookEndpoint
+from db.models import Product, Subscription, WebhookDelivery, WebhookEndpoint
 from db.session import Database
 from handlers.app import Application
 from studio.media.storage import LocalDisk
@@ -101,6 +101,17 @@ def test_messages_have_ids_and_labels_of_the_resource_and_its_product(studio: St
         "look_id": str(studio.shot.look_id),
         "prediction_id": str(prediction.id),
     }
+
+
+def test_messages_show_a_product_of_another_tenant_only_while_it_is_public(studio: Studio) -> None:
+    product = factories.make_product(organization=factories.make_organization(), public=True)
+    studio.product = product
+    studio.approve()
+    assert [body["data"]["product"]["id"] for body in studio.receive()] == [str(product.id)] * len(APPROVAL)
+    with studio.database.transaction(write=True) as session:
+        session.execute(update(Product).where(Product.id == product.id).values(public=False))
+    studio.post(f"/shots/{studio.shot.id}/reopen")
+    assert {body["data"]["product"] for body in studio.receive()} == {None}
 
 
 def test_a_prediction_that_is_replaced_is_reopened(studio: Studio) -> None:

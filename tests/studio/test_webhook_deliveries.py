@@ -221,6 +221,14 @@ def test_s09_a_name_that_also_resolves_to_loopback_gets_no_request(
     assert receiver.recorder.requests == []
 
 
+def test_s09_an_unknown_name_has_the_same_reason_as_an_internal_one(
+    database: Database,
+) -> None:
+    publish_event(database, factories.make_webhook_endpoint(url="https://unknown.invalid/sartiq"))
+    assert dispatcher.send_next(SETTINGS, database, SafeHttpClient())
+    assert get_only_delivery(database).last_error == "target_not_allowed"
+
+
 def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
     database: Database, receiver: WebhookReceiver
 ) -> None:
