@@ -160,7 +160,7 @@ def try_complete(database: Database, storage: Storage, lease: Lease, made: MadeC
         cutout = leases.lock_leased(ProductImageCutout, _owned_by(lease))
         if cutout is None:
             return False
-        cutout.media_id = lease.photo.media_id
+        media_id = lease.photo.media_id
         if made.image is not None:
             media = store_image(
                 storage,
@@ -170,7 +170,10 @@ def try_complete(database: Database, storage: Storage, lease: Lease, made: MadeC
                 resource_id=stored_id,
                 origin=ImageOrigin(product_id=_find_product_id(cutout)),
             )
-            cutout.media_id = media.id
+            media_id = media.id
+        # One UPDATE: a second one of a transaction checks all foreign keys again, and would wait for a change
+        # of the photo, which waits for the row of its cut-out.
+        cutout.media_id = media_id
         for name, value in describe_made(made).items():
             setattr(cutout, name, value)
         _end(cutout, CutoutStatus.COMPLETED)

@@ -23,6 +23,7 @@ from studio.media.storage import LocalDisk, media_key
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import LEASE, box_of, make_cutouts, make_quickly
+from tests.support.databases import on_postgresql
 
 EXPIRED = timedelta(seconds=-1)
 
@@ -89,6 +90,24 @@ def test_concurrent_workers_make_each_cutout_once(own_database: Database, storag
     run_concurrently(*[work] * 4)
     assert sorted(made) == sorted(str(cutout.id) for cutout in cutouts)
     assert {read(own_database, cutout).status for cutout in cutouts} == {CutoutStatus.COMPLETED}
+
+
+@on_postgresql
+def test_a_result_is_recorded_while_a_request_locks_the_photo(
+    own_database: Database, storage: LocalDisk
+) -> None:
+    """Otherwise the worker waits for the photo, and the request for the cut-out, until one gets an error."""
+
+    def work() -> CutoutStatus:
+        make_cutouts(own_database, storage)
+        return read(own_database, cutout).status
+
+    with own_database.transaction(write=True):
+        cutout = make_photo()
+    with own_database.transaction(write=True) as request:
+        query = select(ProductImage.id).where(ProductImage.id == cutout.product_image_id)
+        assert request.scalars(query.with_for_update()).one()
+        assert run_concurrently(work) == [CutoutStatus.COMPLETED]
 
 
 def test_a_region_that_changes_while_its_cutout_is_made_gets_a_new_cutout(
