@@ -34,7 +34,7 @@ def describe_test(result: TestResult) -> dict[str, Any]:
         message = f"The file was written, but not deleted. {ERRORS[deleted.error]}"
     return {
         "succeeded": written.error is None,
-        "key": result.key,
+        "file_name": result.file_name,
         "status_code": written.status_code,
         "error": written.error,
         "message": message,

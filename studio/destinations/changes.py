@@ -113,7 +113,7 @@ class EncryptedTarget:
 class TestResult:
     """What happened to a test: `deleted` is None where nothing is deleted, or where nothing was written."""
 
-    key: str
+    file_name: str
     written: targets.Outcome
     deleted: targets.Outcome | None
     duration_ms: int

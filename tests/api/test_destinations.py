@@ -64,7 +64,7 @@ def test_a_bucket_is_written_and_cleared_by_a_test_and_its_credentials_are_never
     assert row["s3"] == {**target, "path_style": True, "access_key_hint": "MPLE"}
     assert run_test(customer, row) == {
         "succeeded": True,
-        "key": "sartiq-connection-test.txt",
+        "file_name": "sartiq-connection-test.txt",
         "status_code": 200,
         "error": None,
         "message": "The file was written and deleted",

@@ -201,6 +201,7 @@ class PatternInput(NamedTuple):
     operation: Operation
     where: str
     name: str
+    """Of a property in an object of the body, such as `s3/bucket`, with the name of the object."""
 
 
 def list_pattern_inputs() -> dict[str, list[PatternInput]]:
@@ -214,12 +215,19 @@ def list_pattern_inputs() -> dict[str, list[PatternInput]]:
                     PatternInput(operation, parameter["in"], parameter["name"])
                 )
         for media_type in operation.media_types:
-            for name, child in operation.body_schema(media_type).get("properties", {}).items():
-                schema = resolve(child)
-                pattern = schema.get("pattern") or resolve(schema.get("items", {})).get("pattern")
-                if pattern:
-                    found.setdefault(pattern, []).append(PatternInput(operation, media_type, name))
+            for name, pattern in list_property_patterns(operation.body_schema(media_type)):
+                found.setdefault(pattern, []).append(PatternInput(operation, media_type, name))
     return found
+
+
+def list_property_patterns(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the properties of an object and of the objects in it that have a pattern, with the pattern."""
+    for name, child in schema.get("properties", {}).items():
+        found = resolve(child)
+        pattern = found.get("pattern") or resolve(found.get("items", {})).get("pattern")
+        if pattern:
+            yield f"{prefix}{name}", pattern
+        yield from list_property_patterns(found, f"{prefix}{name}/")
 
 
 PATTERN_INPUTS = list_pattern_inputs()
@@ -271,7 +279,10 @@ def send_text(app: Application, token: str, pattern_input: PatternInput, text: s
         target += f"?{pattern_input.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}"
     elif "json" in pattern_input.where:
         headers["content-type"] = pattern_input.where
-        body = json.dumps({pattern_input.name: text + text[-1000:] * 800}, ensure_ascii=False).encode()
+        value: Any = text + text[-1000:] * 800
+        for name in reversed(pattern_input.name.split("/")):
+            value = {name: value}
+        body = json.dumps(value, ensure_ascii=False).encode()
     else:
         headers["content-type"] = pattern_input.where
         body = f"{pattern_input.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}".encode()
