@@ -1,4 +1,4 @@
-"""Test that exports are delivered completely, in order, and once more where it failed: to S3 and with PUT."""
+"""Test that exports are delivered completely, in order, and again after a failure: to S3 and with PUT."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _prepare_database(folder: Path, environment: dict[str, str]) -> None:
 
 
 def _create_account(database_url: str) -> tuple[str, str]:
-    """Create the shop's account: production has no demo accounts, and nobody sells credits over HTTP."""
+    """Create the shop's account: production has no demo accounts and no operation that sells credits."""
     with open_database(database_url) as database, database.transaction(write=True):
         email = f"{uuid4().hex}@example.com"
         owner = factories.make_user(email=email, hashed_password=hash_password(PASSWORD))
