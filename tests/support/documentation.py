@@ -75,3 +75,41 @@ def list_pages() -> list[Page]:
     """Return the README and every page below docs/."""
     paths = [README, *sorted(DOCS.rglob("*.md"))]
     return [read_page(path) for path in paths]
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A page as the index lists it. `group` is the heading below that of its kind, None without one."""
+
+    kind: str
+    group: str | None
+    title: str
+    path: Path
+    description: str
+
+
+KINDS = {
+    "Tutorials": "tutorial",
+    "How-to guides": "how-to",
+    "Reference": "reference",
+    "Explanation": "explanation",
+}
+"""The kind of the pages below each heading of the index."""
+
+_ENTRY = re.compile(r"^- \[([^\]]+)\]\(([^)\s]+)\): (.*?)(?=\n- |\n\n|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def list_index(index: Page) -> list[IndexEntry]:
+    """Return the entries of the index, in order."""
+    entries = []
+    for section in re.split(r"^## ", index.text, flags=re.MULTILINE)[1:]:
+        kind, _, body = section.partition("\n")
+        for number, part in enumerate(re.split(r"^### ", body, flags=re.MULTILINE)):
+            group, _, lines = part.partition("\n") if number else ("", "", part)
+            entries += [
+                IndexEntry(
+                    KINDS[kind], group or None, title, (index.path.parent / path).resolve(), text.strip()
+                )
+                for title, path, text in _ENTRY.findall(lines)
+            ]
+    return entries
