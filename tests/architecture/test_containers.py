@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shlex
 import string
 import subprocess
 import sys
@@ -16,16 +15,10 @@ import pytest
 import yaml
 
 from studio.settings import InvalidSettings, Settings
+from tests.architecture.image import COMMAND, DOCKERFILE, ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-# The environment of the last stage, which is the image.
-IMAGE = dict(
-    pair.split("=", 1)
-    for line in re.findall(r"^ENV (.+)$", DOCKERFILE.rpartition("\nFROM ")[2], re.MULTILINE)
-    for pair in shlex.split(line)
-)
 OWN_SERVICES = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
@@ -45,8 +38,7 @@ def test_every_setting_of_a_service_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
 def test_every_command_runs_a_module_of_the_image(name: str) -> None:
-    default = re.findall(r'"([^"]+)"', DOCKERFILE.rpartition("CMD")[2])
-    python, flag, module, *_ = OWN_SERVICES[name].get("command", default)
+    python, flag, module, *_ = OWN_SERVICES[name].get("command", COMMAND)
     assert (python, flag) == ("python", "-m")
     assert importlib.util.find_spec(f"{module}.__main__") is not None
     allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -61,14 +53,14 @@ def test_the_image_has_the_files_of_the_server_and_an_unprivileged_user() -> Non
 
 
 def test_the_image_and_compose_run_in_production_mode() -> None:
-    assert IMAGE["SARTIQ_ENV"] == "production"
+    assert ENVIRONMENT["SARTIQ_ENV"] == "production"
     assert {service["environment"].get("SARTIQ_ENV", "production") for service in OWN_SERVICES.values()} == {
         "production"
     }
 
 
 def test_s31_the_image_serves_a_mock_at_any_address_and_a_development_server_only_on_request() -> None:
-    development = IMAGE | {"SARTIQ_ENV": "development"}
+    development = ENVIRONMENT | {"SARTIQ_ENV": "development"}
     assert Settings.from_environment(development | {"SARTIQ_MODE": "mock"}).host == "0.0.0.0"
     with pytest.raises(InvalidSettings, match="HOST must be a loopback address"):
         Settings.from_environment(development)
@@ -77,11 +69,10 @@ def test_s31_the_image_serves_a_mock_at_any_address_and_a_development_server_onl
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
 def test_no_process_of_the_image_starts_without_a_secret_key(name: str, tmp_path: Path) -> None:
-    _, *arguments = OWN_SERVICES[name].get(
-        "command", re.findall(r'"([^"]+)"', DOCKERFILE.rpartition("CMD")[2])
-    )
+    _, *arguments = OWN_SERVICES[name].get("command", COMMAND)
     environment = {
-        variable: string.Template(value).substitute(PATH=os.defpath) for variable, value in IMAGE.items()
+        variable: string.Template(value).substitute(PATH=os.defpath)
+        for variable, value in ENVIRONMENT.items()
     }
     process = subprocess.run(
         [sys.executable, *arguments],

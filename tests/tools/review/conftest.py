@@ -13,7 +13,17 @@ import pytest
 
 from tests.tools.review.tools import BUNDLE, ROOT, read_bundle
 
-COPIED = ("openapi", "handlers", "studio", "db", "tests", "pyproject.toml", "redocly.yaml", ".spectral.yaml")
+COPIED = (
+    "openapi",
+    "handlers",
+    "studio",
+    "db",
+    "tests",
+    "deploy",
+    "pyproject.toml",
+    "redocly.yaml",
+    ".spectral.yaml",
+)
 
 
 class RepositoryCopy:

@@ -1,8 +1,8 @@
 """`make release VERSION=x.y.z`: freeze the contract, if the version is high enough for the changes.
 
 It writes info.version, the bundle, openapi/released/x.y.z.json, openapi/CHANGELOG.md, the feeds
-openapi/changes.atom and openapi/changes.json, and the version in pyproject.toml, and empties
-openapi/allowed-breaks.yaml. It does not commit or tag.
+openapi/changes.atom and openapi/changes.json, and the version in pyproject.toml and deploy/kubernetes.
+It empties openapi/allowed-breaks.yaml, and does not commit or tag.
 """
 
 from __future__ import annotations
@@ -132,6 +132,9 @@ def release(version: str, day: datetime.date) -> list[str]:
             raise ReleaseRejected(f"{version} is lower than info.version, {contract['info']['version']}.")
     _replace(tools.SOURCE, r"^  version: .*$", f"  version: {version}")
     _replace(tools.ROOT / "pyproject.toml", r'^version = ".*"$', f'version = "{version}"')
+    _replace(
+        tools.ROOT / "deploy/kubernetes/kustomization.yaml", r"^    newTag: .*$", f"    newTag: {version}"
+    )
     FOLDER.mkdir(exist_ok=True)
     tools.build_bundle(tools.SOURCE, tools.BUNDLE)
     released.write_bytes(tools.BUNDLE.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -192,9 +193,13 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     assert json.loads(released)["info"]["version"] == "7.0.0"
     assert released == repository.read("openapi/openapi.json")
     assert 'version = "7.0.0"\n' in repository.read("pyproject.toml")
+    assert "\n    newTag: 7.0.0\n" in repository.read("deploy/kubernetes/kustomization.yaml")
     assert "\n  version: 7.0.0\n" in repository.read("openapi/openapi.yaml")
-    assert "The first release: 1" in repository.read("openapi/CHANGELOG.md")
+    assert re.search(
+        r"^The first release: \d+ operations\.$", repository.read("openapi/CHANGELOG.md"), re.MULTILINE
+    )
     assert repository.git("status", "--porcelain").split() == [
+        *("M", "deploy/kubernetes/kustomization.yaml"),
         *("M", "openapi/openapi.json", "M", "openapi/openapi.yaml", "M", "pyproject.toml"),
         *("??", "openapi/CHANGELOG.md", "??", "openapi/changes.atom"),
         *("??", "openapi/changes.json", "??", "openapi/released/"),
