@@ -19,12 +19,42 @@ from tests.architecture.image import COMMAND, DOCKERFILE, ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+EXACT_VERSION = re.compile(r"[\w/.-]+:v?\d+\.\d+(\.\d+)?(-[a-z-]+)?(@sha256:[0-9a-f]{64})?")
 OWN_SERVICES = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
 def test_the_services_are_the_documented_ones() -> None:
     assert set(OWN_SERVICES) == {"prepare", "api", "worker", "beat"}
     assert set(COMPOSE["services"]) - set(OWN_SERVICES) == {"postgres", "redis", "s3"}
+
+
+def test_compose_has_the_schema_of_its_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    checked = subprocess.run([*command, ROOT / "compose.yaml"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_image_has_an_exact_version() -> None:
+    images = [service["image"] for name, service in COMPOSE["services"].items() if name not in OWN_SERVICES]
+    images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert [image for image in images if not EXACT_VERSION.fullmatch(image)] == []
+    # Another major version cannot read the volume. Moving it is described in docs/operations/production.md.
+    assert COMPOSE["services"]["postgres"]["image"].startswith("postgres:17.")
+    assert COMPOSE["services"]["postgres"]["volumes"] == ["database:/var/lib/postgresql/data"]
+
+
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_every_service_of_ours_has_the_least_privileges(name: str) -> None:
+    service = OWN_SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["volumes"] == [ENVIRONMENT["DATA_DIR"], "/tmp"]  # noqa: S108 - a path in the container
+
+
+def test_only_the_api_can_be_reached_and_only_from_this_host() -> None:
+    ports = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
+    assert ports == {"api": ["${API_ADDRESS:-127.0.0.1:8000}:8000"]}
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
