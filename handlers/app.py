@@ -40,6 +40,7 @@ from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.contract.router import Router
 from handlers.pages import home, security_txt
 from handlers.pages.api_catalog import CATALOG_PATH, api_catalog
+from handlers.pages.guides import guides
 from handlers.pages.review_board import review_board
 from handlers.pipeline.audit import AuditRecorder, TargetResolver
 from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
@@ -363,11 +364,14 @@ def _build_mock(
 
 def _build_pages(settings: Settings) -> dict[str, ASGIApp]:
     """Return the pages outside the contract, by path."""
+    built_guides = guides(settings.site_dir)
+    has_demo_accounts = settings.environment != "production"
     return {
-        "/": home(settings.public_url, has_demo_accounts=settings.environment != "production"),
+        "/": home(settings.public_url, has_demo_accounts, has_guides=len(built_guides) > 2),
         CATALOG_PATH: api_catalog(settings.public_url),
         "/.well-known/security.txt": security_txt(settings.public_url, settings.security_contact),
         **review_board(),
+        **built_guides,
     }
 
 

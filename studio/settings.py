@@ -453,6 +453,15 @@ class Settings:
         derive_default=lambda values: f"mailto:security@{urlsplit(values['public_url']).hostname}",
         default_note="`mailto:security@` and the host of `PUBLIC_URL`",
     )
+    site_dir: Path = _setting(  # noqa: RUF009 - immutable
+        "HTTP server",
+        "SITE_DIR",
+        Path(".site"),
+        "Folder of the built documentation, which `make docs` writes. The server serves it below `/guides/`.",
+        _FOLDER,
+        derive_default=lambda _: ".site",
+        default_note="`.site`",
+    )
     data_dir: Path = _setting(  # noqa: RUF009 - immutable
         "Storage",
         "DATA_DIR",

@@ -51,10 +51,16 @@ _templates = Environment(
 
 
 @cache
-def home_page(public_url: str, has_demo_accounts: bool) -> bytes:
+def home_page(public_url: str, has_demo_accounts: bool, has_guides: bool) -> bytes:
     """Return the page at `/`."""
-    template = _templates.get_template("home.html")
-    return template.render(public_url=public_url, has_demo_accounts=has_demo_accounts).encode("utf-8")
+    values = {"public_url": public_url, "has_demo_accounts": has_demo_accounts, "has_guides": has_guides}
+    return _templates.get_template("home.html").render(values).encode("utf-8")
+
+
+@cache
+def guides_hint_page() -> bytes:
+    """Return the page at `/guides/` of a server without the built documentation."""
+    return _templates.get_template("guides.html").render().encode("utf-8")
 
 
 @cache
@@ -96,19 +102,20 @@ def problem_page(code: str) -> bytes | None:
     return _templates.get_template("problem.html").render(code=code, problem=problem).encode("utf-8")
 
 
-def home(public_url: str, has_demo_accounts: bool = False) -> ASGIApp:
+def home(public_url: str, has_demo_accounts: bool = False, has_guides: bool = False) -> ASGIApp:
     """Return the ASGI application for `/`.
 
     Args:
         public_url: The URL of the server as clients see it.
         has_demo_accounts: Whether the page shows the login of the demo account; never in production.
+        has_guides: Whether the server has the built documentation (`handlers.pages.guides`).
     """
     headers = {
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
         "Cache-Control": "no-cache",
         "Link": build_link_header(),
     }
-    return HTMLResponse(home_page(public_url, has_demo_accounts), headers=headers)
+    return HTMLResponse(home_page(public_url, has_demo_accounts, has_guides), headers=headers)
 
 
 def security_txt(public_url: str, contact: str) -> ASGIApp:

@@ -58,6 +58,7 @@ LOCK_FILES = {
     "requirements-dev.txt",
     "requirements-bench.txt",
     "requirements-generators.txt",
+    "requirements-docs.txt",
     "package.json",
     "package-lock.json",
 }
@@ -120,7 +121,7 @@ def test_the_lock_files_have_the_versions_of_pyproject(root: Path) -> None:
     signer = pins((root / "requirements-c2pa.txt").read_text(encoding="utf-8").splitlines())
     assert runtime | pins(signing) <= signer <= development, "Run `make lock`."
     pinned = [*dependencies, *signing, *project["dependency-groups"]["dev"]]
-    for group in ("bench", "generators"):
+    for group in ("bench", "generators", "docs"):
         packages = project["dependency-groups"][group]
         locked = pins((root / f"requirements-{group}.txt").read_text(encoding="utf-8").splitlines())
         assert pins(packages) <= locked, "Run `make lock`."

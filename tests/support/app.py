@@ -64,6 +64,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
         compute_webhook_secret=COMPUTE_WEBHOOK_SECRET,
         data_dir=folder,
         media_dir=folder / "media",
+        site_dir=folder / "site",
         outbox_dir=folder / "outbox",
         database_url="sqlite://",
         render_workers=0,
