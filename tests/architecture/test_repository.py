@@ -63,7 +63,7 @@ LOCK_FILES = {
     "package-lock.json",
 }
 # The folders with a package.json, a lock file and the settings of npm.
-NODE_PROJECTS = [".", "tests/generators", "clients/typescript"]
+NODE_PROJECTS = [".", "tests/generators", "clients/typescript", "tests/tools/bench/peers/fastify"]
 # Copied from the released package: a test compares each file with the locked version.
 SWAGGER_UI = Path("handlers/pages/swagger-ui")
 

@@ -1,6 +1,6 @@
 -- Sends prepared requests in turn (see closed_loop.py) and counts responses with an unexpected status.
 -- Arguments: the file of requests, the expected status, and "feeds_back" if a later request needs the ETag of
--- a response. Each line of the file is one request: method, path, token, body and ETag, separated by tabs.
+-- a response. Each line of the file is one request: method, path, token, body, ETag and key, separated by tabs.
 
 local requests, position, number = {}, 0, 0
 local threads = {}
@@ -14,7 +14,13 @@ function setup(thread)
 end
 
 local function build_headers(prepared)
-    local headers = { Authorization = "Bearer " .. prepared.token }
+    local headers = {}
+    if prepared.token ~= "" then
+        headers["Authorization"] = "Bearer " .. prepared.token
+    end
+    if prepared.key ~= "" then
+        headers["Idempotency-Key"] = prepared.key:gsub("{n}", number)
+    end
     if prepared.body ~= "" then
         headers["Content-Type"] = "application/json"
     end
@@ -69,8 +75,8 @@ end
 function init(arguments)
     expected, feeds_back = tonumber(arguments[2]), arguments[3] == "feeds_back"
     for line in io.lines(arguments[1]) do
-        local method, path, token, body, tag = line:match("^(.-)\t(.-)\t(.-)\t(.-)\t(.*)$")
-        local prepared = { method = method, path = path, token = token, body = body, tag = tag }
+        local method, path, token, body, tag, key = line:match("^(.-)\t(.-)\t(.-)\t(.-)\t(.-)\t(.*)$")
+        local prepared = { method = method, path = path, token = token, body = body, tag = tag, key = key }
         requests[#requests + 1] = prepared
         by_id[path:match("([%x-]+)$") or ""] = prepared
     end

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.resilience.processes import DependencyMissing
 from tests.tools.bench.environment import BenchServer
-from tests.tools.bench.operations import Operation, Request
-from tests.tools.bench.processes import cpu_seconds
+from tests.tools.bench.operations import RUN, Operation, Request
+from tests.tools.bench.processes import cpu_seconds, cpu_seconds_by_process
 
 SCRIPT = Path(__file__).with_suffix(".lua")
 
@@ -27,6 +28,7 @@ class LoadResult:
     failed_connections: int
     cpu_seconds: float
     first_unexpected: str = ""
+    database_cpu_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -43,6 +45,11 @@ class LoadResult:
         """Return the CPU seconds of the server's processes per 1,000 requests."""
         return 1000 * self.cpu_seconds / max(1, self.requests)
 
+    @property
+    def database_cpu_seconds_per_1000(self) -> float:
+        """Return the CPU seconds of PostgreSQL's processes per 1,000 requests."""
+        return 1000 * self.database_cpu_seconds / max(1, self.requests)
+
 
 def require_wrk() -> None:
     """Raise `DependencyMissing` if wrk is not installed."""
@@ -51,12 +58,23 @@ def require_wrk() -> None:
 
 
 def run_load(
-    server: BenchServer, operation: Operation, requests: Sequence[Request], connections: int, seconds: int
+    server: BenchServer,
+    operation: Operation,
+    requests: Sequence[Request],
+    connections: int,
+    seconds: int,
+    database_process_id: int | None = None,
 ) -> LoadResult:
-    """Send requests as fast as the server responds, and return the result."""
+    """Send requests as fast as the server responds, and return the result.
+
+    Args:
+        database_process_id: The parent of PostgreSQL's processes, whose CPU time is measured, too.
+    """
+    run = uuid.uuid4().hex
     with tempfile.NamedTemporaryFile("w", suffix=".requests") as file:
         for each in requests:
-            print(each.method, each.path, each.token, each.body, each.tag, sep="\t", file=file)
+            key = each.key.replace(RUN, run)
+            print(each.method, each.path, each.token, each.body, each.tag, key, sep="\t", file=file)
         file.flush()
         options = ["-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "20s"]
         script_arguments = [file.name, str(operation.status)]
@@ -64,8 +82,14 @@ def run_load(
             script_arguments.append("feeds_back")
         command = ["wrk", *options, "-s", str(SCRIPT), server.url, "--", *script_arguments]
         before = cpu_seconds(server.process_id)
+        database_before = cpu_seconds_by_process(database_process_id) if database_process_id else {}
         completed = subprocess.run(command, check=True, capture_output=True, text=True)
         used = cpu_seconds(server.process_id) - before
+        database_after = cpu_seconds_by_process(database_process_id) if database_process_id else {}
+    # A backend that ended in between is left out: nothing tells what it used.
+    database_used = sum(database_after[each] - database_before.get(each, 0.0) for each in database_after)
     line = next(line for line in completed.stdout.splitlines() if line.startswith("measured\t"))
     _, count, microseconds, unexpected, broken, first = line.split("\t")
-    return LoadResult(int(count), int(microseconds) / 1e6, int(unexpected), int(broken), used, first)
+    return LoadResult(
+        int(count), int(microseconds) / 1e6, int(unexpected), int(broken), used, first, database_used
+    )

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import httpx
 
 from tests.tools.bench.operations import (
     BASE_PATH,
+    BATCH,
     INVALID,
     VALID,
     Request,
+    batch_requests,
     fetch,
     list_path,
+    published_image_requests,
     reader_organizations,
 )
-from tests.tools.bench.rows import Scale, build_token, organization_id
+from tests.tools.bench.rows import PUBLISHED_BYTES, Scale, build_token, organization_id
 
 PRODUCT_FIELDS = {
     "id", "created_at", "updated_at", "owner_id", "organization_id", "sku", "name", "description", "category",
@@ -110,7 +114,6 @@ def products_of_other_tenants_are_not_found(client: ContractClient) -> None:
     _parse_problem(client.get(f"{BASE_PATH}{uuid.UUID(int=7)}", 404), "not_found")
     client.update(foreign, "*", 404, color="red")
     client.get(list_path(client.organization - 1), 404)
-    _parse_problem(client.get(f"{BASE_PATH}not-an-id", 422), "invalid_request")
 
 
 def lists_paginate_by_cursor_and_by_skip(client: ContractClient) -> None:
@@ -130,7 +133,8 @@ def lists_paginate_by_cursor_and_by_skip(client: ContractClient) -> None:
 
 
 def page_parameters_are_bounded(client: ContractClient) -> None:
-    """Check that an error names the parameter that is out of bounds."""
+    """Check that an error names the parameter that is out of bounds, and that an id is a UUID."""
+    _parse_problem(client.get(f"{BASE_PATH}not-an-id", 422), "invalid_request")
     for parameters in ({"limit": 0}, {"limit": 101}, {"skip": -1}):
         problem = _parse_problem(
             client.get(list_path(client.organization, **parameters), 422), "invalid_request"
@@ -165,6 +169,8 @@ def invalid_bodies_are_rejected_with_every_error(client: ContractClient) -> None
     assert named == sorted(["body", name] for name in INVALID)
     assert all(violation["msg"] and violation["type"] for violation in problem["detail"])
     assert client.page(limit=1) == before
+    created = client.create(**VALID)
+    client.update(created.headers["location"], created.headers["etag"], 422, name="")
 
 
 def updates_require_the_current_etag(client: ContractClient) -> None:
@@ -178,7 +184,6 @@ def updates_require_the_current_etag(client: ContractClient) -> None:
     assert updated.headers["etag"] != tag
     _parse_problem(client.update(location, tag, 412, color="red"), "precondition_failed")
     assert client.get(location).json() == updated.json()
-    client.update(location, updated.headers["etag"], 422, name="")
 
 
 def unchanged_products_are_not_modified(client: ContractClient) -> None:
@@ -191,23 +196,73 @@ def unchanged_products_are_not_modified(client: ContractClient) -> None:
     assert client.get(location, tag=tag).json()["color"] == "red"
 
 
+def a_key_creates_one_product(client: ContractClient) -> None:
+    """Check that a repeated request gets the same product, and that another body is rejected."""
+    before = client.page(limit=1)["count"]
+    path, token, body = list_path(client.organization), build_token(client.organization), json.dumps(VALID)
+    request = Request("POST", path, token, body, key=f"check-{uuid.uuid4().hex}")
+    first, second = (fetch(client.client, request, 201) for _ in range(2))
+    assert first.json() == second.json()
+    assert first.headers["location"] == second.headers["location"]
+    assert client.page(limit=1)["count"] == before + 1
+    other = replace(request, body=json.dumps({**VALID, "color": "red"}))
+    assert client.client.post(path, content=other.body, headers=other.headers).status_code in (409, 422)
+    assert client.page(limit=1)["count"] == before + 1
+
+
+def a_batch_creates_products(client: ContractClient) -> None:
+    """Check that each item of a batch has the product that it created."""
+    before = client.page(limit=1)["count"]
+    (request, *_) = batch_requests(client.client, client.scale)
+    path = list_path(client.organization).replace("?", "batch?")
+    answer = fetch(client.client, replace(request, path=path, token=build_token(client.organization))).json()
+    assert (answer["accepted_count"], answer["refused_count"], len(answer["results"])) == (BATCH, 0, BATCH)
+    assert {result["status"] for result in answer["results"]} == {201}
+    assert all(set(result["body"]) == PRODUCT_FIELDS for result in answer["results"])
+    names = [result["body"]["name"] for result in answer["results"]]
+    assert names == [f"Linen shirt {number}" for number in range(BATCH)]
+    assert client.page(limit=1)["count"] == before + BATCH
+
+
+def a_published_image_is_served(client: ContractClient) -> None:
+    """Check the bytes and the type of an image, and that another token is unknown."""
+    (request, *_) = published_image_requests(client.client, client.scale)
+    image = fetch(client.client, request)
+    assert (len(image.content), image.headers["content-type"]) == (PUBLISHED_BYTES, "image/jpeg")
+    assert image.headers["etag"]
+    _, _, name = request.path.rpartition("/")
+    fetch(client.client, replace(request, path=f"/api/v1/published/{'A' * 22}/{name}"), 404)
+
+
 CHECKS: tuple[Callable[[ContractClient], None], ...] = (
     invalid_tokens_are_rejected,
     a_product_is_returned_in_full,
     products_of_other_tenants_are_not_found,
     lists_paginate_by_cursor_and_by_skip,
-    page_parameters_are_bounded,
     a_product_can_be_created,
-    invalid_bodies_are_rejected_with_every_error,
     updates_require_the_current_etag,
     unchanged_products_are_not_modified,
 )
 
 
-def find_failures(client: httpx.Client, scale: Scale) -> Iterator[str]:
-    """Yield each failed check as its name and error."""
+CHECKS_BY_OPERATION: dict[str, tuple[Callable[[ContractClient], None], ...]] = {
+    "invalid": (page_parameters_are_bounded, invalid_bodies_are_rejected_with_every_error),
+    "with_key": (a_key_creates_one_product,),
+    "batch": (a_batch_creates_products,),
+    "published": (a_published_image_is_served,),
+}
+"""Checks that a server need not pass if it does not have the operation."""
+
+
+def find_failures(client: httpx.Client, scale: Scale, missing: Collection[str] = ()) -> Iterator[str]:
+    """Yield each failed check as its name and error.
+
+    Args:
+        missing: The names of the operations that the server does not have.
+    """
     contract_client = ContractClient(client, scale)
-    for check in CHECKS:
+    of_operations = [checks for name, checks in CHECKS_BY_OPERATION.items() if name not in missing]
+    for check in chain(CHECKS, *of_operations):
         try:
             check(contract_client)
         except (AssertionError, LookupError, httpx.HTTPError, RuntimeError, ValueError) as error:

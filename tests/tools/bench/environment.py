@@ -19,7 +19,7 @@ from tests.e2e.server import ROOT, free_port, stop, wait_for_response
 from tests.resilience.processes import PostgresServer, run_postgres
 from tests.tools.bench.feature_toggles import disable_policies
 from tests.tools.bench.processes import pin_process, pinned_to_cores
-from tests.tools.bench.rows import Scale, build_token, create_rows
+from tests.tools.bench.rows import Scale, build_token, create_rows, write_published_images
 from tests.tools.bench.servers import OURS, ServerSpec
 
 SERVER_CORE, DATABASE_CORE = BOTH_CORES = 0, 1
@@ -38,6 +38,13 @@ CREATE ROLE sartiq LOGIN CREATEDB PASSWORD 'sartiq';
 CREATE ROLE sartiq_app NOLOGIN;
 CREATE ROLE sartiq_system NOLOGIN;
 GRANT sartiq_app, sartiq_system TO sartiq;
+"""
+
+# The peers store the responses of idempotency keys in a table of their own.
+CREATE_STORED_RESPONSES = """
+CREATE TABLE stored_responses (
+    user_id uuid, key text, fingerprint bytea NOT NULL, body bytea NOT NULL, PRIMARY KEY (user_id, key)
+)
 """
 
 
@@ -59,6 +66,11 @@ class BenchEnvironment:
     cluster: PostgresServer
     folder: Path
     scale: Scale
+
+    @property
+    def media(self) -> Path:
+        """Return the folder of the published images, which all servers read."""
+        return self.folder / "media"
 
     def admin_url(self, database: str = "postgres") -> str:
         """Return the URL of a database for a superuser, to which no row-level security policy applies."""
@@ -108,6 +120,7 @@ def run_environment(folder: Path, scale: Scale) -> Iterator[BenchEnvironment]:
         with (folder / "preparing.log").open("wb") as log:
             subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=True, stderr=log)
         create_rows(environment.admin_url("rows"), scale)
+        write_published_images(environment.media)
         yield environment
 
 
@@ -119,7 +132,10 @@ def run_server(environment: BenchEnvironment, spec: ServerSpec) -> Iterator[Benc
         disable_policies(environment.url(spec.name))
         tables = [table.name for table in Base.metadata.sorted_tables]
         environment.run(
-            *(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables), database=spec.name
+            *(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables),
+            CREATE_STORED_RESPONSES,
+            "ALTER TABLE stored_responses OWNER TO sartiq",
+            database=spec.name,
         )
     with start_server(environment, spec, spec.name) as server:
         yield server
@@ -137,7 +153,8 @@ def start_server(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folder = Path(tempfile.mkdtemp(prefix=spec.name, dir=bench_environment.folder))
-    variables = {**spec.environment(folder, port, bench_environment.url(database)), **environment}
+    variables = spec.environment(folder, port, bench_environment.url(database))
+    variables |= {"MEDIA_DIR": str(bench_environment.media), **environment}
     command = [part.format(port=port) for part in spec.command]
     with (folder / "log").open("ab") as log, pinned_to_cores(*cores):
         started_at = time.perf_counter()

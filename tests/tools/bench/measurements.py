@@ -5,30 +5,35 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, cycle, islice
 from statistics import median
+from typing import TypeVar
 
 import httpx
 
+from tests.tools.bench.calm import Steadiness, measure_speed, run_steadily
 from tests.tools.bench.closed_loop import LoadResult, run_load
-from tests.tools.bench.environment import BenchEnvironment, BenchServer, start_server
+from tests.tools.bench.environment import BOTH_CORES, BenchEnvironment, BenchServer, start_server
 from tests.tools.bench.open_loop import Latencies, run_at_rate
 from tests.tools.bench.operations import OPERATIONS, OPERATIONS_BY_NAME, Operation, Request, fetch
-from tests.tools.bench.processes import peak_bytes, resident_bytes
+from tests.tools.bench.processes import peak_bytes, resident_bytes, wait_until_idle
 from tests.tools.bench.progress import Progress
 from tests.tools.bench.statements import count_statements_per_list
-from tests.tools.bench.statistics import rotate
+from tests.tools.bench.statistics import percentile, rotate
 
+Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 REQUESTS_BEFORE_MEMORY = 100_000
 # Estimates of the time that a run takes in addition to the durations of its plan.
 OVERHEAD_SECONDS = 0.3
 SECONDS_PER_MILLION_ROWS, SECONDS_PER_MILLION_COPIED_ROWS, SECONDS_PER_START = 120, 20, 2
-REQUESTS_PER_SECOND = 400
+REQUESTS_PER_SECOND, OPEN_LOOP_REQUESTS_PER_SECOND = 400, 180
+TAIL_REQUESTS = 5_000
+"""The number of requests from which a 99th percentile is reported: 50 of them are slower."""
 DEPTHS = (("list_100", "cursor_100"), ("all_rows", "all_rows_deep"))
 """Pairs of a first page and a deep page of the same list."""
 SEQUENTIAL_REQUESTS = 20
@@ -42,14 +47,15 @@ MEMORY_OPERATIONS = ("read", "list_20", "not_modified", "create")
 class Plan:
     """The number of rounds and the durations of a run. Seconds are those of one measurement in one round."""
 
+    operations: tuple[str, ...]
     rounds: int
     seconds: int
     many_connections: tuple[str, ...]
     """The operations that are also measured with 64 connections."""
     open_loop: tuple[str, ...]
-    shares: tuple[float, ...]
+    open_loop_requests: Mapping[float, int]
+    """How many requests each server gets at each share of the rate that the slowest server sustains."""
     open_loop_rounds: int
-    open_loop_seconds: float
     requests_before_memory: int
     """The number of requests that this server handles before its memory is measured again."""
     starts: int
@@ -59,11 +65,9 @@ class Plan:
 
     def expected_seconds(self, servers: int, rows: int) -> float:
         """Return an estimate of the duration of the whole run, including its preparation."""
-        loads = len(WARM_UP) + self.rounds * (len(OPERATIONS) + len(self.many_connections))
-        open_loops = self.open_loop_rounds * len(self.open_loop) * len(self.shares)
-        measuring = loads * (self.seconds + OVERHEAD_SECONDS) + open_loops * (
-            self.open_loop_seconds + OVERHEAD_SECONDS
-        )
+        loads = len(WARM_UP) + self.rounds * (len(self.operations) + len(self.many_connections))
+        requests = len(self.open_loop) * sum(self.open_loop_requests.values())
+        measuring = loads * (self.seconds + OVERHEAD_SECONDS) + requests / OPEN_LOOP_REQUESTS_PER_SECOND
         creating_rows = SECONDS_PER_MILLION_ROWS * rows / 1e6
         copying_rows = (servers + 1) * SECONDS_PER_MILLION_COPIED_ROWS * rows / 1e6
         starting = servers * self.starts * SECONDS_PER_START
@@ -74,26 +78,26 @@ class Plan:
 
 
 QUICK = Plan(
+    operations=("read", "list_20", "list_100", "update", "create"),
     rounds=3,
     seconds=1,
-    many_connections=("read", "create"),
-    open_loop=("read", "create"),
-    shares=(0.8,),
-    open_loop_rounds=1,
-    open_loop_seconds=3,
+    many_connections=("create",),
+    open_loop=("create",),
+    open_loop_requests={0.8: TAIL_REQUESTS},
+    open_loop_rounds=2,
     requests_before_memory=0,
     starts=1,
-    cost_seconds=25,
-    worker_rounds=7,
+    cost_seconds=20,
+    worker_rounds=3,
 )
 FULL = Plan(
+    operations=tuple(operation.name for operation in OPERATIONS),
     rounds=3,
     seconds=3,
     many_connections=tuple(operation.name for operation in OPERATIONS),
     open_loop=("read", "list_20", "list_100", "create"),
-    shares=(0.5, 0.8),
-    open_loop_rounds=3,
-    open_loop_seconds=4,
+    open_loop_requests={0.5: 1_500, 0.8: TAIL_REQUESTS},
+    open_loop_rounds=2,
     requests_before_memory=REQUESTS_BEFORE_MEMORY,
     starts=3,
     cost_seconds=180,
@@ -123,6 +127,12 @@ class ServerResults:
         found = chain(*self.loads.values(), *self.latencies.values())
         return sum(each.errors for each in found)
 
+    def latency_percentile(self, operation: str, share: float, part: float) -> float | None:
+        """Return a percentile (`part`, from 0 to 1) over the requests of all rounds in milliseconds."""
+        rounds = self.latencies.get((operation, share), [])
+        seconds = list(chain.from_iterable(each.seconds for each in rounds))
+        return 1000 * percentile(seconds, part) if seconds else None
+
     def rates(self, operation: str, connections: int) -> list[float]:
         """Return the requests per second of each round."""
         return [each.rate for each in self.loads.get((operation, connections), [])]
@@ -139,9 +149,15 @@ class BenchmarkRun:
     """A run that measures servers that have already started."""
 
     def __init__(
-        self, environment: BenchEnvironment, servers: list[BenchServer], plan: Plan, progress: Progress
+        self,
+        environment: BenchEnvironment,
+        servers: list[BenchServer],
+        plan: Plan,
+        progress: Progress,
+        steadiness: Steadiness | None = None,
     ) -> None:
         self.environment, self.servers, self.plan, self.progress = environment, servers, plan, progress
+        self.steadiness = steadiness or Steadiness()
         self.failed: dict[str, str] = {}
         """The error of each server that could not be measured, by the server's title."""
         self.results = {
@@ -188,22 +204,54 @@ class BenchmarkRun:
             )
         self.results[server.spec.name].idle_bytes = resident_bytes(server.process_id)
 
+    def _measure_steadily(
+        self, number: int, step: str, operation: Operation, measure: Callable[[BenchServer], Result]
+    ) -> dict[str, Result]:
+        """Measure all servers that have an operation in one round; return the results by server."""
+        found: dict[str, Result] = {}
+
+        def measure_one(server: BenchServer) -> None:
+            if operation.name not in server.spec.missing:
+                found[server.spec.name] = measure(server)
+
+        def run_round() -> None:
+            found.clear()
+            self._for_each_server(number, measure_one)
+
+        run_steadily(
+            self.steadiness,
+            f"{step}, round {number + 1}",
+            run_round,
+            self.progress.report,
+            speeds=partial(measure_speed, BOTH_CORES),
+        )
+        return {name: each for name, each in found.items() if name in self.results}
+
     def _closed_loop(self) -> None:
         for number in range(self.plan.rounds):
-            for operation in OPERATIONS:
+            for operation in (OPERATIONS_BY_NAME[name] for name in self.plan.operations):
                 many = operation.name in self.plan.many_connections
                 for connections in (8, 64) if many else (8,):
                     step = f"{operation.title}, {connections} connections"
                     self.progress.report(f"round {number + 1} of {self.plan.rounds}: {step}")
                     measure = partial(self._load, operation=operation, connections=connections)
-                    self._for_each_server(number, measure)
+                    found = self._measure_steadily(number, step, operation, measure)
+                    for name, load in found.items():
+                        self.results[name].loads[operation.name, connections].append(load)
+                        self.results[name].requests += load.requests
 
-    def _load(self, server: BenchServer, operation: Operation, connections: int) -> None:
-        requests = self._requests(server, operation)
-        load = run_load(server, operation, requests, connections, self.plan.seconds)
-        results = self.results[server.spec.name]
-        results.loads[operation.name, connections].append(load)
-        results.requests += load.requests
+    def _load(self, server: BenchServer, operation: Operation, connections: int) -> LoadResult:
+        load = run_load(
+            server,
+            operation,
+            self._requests(server, operation),
+            connections,
+            self.plan.seconds,
+            self.environment.cluster.process_id,
+        )
+        # The requests in progress at the end, such as batches, must not slow the next measurement down.
+        wait_until_idle(server.process_id)
+        return load
 
     def _requests(self, server: BenchServer, operation: Operation) -> list[Request]:
         """Return the requests of an operation. They are reused unless the operation changes ETags."""
@@ -216,29 +264,36 @@ class BenchmarkRun:
     def min_capacity(self, operation: str) -> float:
         """Return the lowest rate of all servers, over 8 and over 64 connections, in requests per second."""
         return min(
-            min(median(rates) for connections in (8, 64) if (rates := results.rates(operation, connections)))
+            median(rates)
             for results in self.results.values()
+            for connections in (8, 64)
+            if (rates := results.rates(operation, connections))
         )
 
     def _open_loop(self) -> None:
         for number in range(self.plan.open_loop_rounds):
             for name in self.plan.open_loop:
-                for share in self.plan.shares:
+                operation = OPERATIONS_BY_NAME[name]
+                for share, count in self.plan.open_loop_requests.items():
                     rate = share * self.min_capacity(name)
-                    self.progress.report(
-                        f"open loop: {OPERATIONS_BY_NAME[name].title}, {rate:.0f} requests per second"
-                    )
+                    step = f"open loop: {operation.title}, {rate:.0f} requests per second"
+                    self.progress.report(step)
                     measure = partial(
-                        self._measure_at_rate, operation=OPERATIONS_BY_NAME[name], share=share, rate=rate
+                        self._measure_at_rate,
+                        operation=operation,
+                        rate=rate,
+                        # Random arrivals: a few more than needed, so that no server gets fewer.
+                        seconds=1.05 * count / self.plan.open_loop_rounds / rate,
                     )
-                    self._for_each_server(number, measure)
+                    found = self._measure_steadily(number, step, operation, measure)
+                    for server, latencies in found.items():
+                        self.results[server].latencies[name, share].append(latencies)
+                        self.results[server].requests += len(latencies.seconds)
 
-    def _measure_at_rate(self, server: BenchServer, operation: Operation, share: float, rate: float) -> None:
-        requests = self._requests(server, operation)
-        latencies = run_at_rate(server, operation, requests, rate, self.plan.open_loop_seconds)
-        results = self.results[server.spec.name]
-        results.latencies[operation.name, share].append(latencies)
-        results.requests += len(latencies.seconds)
+    def _measure_at_rate(
+        self, server: BenchServer, operation: Operation, rate: float, seconds: float
+    ) -> Latencies:
+        return run_at_rate(server, operation, self._requests(server, operation), rate, seconds)
 
     def _measure_depth(self) -> None:
         """Measure the latency of first and deep pages of our server in turn, one request at a time.

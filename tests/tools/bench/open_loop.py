@@ -11,17 +11,18 @@ import asyncio
 import gc
 import itertools
 import random
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
 
 from tests.tools.bench.environment import BenchServer
-from tests.tools.bench.operations import COUNTER, Operation, Request
+from tests.tools.bench.operations import COUNTER, RUN, Operation, Request
 
 CONNECTIONS = 64
 GRACE_SECONDS = 20
@@ -48,11 +49,12 @@ def arrival_times(rate: float, seconds: float) -> list[float]:
 
 def encode_requests(requests: Sequence[Request], host: str) -> Iterator[bytes]:
     """Yield the bytes of the requests endlessly in turn; a counter in the body makes each one unique."""
-    numbers = itertools.count(1)
-    for each in itertools.cycle(requests):
-        body = each.body.replace(COUNTER, str(next(numbers))).encode()
+    run = uuid.uuid4().hex
+    for number, each in enumerate(itertools.cycle(requests), 1):
+        body = each.body.replace(COUNTER, str(number)).encode()
+        key = each.key.replace(RUN, run).replace(COUNTER, str(number))
         lines = [f"{each.method} {each.path} HTTP/1.1", f"Host: {host}"]
-        lines += [f"{name}: {value}" for name, value in each.headers.items()]
+        lines += [f"{name}: {value}" for name, value in replace(each, key=key).headers.items()]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         yield "\r\n".join([*lines, "", ""]).encode() + body

@@ -12,14 +12,23 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from tests.tools.bench.rows import ACTIVE_ORGANIZATIONS, Scale, build_token, organization_id
+from tests.tools.bench.rows import (
+    ACTIVE_ORGANIZATIONS,
+    Scale,
+    build_token,
+    organization_id,
+    published_image_path,
+)
 
 BASE_PATH = "/api/v1/products/"
 DEEP = 100
 """The number of rows in a deep page, which is near the end of its list."""
 PRODUCTS_PER_ORGANIZATION = 6
 COUNTER = "{n}"
-"""The placeholder in a body for a number that is unique to each request."""
+"""The placeholder in a body or key for a number that is unique to each request of a measurement."""
+RUN = "{run}"
+"""The placeholder in a key for a text that is unique to each measurement."""
+BATCH = 100
 VALID = {
     "name": f"Linen shirt {COUNTER}",
     "description": "A shirt of washed linen.",
@@ -33,22 +42,28 @@ INVALID = {"name": "", "gender": "NONE", "sku": 7, "colour": "indigo"}
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `tag` is sent as `If-None-Match` for GET and as `If-Match` otherwise."""
+    """One request.
+
+    `tag` is sent as `If-None-Match` for GET and as `If-Match` otherwise, `key` as `Idempotency-Key`.
+    """
 
     method: str
     path: str
     token: str
     body: str = ""
     tag: str = ""
+    key: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
         """Return the headers of the request."""
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if self.body:
             headers["Content-Type"] = "application/json"
         if self.tag:
             headers["If-None-Match" if self.method == "GET" else "If-Match"] = self.tag
+        if self.key:
+            headers["Idempotency-Key"] = self.key
         return headers
 
 
@@ -162,6 +177,28 @@ def create_requests(body: dict[str, object]) -> Callable[[httpx.Client, Scale], 
     ]
 
 
+def create_with_key_requests(client: httpx.Client, scale: Scale) -> list[Request]:
+    """Return requests that create a product, each with another `Idempotency-Key`."""
+    return [
+        replace(each, key=f"bench-{RUN}-{COUNTER}") for each in create_requests(dict(VALID))(client, scale)
+    ]
+
+
+def batch_requests(_client: httpx.Client, _scale: Scale) -> list[Request]:
+    """Return requests that create 100 products each."""
+    items = [{"action": "create", "body": {**VALID, "name": f"Linen shirt {n}"}} for n in range(BATCH)]
+    text = json.dumps({"items": items})
+    return [
+        Request("POST", list_path(one).replace("?", "batch?"), build_token(one), text)
+        for one in writer_organizations()
+    ]
+
+
+def published_image_requests(_client: httpx.Client, _scale: Scale) -> list[Request]:
+    """Return requests for published images. They need no token."""
+    return [Request("GET", published_image_path(one), "") for one in reader_organizations()]
+
+
 def all_rows_requests(_client: httpx.Client, scale: Scale) -> list[Request]:
     """Return a superuser's request for the newest products of all organizations."""
     return [Request("GET", f"{BASE_PATH}?limit={DEEP}", build_token(scale.superuser))]
@@ -184,6 +221,9 @@ OPERATIONS = (
     Operation("update", "update with If-Match", 200, update_requests, changes_etag=True),
     Operation("create", "create", 201, create_requests(dict(VALID))),
     Operation("invalid", "create an invalid product (422)", 422, create_requests(dict(INVALID))),
+    Operation("with_key", "create with an Idempotency-Key", 201, create_with_key_requests),
+    Operation("batch", f"create {BATCH} in a batch", 200, batch_requests),
+    Operation("published", "read a published image of 200 kB", 200, published_image_requests),
 )
 
 # Measured only for our own server: they show whether the depth of a page costs time.

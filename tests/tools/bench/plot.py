@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 mpl.use("svg")
 # Equal data must produce an equal file: ids from a fixed salt, text as text, no date.
 mpl.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9})
-COLORS = ("#0f5e4f", "#d08c3f", "#8a8f98")
+COLORS = ("#0f5e4f", "#d08c3f", "#8a8f98", "#3f6fb5", "#a03f5a", "#7a9a3f")
 
 
 def draw_ratios(axes: Axes, measured: dict) -> None:
@@ -40,7 +40,7 @@ def draw_ratios(axes: Axes, measured: dict) -> None:
 def main() -> None:
     """Draw the plot and write the file."""
     measured = json.load(sys.stdin)
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 7.5), layout="constrained")
     draw_ratios(axes, measured)
     figure.savefig(sys.argv[1], metadata={"Date": None, "Creator": None})
 

@@ -58,6 +58,17 @@ def own_cpu_seconds(process_id: int) -> float:
     return time.clock_gettime(~process_id << 3 | 2)
 
 
+def wait_until_idle(process_id: int, limit_seconds: float = 20) -> bool:
+    """Wait until a process and its descendants use less than half a core; return whether they do."""
+    pause, deadline = 0.05, time.monotonic() + limit_seconds
+    while time.monotonic() < deadline:
+        before = cpu_seconds(process_id)
+        time.sleep(pause)
+        if cpu_seconds(process_id) - before < pause / 2:
+            return True
+    return False
+
+
 def resident_bytes(process_id: int) -> int:
     """Return the resident memory of a process and its descendants."""
     return _sum_memory(process_id, "VmRSS")

@@ -6,16 +6,22 @@ production. Each product of the organizations that receive requests has one phot
 
 from __future__ import annotations
 
+import hashlib
+import random
 import time
 import uuid
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import jwt
 import sqlalchemy
 
+from db.models.generations import PredictionPublication, PublicationStatus
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
+from studio.media.storage import LocalDisk, media_key
+from studio.publications.publish import derive_token, hash_token
 
 ACTIVE_ORGANIZATIONS = 50
 """The number of organizations that receive requests, each from its owner with its own token."""
@@ -23,6 +29,7 @@ SECRET = "a secret of servers that are measured, long enough"
 TOKEN_LIFETIME_SECONDS = 6 * 3600
 PHOTOS = 20
 """The number of photos per organization. Its products share them."""
+PUBLISHED_BYTES = 200_000
 STATEMENTS = Path(__file__).with_suffix(".sql")
 
 
@@ -36,6 +43,9 @@ class Kind(Enum):
     MEDIA = 5
     PRODUCT = 6
     IMAGE = 7
+    GENERATION = 8
+    PREDICTION = 9
+    PUBLICATION = 10
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,36 @@ def build_token(user_number: int, secret: str = SECRET, age: int = 0) -> str:
     return jwt.encode(claims, secret, ALGORITHM)
 
 
+def published_image_path(organization: int) -> str:
+    """Return the path of the published image of an organization, its first photo."""
+    token = derive_token(SECRET, _id(Kind.PUBLICATION, organization))
+    # The hash that rows.sql gives to the photo.
+    content_hash = hashlib.md5(f"{organization}/0".encode(), usedforsecurity=False).hexdigest()
+    return f"/api/v1/published/{token}/{content_hash}.jpg"
+
+
+def write_published_images(folder: Path) -> None:
+    """Write the files of the published images. Servers send their bytes and do not decode them."""
+    storage = LocalDisk(folder)
+    for one in range(1, ACTIVE_ORGANIZATIONS + 1):
+        image = random.Random(one).randbytes(PUBLISHED_BYTES)
+        storage.write(media_key(_id(Kind.MEDIA, one * PHOTOS), "jpg"), image)
+
+
+def _list_publications() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": (publication_id := _id(Kind.PUBLICATION, one)),
+            "owner_id": _id(Kind.USER, one),
+            "organization_id": _id(Kind.ORGANIZATION, one),
+            "prediction_id": _id(Kind.PREDICTION, one),
+            "token_hash": hash_token(derive_token(SECRET, publication_id)),
+            "status": PublicationStatus.COMPLETED,
+        }
+        for one in range(1, ACTIVE_ORGANIZATIONS + 1)
+    ]
+
+
 def create_rows(admin_url: str, scale: Scale) -> None:
     """Create all rows in a database with the product's schema, as a role that bypasses policies."""
     numbers = {
@@ -95,6 +135,8 @@ def create_rows(admin_url: str, scale: Scale) -> None:
     # Without parameters, a percent sign needs no escape and one string may hold several statements.
     with engine.connect().execution_options(no_parameters=True) as connection:
         connection.exec_driver_sql(STATEMENTS.read_text(encoding="utf-8").format_map(numbers))
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.insert(PredictionPublication), _list_publications())
         connection.exec_driver_sql("VACUUM ANALYZE")
     engine.dispose()
 

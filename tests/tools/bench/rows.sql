@@ -31,6 +31,22 @@ SELECT pg_temp.id({MEDIA}, o * {photos} + n), pg_temp.id({USER}, o), pg_temp.id(
     md5(o || '/' || n), 'jpg', 'image/jpeg', 200000, 1200, 1600, false, false, now(), now()
 FROM generate_series(1, {active}) o, generate_series(0, {photos} - 1) n;
 
+-- One published image per organization that receives requests: its first photo.
+INSERT INTO generations
+    (id, owner_id, organization_id, generation_type, generation_strategy, batch_size, inputs, status, revision, priority,
+    progress, attempts, fallen_back, remote_steps, remote_failures, cost_credits, created_at, updated_at)
+SELECT pg_temp.id({GENERATION}, o), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), 'BASE', 'GENERATE', 1, '{{}}',
+    'completed', 0, 0, 100, 1, false, 0, 0, 0, now(), now()
+FROM generate_series(1, {active}) o;
+
+INSERT INTO predictions
+    (id, owner_id, organization_id, generation_id, media_id, index, status, width, height, content_type, file_size,
+    content_hash, seed, quality, provenance, compliance, warnings, created_at, updated_at)
+SELECT pg_temp.id({PREDICTION}, o), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), pg_temp.id({GENERATION}, o),
+    pg_temp.id({MEDIA}, o * {photos}), 0, 'approved', 1200, 1600, 'image/jpeg', 200000, md5(o || '/0'), 1, '{{}}',
+    '{{}}', '[]', '[]', now(), now()
+FROM generate_series(1, {active}) o;
+
 CREATE TEMPORARY VIEW numbered AS
 SELECT n, o, CASE WHEN o <= {active} THEN pg_temp.id({MEDIA}, o * {photos} + n / {organizations} % {photos}) END
     AS photo, timestamptz '2026-01-01' + n * interval '1 second' AS moment

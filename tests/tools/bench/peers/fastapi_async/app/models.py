@@ -14,12 +14,25 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Base(DeclarativeBase):
+class Records(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: DateTime(timezone=True)}
+
+
+class Base(Records):
+    __abstract__ = True
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class StoredResponse(Records):
+    __tablename__ = "stored_responses"
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    body: Mapped[bytes]
 
 
 class User(Base):

@@ -12,7 +12,8 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.auth import CurrentUser, require_role
 from app.database import SessionDep
-from app.models import Product, ProductImage, User
+from app.idempotency import find_response, fingerprint_of
+from app.models import Product, ProductImage, StoredResponse, User
 from app.schemas import ProductCreate, ProductOut, ProductPage, ProductUpdate
 
 router = APIRouter(prefix="/api/v1/products", tags=["products"])
@@ -98,9 +99,19 @@ async def get_product(
 
 @router.post("/", response_model=ProductOut, status_code=201)
 async def create_product(
-    session: SessionDep, user: CurrentUser, response: Response, organization_id: UUID, body: ProductCreate
+    session: SessionDep,
+    user: CurrentUser,
+    response: Response,
+    organization_id: UUID,
+    body: ProductCreate,
+    idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Any:
     await require_role(session, user, organization_id, writing=True)
+    if idempotency_key is not None:
+        fingerprint = fingerprint_of(organization_id, body)
+        stored = await find_response(session, user.id, idempotency_key, fingerprint)
+        if stored is not None:
+            return stored
     product = Product(
         **body.model_dump(),
         owner_id=user.id,
@@ -109,6 +120,12 @@ async def create_product(
         images=[],
     )
     session.add(product)
+    if idempotency_key is not None:
+        await session.flush()
+        content = ProductOut.model_validate(product).model_dump_json().encode()
+        session.add(
+            StoredResponse(user_id=user.id, key=idempotency_key, fingerprint=fingerprint, body=content)
+        )
     await session.commit()
     response.headers["ETag"] = etag_of(product)
     response.headers["Location"] = f"/api/v1/products/{product.id}"

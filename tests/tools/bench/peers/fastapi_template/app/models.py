@@ -40,6 +40,15 @@ class Membership(SQLModel, table=True):
     role: str
 
 
+class StoredResponse(SQLModel, table=True):
+    __tablename__ = "stored_responses"
+
+    user_id: uuid.UUID = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    fingerprint: bytes
+    body: bytes
+
+
 class MediaResource(SQLModel, table=True):
     __tablename__ = "media_resources"
 

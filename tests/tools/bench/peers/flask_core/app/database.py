@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import os
 
-from sqlalchemy import JSON, Boolean, Column, DateTime, Integer, MetaData, String, Table, Uuid, create_engine
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Uuid,
+    create_engine,
+)
 
 engine = create_engine(os.environ["DATABASE_URL"], pool_size=8, max_overflow=0)
 metadata = MetaData()
@@ -23,6 +35,14 @@ memberships = Table(
     Column("organization_id", Uuid),
     Column("user_id", Uuid),
     Column("role", String),
+)
+stored_responses = Table(
+    "stored_responses",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("fingerprint", LargeBinary),
+    Column("body", LargeBinary),
 )
 media_resources = Table(
     "media_resources",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 from flask import Blueprint, Response, abort, current_app, jsonify, make_response, request
 from sqlalchemy import Connection, Row, Select, func, insert, select, tuple_, update
 
 from app.auth import Caller, load_caller
 from app.checks import CREATE_CHECKS, UPDATE_CHECKS, checked_body, checked_id, checked_number
-from app.database import engine, media_resources, product_images, products
+from app.database import engine, media_resources, product_images, products, stored_responses
 
 blueprint = Blueprint("products", __name__, url_prefix="/api/v1/products")
 
@@ -150,6 +152,12 @@ def create_product() -> Response:
     with engine.begin() as connection:
         caller = load_caller(connection)
         caller.require(organization_id, writing=True)
+        key = request.headers.get("Idempotency-Key")
+        if key is not None:
+            fingerprint = hashlib.sha256(organization_id.bytes + request.get_data()).digest()
+            stored = find_stored(connection, caller, key, fingerprint)
+            if stored is not None:
+                return stored
         now = datetime.now(UTC)
         own = {
             "id": uuid4(),
@@ -161,7 +169,26 @@ def create_product() -> Response:
         connection.execute(insert(products), NEW | body | own)
         product = connection.execute(PRODUCTS.where(products.c.id == own["id"])).one()
         response = build_response(connection, product, 201)
+        if key is not None:
+            response_row = {"fingerprint": fingerprint, "body": response.get_data()}
+            connection.execute(insert(stored_responses), {"user_id": caller.id, "key": key, **response_row})
     response.headers["Location"] = f"/api/v1/products/{product.id}"
+    return response
+
+
+def find_stored(connection: Connection, caller: Caller, key: str, fingerprint: bytes) -> Response | None:
+    """Return the response that is stored for an Idempotency-Key."""
+    of_key = (stored_responses.c.user_id == caller.id, stored_responses.c.key == key)
+    stored = connection.execute(select(stored_responses).where(*of_key)).one_or_none()
+    if stored is None:
+        return None
+    if stored.fingerprint != fingerprint:
+        abort(422, "The key belongs to another request")
+    product = orjson.loads(stored.body)
+    updated_at = datetime.fromisoformat(product["updated_at"])
+    response = Response(stored.body, 201, mimetype="application/json")
+    response.set_etag(f"{UUID(product['id']).hex}-{updated_at.timestamp():.6f}")
+    response.headers["Location"] = f"/api/v1/products/{product['id']}"
     return response
 
 

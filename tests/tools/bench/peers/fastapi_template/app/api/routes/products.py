@@ -10,6 +10,7 @@ from sqlmodel import Session, col, func, select, tuple_
 from app.api.deps import CurrentUser, SessionDep, require_membership
 from app.core.config import settings
 from app.core.cursors import read_cursor, write_cursor
+from app.core.idempotency import find_response, fingerprint_of
 from app.models import (
     Product,
     ProductCreate,
@@ -17,6 +18,7 @@ from app.models import (
     ProductPublic,
     ProductsPublic,
     ProductUpdate,
+    StoredResponse,
     User,
     get_datetime_utc,
 )
@@ -113,14 +115,28 @@ def create_product(
     response: Response,
     organization_id: uuid.UUID,
     product_in: ProductCreate,
+    idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Any:
     """
     Create new product.
     """
     require_membership(session, current_user, organization_id, writing=True)
+    if idempotency_key is not None:
+        fingerprint = fingerprint_of(organization_id, product_in)
+        stored = find_response(session, current_user.id, idempotency_key, fingerprint)
+        if stored is not None:
+            return stored
     owner = {"owner_id": current_user.id, "organization_id": organization_id}
     product = Product.model_validate(product_in, update=owner)
     session.add(product)
+    if idempotency_key is not None:
+        session.flush()
+        content = ProductPublic.model_validate(product).model_dump_json(by_alias=True).encode()
+        session.add(
+            StoredResponse(
+                user_id=current_user.id, key=idempotency_key, fingerprint=fingerprint, body=content
+            )
+        )
     session.commit()
     session.refresh(product)
     response.headers["ETag"] = etag_of(product)
