@@ -67,7 +67,7 @@ restore: .venv/.runtime ## Restore a backup to an empty database and media stora
 
 ##@ Test
 
-CLIENT_TESTS := tests/e2e/test_typescript_client.py
+CLIENT_TESTS := tests/clients tests/e2e/test_typescript_client.py
 
 # Some tests wait for servers, so there are two processes more than cores. Whole files go to one process because their
 # tests share servers. Without a reordering, slow files start first.
@@ -185,10 +185,15 @@ docs-reference: .venv/.dev ## Write the pages of docs/reference that are generat
 	@$(BIN)/python -m tests.tools.reference
 
 .PHONY: clients
-clients: .venv/.dev node_modules/.stamp ## Generate the code of the clients from the contract into .clients/ and clients/
+clients: .venv/.dev node_modules/.stamp ## Generate the code of the clients from the contract and build the Python package
 	@$(BIN)/python -m tests.tools.clients.generate
 	@$(BIN)/python -m tests.tools.clients.typescript
-	@echo "Written: .clients/python/sartiq_client, .clients/typescript/sartiq.d.ts and clients/typescript/src/generated"
+	@echo "Written: clients/python/dist, .clients/typescript/sartiq.d.ts and clients/typescript/src/generated"
+
+.PHONY: dist-python
+dist-python: .venv/.dev ## Build the Python package into clients/python/dist
+	@$(BIN)/python -m tests.tools.clients.python_package
+	@echo "Written: clients/python/dist"
 
 .PHONY: client-typescript
 client-typescript: .venv/.dev clients/typescript/node_modules/.stamp ## Build the npm package @sartiq/client into .clients/npm/
@@ -237,7 +242,8 @@ services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests
 
 .PHONY: clean
 clean: ## Remove environments, caches, the local database and the demo's images
-	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules $(FASTIFY)/node_modules .data .site demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules $(FASTIFY)/node_modules .data .site demo-output \
+		.clients clients/python/dist clients/python/src/sartiq/_generated .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

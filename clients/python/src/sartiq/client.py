@@ -1,0 +1,402 @@
+"""The clients: `Sartiq` for threads and `AsyncSartiq` for asyncio."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from inspect import isawaitable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+
+from sartiq._call import Call, guess_type, read_file
+from sartiq._credentials import Credentials, Tokens, TokenStore, read_tokens
+from sartiq._generated import models
+from sartiq._generated.async_resources import AsyncResources
+from sartiq._generated.resources import Resources
+from sartiq._model import OMIT, FileInput, Omit
+from sartiq._resource import AsyncResource, Resource
+from sartiq._retries import RetryPolicy
+from sartiq._transport import NO_CREDENTIALS, AsyncTransport, Options, Transport
+from sartiq._waiting import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    SERVER_WAIT,
+    J,
+    check_success,
+    describe_timeout,
+    has_ended,
+)
+from sartiq.errors import ConfigurationError, NotModifiedError
+
+DEFAULT_URL = "http://localhost:8000"
+BASE_PATH = "/api/v1"
+DEFAULT_WAIT = 600.0
+
+
+def resolve_url(url: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the URL that the paths of the contract are relative to. A URL without a path gets the base path.
+
+    Raises:
+        ConfigurationError: It is no HTTP URL.
+    """
+    url = (url or environment.get("SARTIQ_URL") or DEFAULT_URL).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"{url!r} is no URL of a server, such as https://studio.example.com.")
+    return url if parts.path else url + BASE_PATH
+
+
+def resolve_credentials(
+    token: str | None,
+    email: str | None,
+    password: str | None,
+    store: TokenStore | None,
+    environment: Mapping[str, str] = os.environ,
+) -> Credentials:
+    """Return the credentials of the arguments or, if none was passed, of the environment or the store.
+
+    Raises:
+        ConfigurationError: There is an e-mail address without a password, or the other way round.
+    """
+    if token is None and email is None and password is None and store is None:
+        token = environment.get("SARTIQ_TOKEN") or None
+        if token is None:
+            email, password = (
+                environment.get("SARTIQ_EMAIL") or None,
+                environment.get("SARTIQ_PASSWORD") or None,
+            )
+    if (email is None) != (password is None):
+        raise ConfigurationError("Pass both `email` and `password`.")
+    tokens = Tokens(token) if token else (store.load() if store else None)
+    return Credentials(tokens, email, password, store)
+
+
+class Sartiq(Resources):
+    """A client of the Sartiq Backend API. All threads of a program can share one.
+
+    Each attribute has the operations of one tag of the contract, such as `client.products.create_product`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        email: str | None = None,
+        password: str | None = None,
+        organization_id: str | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 4,
+        token_store: TokenStore | None = None,
+        http_client: httpx2.Client | None = None,
+    ) -> None:
+        """Prepare a client. It connects with the first request.
+
+        Args:
+            base_url: URL of the server; by default SARTIQ_URL, or http://localhost:8000.
+            token: API key or access token; by default SARTIQ_TOKEN.
+            email: E-mail address to sign in with; by default SARTIQ_EMAIL.
+            password: Password to sign in with; by default SARTIQ_PASSWORD.
+            organization_id: Organization of each operation that takes one, unless you pass another there.
+            timeout: Seconds to wait for a connection and for each part of a response.
+            max_retries: How often a request is sent again after the first attempt.
+            token_store: Where the tokens of a session are kept between processes.
+            http_client: A client of httpx2 with your own proxy or certificates. You close it.
+        """
+        self._owns_http = http_client is None
+        http = http_client or httpx2.Client()
+        options = Options(resolve_url(base_url), timeout, organization_id, RetryPolicy(max_retries))
+        self._use(Transport(http, options, resolve_credentials(token, email, password, token_store)))
+
+    def _use(self, transport: Transport) -> None:
+        self._transport = transport
+        super().__init__(Resource(transport))
+
+    @property
+    def base_url(self) -> str:
+        """Return the URL that the paths of the contract are relative to."""
+        return self._transport.options.base_url
+
+    def with_options(
+        self,
+        *,
+        organization_id: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Self:
+        """Return a client with other options, which shares the connections and the session of this one."""
+        other = object.__new__(type(self))
+        other._owns_http = False
+        other._use(
+            self._transport.with_options(
+                change_options(self._transport.options, organization_id, timeout, max_retries)
+            )
+        )
+        return other
+
+    def sign_in(self, email: str | None = None, password: str | None = None) -> None:
+        """Start a session now. Without this, the first request does it. The session is renewed as needed.
+
+        Raises:
+            AuthenticationError: The password is wrong.
+            ConfigurationError: There is no password.
+        """
+        credentials = self._transport.credentials
+        if email is not None and password is not None:
+            credentials.email, credentials.password = email, password
+        call = credentials.build_sign_in()
+        if call is None:
+            raise ConfigurationError(NO_CREDENTIALS)
+        credentials.replace(read_tokens(self._transport.send(call).json()))
+
+    def sign_out(self) -> None:
+        """End the session on the server, and forget its tokens and the password."""
+        credentials = self._transport.credentials
+        credentials.password = None
+        if credentials.tokens and credentials.tokens.refresh_token:
+            self.login.revoke_token(token=credentials.tokens.refresh_token)
+        credentials.replace(None)
+
+    def upload(self, file: FileInput, *, content_type: str | None = None) -> str:
+        """Upload a file of any size and return its `file_url`, for every property that takes one.
+
+        Args:
+            file: A path (`str` or `Path`), bytes, an open binary file, or a name and bytes.
+            content_type: Media type; by default that of the file name.
+        """
+        name, size, content_type = describe_upload(file, content_type)
+        target = self.uploads.create_presigned_url(filename=name, content_type=content_type, size=size)  # type: ignore[arg-type] # the server checks it
+        self._transport.send(
+            Call(
+                target.upload_method, target.upload_url, content=file, content_type=content_type, public=True
+            )
+        )
+        return target.file_url
+
+    def wait(
+        self, job: J, *, on_progress: Callable[[J], object] | None = None, timeout: float = DEFAULT_WAIT
+    ) -> J:
+        """Wait until a generation, export or product import was completed, and return its last state.
+
+        Args:
+            job: The resource that the operation returned.
+            on_progress: Called with each new state.
+            timeout: Seconds after which you get an error. The work continues on the server.
+
+        Raises:
+            JobFailedError: It ended in another way; `error.resource` has the cause.
+            WaitTimeoutError: It has not ended in time.
+        """
+        deadline, pause, etag = time.monotonic() + timeout, FIRST_PAUSE, None
+        while not has_ended(job):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise describe_timeout(job, timeout)
+            try:
+                job = self._reload(job, etag, left)
+                etag = job.http.etag
+                if on_progress is not None:
+                    on_progress(job)
+            except NotModifiedError:
+                pass
+            if not isinstance(job, models.Generation) and not has_ended(job):
+                self._transport.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+                pause = min(2 * pause, LONGEST_PAUSE)
+        check_success(job)
+        return job
+
+    def _reload(self, job: Any, etag: str | None, left: float) -> Any:
+        known: str | Omit = OMIT if etag is None else etag
+        if isinstance(job, models.Generation):
+            seconds = max(1, min(SERVER_WAIT, int(left)))
+            timeout = seconds + self._transport.options.timeout
+            return self.generations.get_generation(
+                job.id, prefer=f"wait={seconds}", timeout=timeout, if_none_match=known
+            )
+        if isinstance(job, models.Export):
+            return self.exports.get_export(job.id, if_none_match=known)
+        return self.product_imports.get_product_import(job.id, if_none_match=known)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._owns_http:
+            self._transport.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncSartiq(AsyncResources):
+    """A client of the Sartiq Backend API for asyncio and trio. Its methods are those of `Sartiq`."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        email: str | None = None,
+        password: str | None = None,
+        organization_id: str | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 4,
+        http_client: httpx2.AsyncClient | None = None,
+    ) -> None:
+        """Prepare a client. It connects with the first request. The arguments are those of `Sartiq`."""
+        self._owns_http = http_client is None
+        http = http_client or httpx2.AsyncClient()
+        options = Options(resolve_url(base_url), timeout, organization_id, RetryPolicy(max_retries))
+        self._use(AsyncTransport(http, options, resolve_credentials(token, email, password, None)))
+
+    def _use(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        super().__init__(AsyncResource(transport))
+
+    @property
+    def base_url(self) -> str:
+        """Return the URL that the paths of the contract are relative to."""
+        return self._transport.options.base_url
+
+    def with_options(
+        self,
+        *,
+        organization_id: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Self:
+        """Return a client with other options, which shares the connections and the session of this one."""
+        other = object.__new__(type(self))
+        other._owns_http = False
+        other._use(
+            self._transport.with_options(
+                change_options(self._transport.options, organization_id, timeout, max_retries)
+            )
+        )
+        return other
+
+    async def sign_in(self, email: str | None = None, password: str | None = None) -> None:
+        """Start a session now. Without this, the first request does it. The session is renewed as needed.
+
+        Raises:
+            AuthenticationError: The password is wrong.
+            ConfigurationError: There is no password.
+        """
+        credentials = self._transport.credentials
+        if email is not None and password is not None:
+            credentials.email, credentials.password = email, password
+        call = credentials.build_sign_in()
+        if call is None:
+            raise ConfigurationError(NO_CREDENTIALS)
+        credentials.replace(read_tokens((await self._transport.send(call)).json()))
+
+    async def sign_out(self) -> None:
+        """End the session on the server, and forget its tokens and the password."""
+        credentials = self._transport.credentials
+        credentials.password = None
+        if credentials.tokens and credentials.tokens.refresh_token:
+            await self.login.revoke_token(token=credentials.tokens.refresh_token)
+        credentials.replace(None)
+
+    async def upload(self, file: FileInput, *, content_type: str | None = None) -> str:
+        """Upload a file of any size and return its `file_url`, for every property that takes one."""
+        name, size, content_type = describe_upload(file, content_type)
+        target = await self.uploads.create_presigned_url(filename=name, content_type=content_type, size=size)  # type: ignore[arg-type] # the server checks it
+        await self._transport.send(
+            Call(
+                target.upload_method, target.upload_url, content=file, content_type=content_type, public=True
+            )
+        )
+        return target.file_url
+
+    async def wait(
+        self,
+        job: J,
+        *,
+        on_progress: Callable[[J], Awaitable[object] | object] | None = None,
+        timeout: float = DEFAULT_WAIT,
+    ) -> J:
+        """Wait until a generation, export or product import was completed, and return its last state.
+
+        Args:
+            job: The resource that the operation returned.
+            on_progress: Called, and awaited if it is a coroutine, with each new state.
+            timeout: Seconds after which you get an error. The work continues on the server.
+
+        Raises:
+            JobFailedError: It ended in another way; `error.resource` has the cause.
+            WaitTimeoutError: It has not ended in time.
+        """
+        deadline, pause, etag = time.monotonic() + timeout, FIRST_PAUSE, None
+        while not has_ended(job):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise describe_timeout(job, timeout)
+            try:
+                job = await self._reload(job, etag, left)
+                etag = job.http.etag
+                if on_progress is not None and isawaitable(called := on_progress(job)):
+                    await called
+            except NotModifiedError:
+                pass
+            if not isinstance(job, models.Generation) and not has_ended(job):
+                await anyio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+                pause = min(2 * pause, LONGEST_PAUSE)
+        check_success(job)
+        return job
+
+    async def _reload(self, job: Any, etag: str | None, left: float) -> Any:
+        known: str | Omit = OMIT if etag is None else etag
+        if isinstance(job, models.Generation):
+            seconds = max(1, min(SERVER_WAIT, int(left)))
+            timeout = seconds + self._transport.options.timeout
+            return await self.generations.get_generation(
+                job.id, prefer=f"wait={seconds}", timeout=timeout, if_none_match=known
+            )
+        if isinstance(job, models.Export):
+            return await self.exports.get_export(job.id, if_none_match=known)
+        return await self.product_imports.get_product_import(job.id, if_none_match=known)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._owns_http:
+            await self._transport.http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def change_options(
+    options: Options, organization_id: str | None, timeout: float | None, max_retries: int | None
+) -> Options:
+    """Return options with the values that are not None."""
+    return replace(
+        options,
+        organization_id=options.organization_id if organization_id is None else organization_id,
+        timeout=options.timeout if timeout is None else timeout,
+        retries=options.retries if max_retries is None else replace(options.retries, max_retries=max_retries),
+    )
+
+
+def describe_upload(file: FileInput, content_type: str | None) -> tuple[str, int, str]:
+    """Return the name, the size and the media type of a file."""
+    if isinstance(file, str | os.PathLike):
+        path = Path(file)
+        return path.name, path.stat().st_size, content_type or guess_type(path.name)
+    name, content, guessed = read_file(file)
+    return name, len(content), content_type or guessed

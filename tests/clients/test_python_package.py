@@ -1,0 +1,115 @@
+"""Tests of the package as its users get it: built, installed in an empty environment, typed, and at work."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.e2e.server import RunningServer
+from tests.tools.clients.python_package import PROJECT, build_distributions
+
+HERE = Path(__file__).parent
+ROOT = PROJECT.parents[1]
+PROGRAMS = ("journey_sync.py", "journey_async.py")
+
+
+def run(*command: str | Path, folder: Path | None = None, **environment: str) -> str:
+    """Run a program with an empty environment, check that it succeeds, and return its standard output."""
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "PIP_INDEX_URL", "UV_INDEX_URL")
+        if name in os.environ
+    }
+    outcome = subprocess.run(command, cwd=folder, env={**kept, **environment}, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    return outcome.stdout
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Build the wheel and the source archive."""
+    return build_distributions(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def python(distributions: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of a new environment with the wheel, the versions of the lock file, and mypy."""
+    environment = tmp_path_factory.mktemp("environment")
+    wheel = next(path for path in distributions if path.suffix == ".whl")
+    run(sys.executable, "-m", "venv", environment)
+    python = environment / "bin" / "python"
+    # pip rejects a constraints file with hashes, and reads the registry of the machine from its own settings.
+    pins = [
+        line.split(" ")[0]
+        for line in (ROOT / "requirements-dev.txt").read_text().splitlines()
+        if "==" in line
+    ]
+    (environment / "constraints.txt").write_text("\n".join(pins))
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint",
+        environment / "constraints.txt", wheel, "mypy")  # fmt: skip
+    return python
+
+
+@pytest.mark.slow("it builds and installs the package")
+def test_wheel_and_source_archive_contain_the_generated_modules(distributions: list[Path]) -> None:
+    wheel, archive = sorted(distributions, key=lambda path: path.suffix != ".whl")
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+    assert {"sartiq/py.typed", "sartiq/_generated/models.py", "sartiq/_generated/resources.py"} <= names
+    assert not [name for name in names if name.endswith(("lock", "fingerprint")) or "test" in name]
+    assert archive.name.endswith(".tar.gz")
+
+
+@pytest.mark.slow("it builds and installs the package")
+def test_the_package_and_programs_that_use_it_are_strictly_typed(python: Path, tmp_path: Path) -> None:
+    """Nothing but the installed files is on the path."""
+    mypy = (
+        python,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        f"--cache-dir={ROOT / '.mypy_cache' / 'clients'}",
+    )
+    run(*mypy, "--package", "sartiq", folder=tmp_path)
+    run(*mypy, *(HERE / name for name in PROGRAMS), folder=tmp_path)
+    source = (HERE / "journey_sync.py").read_text(encoding="utf-8")
+    for right, wrong, message in (
+        ("generation.progress", "generation.speed", '"Generation" has no attribute "speed"'),
+        ('type="primary"', 'type="main"', "expected \"Literal['primary'"),
+        (
+            "estimate.cost_credits",
+            "estimate.predictions",
+            '"GenerationEstimate" has no attribute "predictions"',
+        ),
+    ):
+        program = tmp_path / "program.py"
+        assert right in source
+        program.write_text(source.replace(right, wrong), encoding="utf-8")
+        outcome = subprocess.run([*mypy, program], cwd=tmp_path, capture_output=True, text=True)
+        assert message in outcome.stdout
+
+
+@pytest.mark.slow("it builds and installs the package")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_installed_client_does_the_main_job(
+    demo_server: RunningServer, python: Path, photo: Path, tmp_path: Path, program: str
+) -> None:
+    result = json.loads(run(python, HERE / program, demo_server.origin, photo, tmp_path, folder=tmp_path))
+    image, archive = map(Path, result["files"])
+    with Image.open(io.BytesIO(image.read_bytes())) as opened:
+        assert (opened.format, opened.size) == ("JPEG", (192, 256))
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == result["content_hash"]
+    assert (result["status"], result["cost"], result["progress"]) == ("approved", 2, 100)
+    assert result["events"] in ([], ["completed"])
+    assert sorted(result["images"]) == ["detail", "primary"]
+    assert result["problem"] == [409, "sku_taken"]
