@@ -66,13 +66,13 @@ from handlers.pipeline.middleware.security_headers import (
 )
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
+from studio.change_hub import ChangeHub
 from studio.cutouts.worker import CutoutWorker, make_sample
 from studio.destinations.targets import Outcome
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import load_signer
 from studio.exports.worker import run_pending_exports
 from studio.fair_slots import share_threads
-from studio.generations.watch import ChangeHub
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports

@@ -92,7 +92,7 @@ def create_generation(
 def get_generation(generation_id: UUID) -> ApiResponse:
     """Return a generation with its progress and predictions."""
     generation = get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)
-    response = ok(generation, GenerationSchema, watched_generation=snapshot(generation))
+    response = ok(generation, GenerationSchema, watched=snapshot(generation))
     if generation.status in OPEN_GENERATION:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
@@ -130,4 +130,4 @@ def generation_response(draft: GenerationDraft, validate_only: bool = False) -> 
     generation = create.create_generation(draft)
     current_session().refresh(generation, ["queue_position", "start_interval", "product"])
     location = f"/api/v1/generations/{generation.id}"
-    return accepted(generation, GenerationSchema, location, watched_generation=snapshot(generation))
+    return accepted(generation, GenerationSchema, location, watched=snapshot(generation))

@@ -31,8 +31,10 @@ from handlers.schemas.webhook_endpoints import (
     WebhookDeliverySchema,
     WebhookEndpointCreatedSchema,
     WebhookEndpointSchema,
+    sign_messages,
 )
 from studio.webhooks import endpoints as studio
+from studio.webhooks import pull
 from studio.webhooks.signing import generate_salt
 
 WEBHOOK_ENDPOINTS = ListQuery(WebhookEndpoint, WebhookEndpointSchema)
@@ -78,8 +80,16 @@ def get_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
     return ok(get_visible(WebhookEndpoint, endpoint_id), WebhookEndpointSchema)
 
 
+_require_unchanged = precheck_update(WebhookEndpoint, "endpoint_id", WebhookEndpointSchema)
+
+
+def _precheck_update(endpoint_id: UUID, body: dict[str, Any]) -> None:
+    _require_unchanged(endpoint_id=endpoint_id)
+    studio.require_url_allowed(get_visible(WebhookEndpoint, endpoint_id), body)
+
+
 @requires(Permission.WEBHOOKS_MANAGE)
-@prechecks_url(precheck_update(WebhookEndpoint, "endpoint_id", WebhookEndpointSchema))
+@prechecks_url(_precheck_update)
 def update_webhook_endpoint(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update a webhook endpoint."""
     endpoint = get_for_update(WebhookEndpoint, endpoint_id, WebhookEndpointSchema)
@@ -119,6 +129,23 @@ def redeliver_webhooks(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
     )
     location = f"{_path(endpoint)}/deliveries?status=pending"
     return ApiResponse(202, {"count": count, "is_complete": is_complete}, {"Location": location})
+
+
+@requires(Permission.WEBHOOKS_READ)
+def poll_webhook_messages(endpoint_id: UUID, limit: int) -> ApiResponse:
+    """Return the oldest messages that wait at an endpoint, signed."""
+    endpoint = get_visible(WebhookEndpoint, endpoint_id)
+    waiting = pull.list_waiting(endpoint, limit + 1)
+    body = {"data": sign_messages(endpoint, waiting[:limit]), "has_more": len(waiting) > limit}
+    state = pull.WaitingMessages(endpoint.id, is_final=bool(waiting))
+    return ApiResponse(200, body, dict(NO_STORE), watched=state)
+
+
+@requires(Permission.WEBHOOKS_MANAGE)
+def acknowledge_webhook_messages(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Mark messages that were polled as delivered."""
+    count = pull.acknowledge_webhook_messages(_get_locked(endpoint_id), body["message_ids"])
+    return ApiResponse(200, {"count": count})
 
 
 @requires(Permission.WEBHOOKS_READ)

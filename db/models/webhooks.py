@@ -7,14 +7,21 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Identified, Owned, tenant_indexes, utc_now
 
 
+class DeliveryMode(StrEnum):
+    """How messages reach the client."""
+
+    PUSH = "push"
+    PULL = "pull"
+
+
 class WebhookEndpoint(Owned):
-    """A row is a URL that receives the events of its tenant.
+    """A row is a URL that receives the events of its tenant, or keeps them until the client polls (no URL).
 
     A dispatcher leases an endpoint until `busy_until` and writes its token to `claimed_by` (other tables call
     these columns `lease_expires_at` and `lease_owner`). After a failed delivery, `busy_until` is the end of a
@@ -24,7 +31,8 @@ class WebhookEndpoint(Owned):
     __tablename__ = "webhook_endpoints"
     __table_args__ = tenant_indexes("webhook_endpoints")
 
-    url: Mapped[str] = mapped_column(String(2048))
+    delivery: Mapped[str] = mapped_column(String(10), default=DeliveryMode.PUSH)
+    url: Mapped[str | None] = mapped_column(String(2048))
     description: Mapped[str | None] = mapped_column(String(500))
     event_types: Mapped[list[Any]]
     is_enabled: Mapped[bool] = mapped_column(default=True)
@@ -48,11 +56,15 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+IS_WAITING = text("status = 'pending' AND next_attempt_at IS NULL")
+"""The condition of messages that a client polls. The order of their ids is that of the events."""
+
+
 class WebhookDelivery(Identified):
     """A row is one message to one endpoint, and belongs to the endpoint's tenant.
 
     Lock the endpoint before changing it. `attempts` counts all attempts, `tries` those since the message was
-    queued or requeued.
+    queued or requeued. A pending message that a client polls has no `next_attempt_at`.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -61,6 +73,13 @@ class WebhookDelivery(Identified):
         Index("ix_webhook_deliveries_due", "endpoint_id", "status", "next_attempt_at"),
         Index("ix_webhook_deliveries_waiting", "status", "next_attempt_at", "endpoint_id"),
         Index("ix_webhook_deliveries_age", "created_at"),
+        Index(
+            "ix_webhook_deliveries_pull",
+            "endpoint_id",
+            "message_id",
+            sqlite_where=IS_WAITING,
+            postgresql_where=IS_WAITING,
+        ),
     )
 
     endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
@@ -70,7 +89,7 @@ class WebhookDelivery(Identified):
     status: Mapped[str] = mapped_column(String(20), default=DeliveryStatus.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
     tries: Mapped[int] = mapped_column(default=0)
-    next_attempt_at: Mapped[datetime | None] = mapped_column(default=utc_now)
+    next_attempt_at: Mapped[datetime | None]
     last_attempt_at: Mapped[datetime | None]
     last_status_code: Mapped[int | None]
     last_error: Mapped[str | None] = mapped_column(String(30))

@@ -19,6 +19,7 @@ from marshmallow import Schema
 from werkzeug.datastructures import Accept
 
 from handlers.schemas.serializer import get_serializer
+from studio.change_hub import Watched
 from studio.generations.watch import GenerationState
 
 SANDBOX_CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"
@@ -41,7 +42,7 @@ class ApiResponse:
         headers: The headers, without Content-Type and ETag of `with_etag`.
         media_type: The media type of the body.
         with_etag: Whether the endpoint adds a strong ETag of the encoded body.
-        watched_generation: The generation that the client can wait for (long polling) or follow (events).
+        watched: What the client can wait for (long polling), for a generation also follow (events).
         compressed_body: The bytes to send, if they are compressed; `body` is what is validated.
         may_compress: Whether the endpoint compresses a large body for a client that accepts it.
         temporary_file: The open file at the path `body`. It is closed, and so deleted, at the end of the
@@ -53,7 +54,7 @@ class ApiResponse:
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
     with_etag: bool = False
-    watched_generation: GenerationState | None = None
+    watched: Watched | None = None
     compressed_body: bytes | None = None
     may_compress: bool = False
     temporary_file: IO[str] | None = None
@@ -89,9 +90,9 @@ def strong_etag(body: bytes) -> str:
     return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
 
 
-def ok(row: object, schema: type[Schema], watched_generation: GenerationState | None = None) -> ApiResponse:
+def ok(row: object, schema: type[Schema], watched: Watched | None = None) -> ApiResponse:
     """Return a 200 response with a row and its ETag."""
-    return ApiResponse(200, serialize(row, schema), with_etag=True, watched_generation=watched_generation)
+    return ApiResponse(200, serialize(row, schema), with_etag=True, watched=watched)
 
 
 def created(row: object, schema: type[Schema], location: str) -> ApiResponse:
@@ -99,13 +100,9 @@ def created(row: object, schema: type[Schema], location: str) -> ApiResponse:
     return ApiResponse(201, serialize(row, schema), {"Location": location}, with_etag=True)
 
 
-def accepted(
-    row: object, schema: type[Schema], location: str, watched_generation: GenerationState | None = None
-) -> ApiResponse:
+def accepted(row: object, schema: type[Schema], location: str, watched: Watched | None = None) -> ApiResponse:
     """Return a 202 response with the row that describes the task; `location` is the path to poll."""
-    return ApiResponse(
-        202, serialize(row, schema), {"Location": location}, watched_generation=watched_generation
-    )
+    return ApiResponse(202, serialize(row, schema), {"Location": location}, watched=watched)
 
 
 def no_content() -> ApiResponse:
@@ -130,12 +127,10 @@ def file_response(
     return ApiResponse(200, content, all_headers, media_type)
 
 
-def event_stream(watched_generation: GenerationState) -> ApiResponse:
+def event_stream(watched: GenerationState) -> ApiResponse:
     """Return a 200 response that streams the events of a generation, starting with the given state."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return ApiResponse(
-        200, headers=headers, media_type="text/event-stream", watched_generation=watched_generation
-    )
+    return ApiResponse(200, headers=headers, media_type="text/event-stream", watched=watched)
 
 
 def json_response(data: Mapping[str, Any], **headers: str) -> ApiResponse:

@@ -156,6 +156,11 @@ def _describe_combination(kind: Any, loc: tuple[str | int, ...]) -> Violation:
         values = properties.get(name, {}).get("enum", ())
         if len(values) == 1:
             parts[index] += f": {json.dumps(values[0])}"
+    absent = [name for name in names if properties.get(name) == {"not": {}}]
+    if absent:
+        # The schema rules out that a property is absent while the others have these values.
+        others = [part for name, part in zip(names, parts, strict=True) if name not in absent]
+        return Violation((*loc, absent[0]), f"Is required with {' and '.join(others)}", "missing")
     return Violation((*loc, names[0]), f"Cannot be combined: {' and '.join(parts)}", "not_allowed")
 
 

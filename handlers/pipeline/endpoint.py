@@ -326,7 +326,7 @@ class Endpoint:
             headers = {name: text for name, text in headers.items() if name.lower() not in _NOT_IN_304}
         encoded = EncodedResponse(status, media_type, headers, raw)
         self._validate_response(context, encoded, value)
-        context.watched_generation = response.watched_generation
+        context.watched = response.watched
         return compress(encoded) if response.may_compress else encoded
 
     def _encode(self, response: ApiResponse) -> bytes | None:

@@ -295,6 +295,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "The webhook endpoint is disabled and receives no events.",
         "Enable it first: send PATCH with is_enabled true.",
     ),
+    "wrong_delivery_mode": ProblemType(
+        409,
+        "A push endpoint has a URL and no messages to poll; a pull endpoint has no URL.",
+        "Use another endpoint, or create one with the other delivery.",
+    ),
     "nothing_to_export": ProblemType(
         409,
         "The shooting has no approved prediction that has not been exported yet.",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handlers.contract.operations import Operation
     from handlers.pipeline.idempotency import IdempotentRequest
     from handlers.pipeline.middleware.concurrency import RequestOwner
-    from studio.generations.watch import GenerationState
+    from studio.change_hub import Watched
     from studio.rate_limits.limits import LimitUsage
 
 REQUEST_CONTEXT = "sartiq.request_context"
@@ -60,8 +60,8 @@ class RequestContext:
     """The holder of the lock that an idempotency key has during slow work."""
     failure: Exception | None = None
     """Why the request cannot be served again: the endpoint releases what it holds and raises it."""
-    watched_generation: GenerationState | None = None
-    """The generation that the response describes, if clients may wait for it or stream its events."""
+    watched: Watched | None = None
+    """What the response describes, if clients may wait for its changes or, for a generation, stream them."""
     limit_usages: list[LimitUsage] = field(default_factory=list)
     """The usage of each rate limit that counted the request."""
     _completion_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -10,6 +10,7 @@ from studio.http_client import SafeHttpClient
 from studio.mock.scenario import Scenario
 from studio.settings import Settings
 from studio.webhooks import dispatcher, queue
+from studio.webhooks.messages import Sign
 from studio.webhooks.signing import derive_secret, generate_salt, sign_headers
 
 STALE_BY = timedelta(hours=1)
@@ -37,7 +38,7 @@ def _sign_in_the_past(secrets: Sequence[str], message_id: str, now: datetime, bo
     return sign_headers(secrets, message_id, now - STALE_BY, body)
 
 
-_SIGNERS: dict[str, dispatcher.Sign] = {
+_SIGNERS: dict[str, Sign] = {
     "valid": sign_headers,
     "invalid": _sign_wrongly,
     "stale": _sign_in_the_past,

@@ -25,7 +25,7 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import Subscription
 from db.models.users import User
-from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from db.models.webhooks import DeliveryMode, DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from studio.cutouts.queue import MadeCutout, describe_made
 from studio.cutouts.requests import hash_inputs
 from studio.media.stored_image import StoredImage
@@ -256,7 +256,7 @@ def build_tenant_rows(
     cutout: tuple[StoredImage, MadeCutout],
     for_contract: bool,
 ) -> Iterator[Base]:
-    """Build a brand, a product, a shooting with a look and two shots, and a webhook endpoint.
+    """Build a brand, a product, a shooting with a look and two shots, and webhook endpoints.
 
     Rows come in the order of their foreign keys.
 
@@ -265,7 +265,7 @@ def build_tenant_rows(
         ownership: The `owner_id` and `organization_id` of each row.
         photo: The photo of the product.
         cutout: The cut-out of the photo, and its file.
-        for_contract: Use a small resolution and an enabled webhook endpoint, for contract tests.
+        for_contract: Use a small resolution and enabled webhook endpoints, for contract tests.
     """
 
     def own(model: type[Any], number: int = 1) -> UUID:
@@ -356,17 +356,22 @@ def build_tenant_rows(
             external_id=f"campaign-27:look-1:{'front' if number == 1 else 'back'}",
             custom_metadata={"slot": "hero"} if number == 1 else {},
         )
-    yield new(
-        WebhookEndpoint,
+    # The first is sent to its URL; the messages of the second wait until a client polls them.
+    for number, delivery in ((1, DeliveryMode.PUSH), (2, DeliveryMode.PULL)):
         # Contract tests may send to this port, where no server listens. The demo data sends nothing.
-        url="http://127.0.0.1:9/sartiq" if for_contract else "https://hooks.example.com/sartiq",
-        description="Notifies the shop about new images.",
-        event_types=["generation.completed", "shot.approved"],
-        is_enabled=for_contract,
-        disabled_at=None if for_contract else utc_now(),
-        disabled_reason=None if for_contract else "manual",
-        secret_salt=generate_salt(),
-    )
+        url = "http://127.0.0.1:9/sartiq" if for_contract else "https://hooks.example.com/sartiq"
+        yield new(
+            WebhookEndpoint,
+            number,
+            delivery=delivery,
+            url=url if delivery == DeliveryMode.PUSH else None,
+            description=f"Notifies the {'shop' if number == 1 else 'office'} about new images.",
+            event_types=["generation.completed", "shot.approved"],
+            is_enabled=for_contract,
+            disabled_at=None if for_contract else utc_now(),
+            disabled_reason=None if for_contract else "manual",
+            secret_salt=generate_salt(),
+        )
     yield new(
         Destination,
         name="Images of the shop",
@@ -381,27 +386,31 @@ def build_tenant_rows(
     )
     organization_id = ownership["organization_id"]
     generation_id = build_seed_id(GENERATION, tenant_number(tenant, 1))
-    yield WebhookDelivery(
-        id=own(WebhookDelivery),
-        endpoint_id=own(WebhookEndpoint),
-        message_id=f"msg_{own(WebhookDelivery).hex}",
-        event_type="generation.completed",
-        payload={
-            "type": "generation.completed",
-            "timestamp": "2026-11-03T14:30:00.000000Z",
-            "data": {
-                "id": str(generation_id),
-                "organization_id": str(organization_id) if organization_id else None,
-                "status": "completed",
-                "url": f"/api/v1/generations/{generation_id}",
-                "shot_id": str(own(Shot)),
-            },
+    payload = {
+        "type": "generation.completed",
+        "timestamp": "2026-11-03T14:30:00.000000Z",
+        "data": {
+            "id": str(generation_id),
+            "organization_id": str(organization_id) if organization_id else None,
+            "status": "completed",
+            "url": f"/api/v1/generations/{generation_id}",
+            "shot_id": str(own(Shot)),
         },
-        status=DeliveryStatus.DELIVERED,
-        attempts=1,
-        tries=1,
-        next_attempt_at=None,
-        last_attempt_at=utc_now(),
-        last_status_code=200,
-        delivered_at=utc_now(),
-    )
+    }
+    delivered = {
+        "status": DeliveryStatus.DELIVERED,
+        "attempts": 1,
+        "tries": 1,
+        "last_attempt_at": utc_now(),
+        "last_status_code": 200,
+        "delivered_at": utc_now(),
+    }
+    for number, state in ((1, delivered), (2, {"status": DeliveryStatus.PENDING})):
+        yield WebhookDelivery(
+            id=own(WebhookDelivery, number),
+            endpoint_id=own(WebhookEndpoint, number),
+            message_id=f"msg_{own(WebhookDelivery, number).hex}",
+            event_type="generation.completed",
+            payload=payload,
+            **state,
+        )

@@ -8,16 +8,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import select
 
-from db.base import utc_now
 from db.engine import is_database_unavailable
 from db.errors import TargetNotAllowed
 from db.models.users import User
@@ -30,13 +29,11 @@ from studio.pubsub import WEBHOOKS
 from studio.retry_after import parse_retry_after
 from studio.settings import Settings
 from studio.webhooks import queue
-from studio.webhooks.outbox import encode_body
-from studio.webhooks.signing import derive_secret, sign_headers
+from studio.webhooks.messages import Sign, sign_message
+from studio.webhooks.signing import sign_headers
 
 logger = logging.getLogger(__name__)
 
-Sign = Callable[[Sequence[str], str, datetime, str], dict[str, str]]
-"""Returns the headers of a signed message, as `studio.webhooks.signing.sign_headers`."""
 Deliver = Callable[[Settings, SafeHttpClient, queue.Lease], queue.Outcome]
 """Sends a message and returns the outcome, as `deliver`."""
 
@@ -44,7 +41,6 @@ POLL_SECONDS = 1.0
 STOP_SECONDS = 5.0
 TIMEOUT_SECONDS = 15.0
 MAX_RESPONSE_BYTES = 1_048_576
-USER_AGENT = "Sartiq-Webhooks/1.0"
 _RETRY_AFTER_STATUSES = frozenset({429, 503})
 # Every other failure of the exchange counts as a connection that failed.
 _ERRORS = {
@@ -182,12 +178,9 @@ def deliver(
 
     The text of the response is neither stored nor logged: it may hold anything.
     """
-    body = encode_body(lease.payload, settings.public_url)
-    secrets = [derive_secret(key, salt) for salt in lease.salts for key in settings.secret_keys]
-    headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-    headers |= sign(secrets, lease.message_id, utc_now(), body)
+    message = sign_message(settings, lease.message_id, lease.payload, lease.salts, sign)
     started_at = time.monotonic()
-    outcome = _send(http_client, lease.url, headers, body.encode())
+    outcome = _send(http_client, lease.url, message.headers, message.body.encode())
     return replace(outcome, duration=timedelta(seconds=time.monotonic() - started_at))
 
 
@@ -236,7 +229,7 @@ def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> N
         return
     mailer = get_mailer(settings)
     # Only the host is named: the rest of the URL may hold a credential.
-    host = urlsplit(endpoint.url).hostname
+    host = urlsplit(endpoint.url or "").hostname
     text = (
         f"Your webhook endpoint at {host} was disabled, because {reason}.\n\n"
         f"When it works again, enable it with PATCH {settings.public_url}/api/v1/webhook-endpoints/"

@@ -11,10 +11,11 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 
 from db.base import utc_now
 from db.errors import Conflict
-from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from db.models.webhooks import DeliveryMode, DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session
 from studio.pubsub import WEBHOOKS
-from studio.webhooks.outbox import TEST_EVENT, enqueue_test_event
+from studio.webhooks.outbox import TEST_EVENT, due_now, enqueue_test_event
+from studio.webhooks.pull import WrongDeliveryMode
 from studio.webhooks.signing import generate_salt
 
 MAX_ENDPOINTS = 20
@@ -61,7 +62,12 @@ def require_capacity(organization_id: UUID | None, owner_id: UUID) -> None:
 
 
 def update_webhook_endpoint(endpoint: WebhookEndpoint, changes: Mapping[str, Any]) -> None:
-    """Set the fields of a request body on a new or locked endpoint."""
+    """Set the fields of a request body on a new or locked endpoint.
+
+    Raises:
+        WrongDeliveryMode: The body has a URL, and the endpoint has none because clients poll its messages.
+    """
+    require_url_allowed(endpoint, changes)
     for name, value in changes.items():
         if name != "is_enabled":
             setattr(endpoint, name, value)
@@ -71,6 +77,17 @@ def update_webhook_endpoint(endpoint: WebhookEndpoint, changes: Mapping[str, Any
         endpoint.is_enabled = True
         endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
     _end_cooldown(endpoint)
+
+
+def require_url_allowed(endpoint: WebhookEndpoint, changes: Mapping[str, Any]) -> None:
+    """Check that a request body has no URL for an endpoint whose messages clients poll.
+
+    Raises:
+        WrongDeliveryMode: It has one.
+    """
+    if "url" in changes and endpoint.delivery == DeliveryMode.PULL:
+        detail = "The endpoint has `delivery` `pull` and therefore no URL: create another endpoint"
+        raise WrongDeliveryMode(detail, pointer="/url")
 
 
 def disable_endpoint(endpoint: WebhookEndpoint, reason: str) -> None:
@@ -111,7 +128,7 @@ def redeliver_webhook(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> N
     _require_enabled(endpoint)
     for name, value in _REQUEUED.items():
         setattr(delivery, name, value)
-    delivery.next_attempt_at = utc_now()
+    delivery.next_attempt_at = due_now(endpoint.delivery)
     current_session().flush()
     after_commit(WEBHOOKS.notify)
 
@@ -144,7 +161,7 @@ def redeliver_webhooks(
     ids = current_session().scalars(query).all()
     redelivered = ids[:MAX_REDELIVERED]
     requeue = update(WebhookDelivery).where(WebhookDelivery.id.in_(redelivered))
-    current_session().execute(requeue.values(**_REQUEUED, next_attempt_at=utc_now()))
+    current_session().execute(requeue.values(**_REQUEUED, next_attempt_at=due_now(endpoint.delivery)))
     after_commit(WEBHOOKS.notify)
     return len(redelivered), len(ids) == len(redelivered)
 

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, event, insert, literal_co
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, new_id, utc_now
-from db.models.webhooks import WebhookDelivery, WebhookEndpoint
+from db.models.webhooks import DeliveryMode, WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session, insert_later
 from studio.pubsub import WEBHOOKS
 from studio.webhooks.message_schemas import find_mismatch
@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 _INSERT = insert(WebhookDelivery)
 # unscoped: the endpoints of the row's tenant, whatever the caller may see
-_ENABLED = select(WebhookEndpoint.id, WebhookEndpoint.event_types).where(WebhookEndpoint.is_enabled)
+_COLUMNS = WebhookEndpoint.id, WebhookEndpoint.delivery, WebhookEndpoint.event_types
+_ENABLED = select(*_COLUMNS).where(WebhookEndpoint.is_enabled)  # unscoped: see above
 # Without the lock, the deletion of an endpoint at the same time would fail the transaction.
 _LOCKED = _ENABLED.with_for_update(read=True, key_share=True)
 _OF_ORGANIZATION = _LOCKED.where(WebhookEndpoint.organization_id == bindparam("organization_id"))
@@ -55,6 +56,7 @@ class _Listener(NamedTuple):
     """An enabled endpoint of a tenant."""
 
     id: UUID
+    delivery: str
     event_types: list[Any]
 
 
@@ -129,7 +131,7 @@ def publish_to(
         return
     message_id = f"msg_{new_id().hex}"
     for listener in listeners:
-        values = _build_delivery(listener.id, message_id, payload)
+        values = _build_delivery(listener, message_id, payload)
         if not insert_later(_INSERT, values):
             current_session().add(WebhookDelivery(**values))
     after_commit(WEBHOOKS.notify)
@@ -139,7 +141,7 @@ def enqueue_test_event(endpoint: WebhookEndpoint) -> WebhookDelivery:
     """Queue a test event for one locked endpoint."""
     path = f"/api/v1/webhook-endpoints/{endpoint.id}"
     payload = _build_payload(tenant_of(endpoint), TEST_EVENT, endpoint, "test", path, {})
-    delivery = WebhookDelivery(**_build_delivery(endpoint.id, f"msg_{new_id().hex}", payload))
+    delivery = WebhookDelivery(**_build_delivery(endpoint, f"msg_{new_id().hex}", payload))
     current_session().add(delivery)
     current_session().flush()
     after_commit(WEBHOOKS.notify)
@@ -203,9 +205,17 @@ def format_timestamp(timestamp: datetime) -> str:
     return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def _build_delivery(endpoint_id: UUID, message_id: str, payload: dict[str, Any]) -> dict[str, Any]:
+def due_now(delivery: str) -> datetime | None:
+    """Return the `next_attempt_at` of a message that is queued, None for one that the client polls."""
+    return None if delivery == DeliveryMode.PULL else utc_now()
+
+
+def _build_delivery(
+    endpoint: WebhookEndpoint | _Listener, message_id: str, payload: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "endpoint_id": endpoint_id,
+        "endpoint_id": endpoint.id,
+        "next_attempt_at": due_now(endpoint.delivery),
         "message_id": message_id,
         "event_type": payload["type"],
         "payload": payload,

@@ -5,6 +5,8 @@ The leased row is the endpoint, not the delivery: each endpoint receives one mes
 slow endpoints do not delay the messages of other tenants. `busy_until` is the end of the lease or of a
 cooldown. If a process dies between sending a message and recording the outcome, the message is sent again.
 
+Messages that clients poll are never due: they have no `next_attempt_at` (`studio.webhooks.pull`).
+
 The retry policy is `RETRY_DELAYS` with jitter, or the longer Retry-After of an endpoint.
 """
 
@@ -29,6 +31,7 @@ from studio import leases
 from studio.retry_after import MAX_RETRY_AFTER
 from studio.telemetry.metrics import count_webhook_delivery
 from studio.webhooks.endpoints import disable_endpoint
+from studio.webhooks.messages import current_salts
 
 LEASE_DURATION = timedelta(seconds=60)
 """Far longer than one message can take, DNS lookup included."""
@@ -135,8 +138,8 @@ def lease_next(
             owner_id=endpoint.owner_id,
             delivery_id=delivery.id,
             token=token,
-            url=endpoint.url,
-            salts=_current_salts(endpoint),
+            url=endpoint.url or "",
+            salts=current_salts(endpoint),
             message_id=delivery.message_id,
             payload=dict(delivery.payload),
         )
@@ -209,14 +212,6 @@ def _count_related(running: Sequence[Lease]) -> ColumnElement[int]:
             is_related = or_(is_related, WebhookEndpoint.organization_id == lease.organization_id)
         total += case((is_related, 1), else_=0)
     return total
-
-
-def _current_salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
-    """Return the salts to sign with: the secret's, and the previous secret's until it expires."""
-    previous, expires_at = endpoint.previous_secret_salt, endpoint.previous_secret_expires_at
-    if previous is not None and expires_at is not None and expires_at > utc_now():
-        return (endpoint.secret_salt, previous)
-    return (endpoint.secret_salt,)
 
 
 def _set_columns(endpoint: WebhookEndpoint, **values: Any) -> None:

@@ -20,6 +20,7 @@ from db.models import Generation, Membership, TokenFamily
 from db.session import Database, current_session
 from handlers.app import Application
 from handlers.pipeline.middleware.long_polling import find_preferred_wait
+from studio import change_hub
 from studio.generations import lifecycle, watch
 from tests.api.conftest import Client
 from tests.support import factories
@@ -102,7 +103,7 @@ def test_a_long_poll_returns_as_soon_as_the_generation_ends(
         waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         await wait_for_listener(app)
         await asyncio.to_thread(advance_generation, database, generation_id, "running", progress=40)
-        await asyncio.sleep(2 * watch.POLL_SECONDS)
+        await asyncio.sleep(2 * change_hub.POLL_SECONDS)
         assert not waiting.task.done()
         await asyncio.to_thread(advance_generation, database, generation_id, "completed")
         response = await waiting.read_response()
@@ -253,7 +254,7 @@ def test_long_polling_returns_at_once_at_the_watcher_limit(
     path = f"/generations/{generation_id}"
 
     async def scenario_steps() -> None:
-        monkeypatch.setattr(watch, "MAX_LISTENERS_PER_ACCOUNT", 0)
+        monkeypatch.setattr(change_hub, "MAX_LISTENERS_PER_ACCOUNT", 0)
         full = await open_request(customer.client, path, prefer="wait=30").read_response()
         assert (full.status, "preference-applied" in full.headers) == (200, False)
         rejected = await open_request(customer.client, f"{path}/events").read_response()
@@ -281,7 +282,7 @@ def test_polling_retries_after_a_database_error(
             raise failures.pop()
         return read(*arguments)
 
-    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(change_hub, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(watch, "load_changed", read_or_fail)
 
     async def scenario_steps() -> None:

@@ -61,6 +61,7 @@ def test_the_secret_is_returned_only_by_create_and_rotate(customer: Customer, da
         "updated_at": created["updated_at"],
         "owner_id": str(customer.owner.id),
         "organization_id": str(customer.organization.id),
+        "delivery": "push",
         "url": URL,
         "description": None,
         "event_types": ["shot.approved"],

@@ -52,6 +52,7 @@ MAPS_IN_RESPONSES = {
     "ProviderSettings", "ProviderCapabilities",
     "Metadata",  # the client's own keys
     "ProductImportColumnMapping",  # the columns of the client's file
+    "WebhookMessageHeaders",  # headers by name
 }  # fmt: skip
 
 

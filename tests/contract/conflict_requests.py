@@ -220,6 +220,11 @@ def _internal_webhook_url(tenant: Tenant, request: Request) -> None:
     request.body = {**request.body, "url": "https://localhost/hooks"}
 
 
+def _push_endpoint(tenant: Tenant, request: Request) -> None:
+    tenant.rows["endpoint"].delivery, tenant.rows["endpoint"].url = "push", "https://hooks.example.com/sartiq"
+    factories.make(tenant.rows["endpoint"])
+
+
 def _internal_bucket(tenant: Tenant, request: Request) -> None:
     request.body["s3"]["url"] = "https://localhost"
 
@@ -376,6 +381,8 @@ CONFLICTS: dict[str, Conflict] = {
     "delete_destination": _open_delivery,
     "create_webhook_endpoint": _internal_webhook_url,
     "update_webhook_endpoint": _internal_webhook_url,
+    "poll_webhook_messages": _push_endpoint,
+    "acknowledge_webhook_messages": _push_endpoint,
     "test_webhook_endpoint": _disabled_endpoint,
     "redeliver_webhook": _disabled_endpoint,
     "redeliver_webhooks": _disabled_endpoint,

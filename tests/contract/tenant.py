@@ -411,6 +411,15 @@ def _reachable_url(tenant: Tenant, request: Request) -> None:
     request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
 
 
+def _message_to_poll(tenant: Tenant, request: Request) -> None:
+    """Let the delivery of the example wait at an endpoint without a URL."""
+    endpoint, delivery = tenant.rows["endpoint"], tenant.rows["delivery"]
+    endpoint.delivery, endpoint.url = "pull", None
+    delivery.status = "pending"
+    factories.make(endpoint)
+    factories.make(delivery)
+
+
 def _reachable_bucket(tenant: Tenant, request: Request) -> None:
     request.body["s3"]["url"] = f"http://{REACHABLE_HOST}"
 
@@ -450,6 +459,8 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "retry_generation": _set_generation_state("failed"),
     "receive_task_webhook": _sign_callback,
     "create_webhook_endpoint": _reachable_url,
+    "poll_webhook_messages": _message_to_poll,
+    "acknowledge_webhook_messages": _message_to_poll,
     "create_destination": _reachable_bucket,
     "create_export": _set_shot_state("approved"),
     "download_export": _completed_export,

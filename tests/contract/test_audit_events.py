@@ -45,6 +45,7 @@ WITHOUT_FIELD_CHANGES = {
     *("generate_shooting", "retry_generation", "share_prediction"),
     *("publish_prediction", "unpublish_prediction", "exchange_review_link"),
     *("test_webhook_endpoint", "test_destination", "redeliver_webhooks", "test_email"),
+    "acknowledge_webhook_messages",
 }
 OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}
 

@@ -21,7 +21,7 @@ from tests.support.client import ClientResponse
 SECRET_COLUMN = re.compile(r"password|(?<!content)_hash$|salt")
 CREDENTIAL = "planted-credential-of-a-provider"
 HASH = "$argon2id$planted-hash-of-a-password"
-SALT = "planted-salt-of-a-webhook"
+SALT = b"planted-salt-of-a-webhook".hex()
 
 TOKEN = re.compile(rb"\b(?:eyJ[\w-]{8,}\.[\w-]+\.[\w-]+|(?:rt|pr|iv|ec|rl|sk|whsec)_[\w+/=-]{24,})")
 """A JWT, or a token with a prefix of this server."""

@@ -110,6 +110,8 @@ def run_webhooks(runs: SampleRuns) -> None:
     runs.request("DEMO_TOKEN", "PATCH", WEBHOOK_ENDPOINT, json={"is_enabled": True})
     for name in ("test_webhook_endpoint", "redeliver_webhooks", "redeliver_webhook", "receive_task_webhook"):
         runs.run(name)
+    for name in ("poll_webhook_messages", "acknowledge_webhook_messages"):
+        runs.run(name)
 
 
 def run_destinations(runs: SampleRuns) -> None:

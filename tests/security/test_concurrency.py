@@ -471,7 +471,7 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
 def test_s38_waiting_requests_are_limited_per_user_not_per_api_key(
     app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.generations.watch.MAX_LISTENERS_PER_ACCOUNT", 2)
+    monkeypatch.setattr("studio.change_hub.MAX_LISTENERS_PER_ACCOUNT", 2)
     with database.transaction(write=True):
         user = factories.make_user()
         organization = factories.make_organization(user)

@@ -1,9 +1,9 @@
-"""Long polling (`Prefer: wait=N`, RFC 7240) and server-sent events for generations.
+"""Long polling (`Prefer: wait=N`, RFC 7240) and server-sent events of generations.
 
 A waiting client occupies neither a thread nor a database connection: the handler has authorized the request
-and returned, and its transaction has ended. When the generation changes or the time is up, the request is
+and returned, and its transaction has ended. When the state changes or the time is up, the request is
 dispatched again inside the process, so that the token and the permissions of that moment apply. An event
-stream sends each change as an event. This module reads no rows: `studio.generations.watch` does.
+stream sends each change of a generation as an event. This module reads no rows: `studio.change_hub` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from handlers.pipeline.disconnects import run_until_disconnected
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.prefer import parse_prefer
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.generations.watch import ChangeHub, GenerationState, Listener
+from studio.change_hub import ChangeHub, Listener, Watched
+from studio.generations.watch import GenerationState
 
 HEARTBEAT_SECONDS = 15.0
 """Interval of a stream's heartbeats, and of the checks that the caller is still authorized."""
@@ -57,7 +58,7 @@ def find_preferred_wait(headers: Headers, max_seconds: int) -> int | None:
 
 @dataclass
 class _BufferedResponse:
-    """An ASGI `send` that buffers a response about a generation, and passes on any other response.
+    """An ASGI `send` that buffers a response that can wait, and passes on any other response.
 
     Without a `send` it buffers every response.
     """
@@ -70,7 +71,7 @@ class _BufferedResponse:
 
     async def __call__(self, message: Message) -> None:
         """Pass on or buffer one message."""
-        if self.send is not None and self.context.watched_generation is None:
+        if self.send is not None and self.context.watched is None:
             await self.send(message)
         elif message["type"] == "http.response.start":
             self.start = message
@@ -96,8 +97,8 @@ class _Request:
     send: Send
     context: RequestContext
     operation: Operation
-    state: GenerationState
-    """The generation as the handler read it."""
+    state: Watched
+    """The state as the handler read it."""
     buffered: _BufferedResponse
     headers: Headers = field(init=False)
 
@@ -117,10 +118,10 @@ class _Request:
 
 
 class LongPolling:
-    """Delay or stream responses about generations.
+    """Delay responses, or stream those about generations.
 
     Args:
-        change_hub: reports the changes of generations.
+        change_hub: reports the changes of states.
         max_wait: the longest wait, in seconds.
         max_stream: the longest stream, in seconds.
     """
@@ -140,13 +141,14 @@ class LongPolling:
         context: RequestContext = scope[REQUEST_CONTEXT]
         buffered = _BufferedResponse(context, send)
         await self.app(scope, receive, buffered)
-        if context.operation is None or context.watched_generation is None:
+        if context.operation is None or context.watched is None:
             return  # The response was passed on.
         request = _Request(
-            original_scope, receive, send, context, context.operation, context.watched_generation, buffered
+            original_scope, receive, send, context, context.operation, context.watched, buffered
         )
-        if buffered.header(b"content-type").startswith(EVENT_STREAM.encode()):
-            await self._stream(request)
+        is_stream = buffered.header(b"content-type").startswith(EVENT_STREAM.encode())
+        if is_stream and isinstance(context.watched, GenerationState):
+            await self._stream(request, context.watched)
         else:
             await self._wait(request)
 
@@ -159,7 +161,7 @@ class LongPolling:
             await request.send({"type": "http.response.body", "body": response.body})
             return
         # If-None-Match: a client with an outdated copy gets the new one at once; one with the current copy
-        # waits for any change. Without the header, a client waits for the end of the generation.
+        # waits for any change. Without the header, a client waits for the final state.
         has_changed = "if-none-match" in request.headers and response.status != 304
         if seconds and not state.is_final and not has_changed:
             started_at = time.monotonic()
@@ -212,8 +214,7 @@ class LongPolling:
         )
         return buffered
 
-    async def _stream(self, request: _Request) -> None:
-        state = request.state
+    async def _stream(self, request: _Request, state: GenerationState) -> None:
         is_known = request.headers.get("last-event-id") == str(state.revision)
         if is_known and state.is_final:
             # 204 tells an EventSource not to reconnect.
@@ -234,16 +235,22 @@ class LongPolling:
                 suppress(ClientDisconnected),
             ):
                 await run_until_disconnected(
-                    request.receive, self._send_events(request, listener, first_chunk)
+                    request.receive, self._send_events(request, state, listener, first_chunk)
                 )
             first_chunk = b""
         await request.send({"type": "http.response.body", "body": first_chunk})
 
-    async def _send_events(self, request: _Request, listener: Listener, first_chunk: bytes) -> None:
+    async def _send_events(
+        self,
+        request: _Request,
+        last_state: GenerationState,
+        listener: Listener[GenerationState],
+        first_chunk: bytes,
+    ) -> None:
         """Send events until the generation or the time ends, or the caller is no longer authorized."""
         await _send_chunk(request.send, first_chunk)
-        last_state, authorized_at = request.state, time.monotonic()
-        sent_at, ends_at = authorized_at, authorized_at + self.max_stream
+        sent_at = authorized_at = time.monotonic()
+        ends_at = authorized_at + self.max_stream
         while not last_state.is_final:
             wake_at = min(sent_at, authorized_at) + HEARTBEAT_SECONDS
             await listener.wait(min(wake_at, ends_at) - time.monotonic())

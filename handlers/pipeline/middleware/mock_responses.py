@@ -241,7 +241,7 @@ class MockResponseMiddleware:
             await _disconnect(scope, receive)
         elif rule.get("disconnect") == "after":
             await self.app(scope, receive, _drop)
-            context.watched_generation = None  # long polling would use the response that was dropped
+            context.watched = None  # long polling would use the response that was dropped
             await _disconnect(scope, receive)
         else:
             await self.app(scope, receive, send)

@@ -270,6 +270,16 @@ def new_endpoint_id() -> str:
     return create_row(f"{WEBHOOKS}?organization_id={SEEDED_ORGANIZATION}", body)
 
 
+def new_pull_endpoint() -> tuple[str, list[str]]:
+    """Return the id of a new webhook endpoint without a URL, and the ids of the messages that wait there."""
+    body = {"delivery": "pull", "event_types": ["shot.rejected"]}
+    endpoint_id = create_row(f"{WEBHOOKS}?organization_id={SEEDED_ORGANIZATION}", body)
+    header, path = long_lived_header("demo"), f"{WEBHOOKS}{endpoint_id}"
+    http_client().post(f"{path}/test", headers=header).raise_for_status()
+    messages = http_client().get(f"{path}/messages", headers=header).json()["data"]
+    return endpoint_id, [message["message_id"] for message in messages]
+
+
 def delete_oldest_endpoints() -> None:
     """Delete the oldest webhook endpoints of the run in tenants that have nearly reached the limit."""
     _delete_oldest(WEBHOOKS)

@@ -23,6 +23,15 @@ def send_to_an_enabled_endpoint(case: schemathesis.Case) -> None:
         client.enable_endpoint(seeded_id(0x1A))
 
 
+def use_waiting_messages(case: schemathesis.Case) -> None:
+    """Use a new endpoint at which a message waits in half of the cases, and acknowledge that message."""
+    client.delete_oldest_endpoints()
+    if coin_flip(case):
+        case.path_parameters["endpoint_id"], waiting = client.new_pull_endpoint()
+        if isinstance(case.body, dict) and "message_ids" in case.body:
+            case.body["message_ids"] = waiting
+
+
 def delete_a_new_endpoint(case: schemathesis.Case) -> None:
     """Delete a new webhook endpoint."""
     client.delete_oldest_endpoints()
@@ -32,6 +41,8 @@ def delete_a_new_endpoint(case: schemathesis.Case) -> None:
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_webhook_endpoint": use_a_reachable_target,
     "update_webhook_endpoint": use_a_reachable_target,
+    "poll_webhook_messages": use_waiting_messages,
+    "acknowledge_webhook_messages": use_waiting_messages,
     "test_webhook_endpoint": send_to_an_enabled_endpoint,
     "redeliver_webhook": send_to_an_enabled_endpoint,
     "redeliver_webhooks": send_to_an_enabled_endpoint,

@@ -1,0 +1,34 @@
+"""Add webhook endpoints whose messages clients poll."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from db.migrations.batch import alter_table
+
+revision = "0047"
+down_revision = "0046"
+branch_labels = None
+depends_on = None
+
+IS_WAITING = sa.text("status = 'pending' AND next_attempt_at IS NULL")
+
+
+def upgrade() -> None:
+    with alter_table("webhook_endpoints") as table:
+        table.add_column(sa.Column("delivery", sa.String(10), nullable=False, server_default="push"))
+        table.alter_column("url", existing_type=sa.String(2048), nullable=True)
+    op.create_index(
+        "ix_webhook_deliveries_pull",
+        "webhook_deliveries",
+        ["endpoint_id", "message_id"],
+        sqlite_where=IS_WAITING,
+        postgresql_where=IS_WAITING,
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_webhook_deliveries_pull", "webhook_deliveries")
+    op.execute("DELETE FROM webhook_endpoints WHERE delivery = 'pull'")
+    with alter_table("webhook_endpoints") as table:
+        table.alter_column("url", existing_type=sa.String(2048), nullable=False)
+        table.drop_column("delivery")
