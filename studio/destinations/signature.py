@@ -16,6 +16,8 @@ from urllib.parse import quote, urlsplit
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "s3"
+UNSIGNED_HEADERS = frozenset({"user-agent"})
+"""Proxies may change them. The SDKs of AWS do not sign them, and some servers ignore them in a signature."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def sign_headers(
         key: The credentials.
         method: The method.
         url: The URL, with a path from `encode_path` and without a query.
-        headers: Other headers; all of them are signed.
+        headers: Other headers; all of them are signed except `UNSIGNED_HEADERS`.
         payload_hash: The SHA-256 of the body in hexadecimal. The server compares it with what it received.
         now: The time of the request, in UTC. Servers accept clocks that differ by 15 minutes.
     """
@@ -49,6 +51,7 @@ def sign_headers(
     time = now.strftime("%Y%m%dT%H%M%SZ")
     sent = {**headers, "x-amz-content-sha256": payload_hash, "x-amz-date": time}
     canonical = {name.lower(): " ".join(value.split()) for name, value in sent.items()}
+    canonical = {name: value for name, value in canonical.items() if name not in UNSIGNED_HEADERS}
     canonical["host"] = _host(url)
     names = ";".join(sorted(canonical))
     lines = [method, parts.path or "/", "", *(f"{name}:{canonical[name]}" for name in sorted(canonical))]

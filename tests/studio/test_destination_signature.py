@@ -53,7 +53,7 @@ def test_a_signature_equals_that_of_botocore(method: str, url: str, monkeypatch:
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     url = f"{scheme}://{host}/{encode_path(path)}"
-    headers = {"Content-Type": "image/jpeg", "X-Amz-Meta-Note": "  two   words "}
+    headers = {"Content-Type": "image/jpeg", "User-Agent": "Shop/1.0", "X-Amz-Meta-Note": "  two   words "}
     digest = hashlib.sha256(b"image").hexdigest()
     request = AWSRequest(method, url, headers={**headers, "X-Amz-Content-SHA256": digest}, data=b"image")
     request.context["payload_signing_enabled"] = True
