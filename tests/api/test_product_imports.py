@@ -211,6 +211,26 @@ def test_images_of_an_uploaded_zip_file_are_added(customer: Customer, database: 
     assert [event["action"] for event in events] == ["create_product_import"]
 
 
+def test_a_file_url_of_this_api_is_not_an_image_of_an_import(customer: Customer, database: Database) -> None:
+    """The worker has no credential of the caller, and does not read files of this API without one."""
+    image = encode_image(build_orientation_image(), "PNG")
+    created = customer.client(
+        "POST", "/uploads/presigned-url", {"filename": "a.png", "content_type": "image/png"}
+    )
+    put_file(customer.client, created.json()["upload_url"], image, "image/png")
+    url = created.json()["file_url"]
+    response = create_import(
+        customer, upload(customer.client, f"sku,name,images\nA-1,Dress,{url}\n".encode())
+    )
+    path = response.headers["location"].removeprefix("/api/v1")
+    run_imports(customer, database)
+    storage = LocalDisk(customer.client.app.settings.media_dir)
+    ImportImageRunner(database, storage, SafeHttpClient(), LEASE).run_pending()
+    row = customer.client("GET", f"{path}/results").json()["data"][0]
+    problems = [(each["image_url"], each["problem"]["code"]) for each in row["image_problems"]]
+    assert (row["status"], problems) == ("created", [(url, "target_not_allowed")])
+
+
 def test_the_images_are_an_uploaded_zip_file(customer: Customer) -> None:
     rows = upload(customer.client, ROWS)
     for url, status, code in (

@@ -174,24 +174,24 @@ def test_a_delivery_fails_after_the_last_attempt(
     assert len(server.requests) == 8
 
 
-def test_a_file_of_a_killed_worker_is_sent_again_to_the_same_key(
+def test_a_file_that_was_sent_and_not_recorded_is_sent_again_to_the_same_key(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, bucket: Bucket
 ) -> None:
     export_id = make_export(database, storage, scenario, **bucket.columns)
     sent = []
 
-    class Killed(BaseException):
-        pass
+    class Interrupted(BaseException):
+        """Ends the run where a killed process would end (`test_destination_deliveries_crash`)."""
 
     def put(target: targets.Target, key: str, file: targets.File) -> targets.Outcome:
         sent.append(key)
         outcome = targets.put_file(bucket.http_client, target, key, file)
         if len(sent) == 2:
             # The server has the file, and nothing was recorded.
-            raise Killed
+            raise Interrupted
         return outcome
 
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         deliver(database, storage, bucket.http_client, put=put)
     assert get_export(database, export_id).delivery_status == "running"
     assert deliver(database, storage, bucket.http_client, put=put) == 0, "another worker has the lease"
