@@ -123,7 +123,7 @@ bench-lists: .venv/.dev ## Measure lists of a tenant with a million products bes
 	@$(BIN)/python -m tests.tools.bench.lists $(ARGS)
 
 .PHONY: bench-shop
-bench-shop: .venv/.dev .venv/server/.stamp ## Measure imports of 50,000 products, batches and the change feed (5 minutes)
+bench-shop: .venv/.dev .venv/server/.stamp ## Measure imports of 50,000 products and of images, batches and the change feed (5 minutes)
 	@$(BIN)/python -m tests.tools.bench.shop $(ARGS)
 
 .PHONY: bench-policies
@@ -147,7 +147,7 @@ faults: .venv/.dev ## Break disk, S3, mail, clock, PostgreSQL, Redis and workers
 	@$(BIN)/python -m tests.resilience.run $(ARGS)
 
 .PHONY: shop
-shop: .venv/.dev .venv/server/.stamp ## Work like a shop of 5,000 products while servers are killed (minutes; ARGS="--small": 3 minutes)
+shop: .venv/.dev .venv/server/.stamp ## Work like a shop of 5,000 products while servers are killed (ARGS="--small": 4 minutes)
 	@$(BIN)/python -m tests.resilience.shop.run $(ARGS)
 
 .PHONY: abuse

@@ -33,7 +33,7 @@ from tests.tools.bench.open_loop import Latencies, arrival_times, encode_request
 from tests.tools.bench.operations import COUNTER, OPERATIONS_BY_NAME, RUN, Request
 from tests.tools.bench.processes import pinned_to_cores
 from tests.tools.bench.progress import Progress
-from tests.tools.bench.report import COSTS_BEGIN, SHOP_BEGIN, SHOP_END, replace_tables, shop_table
+from tests.tools.bench.report import COSTS_BEGIN, SHOP_BEGIN, SHOP_END, replace_tables
 from tests.tools.bench.rows import STATEMENTS
 from tests.tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
 from tests.tools.bench.servers import ASYNC, BARE, LITESTAR, OURS, SERVERS, TEMPLATE
@@ -416,11 +416,12 @@ def test_the_performance_page_has_the_costs_table_of_the_results() -> None:
 
 
 def test_the_rates_of_a_shop_replace_those_of_the_performance_page() -> None:
-    shop = ShopResults(1_000, 2.0, 4.0, 500, 5.0, 6_000, 3.0, 214_000_000)
-    results = "\n".join((SHOP_BEGIN, *shop_table(shop), SHOP_END))
+    shop = ShopResults(1_000, 2.0, 4.0, 500, 5.0, 6_000, 3.0, 214_000_000, 200, 40.0, 310_000_000)
+    results = "\n".join((SHOP_BEGIN, *shop.list_table(), SHOP_END))
     page = replace_tables(results, PERFORMANCE_PAGE.read_text(encoding="utf-8"))
     assert "| rows of an import, new products | 1,000 | 500 |" in page
     assert "| approvals in batches | 500 | 100 |" in page
     assert "| entries of the change feed | 6,000 | 2,000 |" in page
+    assert "| images of an import, 1200 x 1500 pixels | 200 | 5.0 |" in page
     assert replace_tables(results, page) == page
     assert shop.find_missed_targets() == ["an import takes 4.0 s, more than 1.2 s"]

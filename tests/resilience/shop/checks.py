@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -53,6 +53,18 @@ ROWS_OF_EVENTS: Mapping[str, type[Owned]] = {
     "export.completed": Export,
 }
 """The events that the shop receives. There is one about each row of a model at the end of the run."""
+
+
+LOST, DUPLICATED, WRONG = "lost", "duplicated", "wrong"
+
+
+class Failure(NamedTuple):
+    """Something that is wrong at the end of the run."""
+
+    kind: str
+    """`LOST`, `DUPLICATED` or `WRONG`."""
+    count: int
+    text: str
 
 
 class WebhookInbox:
@@ -103,13 +115,15 @@ def list_expected_events(database: Database, organization_id: str) -> set[tuple[
     }
 
 
-def find_event_failures(inbox: WebhookInbox, expected: Iterable[tuple[str, str]]) -> Iterator[str]:
+def find_event_failures(inbox: WebhookInbox, expected: Iterable[tuple[str, str]]) -> Iterator[Failure]:
     """Yield what is wrong with the received events."""
-    yield from inbox.failures
+    yield from (Failure(WRONG, 1, text) for text in inbox.failures)
     counts, expected = inbox.count_events(), set(expected)
-    yield from (f"event lost: {event}" for event in sorted(expected - counts.keys()))
-    yield from (f"event of no row: {event}" for event in sorted(counts.keys() - expected))
-    yield from (f"event {count} times: {event}" for event, count in counts.items() if count > 1)
+    yield from (Failure(LOST, 1, f"no event: {event}") for event in sorted(expected - counts.keys()))
+    yield from (Failure(WRONG, 1, f"event of no row: {event}") for event in sorted(counts.keys() - expected))
+    for event, count in counts.items():
+        if count > 1:
+            yield Failure(DUPLICATED, count - 1, f"event {count} times: {event}")
 
 
 def read_changes(client: ShopClient, cursor: str) -> list[Row]:
@@ -123,19 +137,20 @@ def read_changes(client: ShopClient, cursor: str) -> list[Row]:
             return changes
 
 
-def find_feed_failures(changes: list[Row], database: Database, organization_id: str) -> Iterator[str]:
+def find_feed_failures(changes: list[Row], database: Database, organization_id: str) -> Iterator[Failure]:
     """Yield how the change feed differs from the tables."""
     counts = Counter((row["resource_type"], row["change"], row["resource_id"]) for row in changes)
-    yield from (f"unknown type in the feed: {each}" for each in {kind for kind, *_ in counts} - FED.keys())
+    for unknown in {kind for kind, *_ in counts} - FED.keys():
+        yield Failure(WRONG, 1, f"unknown type in the feed: {unknown}")
     for kind, model in FED.items():
         stored = list_ids(database, model, organization_id)
         created = {row_id for each, change, row_id in counts if (each, change) == (kind, "created")}
         deleted = {row_id for each, change, row_id in counts if (each, change) == (kind, "deleted")}
         updated = {row_id for each, change, row_id in counts if (each, change) == (kind, "updated")}
         if lost := stored - (created - deleted):
-            yield f"{len(lost)} of {len(stored)} rows are not in the feed: {kind} {min(lost)}"
+            yield Failure(LOST, len(lost), f"of {len(stored)} rows, not in the feed: {kind} {min(lost)}")
         if surplus := (created - deleted) - stored:
-            yield f"{len(surplus)} rows of the feed do not exist: {kind} {min(surplus)}"
+            yield Failure(WRONG, len(surplus), f"rows of the feed that do not exist: {kind} {min(surplus)}")
         with database.transaction(write=False) as reading:
             moved = select(model.id).where(
                 model.organization_id == UUID(organization_id), model.updated_at > model.created_at
@@ -143,12 +158,15 @@ def find_feed_failures(changes: list[Row], database: Database, organization_id: 
             unseen = {str(row_id) for row_id in reading.scalars(moved)} - updated
         # A row can be created and changed in one transaction, with the times of the servers' clocks.
         if kind in ("prediction", "shot") and unseen:
-            yield f"{len(unseen)} updates are not in the feed: {kind} {min(unseen)}"
-    repeated = [key for key, count in counts.items() if key[1] != "updated" and count > 1]
-    yield from (f"in the feed more than once: {' '.join(key)}" for key in repeated)
+            yield Failure(LOST, len(unseen), f"updates that are not in the feed: {kind} {min(unseen)}")
+    for key, count in counts.items():
+        if key[1] != "updated" and count > 1:
+            yield Failure(DUPLICATED, count - 1, f"in the feed {count} times: {' '.join(key)}")
 
 
-def find_row_failures(database: Database, organization_id: str, expected: Mapping[str, int]) -> Iterator[str]:
+def find_row_failures(
+    database: Database, organization_id: str, expected: Mapping[str, int]
+) -> Iterator[Failure]:
     """Yield what was lost, duplicated or charged wrongly.
 
     Args:
@@ -157,7 +175,8 @@ def find_row_failures(database: Database, organization_id: str, expected: Mappin
     for kind, count in expected.items():
         found = len(list_ids(database, FED[kind], organization_id))
         if found != count:
-            yield f"{found} rows instead of {count}: {kind}"
+            text = f"{found} rows instead of {count}: {kind}"
+            yield Failure(LOST if found < count else DUPLICATED, abs(found - count), text)
     of_shop = UUID(organization_id)
     with database.transaction(write=False) as reading:
 
@@ -174,6 +193,8 @@ def find_row_failures(database: Database, organization_id: str, expected: Mappin
         payers = select(Generation.subscription_id).where(Generation.organization_id == of_shop)
         used = select(func.sum(Subscription.credits_used)).where(Subscription.id.in_(payers))
         charges = reading.scalar(cost), reading.scalar(used)
-    yield from (f"{count} rows are in another state: {kind}" for kind, count in left.items() if count)
+    for kind, count in left.items():
+        if count:
+            yield Failure(LOST, count, f"rows in another state: {kind}")
     if charges[0] != charges[1]:
-        yield f"{charges[1]} credits are used instead of {charges[0]}"
+        yield Failure(WRONG, 1, f"{charges[1]} credits are used instead of {charges[0]}")

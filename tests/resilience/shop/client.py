@@ -19,8 +19,8 @@ import httpx
 from tests.e2e.server import BASE_PATH
 from tests.resilience.customers import IN_PROGRESS, TEMPORARY, Contract
 
-RETRY_SECONDS = 180
-"""Longer than the 60 seconds for which the key of a killed request is in use."""
+IDLE_SECONDS = 600
+"""How long a request is repeated while nothing succeeds; the key of a killed request is in use for 60 s."""
 PAUSE_SECONDS = 0.3
 TIMEOUT_SECONDS = 60
 
@@ -48,6 +48,7 @@ class ShopClient:
         self._turns = itertools.cycle(range(len(self._clients)))
         self._in_flight = Counter[int]()
         self._lock = threading.Lock()
+        self._succeeded_at = 0.0
 
     def close(self) -> None:
         """Close all connections."""
@@ -75,8 +76,9 @@ class ShopClient:
         return dict(self.request("GET", path, params=parameters).json())
 
     def list_all(self, path: str, **parameters: Any) -> Iterator[Row]:
-        """Yield all rows of a list in the organization."""
-        parameters |= {"limit": 100, "organization_id": self.organization_id}
+        """Yield all rows of a list in the organization; `organization_id=None` is for lists without one."""
+        parameters = {"limit": 100, "organization_id": self.organization_id} | parameters
+        parameters = {name: value for name, value in parameters.items() if value is not None}
         while True:
             page = self.get(path, **parameters)
             yield from page["data"]
@@ -96,11 +98,17 @@ class ShopClient:
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Return the successful response of a request, which is repeated while its failure is temporary.
 
+        Args:
+            method: The method.
+            path: The path below the URL of the API, or a URL of the API: each server serves it.
+            options: Arguments of `httpx.Client.request`.
+
         Raises:
-            ShopFailed: The request is rejected, or does not succeed within `RETRY_SECONDS`.
+            ShopFailed: The request is rejected, or no request has succeeded for `IDLE_SECONDS`.
         """
-        deadline, last = time.monotonic() + RETRY_SECONDS, ""
-        while time.monotonic() < deadline:
+        path, last = path.partition(BASE_PATH)[2] or path, ""
+        started_at = time.monotonic()
+        while time.monotonic() - max(started_at, self._succeeded_at) < IDLE_SECONDS:
             try:
                 response = self._send(method, path, options)
             except httpx.TransportError as error:
@@ -110,6 +118,7 @@ class ShopClient:
                 continue
             self._check(method, path, response)
             if response.is_success:
+                self._succeeded_at = time.monotonic()
                 return response
             last = f"{response.status_code} {response.text[:300]}"
             is_temporary = response.status_code in TEMPORARY or response.json().get("code") == IN_PROGRESS

@@ -1,7 +1,8 @@
 """The deployment of `make shop`: two servers, a worker and beat that can be killed, and what they depend on.
 
-PostgreSQL, Redis, an S3 server, and the shop's own server that receives webhooks. Everything belongs to the
-run: other ports, other files. Server and worker run with only the packages of requirements.txt.
+PostgreSQL, Redis, an S3 server, and what the shop has itself: a server that sends photos and receives
+webhooks, and a bucket on another S3 server. Everything belongs to the run: other ports, other files. Server
+and worker run with only the packages of requirements.txt.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from tests.resilience.processes import (
     run_redis,
     wait_until,
 )
+from tests.resilience.shop.bucket import ShopBucket, run_shop_bucket
 from tests.resilience.workload import PASSWORD, open_database
 from tests.support import factories
 from tests.support.servers.http_recorder import HttpRecorder, Responder, run_http_recorder
 from tests.support.servers.s3 import run_s3_server
 
 PYTHON = ROOT / ".venv" / "server" / "bin" / "python"
-LEASE_SECONDS = 5
+LEASE_SECONDS = 15
+"""A busy machine must not keep a process from the renewal of its leases for so long."""
 DOWN_SECONDS = 1
-SECONDS_TO_START = 300
-"""Others may use the machine, and the worker starts at the same time."""
+SECONDS_TO_START = 900
+"""Others may use the machine, and the worker starts at the same time. A process that ends fails at once."""
 CREDITS = 1_000_000
 
 
@@ -80,7 +83,8 @@ class Deployment:
 
     servers: tuple[KillableServer, KillableServer]
     worker: JobsProcess
-    receiver: HttpRecorder
+    shop_server: HttpRecorder
+    bucket: ShopBucket
     database_url: str
     email: str
     organization_id: str
@@ -96,12 +100,12 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def run_deployment(folder: Path, receive: Responder) -> Iterator[Deployment]:
+def run_deployment(folder: Path, respond: Responder) -> Iterator[Deployment]:
     """Run the deployment, with an account that has an organization and credits, within the block.
 
     Args:
         folder: Where files and logs go.
-        receive: Responds to the webhooks.
+        respond: Responds to the requests to the shop's server.
 
     Raises:
         DependencyMissing: PostgreSQL or Redis is not installed.
@@ -112,7 +116,8 @@ def run_deployment(folder: Path, receive: Responder) -> Iterator[Deployment]:
         run_postgres(folder / "postgresql", max_connections="100") as cluster,
         run_redis() as broker,
         run_s3_server() as (s3_url, bucket),
-        run_http_recorder(receive) as receiver,
+        run_http_recorder(respond) as shop_server,
+        run_shop_bucket(folder / "bucket") as shop_bucket,
         contextlib.ExitStack() as stack,
     ):
         environment = build_environment(
@@ -125,7 +130,7 @@ def run_deployment(folder: Path, receive: Responder) -> Iterator[Deployment]:
             PUBLIC_URL=f"http://127.0.0.1:{ports[0]}",
             MEDIA_URL=f"s3://{bucket}",
             S3_ENDPOINT_URL=s3_url,
-            OUTBOUND_ALLOWED_HOSTS=receiver.host,
+            OUTBOUND_ALLOWED_HOSTS=f"{shop_server.host},{shop_bucket.host}",
             LEASE_SECONDS=str(LEASE_SECONDS),
             **UNLIMITED,
         )
@@ -141,7 +146,7 @@ def run_deployment(folder: Path, receive: Responder) -> Iterator[Deployment]:
         worker, _ = stack.enter_context(processes)
         wait_until(worker.is_ready, "the worker is ready", SECONDS_TO_START)
         email, organization_id = _create_account(cluster.url)
-        yield Deployment(servers, worker, receiver, cluster.url, email, organization_id)
+        yield Deployment(servers, worker, shop_server, shop_bucket, cluster.url, email, organization_id)
 
 
 def _prepare_database(folder: Path, environment: dict[str, str]) -> None:

@@ -1,28 +1,37 @@
 """`make shop`: work like a shop with thousands of products while its server and worker are killed.
 
 Two servers with production settings, a Celery worker, beat, Redis, PostgreSQL and an S3 server. The shop
-imports a catalogue, uploads photos, makes shootings from a template, generates, approves in batches and
-exports. One server and the worker are killed (SIGKILL) three times: during the import, the generations and a
-batch of approvals. The exit status is 0 if nothing is lost, duplicated or charged wrongly, each webhook
-arrives signed and once, the change feed equals the tables, each exported file has its hash, and each response
-is one of the contract. On failure, the run prints the causes and keeps the logs.
+imports a catalogue with photos, from URLs and a ZIP file, makes shootings from a template, generates,
+approves in batches, and has its exports delivered to its bucket. One server and the worker are killed
+(SIGKILL) five times: while rows are imported, while photos are, during the generations, a batch of approvals
+and the deliveries. The exit status is 0 if nothing is lost, duplicated or charged wrongly, each webhook
+arrives signed and once, the change feed equals the tables, each delivered file has its hash and the manifest
+came last, and each response is one of the contract. On failure, the run prints the causes and keeps the logs.
+
+Nothing is limited in time: the run stops when nothing has moved for ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.resilience.processes import report_logs, wait_until
+from tests.resilience.processes import report_logs
+from tests.resilience.progress import Stalled, wait_while_moving
+from tests.resilience.shop.catalogue import Catalogue, ShopServer
 from tests.resilience.shop.checks import (
+    DUPLICATED,
+    LOST,
     ROWS_OF_EVENTS,
+    WRONG,
+    Failure,
     WebhookInbox,
     find_event_failures,
     find_feed_failures,
@@ -32,12 +41,11 @@ from tests.resilience.shop.checks import (
 )
 from tests.resilience.shop.client import ShopClient, ShopFailed
 from tests.resilience.shop.deployment import Deployment, run_deployment
-from tests.resilience.shop.steps import Shop, Sizes
+from tests.resilience.shop.sizes import FULL, SMALL, Sizes
+from tests.resilience.shop.steps import Shop
 from tests.resilience.workload import PASSWORD, open_database
 
-FULL, SMALL = Sizes(5_000, 200, 40), Sizes(500, 20, 8)
 SEED = 1709
-WEBHOOK_SECONDS = 300
 MAX_PRINTED = 20
 KILLED_BATCH = 1
 """The batch of approvals during which a server is killed."""
@@ -50,105 +58,140 @@ class Report:
     """The measurements of a run and what is wrong."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, str]] = []
-        self.failures: list[str] = []
+        self.rows: list[tuple[str, str, str]] = []
+        self.failures: list[Failure] = []
         self._started = time.monotonic()
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Callable[[float], str]]:
+    def step(self, title: str) -> Iterator[Callable[[float, str], str]]:
         """Print a step when it begins; yield a function that returns a number per second since then."""
         started = time.monotonic()
         print(f"{started - self._started:6.0f} s  {title}", flush=True)
-        yield lambda count: f"{count / (time.monotonic() - started):,.1f}"
+        yield lambda count, unit: f"{count / (time.monotonic() - started):,.1f} {unit}"
 
-    def add(self, title: str, value: object) -> None:
-        """Add a line to the table."""
-        self.rows.append((title, str(value)))
+    def add(self, title: str, count: int, rate: str = "") -> None:
+        """Add a row to the table."""
+        self.rows.append((title, f"{count:,}", rate))
 
     def print(self) -> None:
-        """Print the table and the failures."""
-        for title, value in self.rows:
-            print(f"  {title:<44} {value}")
-        print(f"  {'seconds':<44} {time.monotonic() - self._started:,.0f}")
-        for failure, count in Counter(self.failures).most_common(MAX_PRINTED):
-            print(f"FAILED {f'{count} x ' if count > 1 else ''}{failure}")
+        """Print the table in Markdown, and the failures."""
+        for kind in (LOST, DUPLICATED, WRONG):
+            self.add(kind, sum(failure.count for failure in self.failures if failure.kind == kind))
+        self.add("seconds", round(time.monotonic() - self._started))
+        print("\n| Work | Number | Rate |\n|---|---:|---:|")
+        for row in self.rows:
+            print(f"| {' | '.join(row)} |")
+        load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
+        print(f"\n{os.cpu_count()} CPUs, load averages at the end: {load}")
+        for failure in self.failures[:MAX_PRINTED]:
+            print(f"FAILED {failure.kind} {failure.count}: {failure.text}")
         if len(self.failures) > MAX_PRINTED:
             print(f"FAILED ... {len(self.failures)} failures in all")
 
 
-def kill(deployment: Deployment, number: int, when: str) -> None:
-    """Kill a server and the worker, and start them again."""
-    print(f"          killed: server {number % 2 + 1} and the worker, {when}", flush=True)
-    deployment.kill(number)
-
-
-def work(shop: Shop, deployment: Deployment, report: Report, killer: ThreadPoolExecutor) -> None:
-    """Run all steps, and kill processes during three of them.
+class Killer:
+    """Kills a server and the worker beside the steps of the shop, whose requests find a server that is down.
 
     Args:
-        shop: The shop.
-        deployment: The deployment.
-        report: Gets the measurements.
-        killer: A pool with one thread, which kills.
+        deployment: The processes.
+        pool: A pool with one thread: one kill ends before the next one starts.
     """
-    sizes = shop.sizes
 
-    killing: list[Future[None]] = []
+    def __init__(self, deployment: Deployment, pool: ThreadPoolExecutor) -> None:
+        self._deployment, self._pool = deployment, pool
+        self._kills: list[Future[None]] = []
 
-    def start_kill(number: int, when: str) -> None:
-        # Beside the step, whose requests find a server that is down.
-        killing.append(killer.submit(kill, deployment, number, when))
+    def kill(self, when: str, number: int | None = None) -> None:
+        """Start a kill of one of the servers, in turn unless it is given, and of the worker."""
+        server = len(self._kills) if number is None else number
+        self._kills.append(self._pool.submit(self._kill, server, when))
 
-    def kill_at(number: int, share: int, when: str) -> Callable[[Callable[[], int]], None]:
-        def run(count: Callable[[], int]) -> None:
-            wait_until(lambda: count() >= share, f"{share} done", 600, lambda: f"{count()} are")
-            start_kill(number, when)
+    def kill_at(self, read: Callable[[], int], count: int, when: str) -> None:
+        """Start a kill as soon as a number has reached `count`."""
+        wait_while_moving(read, lambda found: found >= count, f"{count} {when}")
+        self.kill(when)
 
-        return run
+    def finish(self) -> int:
+        """Wait until all killed processes run again, and return the number of kills."""
+        for each in self._kills:
+            each.result()
+        return len(self._kills)
 
-    with report.step(f"import {sizes.products:,} products") as rate:
-        rows = 1 if sizes.products <= IMPORT_GROUP else IMPORT_GROUP + 1
-        job = shop.import_products(kill_at(0, rows, "during the import"))
-        counts = job["status"], job["created_count"], job["failed_count"]
-        if counts != ("completed", sizes.products, 0):
-            raise ShopFailed(f"the import has {counts}: {job['problem']}")
-        report.add("products imported", f"{sizes.products:,}")
-        report.add("rows/s, with a kill", rate(sizes.products))
-    with report.step(f"upload {sizes.images:,} photos") as rate:
-        shop.add_photos()
-        report.add("photos uploaded", sizes.images)
-        report.add("photos/s", rate(sizes.images))
+    def _kill(self, number: int, when: str) -> None:
+        print(f"          killed: server {number % 2 + 1} and the worker, {when}", flush=True)
+        self._deployment.kill(number)
+
+
+def run_steps(shop: Shop, deployment: Deployment, report: Report, killer: Killer) -> None:
+    """Run all steps, kill processes during most of them, and report the measurements."""
+    sizes, client = shop.sizes, shop.client
+    import_catalogue(shop, deployment, report, killer)
     with report.step(f"make {sizes.shootings} shootings from a template"):
         shop.prepare_shootings()
-        report.add("shootings", len(shop.shooting_ids))
+        report.add("shootings from a template", len(shop.shooting_ids))
     with report.step("generate an image for each shot") as rate:
-        shots = sizes.shootings + sizes.images
-        total = shop.generate(kill_at(1, shots // 3, f"after {shots // 3} generations"))
-        report.add("generations", total)
-        report.add("generations/min, with a kill", rate(60 * total))
+        total = shop.start_generations()
+        killer.kill_at(shop.count_ended_generations, total // 3, "generations have ended")
+        shop.finish_generations()
+        report.add("generations, with a kill", total, rate(60 * total, "per minute"))
     with report.step("approve in batches"):
 
         def on_batch(number: int) -> None:
             if number == KILLED_BATCH:
                 time.sleep(IN_FLIGHT_SECONDS)
                 # One that has ended already cannot be cut off any more.
-                start_kill(shop.client.find_busy() or 0, "during a batch of approvals")
+                killer.kill("during a batch of approvals", client.find_busy())
 
         approved = shop.approve_all(on_batch)
-        report.add("approvals", approved)
-        report.add("approvals/s, median of the batches", f"{shop.approvals_per_second():,.1f}")
+        rate_of_batch = f"{shop.approvals_per_second():,.1f} per second (median of the batches)"
+        report.add("approvals in batches, with a kill", approved, rate_of_batch)
         if approved != total:
             raise ShopFailed(f"{approved} of {total} predictions are approved")
-    with report.step("export and compare each file") as rate:
-        files = shop.export_all()
-        report.add("exported files", files)
-        report.add("exported files/s", rate(files))
-        if files != total:
-            raise ShopFailed(f"{files} of {total} predictions are exported")
-    for each in killing:
-        each.result()
-    report.add("kills of a server and the worker", len(killing))
-    report.add("requests without a response", shop.client.count_cut_off())
+    with report.step("export to the bucket, and compare each file") as rate:
+        shop.start_exports(deployment.bucket)
+
+        def count_received() -> int:
+            return len(deployment.bucket.list_received())
+
+        killer.kill_at(count_received, total // 3, "files are delivered")
+        images = shop.finish_exports(deployment.bucket)
+        received = deployment.bucket.list_received()
+        report.add("images delivered to the bucket, with a kill", images, rate(images, "per second"))
+        report.add("files of them sent twice, to the same key", len(received) - len(set(received)))
+        if images != total:
+            raise ShopFailed(f"{images} of {total} predictions are delivered")
+    report.add("kills of a server and the worker", killer.finish())
+    report.add("requests without a response, repeated", client.count_cut_off())
+
+
+def import_catalogue(shop: Shop, deployment: Deployment, report: Report, killer: Killer) -> None:
+    """Import all products with their photos, and kill processes while rows and while photos are imported."""
+    sizes = shop.sizes
+    with report.step(f"import {sizes.products:,} products with {sizes.images:,} photos") as rate:
+        shop.start_import(deployment.shop_server.url)
+        group = 1 if sizes.products <= IMPORT_GROUP else IMPORT_GROUP + 1
+
+        def count_rows() -> int:
+            row = shop.read_import()
+            return int(row["created_count"]) + int(row["status"] != "pending")
+
+        killer.kill_at(count_rows, group, "rows are imported")
+        shop.finish_rows()
+        report.add("products imported, with a kill", sizes.products, rate(sizes.products, "per second"))
+    with report.step("add the photos") as rate:
+
+        def count_photos() -> int:
+            return int(shop.read_import()["image_added_count"])
+
+        killer.kill_at(count_photos, sizes.images // 3, "photos are imported")
+        job = shop.finish_import()
+        report.add("photos imported, with a kill", sizes.images, rate(sizes.images, "per second"))
+        counts = {
+            name: job[name] for name in ("status", "created_count", "failed_count", "image_added_count")
+        }
+        if list(counts.values()) != ["completed", sizes.products, 0, sizes.images]:
+            raise ShopFailed(f"the import has {counts}: {job['problem']}")
+        report.failures += [Failure(WRONG, 1, text) for text in shop.find_wrong_photos()]
 
 
 def check(shop: Shop, deployment: Deployment, inbox: WebhookInbox, cursor: str, report: Report) -> None:
@@ -169,21 +212,26 @@ def check(shop: Shop, deployment: Deployment, inbox: WebhookInbox, cursor: str, 
     with open_database(deployment.database_url) as database:
         with report.step("wait for the webhooks"):
             expected = list_expected_events(database, client.organization_id)
-            deadline = time.monotonic() + WEBHOOK_SECONDS
-            while not expected <= inbox.count_events().keys() and time.monotonic() < deadline:
-                time.sleep(0.5)
-            report.add("webhook messages, all signatures verified", len(inbox.messages))
+            try:
+                wait_while_moving(
+                    lambda: (inbox.received, expected <= inbox.count_events().keys()),
+                    lambda state: state[1],
+                    "all webhooks have arrived",
+                )
+            except Stalled as error:
+                # The events that are missing say more than this error.
+                print(f"          {error}", flush=True)
+            report.add("webhook messages, verified by standardwebhooks", len(inbox.messages))
             report.add("deliveries of them", inbox.received)
             report.failures += find_event_failures(inbox, expected)
         with report.step("compare the change feed with the tables") as rate:
             changes = read_changes(client, cursor)
-            report.add("changes", f"{len(changes):,}")
-            report.add("changes/s", rate(len(changes)))
+            report.add("changes, equal to the tables", len(changes), rate(len(changes), "per second"))
             report.failures += find_feed_failures(changes, database, client.organization_id)
         report.failures += find_row_failures(database, client.organization_id, expected_rows)
-    report.failures += client.violations
+    report.failures += [Failure(WRONG, 1, text) for text in client.violations]
     statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(client.statuses.items()))
-    report.add("responses", statuses)
+    print(f"          responses: {statuses}", flush=True)
 
 
 def run_shop(folder: Path, sizes: Sizes, seed: int) -> Report:
@@ -194,21 +242,22 @@ def run_shop(folder: Path, sizes: Sizes, seed: int) -> Report:
         sizes: How much the shop does.
         seed: Of the data of the shop.
     """
-    report, inbox = Report(), WebhookInbox()
+    report, inbox, catalogue = Report(), WebhookInbox(), Catalogue(sizes, seed)
     with report_logs(folder), ExitStack() as stack:
-        with report.step("start PostgreSQL, Redis, S3, two servers, a worker and beat"):
-            deployment = stack.enter_context(run_deployment(folder, inbox.respond))
+        with report.step("start PostgreSQL, Redis, two S3 servers, two servers, a worker and beat"):
+            server = ShopServer(catalogue, inbox)
+            deployment = stack.enter_context(run_deployment(folder, server.respond))
         origins = [server.origin for server in deployment.servers]
         client = ShopClient(origins, deployment.organization_id)
         stack.callback(client.close)
         client.sign_in(deployment.email, PASSWORD)
-        endpoint = {"url": f"{deployment.receiver.url}/hooks", "event_types": list(ROWS_OF_EVENTS)}
+        endpoint = {"url": f"{deployment.shop_server.url}/hooks", "event_types": list(ROWS_OF_EVENTS)}
         inbox.secret = client.create("/webhook-endpoints/", endpoint)["secret"]
         start = client.get("/changes/", organization_id=client.organization_id, start="latest")
-        shop = Shop(client, sizes, seed)
+        shop = Shop(client, catalogue)
         # Entered last, so that a kill ends before the deployment does.
-        killer = stack.enter_context(ThreadPoolExecutor(1))
-        work(shop, deployment, report, killer)
+        killer = Killer(deployment, stack.enter_context(ThreadPoolExecutor(1)))
+        run_steps(shop, deployment, report, killer)
         check(shop, deployment, inbox, start["next_cursor"], report)
     return report
 

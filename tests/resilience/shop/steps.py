@@ -1,96 +1,85 @@
-"""The steps of `make shop`: import, photos, shootings, generations, approvals and exports, over HTTP.
+"""The steps of `make shop`: import, shootings, generations, approvals, exports and deliveries, over HTTP.
 
 Each step returns when its result is complete, however often processes are killed meanwhile.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
-import random
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from statistics import median
 
-import httpx
-from PIL import Image, ImageDraw
-
+from tests.resilience.progress import wait_while_moving
+from tests.resilience.shop.bucket import PREFIX, ShopBucket
+from tests.resilience.shop.catalogue import Catalogue
 from tests.resilience.shop.client import Row, ShopClient, ShopFailed
 
-IMAGE_SIZE = (240, 300)
 RENDERED_SIZE = 64, 80
-UPLOADERS = 4
 BATCH_SIZE = 100
-POLL_SECONDS = 0.5
-STEP_SECONDS = 3_600
 ENDED = ("completed", "failed", "canceled", "expired")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much the shop does."""
-
-    products: int
-    images: int
-    shootings: int
+MANIFESTS = ("manifest.csv", "manifest.json")
 
 
 class Shop:
-    """The shop with its client; the seed decides its data."""
+    """The shop with its client."""
 
-    def __init__(self, client: ShopClient, sizes: Sizes, seed: int) -> None:
-        self.client, self.sizes = client, sizes
-        self._random = random.Random(seed)
-        self.product_ids: list[str] = []
+    def __init__(self, client: ShopClient, catalogue: Catalogue) -> None:
+        self.client, self.catalogue, self.sizes = client, catalogue, catalogue.sizes
+        self.import_id = ""
+        self.products: list[Row] = []
         """The products with photos."""
         self.shooting_ids: list[str] = []
         self.generation_ids: list[str] = []
         self.export_ids: list[str] = []
         self._approval_rates: list[float] = []
 
-    def import_products(self, on_started: Callable[[Callable[[], int]], None]) -> Row:
-        """Import the catalogue as a CSV file, and return the import.
+    def start_import(self, origin: str) -> None:
+        """Start an import of the catalogue with its photos, which are at `origin` and in a ZIP file."""
+        file_url = self._upload("products.csv", "text/csv", self.catalogue.build_csv(origin))
+        zip_url = self._upload("photos.zip", "application/zip", self.catalogue.build_zip())
+        request = {"file_url": file_url, "images_zip_url": zip_url, "format": "csv", "mode": "create"}
+        self.import_id = self.client.create("/product-imports/", request)["id"]
 
-        Args:
-            on_started: Called with a function that returns how many rows are written, and one more as soon
-                as the import runs.
-        """
-        content = self._build_csv()
-        body = {"filename": "products.csv", "content_type": "text/csv", "size": len(content)}
+    def read_import(self) -> Row:
+        """Return the import."""
+        return self.client.get(f"/product-imports/{self.import_id}")
+
+    def finish_rows(self) -> None:
+        """Wait until the import has written all rows, or has ended."""
+        wait_while_moving(
+            self.read_import,
+            lambda row: row["status"] in ENDED or row["created_count"] == self.sizes.products,
+            f"{self.sizes.products} rows are written",
+        )
+
+    def finish_import(self) -> Row:
+        """Wait until the import has ended with its photos, and return it."""
+        job = wait_while_moving(self.read_import, _is_ended, "the import has ended")
+        found = {row["external_id"]: row for row in self.client.list_all("/products/")}
+        self.products = [found[f"shop-{number}"] for number in range(self.sizes.images)]
+        return job
+
+    def find_wrong_photos(self) -> list[str]:
+        """Return the products that do not have exactly their photo."""
+        wrong = []
+        for number, product in enumerate(self.products):
+            files = [self.client.request("GET", image["url"]).content for image in product["images"]]
+            if len(files) != 1 or not self.catalogue.is_photo_of(number, files[0]):
+                wrong.append(f"shop-{number} has {len(files)} photos, or that of another product")
+        return wrong
+
+    def _upload(self, name: str, content_type: str, content: bytes) -> str:
+        body = {"filename": name, "content_type": content_type, "size": len(content)}
         upload = self.client.post("/uploads/presigned-url", json=body)
-        headers = {"content-type": "text/csv"}
-        httpx.put(upload["upload_url"], content=content, headers=headers, timeout=60).raise_for_status()
-        request = {"file_url": upload["file_url"], "format": "csv", "mode": "create"}
-        job = self.client.create("/product-imports/", request)
-
-        def read() -> Row:
-            return self.client.get(f"/product-imports/{job['id']}")
-
-        def count() -> int:
-            row = read()
-            return int(row["created_count"]) + int(row["status"] != "pending")
-
-        on_started(count)
-        return self._wait_until(lambda: _ended(read()), "the import has ended")
-
-    def add_photos(self) -> None:
-        """Upload a photo of its own for each of the first products."""
-        found = {row["external_id"]: row["id"] for row in self.client.list_all("/products/")}
-        self.product_ids = [found[f"shop-{number}"] for number in range(self.sizes.images)]
-        colors = [self._random.randrange(0x808080) for _ in self.product_ids]
-
-        def upload(number: int) -> None:
-            files = {"file": (f"{number}.jpg", _draw_photo(number, colors[number]), "image/jpeg")}
-            path = f"/products/{self.product_ids[number]}/images"
-            self.client.post(path, files=files, data={"type": "primary"})
-
-        with ThreadPoolExecutor(UPLOADERS) as pool:
-            list(pool.map(upload, range(len(self.product_ids))))
+        self.client.request(
+            "PUT", upload["upload_url"], content=content, headers={"content-type": content_type}
+        )
+        return str(upload["file_url"])
 
     def prepare_shootings(self) -> None:
         """Create a template with the look of one product, copies of it, and looks of all products in turn."""
@@ -103,36 +92,49 @@ class Shop:
         looks = {"shot_type_ids": [each["id"] for each in shot_types]}
         body = {"name": "Template", "default_guidelines_id": guidelines["id"]}
         template = create("/shootings/", body)["id"]
-        self._add_looks(template, self.product_ids[:1], looks)
+        product_ids = [product["id"] for product in self.products]
+        self._add_looks(template, product_ids[:1], looks)
         self.shooting_ids = [template]
         for number in range(1, self.sizes.shootings):
             copy = self.client.post(f"/shootings/{template}/duplicate", json={"name": f"Shooting {number}"})
             self.shooting_ids.append(copy["id"])
         for number, shooting_id in enumerate(self.shooting_ids):
-            self._add_looks(shooting_id, self.product_ids[number :: self.sizes.shootings], looks)
+            self._add_looks(shooting_id, product_ids[number :: self.sizes.shootings], looks)
 
     def _add_looks(self, shooting_id: str, product_ids: Sequence[str], looks: Row) -> None:
         if product_ids:
             body = {"main_product_ids": list(product_ids), **looks}
             self.client.post(f"/shootings/{shooting_id}/looks/batch", json=body)
 
-    def generate(self, on_started: Callable[[Callable[[], int]], None]) -> int:
-        """Generate one image for each shot, and return the number of generations.
-
-        Args:
-            on_started: Called with a function that returns how many generations have ended.
-        """
+    def start_generations(self) -> int:
+        """Request one image for each shot, and return the number of generations."""
         for number, shooting_id in enumerate(self.shooting_ids):
-            body = {"num_predictions": 1, "seed": number}
-            answer = self.client.post(f"/shootings/{shooting_id}/generate", json=body)
-            refused = [each for each in answer["results"] if each["error"]]
-            if refused:
-                raise ShopFailed(f"{len(refused)} shots are not generated: {refused[0]}")
-            self.generation_ids += [each["generation_id"] for each in answer["results"]]
-        on_started(lambda: self._count_generations(*ENDED))
+            # A request stops after five seconds; the next one continues with the shots that are pending.
+            while not self._generate_shooting(shooting_id, number):
+                pass
+        return len(self.generation_ids)
+
+    def _generate_shooting(self, shooting_id: str, seed: int) -> bool:
+        """Request images of the pending shots of a shooting; return whether the request reached all."""
+        body = {"num_predictions": 1, "seed": seed}
+        answer = self.client.post(f"/shootings/{shooting_id}/generate", json=body)
+        accepted = [each["generation_id"] for each in answer["results"] if not each["error"]]
+        refused = [each for each in answer["results"] if each["error"]]
+        if not accepted or any(each["error"]["code"] != "not_attempted" for each in refused):
+            raise ShopFailed(f"{len(refused)} shots are not generated: {refused[:1]}")
+        self.generation_ids += accepted
+        return not refused
+
+    def finish_generations(self) -> None:
+        """Wait until all generations have ended."""
         total = len(self.generation_ids)
-        self._wait_until(lambda: self._count_generations(*ENDED) >= total, f"{total} generations have ended")
-        return total
+        wait_while_moving(
+            self.count_ended_generations, lambda count: count >= total, f"{total} generations have ended"
+        )
+
+    def count_ended_generations(self) -> int:
+        """Return how many generations have ended, in whichever way."""
+        return self._count_generations(*ENDED)
 
     def _count_generations(self, *statuses: str) -> int:
         organization_id = self.client.organization_id
@@ -172,75 +174,101 @@ class Shop:
         """Return the median of the batches: one of them waits for the key of a killed request."""
         return median(self._approval_rates)
 
-    def export_all(self) -> int:
-        """Export each shooting, compare each file with its hashes, and return the number of files."""
+    def start_exports(self, bucket: ShopBucket) -> None:
+        """Create a destination in the bucket, test it, and export each shooting to it."""
+        destination = self.client.create("/destinations/", {"name": "Images of the shop", "s3": bucket.body})
+        result = self.client.post(f"/destinations/{destination['id']}/test")
+        if not (result["succeeded"] and result["deleted"]):
+            raise ShopFailed(f"the test of the destination fails: {result}")
         for shooting_id in self.shooting_ids:
-            self.export_ids.append(self.client.post(f"/shootings/{shooting_id}/exports", json={})["id"])
-        hashes = {row["id"]: row["content_hash"] for row in self.client.list_all("/predictions/")}
-        files = 0
+            body = {"destination_id": destination["id"]}
+            self.export_ids.append(self.client.post(f"/shootings/{shooting_id}/exports", json=body)["id"])
+
+    def finish_exports(self, bucket: ShopBucket) -> int:
+        """Wait until all exports are delivered, compare each object, and return the number of images."""
         for export_id in self.export_ids:
-
-            def read(export_id: str = export_id) -> Row | None:
-                return _ended(self.client.get(f"/exports/{export_id}"))
-
-            export = self._wait_until(read, f"the export {export_id} has ended")
-            if export["status"] != "completed":
-                raise ShopFailed(f"the export {export_id} is {export['status']}: {export['error']}")
+            export = self._wait_for_delivery(export_id, bucket)
+            if (export["status"], export["delivery"]["status"]) != ("completed", "delivered"):
+                raise ShopFailed(f"the export {export_id} is not delivered: {export}")
+        hashes = {row["id"]: row["content_hash"] for row in self.client.list_all("/predictions/")}
+        objects, received = bucket.read_objects(), bucket.list_received()
+        images = 0
+        for export_id in self.export_ids:
+            export = self.client.get(f"/exports/{export_id}")
             content = self.client.request("GET", f"/exports/{export_id}/file").content
-            files += check_archive(content, export["content_hash"], hashes)
-        return files
+            files = unpack_archive(content, export["content_hash"])
+            folder = f"{PREFIX}/{export_id}/"
+            check_order([key for key in received if key.startswith(folder)])
+            images += check_delivery(files, _select(objects, folder), hashes)
+            entries = self.client.list_all(f"/exports/{export_id}/deliveries", organization_id=None)
+            if {entry["file_name"]: entry["status"] for entry in entries} != dict.fromkeys(
+                files, "delivered"
+            ):
+                raise ShopFailed(f"the log of the export {export_id} does not list its files as delivered")
+        folders = tuple(f"{PREFIX}/{export_id}/" for export_id in self.export_ids)
+        if surplus := [key for key in objects if not key.startswith(folders)]:
+            raise ShopFailed(f"the bucket has objects of no export: {surplus[:3]}")
+        return images
 
-    def _build_csv(self) -> bytes:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["external_id", "sku", "name", "category", "color", "metadata.season"])
-        for number in range(self.sizes.products):
-            color = self._random.choice(["white", "sand", "navy"])
-            name = f"Linen shirt {number}"
-            writer.writerow([f"shop-{number}", f"SKU-{number}", name, "shirts", color, "summer"])
-        return text.getvalue().encode()
+    def _wait_for_delivery(self, export_id: str, bucket: ShopBucket) -> Row:
+        read = self.client.get
 
-    def _wait_until(self, find: Callable[[], Row | bool | None], what: str) -> Row:
-        deadline = time.monotonic() + STEP_SECONDS
-        while time.monotonic() < deadline:
-            if found := find():
-                return found if isinstance(found, dict) else {}
-            time.sleep(POLL_SECONDS)
-        raise ShopFailed(f"after {STEP_SECONDS} s still not: {what}")
+        def is_done(state: tuple[Row, int]) -> bool:
+            export, _ = state
+            delivered = export["delivery"]["status"] in ("delivered", "failed")
+            return delivered or export["status"] in ("failed", "canceled", "expired")
 
-
-def _ended(row: Row) -> Row | None:
-    return row if row["status"] in ENDED else None
-
-
-def _draw_photo(number: int, color: int) -> bytes:
-    """Return the photo of a product; no two have the same pixels."""
-    width, height = IMAGE_SIZE
-    image = Image.new("RGB", IMAGE_SIZE, "#e9e6e1")
-    draw = ImageDraw.Draw(image)
-    left = width // 4 + number % 16
-    draw.rectangle((left, height // 6, width - left, height - height // 6), fill=f"#{color:06x}")
-    draw.line([(left, 60 + number % 97), (width - left, 60 + number % 89)], fill="#202020", width=3)
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=90)
-    return target.getvalue()
+        # What other exports deliver is movement, too: they share the time of the worker.
+        return wait_while_moving(
+            lambda: (read(f"/exports/{export_id}"), len(bucket.list_received())),
+            is_done,
+            f"the export {export_id} is delivered",
+        )[0]
 
 
-def check_archive(content: bytes, content_hash: str, hashes: Row) -> int:
-    """Compare an archive with its hash, its manifest and the predictions; return the number of its images."""
+def _is_ended(row: Row) -> bool:
+    return row["status"] in ENDED
+
+
+def _select(objects: Mapping[str, bytes], folder: str) -> dict[str, bytes]:
+    return {key.removeprefix(folder): data for key, data in objects.items() if key.startswith(folder)}
+
+
+def unpack_archive(content: bytes, content_hash: str) -> dict[str, bytes]:
+    """Return the files of an archive by their names, and compare it with its hash."""
     if hashlib.sha256(content).hexdigest() != content_hash:
         raise ShopFailed("an archive differs from its content_hash")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = list(_list_entries(json.loads(archive.read("manifest.json"))))
-        for entry in entries:
-            found = hashlib.sha256(archive.read(entry["file_name"])).hexdigest()
-            if not found == entry["sha256"] == hashes[entry["prediction_id"]]:
-                raise ShopFailed(f"{entry['file_name']} differs from its hash: {entry['prediction_id']}")
-        images = set(archive.namelist()) - {"manifest.json", "manifest.csv"}
-        if images != {entry["file_name"] for entry in entries}:
-            raise ShopFailed("the manifest and the archive have different files")
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def check_order(keys: Sequence[str]) -> None:
+    """Check that the manifest arrived after all other files of an export; a file may arrive twice."""
+    names = [key.rpartition("/")[2] for key in keys]
+    others = [index for index, name in enumerate(names) if name != MANIFESTS[-1]]
+    if MANIFESTS[-1] not in names or names.index(MANIFESTS[-1]) < max(others, default=0):
+        raise ShopFailed(f"the manifest did not arrive last: {names}")
+
+
+def check_delivery(
+    files: Mapping[str, bytes], objects: Mapping[str, bytes], hashes: Mapping[str, str]
+) -> int:
+    """Compare delivered objects with the archive, its manifest and the predictions.
+
+    Returns the number of images.
+
+    Args:
+        files: The files of the archive by their names.
+        objects: The delivered objects by their names.
+        hashes: The SHA-256 of each prediction by its id.
+    """
+    if different := {name for name in files.keys() | objects.keys() if files.get(name) != objects.get(name)}:
+        raise ShopFailed(f"{len(different)} objects differ from the archive: {min(different)}")
+    entries = json.loads(objects[MANIFESTS[-1]])["files"]
+    for entry in entries:
+        found = hashlib.sha256(objects[entry["file_name"]]).hexdigest()
+        if not found == entry["sha256"] == hashes[entry["prediction_id"]]:
+            raise ShopFailed(f"{entry['file_name']} differs from its hash: {entry['prediction_id']}")
+    if objects.keys() - set(MANIFESTS) != {entry["file_name"] for entry in entries}:
+        raise ShopFailed("the manifest and the bucket have different files")
     return len(entries)
-
-
-def _list_entries(manifest: Row) -> Iterator[Row]:
-    yield from manifest["files"]

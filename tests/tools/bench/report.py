@@ -19,6 +19,7 @@ from tests.tools.bench.rows import ACTIVE_ORGANIZATIONS, Scale
 from tests.tools.bench.servers import ServerSpec
 from tests.tools.bench.shop import BATCH, ShopResults
 from tests.tools.bench.statistics import Estimate, paired_ratios
+from tests.tools.bench.tables import markdown_table
 from tests.tools.bench.targets import (
     MEGABYTE,
     Run,
@@ -40,15 +41,6 @@ def describe_machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     python = platform.python_version()
     return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GB of memory, Linux, Python {python}"
-
-
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table. The first column is aligned left, the others right."""
-    yield f"| {' | '.join(heads)} |"
-    yield f"|---|{'---:|' * (len(heads) - 1)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
 
 
 class Report:
@@ -293,19 +285,15 @@ def _shop(shop: ShopResults) -> Iterator[str]:
     yield from ("## Imports, batches and the change feed", "")
     yield (
         "A server with its embedded workers and PostgreSQL share both cores. A CSV file is imported twice, "
-        f"batches of {BATCH} items approve predictions, and the change feed is read in pages of 100. Peak "
-        f"memory of the server: {shop.peak_bytes / MEGABYTE:.0f} MB."
+        f"batches of {BATCH} items approve predictions, and the change feed is read in pages of 100. Then an "
+        "import adds images, half of them from URLs. Peak memory of the server: "
+        f"{shop.peak_bytes / MEGABYTE:.0f} MB, with images "
+        f"{shop.peak_bytes_with_images / MEGABYTE:.0f} MB."
     )
     yield ""
     yield SHOP_BEGIN
-    yield from shop_table(shop)
+    yield from shop.list_table()
     yield from (SHOP_END, "")
-
-
-def shop_table(shop: ShopResults) -> Iterator[str]:
-    """Yield the lines of the table of a shop's rates, which the performance page has, too."""
-    rows = [(title, f"{count:,}", f"{rate:,.0f}") for title, (count, rate) in shop.rates().items()]
-    yield from markdown_table(("", "number", "per second"), rows)
 
 
 def targets_table(verdicts: Sequence[Verdict]) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """`make bench-shop`: measure imports, batches and the change feed, as the integration of a shop uses them.
 
 A server on PostgreSQL with its embedded workers imports a CSV file twice, as new products and as changes of
-them. Then batches approve predictions, and the change feed is read from its start. All of it goes over HTTP.
-The exit status is 1 if an import takes longer, or the server more memory, than the targets allow. `make
-bench` measures the same with fewer rows, and reports no target.
+them. Then batches approve predictions, the change feed is read from its start, and another import adds
+images, half of them from URLs and half from a ZIP file. All of it goes over HTTP. The exit status is 1 if an
+import takes longer, or the server more memory, than the targets allow; images have no target. `make bench`
+measures the same with fewer rows.
 """
 
 from __future__ import annotations
@@ -25,14 +26,20 @@ from db.session import Database
 from studio.accounts.identity.passwords import hash_password
 from tests.e2e.demo import Api
 from tests.e2e.server import running_server
+from tests.resilience.shop.catalogue import Catalogue
+from tests.resilience.shop.sizes import Sizes
 from tests.support import factories
 from tests.support.databases import create_database
+from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 from tests.tools.bench.processes import peak_bytes
 from tests.tools.bench.servers import SERVER_PYTHON
+from tests.tools.bench.tables import markdown_table
 
 EMAIL, PASSWORD = "owner@example.com", "as good as any other"
 BATCH = 500
 BATCHES = 4
+IMAGES = 200
+IMAGE_SIZE = (1200, 1500)
 POLL_SECONDS = 0.5
 MAX_IMPORT_SECONDS = 60
 MAX_PEAK_BYTES = 300_000_000
@@ -52,6 +59,10 @@ class ShopResults:
     changes: int
     reading_seconds: float
     peak_bytes: int
+    """Before images are added."""
+    images: int
+    adding_seconds: float
+    peak_bytes_with_images: int
 
     def rates(self) -> dict[str, tuple[int, float]]:
         """Return the number and the number per second of each kind of work, by its title."""
@@ -60,8 +71,20 @@ class ShopResults:
             "rows of an import, changed products": (self.rows, self.updating_seconds),
             "approvals in batches": (self.approvals, self.approving_seconds),
             "entries of the change feed": (self.changes, self.reading_seconds),
+            f"images of an import, {IMAGE_SIZE[0]} x {IMAGE_SIZE[1]} pixels": (
+                self.images,
+                self.adding_seconds,
+            ),
         }
         return {title: (count, count / seconds) for title, (count, seconds) in work.items()}
+
+    def list_table(self) -> Iterator[str]:
+        """Yield the lines of a Markdown table of the rates."""
+        rows = [
+            (title, f"{count:,}", f"{rate:,.{0 if rate >= 100 else 1}f}")
+            for title, (count, rate) in self.rates().items()
+        ]
+        yield from markdown_table(("", "number", "per second"), rows)
 
     def find_missed_targets(self) -> list[str]:
         """Return the targets that are missed."""
@@ -100,20 +123,43 @@ def build_csv(rows: int, color: str) -> bytes:
     return text.getvalue().encode()
 
 
-def run_import(api: Api, organization_id: str, content: bytes, mode: str) -> float:
-    """Import a file and return the seconds from the request to the end."""
-    body = {"filename": "products.csv", "content_type": "text/csv", "size": len(content)}
-    upload = api.post("/uploads/presigned-url", json=body)
-    answer = api.client.put(upload["upload_url"], content=content, headers={"content-type": "text/csv"})
+def upload(api: Api, content: bytes, content_type: str) -> str:
+    """Upload a file and return its URL."""
+    body = {"filename": "file", "content_type": content_type, "size": len(content)}
+    created = api.post("/uploads/presigned-url", json=body)
+    answer = api.client.put(created["upload_url"], content=content, headers={"content-type": content_type})
     answer.raise_for_status()
-    request = {"file_url": upload["file_url"], "format": "csv", "mode": mode, "match_by": "external_id"}
+    return str(created["file_url"])
+
+
+def run_import(
+    api: Api, organization_id: str, content: bytes, mode: str, images: bytes | None = None
+) -> tuple[dict[str, Any], float]:
+    """Import a file and return the import, and the seconds from the request to the end.
+
+    Args:
+        images: A ZIP file with images.
+    """
+    request = {"format": "csv", "mode": mode, "match_by": "external_id"}
+    request["file_url"] = upload(api, content, "text/csv")
+    if images is not None:
+        request["images_zip_url"] = upload(api, images, "application/zip")
     started_at = time.perf_counter()
     job = api.post("/product-imports/", organization_id, json=request)
     while job["status"] not in ("completed", "failed", "canceled"):
         time.sleep(POLL_SECONDS)
         job = api.get(f"/product-imports/{job['id']}")
     assert job["status"] == "completed", job
-    return time.perf_counter() - started_at
+    return job, time.perf_counter() - started_at
+
+
+def import_images(api: Api, organization_id: str, catalogue: Catalogue, origin: str) -> float:
+    """Add an image to each product of a catalogue, and return the seconds that it took."""
+    content, images = catalogue.build_csv(origin), catalogue.build_zip()
+    job, seconds = run_import(api, organization_id, content, "upsert", images)
+    if job["image_added_count"] != catalogue.sizes.images:
+        raise RuntimeError(f"{job['image_added_count']} of {catalogue.sizes.images} images are added")
+    return seconds
 
 
 def approve_all(api: Api, organization_id: str) -> tuple[int, float]:
@@ -153,7 +199,9 @@ def list_rows(api: Api, path: str, **parameters: Any) -> Iterator[dict[str, Any]
         cursor = {"cursor": page["next_cursor"]}
 
 
-def measure_shop(database_url: str, folder: Path, rows: int, batches: int = BATCHES) -> ShopResults:
+def measure_shop(
+    database_url: str, folder: Path, rows: int, batches: int = BATCHES, images: int = IMAGES
+) -> ShopResults:
     """Measure on an empty database, and print each result.
 
     Args:
@@ -161,15 +209,28 @@ def measure_shop(database_url: str, folder: Path, rows: int, batches: int = BATC
         folder: Where the files of the server go.
         rows: The number of products.
         batches: The number of batches of 500 approvals.
+        images: The number of images that an import adds.
     """
+    catalogue = Catalogue(Sizes(images, images, 0), seed=1, image_size=IMAGE_SIZE)
+    # Drawn before the measurement.
+    photos = {f"/photos/{number}.jpg": catalogue.draw_photo(number) for number in range(0, images, 2)}
+
+    def send_photo(request: RecordedRequest) -> StubResponse:
+        photo = photos.get(request.path)
+        return StubResponse(404) if photo is None else StubResponse(body=photo)
+
     upgrade(database_url)
     organization_id = create_rows(database_url, batches)
     settings: dict[str, Any] = {"LIMIT_ACCOUNT": "1000000", "LIMIT_ORGANIZATION": "1000000"}
     settings |= {"DATABASE_URL": database_url, "python": str(SERVER_PYTHON)}
-    with running_server(folder, **settings) as server, Api(server.origin) as api:
+    with (
+        run_http_recorder(send_photo) as photo_server,
+        running_server(folder, OUTBOUND_ALLOWED_HOSTS=photo_server.host, **settings) as server,
+        Api(server.origin) as api,
+    ):
         api.sign_in(EMAIL, PASSWORD)
         creating, updating = (
-            run_import(api, organization_id, build_csv(rows, color), mode)
+            run_import(api, organization_id, build_csv(rows, color), mode)[1]
             for mode, color in (("create", "white"), ("upsert", "sand"))
         )
         peak = peak_bytes(server.process.pid)
@@ -177,24 +238,39 @@ def measure_shop(database_url: str, folder: Path, rows: int, batches: int = BATC
         if approved < BATCH * batches:
             raise RuntimeError(f"{approved} of {BATCH * batches} predictions are approved")
         read, reading = read_changes(api, organization_id)
-    results = ShopResults(rows, creating, updating, approved, approving, read, reading, peak)
-    for title, (count, rate) in results.rates().items():
-        print(f"{title}: {count:,}, {rate:,.0f} per second", flush=True)
-    print(f"peak memory of the server: {peak / 1e6:.0f} MB", flush=True)
-    return results
+        adding = import_images(api, organization_id, catalogue, photo_server.url)
+        peak_with_images = peak_bytes(server.process.pid)
+    return ShopResults(
+        rows=rows,
+        creating_seconds=creating,
+        updating_seconds=updating,
+        approvals=approved,
+        approving_seconds=approving,
+        changes=read,
+        reading_seconds=reading,
+        peak_bytes=peak,
+        images=images,
+        adding_seconds=adding,
+        peak_bytes_with_images=peak_with_images,
+    )
 
 
 def main() -> int:
     """Measure, print and return the exit status."""
     parser = argparse.ArgumentParser(prog="make bench-shop ARGS=...", description=__doc__)
     parser.add_argument("--rows", type=int, default=TARGET_ROWS, help="products")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images of an import")
     parser.add_argument("--batches", type=int, default=BATCHES, help=f"batches of {BATCH} approvals")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
         create_database("postgresql", Path(name)) as url,
     ):
-        missed = measure_shop(url, Path(name), options.rows, options.batches).find_missed_targets()
+        results = measure_shop(url, Path(name), options.rows, options.batches, options.images)
+    print("\n".join(results.list_table()))
+    peaks = (results.peak_bytes / 1e6, results.peak_bytes_with_images / 1e6)
+    print(f"\npeak memory of the server: {peaks[0]:.0f} MB, with images {peaks[1]:.0f} MB")
+    missed = results.find_missed_targets()
     print("\n".join(f"missed: {each}" for each in missed) or "targets met")
     return int(bool(missed))
 
