@@ -8,16 +8,20 @@ text and add it to `PAGES`.
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections.abc import Callable
 from dataclasses import Field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from handlers.pipeline.problem_types import PROBLEMS
 from studio.settings import Variable, list_settings
 from tests.generators.page import render_generators
 
-FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "reference"
 
 _SETTINGS_HEAD = """\
 ---
@@ -66,9 +70,86 @@ def _format_default(value: object) -> str:
     return f"`{value}`" if isinstance(value, str | int) and value != "" else "none"
 
 
+_PAGE_HEAD = """\
+---
+title: {title}
+kind: reference
+readers: [{readers}]
+---
+
+# {title}
+
+<!-- Generated from {source}: change it there, then run `make docs-reference`. -->
+
+{text}
+"""
+
+
+def render_problems() -> str:
+    """Return the page of all problem codes, a table for each status."""
+    text = (
+        "The `code` of a problem document, what it means and what to do. "
+        "[Errors](../guides/errors.md)\n"
+        "describes the document. A server has a page for each code: the URL in `type`."
+    )
+    parts = [
+        _PAGE_HEAD.format(
+            title="Problem codes",
+            readers="api-consumers, ci-engineers",
+            source="handlers/pipeline/problem_types.py",
+            text=text,
+        )
+    ]
+    by_status = sorted(PROBLEMS.items(), key=lambda item: (item[1].status, item[0]))
+    for status, problems in groupby(by_status, key=lambda item: item[1].status):
+        rows = [f"| `{code}` | {problem.meaning} | {problem.advice} |" for code, problem in problems]
+        parts.append(
+            "\n".join([f"## {status}\n", "| Code | Meaning | What to do |\n|---|---|---|", *rows, ""])
+        )
+    return "\n".join(parts)
+
+
+def render_events() -> str:
+    """Return the page of all webhook messages of the contract."""
+    contract = json.loads((ROOT / "openapi" / "openapi.json").read_bytes())
+    text = (
+        "The types of webhook messages, as `webhooks` of the contract describes them. "
+        "[Webhooks](../guides/webhooks.md)\nsays how messages are signed and delivered."
+    )
+    head = _PAGE_HEAD.format(
+        title="Events", readers="api-consumers", source="`webhooks` of the contract", text=text
+    )
+    rows = []
+    for name, item in contract["webhooks"].items():
+        message = item["post"]
+        schema = message["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        rows.append(f"| `{name}` | {' '.join(message['description'].split())} | `{schema}` |")
+    return "\n".join([head, "| Type | When, and what to do | Schema |\n|---|---|---|", *rows, ""])
+
+
+def render_make_targets() -> str:
+    """Return the page of all targets of the Makefile, a table for each group."""
+    head = _PAGE_HEAD.format(
+        title="Make targets",
+        readers="contributors, operators, ci-engineers",
+        source="the Makefile",
+        text="`make` prints this list. [Testing](../contributing/testing.md) says what each test proves.",
+    )
+    parts = [head]
+    for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines():
+        if line.startswith("##@ "):
+            parts.append(f"{'' if len(parts) == 1 else chr(10)}## {line[4:]}\n\n| Target | Does |\n|---|---|")
+        elif target := re.match(r"([a-z-]+):.*## (.*)", line):
+            parts.append(f"| `make {target[1]}` | {target[2]} |")
+    return "\n".join([*parts, ""])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings": render_settings,
     "generators": render_generators,
+    "problems": render_problems,
+    "events": render_events,
+    "make-targets": render_make_targets,
 }
 """The generated pages by name, which is also the name of the file."""
 

@@ -7,6 +7,7 @@ succeeded. A broken link fails the build.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from tests.support.documentation import ROOT
+from tests.tools.site.endpoints import build_reference_navigation, load_contract, render_reference
 from tests.tools.site.output import move_scripts_to_files, remove_unused_files
 from tests.tools.site.source import Source, build_navigation
 
@@ -30,9 +32,14 @@ def build_site(target: Path, generator: Path = GENERATOR) -> None:
     target = target.absolute()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        Source(folder / "docs").write()
+        contract = load_contract()
+        Source(folder / "docs", extra_pages=render_reference(contract)).write()
         shutil.copytree(Path(__file__).parent / "assets", folder / "docs" / "assets")
-        navigation = yaml.safe_dump({"nav": build_navigation([])}, sort_keys=False, allow_unicode=True)
+        navigation = yaml.safe_dump(
+            {"nav": build_navigation(build_reference_navigation(contract))},
+            sort_keys=False,
+            allow_unicode=True,
+        )
         configuration = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
         (folder / "mkdocs.yml").write_text(f"{configuration}\n{navigation}", encoding="utf-8")
         command = [generator, "build", "--strict", "--config-file", "mkdocs.yml"]
@@ -53,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         build_site(options.output, options.generator)
     except subprocess.CalledProcessError as error:
-        print(error.stdout, error.stderr, sep="\n")
+        print(re.sub(r"\x1b\[[0-9;]*m", "", f"{error.stdout}\n{error.stderr}"))
         return 1
     pages = len(list(options.output.rglob("*.html")))
     print(f"Built {pages} pages: {options.output}. A server that starts now serves them at /guides/.")

@@ -32,7 +32,13 @@ KIND_NAMES = {
     "reference": "Reference",
     "explanation": "Explanation",
 }
-PROJECT_PAGES = ("CHANGELOG.md", "openapi/CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+PROJECT_PAGES = (
+    "CHANGELOG.md",
+    "openapi/permissions.md",
+    "openapi/CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+)
 
 _FENCE = re.compile(r"^( *)(```+)(\w*)")
 _MARKER = re.compile(r"(?:[-*+]|\d+\.) +")
@@ -66,7 +72,7 @@ class Source:
         for name, text in self.extra_pages.items():
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            target.write_text("\n".join(indent_lists(text.splitlines())) + "\n", encoding="utf-8")
 
     def _convert(self, page: Page) -> str:
         text = "\n".join(indent_lists(self._rewrite_links(page).splitlines())) + "\n"
@@ -186,7 +192,7 @@ def build_navigation(extra: list[Any]) -> list[Any]:
             items.append({"Decisions": [path, *(f"decisions/{record.name}" for record in records)]})
         else:
             items.append({entry.title: path})
-    sections["Reference"] += extra
+    sections["Reference"] += [*extra, {"Permissions": f"{PROJECT}/openapi/permissions.md"}]
     project = {
         "Changelog": "CHANGELOG.md",
         "Changes of the contract": "openapi/CHANGELOG.md",

@@ -5,7 +5,7 @@
 ShadowRoot.prototype.appendChild = function (child) {
   if (!(child instanceof HTMLStyleElement)) return Node.prototype.appendChild.call(this, child)
   const sheet = new CSSStyleSheet()
-  sheet.replaceSync(`${child.textContent} :host > * { --alpha-light: 0.9; --alpha-lighter: 0.75 } :host li { opacity: 1 }`)
+  sheet.replaceSync(`${child.textContent} :host > * { --alpha-light: 0.9; --alpha-lighter: 0.75 } :host menu { color: inherit }`)
   this.adoptedStyleSheets = [...this.adoptedStyleSheets, sheet]
   return child
 }
