@@ -2,9 +2,10 @@
 
 A network of 320 x 320 pixels knows what a thing is, but closes holes (rings, handles, the back of a chair)
 and overlooks thin or faint parts (a cord, a strap). On plain paper, what has exactly the paper's colour is a
-hole, and what clearly differs from the paper and touches the product is a part of it. On another background,
-colours cannot correct a mask: a white hat before a pale sky would lose half of itself. They only say how much
-of the mask looks like its surroundings.
+hole, and what clearly differs from the paper and touches the product is a part of it. On a dark background,
+the dark parts of a product have its colour too, so nothing is a hole there. On a background that is not
+plain, colours cannot correct a mask: a white hat before a pale sky would lose half of itself. They only say
+how much of the mask looks like its surroundings.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from studio.rendering.colour import to_lab
 from studio.rendering.colour_mask import find_darker_background, fit_background
 from studio.rendering.geometry import shrink
 from studio.rendering.model import Box, Floats, Pixels
@@ -22,6 +24,11 @@ _SIDE = 480
 # Share of the photo above which a mask leaves no background.
 _MAX_SHARE = 0.97
 _MIN_PLAINNESS = 0.8
+# Lightness (CIE L*) below which a background is dark.
+_MAX_DARKNESS = 30.0
+# Difference (CIE76) between the two sides of an outline below which it is not visible, and the width of
+# each side in pixels of the small copy.
+_MIN_EDGE, _EDGE_WIDTH = 6.0, 4
 # Noise (CIE76) above which a background is a texture, on which other things may lie.
 _MAX_NOISE = 2.0
 # Distance to the fitted paper, in units of its noise, below which a pixel is paper.
@@ -52,7 +59,9 @@ def correct_mask(pixels: Pixels, values: Floats, box: Box) -> tuple[Floats, Box]
     added = np.zeros(solid.shape, dtype=bool)
     if plainness <= _MIN_PLAINNESS:
         return values, box
-    removed = _find_paper(small, solid, residual, noise)
+    removed = np.zeros(solid.shape, dtype=bool)
+    if not _is_before_dark(small, solid):
+        removed = _find_paper(small, solid, residual, noise)
     if noise < _MAX_NOISE:
         added = _find_missing_parts(small, solid, residual, noise)
     if not removed.any() and not added.any():
@@ -71,11 +80,14 @@ def correct_mask(pixels: Pixels, values: Floats, box: Box) -> tuple[Floats, Box]
 def measure_distinctness(pixels: Pixels, values: Floats, box: Box) -> float:
     """Return the share of a mask, 0..1, whose colours are more typical of itself than of its surroundings.
 
-    On a plain background it is 1: what has the colour of the paper is often a white product.
+    On a plain background it is 1, because what has the colour of the paper is often a white product. If this
+    background is dark, it is the visible share of the outline.
     """
     small, solid, _ = _shrink_with_mask(pixels, values, box)
-    if not solid.any() or solid.mean() > _MAX_SHARE or fit_background(small)[2] > _MIN_PLAINNESS:
+    if not solid.any() or solid.mean() > _MAX_SHARE:
         return 1.0
+    if fit_background(small)[2] > _MIN_PLAINNESS:
+        return _measure_visible_outline(small, solid) if _is_before_dark(small, solid) else 1.0
     return 1 - float(_find_surroundings(small, solid).sum()) / float(solid.sum())
 
 
@@ -148,6 +160,35 @@ def _find_missing_parts(small: Pixels, solid: np.ndarray, residual: Floats, nois
     near = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     labels = cv2.connectedComponents(added.astype(np.uint8), connectivity=8)[1]
     return added & np.isin(labels, np.setdiff1d(np.unique(labels[added & ~near]), [0]))
+
+
+def _is_before_dark(small: Pixels, solid: np.ndarray) -> bool:
+    """Return whether the surroundings of the mask are dark."""
+    outside = cv2.dilate(solid.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    return bool(outside.any()) and float(np.median(to_lab(small[outside][None])[..., 0])) < _MAX_DARKNESS
+
+
+def _measure_visible_outline(small: Pixels, solid: np.ndarray) -> float:
+    """Return the share of the outline, 0..1, whose two sides differ in colour."""
+    mask = solid.astype(np.uint8)
+    thin, thick = np.ones((3, 3), np.uint8), np.ones((2 * _EDGE_WIDTH + 1,) * 2, np.uint8)
+    inside = (cv2.erode(mask, thin) > 0) & (cv2.erode(mask, thick) == 0)
+    outside = (cv2.dilate(mask, thick) > 0) & (cv2.dilate(mask, thin) == 0)
+    colors = to_lab(small)
+    (inner, has_inner), (outer, has_outer) = (_average_near(colors, side) for side in (inside, outside))
+    # A part thinner than two pixels has no inside.
+    outline = (cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, thin) > 0) & has_inner & has_outer
+    if not outline.any():
+        return 0.0
+    return float((np.linalg.norm(inner - outer, axis=2)[outline] >= _MIN_EDGE).mean())
+
+
+def _average_near(colors: Floats, where: np.ndarray) -> tuple[Floats, np.ndarray]:
+    """Return for each pixel the mean colour of the marked pixels near it, and whether there are enough."""
+    marked, size = where.astype(np.float32), (3 * _EDGE_WIDTH + 1,) * 2
+    count = cv2.boxFilter(marked, -1, size, normalize=False)
+    total = cv2.boxFilter(colors * marked[..., None], -1, size, normalize=False)
+    return (total / np.maximum(count, 1)[..., None]).astype(np.float32), count > _EDGE_WIDTH
 
 
 def _find_surroundings(small: Pixels, solid: np.ndarray) -> np.ndarray:

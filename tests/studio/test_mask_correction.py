@@ -62,6 +62,22 @@ def test_a_hole_that_shows_another_background_lowers_the_distinctness_only() -> 
     assert measure_distinctness(image, truth.astype(np.float32), WHOLE) > 0.99
 
 
+def test_a_dark_part_before_a_dark_background_is_no_hole() -> None:
+    image = (paper() * 0.1).astype(np.uint8)
+    draw_ring(image, (196, 160, 70))
+    assert overlap(*correct_mask(image, fill(), WHOLE), fill() > 0.5) == 1
+
+
+def test_an_outline_that_is_invisible_before_a_dark_background_lowers_the_distinctness() -> None:
+    image = (paper() * 0.1).astype(np.uint8)
+    cv2.circle(image, (300, 300), 195, (196, 160, 70), -1)
+    assert measure_distinctness(image, fill(), WHOLE) > 0.99
+    # Half of the product is as dark as the background.
+    image[300:] = (paper() * 0.1).astype(np.uint8)[300:]
+    assert 0.4 < measure_distinctness(image, fill(), WHOLE) < 0.6
+    assert measure_distinctness(paper(), fill(), WHOLE) == 1
+
+
 @pytest.mark.parametrize("draw_background", [paper, checks])
 def test_a_print_in_another_colour_is_no_hole(draw_background: Callable[[], Pixels]) -> None:
     image = draw_background()
