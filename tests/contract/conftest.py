@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from db.rls.session_role import SYSTEM, set_role
 from db.session import Database
@@ -93,6 +93,29 @@ def tenants(app: Application, tenant_snapshot: TenantSnapshot) -> Iterator[tuple
         with app.database.switched_to(Database.from_connection(connection)):
             yield copies
     savepoint.rollback()
+
+
+@pytest.fixture(scope="module")
+def personal_snapshot(app: Application, tenant_snapshot: TenantSnapshot) -> bytes:
+    """Return a pickled personal tenant, whose rows are there until the end of the module."""
+    connection, _ = tenant_snapshot
+    with _session_on(connection) as session, factories.use_session(session):
+        tenant = Tenant(app.settings, personal=True)
+        session.commit()
+        session.expunge_all()
+        tenant.reload(session)
+        session.expunge_all()
+    return pickle.dumps(tenant)
+
+
+@pytest.fixture
+def personal_tenant(personal_snapshot: bytes, tenants: tuple[Tenant, Tenant]) -> Tenant:
+    """Return a user with personal rows of every kind."""
+    session = object_session(tenants[0].owner)
+    assert session is not None
+    copy: Tenant = pickle.loads(personal_snapshot)  # noqa: S301 - this process pickled it
+    copy.attach_to(session)
+    return copy
 
 
 @pytest.fixture

@@ -98,9 +98,9 @@ def test_s01_a_row_of_another_tenant_in_the_path_looks_absent(
 
 
 def test_s01_a_personal_row_of_another_user_looks_absent(
-    app: Application, tenant: Tenant, subtests: pytest.Subtests
+    app: Application, tenant: Tenant, personal_tenant: Tenant, subtests: pytest.Subtests
 ) -> None:
-    foreign, headers = Tenant(app.settings, personal=True), auth_headers(app, tenant.owner)
+    foreign, headers = personal_tenant, auth_headers(app, tenant.owner)
     for name in [name for name, parameter in IN_PATHS if parameter in OWNED_FILTERS]:
         with subtests.test(name):
             theirs = foreign.request_for(name)

@@ -107,10 +107,9 @@ def test_s03_other_roles_and_invalid_credentials_are_denied_and_change_nothing(
 
 
 def test_s03_users_can_read_their_account_and_personal_rows(
-    app: Application, tenant: Tenant, subtests: pytest.Subtests
+    app: Application, personal_tenant: Tenant, subtests: pytest.Subtests
 ) -> None:
-    own = Tenant(app.settings, personal=True)
-    headers = auth_headers(app, own.owner)
+    own, headers = personal_tenant, auth_headers(app, personal_tenant.owner)
     for name in filter(is_read, PERSONAL):
         with subtests.test(name):
             response = own.request_for(name).send(app, headers)
@@ -119,9 +118,9 @@ def test_s03_users_can_read_their_account_and_personal_rows(
 
 @pytest.mark.parametrize("name", [name for name in PERSONAL if not is_read(name)])
 def test_s03_users_can_write_their_account_and_personal_rows(
-    name: str, app: Application, tenant: Tenant
+    name: str, app: Application, personal_tenant: Tenant
 ) -> None:
-    own = Tenant(app.settings, personal=True)
+    own = personal_tenant
     response = own.request_for(name).send(app, auth_headers(app, own.owner))
     assert response.status == OPERATIONS[name].success_status, describe_response(response)
 

@@ -17,7 +17,9 @@ from tests.e2e.server import RunningServer, running_server
 @pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server of its own: these tests change the demo data."""
-    with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:
+    folder = tmp_path_factory.mktemp("server")
+    # The board shows finished images, however they were cut out.
+    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:
         yield server
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import ROOT, RunningServer, free_port, running_server
+from tests.e2e.server import ROOT, RunningServer, find_interpreter, free_port, running_server
 from tests.resilience.processes import RedisServer
 from tests.tools.bench.processes import resident_bytes
 from tests.tools.sample_images.photograph import load_phone_photo
@@ -34,7 +34,7 @@ def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
     overridden = ("SARTIQ_ENV", "SECRET_KEY", "DATABASE_URL", "PUBLIC_URL", "PORT", "HOST")
     environment = {name: value for name, value in os.environ.items() if name not in overridden}
     return subprocess.Popen(
-        [sys.executable, "-m", "handlers"],
+        [find_interpreter("handlers"), "-m", "handlers"],
         cwd=ROOT,
         env=environment | {"DATA_DIR": str(folder)} | settings,
         stdout=subprocess.PIPE,
@@ -44,10 +44,16 @@ def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of the first server, which later starts use again."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def server(data_folder: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """A server on a new SQLite database: the process, its port and its start-up output."""
     port = free_port()
-    process = start_server(tmp_path_factory.mktemp("data"), PORT=str(port))
+    process = start_server(data_folder, PORT=str(port))
     said = ""
     assert process.stdout
     while "Ctrl-C" not in said:
@@ -81,21 +87,11 @@ def list_loaded_modules(server: RunningServer) -> set[str]:
     return loaded
 
 
-@pytest.mark.slow("the next test proves most of it on a later start")
+@pytest.mark.slow("the test of later starts proves most of it")
 @pytest.mark.parametrize("mode", ["live", "mock"])
 def test_optional_dependencies_are_not_imported_at_startup(tmp_path: Path, mode: str) -> None:
     with running_server(tmp_path, SARTIQ_MODE=mode, PYTHONPROFILEIMPORTTIME="1") as server:
         assert list_loaded_modules(server) & LAZY_MODULES == set()
-
-
-def test_later_starts_import_neither_migrations_nor_image_libraries(tmp_path: Path) -> None:
-    with running_server(tmp_path):
-        pass
-    with running_server(tmp_path, PYTHONPROFILEIMPORTTIME="1") as server:
-        assert list_loaded_modules(server) & (LAZY_MODULES | FIRST_START_MODULES) == set()
-        # Measured with /proc, which only Linux has.
-        if sys.platform == "linux":
-            assert resident_bytes(server.process.pid) < MAX_MEMORY_BYTES
 
 
 @pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
@@ -166,9 +162,9 @@ def test_bytes_that_are_not_http_are_rejected_with_a_problem(server, sent: bytes
     }
 
 
-def test_a_second_server_on_the_same_port_exits_with_the_reason(server, tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_port_exits_with_the_reason(server, data_folder: Path) -> None:
     _, port, _ = server
-    second = start_server(tmp_path, PORT=str(port))
+    second = start_server(data_folder, PORT=str(port))
     said, _ = second.communicate(timeout=30)
     assert second.returncode != 0
     assert "address already in use" in said
@@ -183,9 +179,20 @@ def test_sigterm_stops_the_server(server) -> None:
     assert time.monotonic() - began < 12
 
 
-def test_a_mask_model_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+def test_later_starts_import_neither_migrations_nor_image_libraries(server, data_folder: Path) -> None:
+    process, _, _ = server
+    process.kill()
+    process.wait()
+    with running_server(data_folder, PYTHONPROFILEIMPORTTIME="1") as later:
+        assert list_loaded_modules(later) & (LAZY_MODULES | FIRST_START_MODULES) == set()
+        # Measured with /proc, which only Linux has.
+        if sys.platform == "linux":
+            assert resident_bytes(later.process.pid) < MAX_MEMORY_BYTES
+
+
+def test_a_mask_model_that_cannot_be_read_stops_the_start(server, data_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "missing.onnx"
-    refused = start_server(tmp_path / "data", PORT=str(free_port()), MASK_MODEL=str(path))
+    refused = start_server(data_folder, PORT=str(free_port()), MASK_MODEL=str(path))
     said, _ = refused.communicate(timeout=60)
     assert refused.returncode == 2
     assert (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
-from collections.abc import Iterable
+import threading
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -66,7 +69,29 @@ def send_request(
         {"type": "http.request", "body": piece, "more_body": stalls or number < len(pieces) - 1}
         for number, piece in enumerate(pieces)
     ] or [{"type": "http.request", "body": b"", "more_body": False}]
-    return asyncio.run(_run_request(app, build_scope(method, target, sent), messages, stalls))
+    return _run(_run_request(app, build_scope(method, target, sent), messages, stalls))
+
+
+def _run(request: Coroutine[Any, Any, ClientResponse]) -> ClientResponse:
+    """Run a request like `asyncio.run`, but keep the event loop of the main thread for the next request."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(request)
+    loop = _event_loop()
+    try:
+        return loop.run_until_complete(request)
+    finally:
+        # What a request left running must not run in the next one.
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    atexit.register(loop.close)
+    return loop
 
 
 def build_scope(method: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
