@@ -207,6 +207,10 @@ review: .venv/.dev node_modules/.stamp ## Review the contract: rules, breaking c
 release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and write its changelog (VERSION=x.y.z)
 	@$(BIN)/python -m tests.tools.review.release $(VERSION)
 
+.PHONY: dist
+dist: .venv/.dev node_modules/.stamp clients/typescript/node_modules/.stamp ## Build what a release publishes into dist/: kit, clients, the image's context, SBOM, hashes
+	@$(BIN)/python -m tests.tools.distribution.run $(ARGS)
+
 .PHONY: preview
 preview: .venv/.dev node_modules/.stamp ## Show the API page of the YAML while you edit it (PORT=8001)
 	@$(BIN)/python -m tests.tools.preview.run $(ARGS)
@@ -242,7 +246,7 @@ services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests
 
 .PHONY: clean
 clean: ## Remove environments, caches, the local database and the demo's images
-	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules $(FASTIFY)/node_modules .data .site demo-output \
+	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules $(FASTIFY)/node_modules .data .site dist demo-output \
 		.clients clients/python/dist clients/python/src/sartiq/_generated .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +42,101 @@ def test_actions_are_pinned_by_hash_with_their_version(root: Path) -> None:
         assert [line for line in used if not PINNED.fullmatch(line)] == [], path.name
 
 
-def test_only_the_job_that_runs_no_code_can_write(workflows: dict[str, dict[str, Any]]) -> None:
-    writing = {}
+def test_only_jobs_that_run_no_code_can_write(workflows: dict[str, dict[str, Any]]) -> None:
+    writing: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name, workflow in workflows.items():
         for job_name, job in workflow["jobs"].items():
             permissions = job.get("permissions", workflow["permissions"])
             if "write" in permissions.values():
                 writing[name, job_name] = job["steps"]
-    assert list(writing) == [("review.yml", "comment")]
-    steps = writing["review.yml", "comment"]
-    assert [step["uses"].split("@")[0] for step in steps if "uses" in step] == ["actions/download-artifact"]
-    assert [step for step in steps if "make" in step.get("run", "")] == []
+    publishing = ("attest", "assets", "pypi", "npm", "image")
+    assert set(writing) == {("review.yml", "comment"), *(("release.yml", name) for name in publishing)}
+    for job_name, steps in writing.items():
+        used = [step["uses"].split("@")[0] for step in steps if "uses" in step]
+        # What other jobs have built, and not the repository.
+        assert "actions/download-artifact" in used, job_name
+        assert "actions/checkout" not in used, job_name
+        assert [step for step in steps if re.search(r"\bmake\b", step.get("run", ""))] == [], job_name
+
+
+def test_no_workflow_grants_permissions_to_all_jobs(workflows: dict[str, dict[str, Any]]) -> None:
+    assert {name for name, workflow in workflows.items() if workflow["permissions"]} == set()
+    for name, workflow in workflows.items():
+        for job_name, job in workflow["jobs"].items():
+            assert job["permissions"], (name, job_name)
+            assert job["timeout-minutes"] <= 120
+
+
+def test_zizmor_finds_no_defect(root: Path) -> None:
+    command = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", "--persona=pedantic"]
+    # Lower ones ask for a name of each job.
+    checked = subprocess.run(
+        [*command, "--min-severity=low", root / ".github"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [
+        ("github-workflows", "workflows/*.yml"),
+        ("dependabot", "dependabot.yml"),
+        ("github-issue-forms", "ISSUE_TEMPLATE/*.yml"),
+    ],
+)
+def test_files_for_github_have_their_schema(root: Path, schema: str, pattern: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    checked = subprocess.run(
+        [*command, *(root / ".github").glob(pattern)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_nightly_workflow_runs_each_long_proof(root: Path, workflows: dict[str, dict[str, Any]]) -> None:
+    matrix = workflows["nightly.yml"]["jobs"]["nightly"]["strategy"]["matrix"]
+    contracts = [entry for entry in matrix["include"] if entry["target"] == "contract"]
+    assert len(contracts) == 3
+    targets = {*matrix["target"], "contract"}
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    tests = makefile.partition("##@ Test")[2].partition("##@ Develop")[0]
+    known = set(re.findall(r"^\.PHONY: (\S+)$", tests, re.MULTILINE))
+    # These run for each change or are part of `test-all`, and people read the results of measurements.
+    left_out = {"test", "test-slow", "check"} | {name for name in known if name.startswith("bench-")}
+    assert targets == (known - left_out) | {"dist"}
+
+
+@pytest.mark.parametrize("name", ["release.yml", "nightly.yml", "tests.yml", "review.yml"])
+def test_scripts_are_valid_and_name_outputs_that_exist(
+    workflows: dict[str, dict[str, Any]], name: str
+) -> None:
+    workflow = workflows[name]
+    text = json.dumps(workflow)
+    for job, output in re.findall(r"needs\.([\w-]+)\.outputs\.([\w-]+)", text):
+        assert output in workflow["jobs"][job]["outputs"]
+    for job in workflow["jobs"].values():
+        written = {
+            (step["id"], output)
+            for step in job["steps"]
+            if "run" in step and "id" in step
+            for output in re.findall(r'echo "?([\w-]+)=', step["run"])
+        }
+        actions = {step["id"] for step in job["steps"] if "uses" in step and "id" in step}
+        for step, output in re.findall(r"steps\.([\w-]+)\.outputs\.([\w-]+)", json.dumps(job)):
+            assert step in actions or (step, output) in written
+        for step in job["steps"]:
+            # Expressions in scripts would be code of the person who opens a pull request.
+            assert "${{" not in step.get("run", "") or "make review" in step["run"]
+            subprocess.run(["bash", "-n", "-c", step.get("run", "")], check=True)
+
+
+def test_dependabot_updates_every_folder_with_a_lock_file(root: Path, tracked_files: list[Path]) -> None:
+    updates = yaml.safe_load((root / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    folders = {
+        each["package-ecosystem"]: each.get("directories", [each.get("directory")]) for each in updates
+    }
+    locks = {path.parent.relative_to(root) for path in tracked_files if path.name == "package-lock.json"}
+    assert set(folders["npm"]) == {f"/{folder}".rstrip(".") for folder in locks}
+    assert folders.keys() == {"pip", "npm", "github-actions", "docker", "docker-compose"}
 
 
 def test_the_review_gets_arguments_that_it_has(workflows: dict[str, dict[str, Any]]) -> None:
