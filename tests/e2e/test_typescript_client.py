@@ -86,7 +86,7 @@ def test_the_client_copes_with_a_server_that_misbehaves() -> None:
     typescript.generate()
     tests = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "tests").glob("*.test.ts"))
     assert tests
-    run([*NODE, "--test", *tests], PACKAGE)
+    run([*NODE, "--test", "--test-timeout=60000", *tests], PACKAGE)
 
 
 @pytest.fixture(scope="module")

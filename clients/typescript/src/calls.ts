@@ -74,18 +74,31 @@ export async function send(
   };
   if (operation.anonymous || headers.has("authorization")) return decode(operation, await exchange(request));
 
-  const token = await connection.credentials.token();
+  const { signal } = options;
+  const token = await abortable(connection.credentials.token(), signal);
   if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
   try {
     return decode(operation, await exchange(request));
   } catch (error) {
     // Nothing was executed, so even a request that may not be repeated is sent again.
     if (token === undefined || !(error instanceof APIError) || error.status !== 401) throw error;
-    const renewed = await connection.credentials.renew(token);
+    const renewed = await abortable(connection.credentials.renew(token), signal);
     if (renewed === undefined) throw error;
     headers.set("authorization", `Bearer ${renewed}`);
     return decode(operation, await exchange(request));
   }
+}
+
+/** Let a call end when it is aborted while it waits for the sign-in that it shares with others. */
+async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal | undefined): Promise<Value> {
+  if (!signal) return promise;
+  let stop = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason);
+  });
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  return Promise.race([promise, aborted]).finally(() => signal.removeEventListener("abort", stop));
 }
 
 function toApiPromise<Data>(sent: Promise<WithResponse<Data>>): ApiPromise<Data> {
@@ -142,7 +155,12 @@ function sizeOf(body: BodyInit | null): number {
 function decode(operation: Operation, { response, text }: Received): WithResponse<unknown> {
   if (operation.result === "response" || operation.result === "events") return { data: response, response };
   // 204, and 304 for a caller that sends If-None-Match itself
-  return { data: text === "" ? undefined : JSON.parse(text), response };
+  if (text === "") return { data: undefined, response };
+  try {
+    return { data: JSON.parse(text), response };
+  } catch {
+    throw new APIError(response, text); // for example the sign-in page of a proxy
+  }
 }
 
 /** Browsers forbid a User-Agent of one's own, or ask the server with a preflight request. */

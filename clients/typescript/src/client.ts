@@ -56,6 +56,7 @@ export class Sartiq {
   readonly #signIn: (() => Promise<Token>) | undefined;
 
   constructor(options: SartiqOptions) {
+    if (!options.url) throw new TypeError("The option `url` is missing");
     const url = options.url.replace(/\/+$/, "");
     const anonymous: Connection = {
       url: url.endsWith(BASE_PATH) ? url : url + BASE_PATH,
@@ -78,7 +79,9 @@ export class Sartiq {
       this.#connection = { ...anonymous, credentials: user };
       this.#signIn = user.signIn;
     }
-    Object.assign(this, buildGroups(this.#connection));
+    for (const [group, methods] of buildGroups(this.#connection)) {
+      Object.defineProperty(this, group, { value: methods }); // not enumerable: `console.log(sartiq)` stays short
+    }
   }
 
   /** URL that the paths of the contract are relative to. */
@@ -133,12 +136,15 @@ export class Sartiq {
 // The groups that the constructor adds.
 export interface Sartiq extends OperationGroups {}
 
-/** Return an object with a method for each operation of the contract. */
-function buildGroups(connection: Connection): Record<string, unknown> {
-  const groups: Record<string, Record<string, unknown>> = {};
+/** Return the methods of the operations by their group and name. */
+function buildGroups(connection: Connection): Map<string, Record<string, unknown>> {
+  const groups = new Map<string, Record<string, unknown>>();
   for (const name of Object.keys(OPERATIONS) as OperationName[]) {
-    const group = (groups[OPERATIONS[name].group] ??= {});
-    group[name] = (args: Arguments = {}, options: RequestOptions = {}) => call(connection, name, args, options);
+    const { group } = OPERATIONS[name];
+    const method = {
+      [name]: (args: Arguments = {}, options: RequestOptions = {}) => call(connection, name, args, options),
+    };
+    groups.set(group, { ...groups.get(group), ...method });
   }
   return groups;
 }

@@ -21,6 +21,7 @@ export async function* readEvents(connect: Connect, options: RequestOptions): As
     const signal = options.signal ? AbortSignal.any([options.signal, silence.signal]) : silence.signal;
     const headers: Record<string, string> = { ...options.headers, accept: "text/event-stream" };
     if (lastId !== undefined) headers["last-event-id"] = lastId;
+    const started = Date.now();
     try {
       const response = (await connect(headers, signal)).data as Response;
       if (response.status === 204 || !response.body) return;
@@ -38,6 +39,8 @@ export async function* readEvents(connect: Connect, options: RequestOptions): As
       const broken = error instanceof TypeError || error instanceof APIConnectionError || silence.signal.aborted;
       if (!broken) throw error;
     } finally {
+      // The server ends each stream after five minutes, also if there was no event to send.
+      if (Date.now() - started > SILENCE) failures = 0;
       silence.abort(); // closes the connection when the caller stops iterating
     }
     await sleep(delay, options.signal);

@@ -42,8 +42,8 @@ export async function wait<J extends Job>(connection: Connection, job: J, option
   onProgress?.(state);
   try {
     while (OPEN.has(state.status)) {
-      const headers: Record<string, string> = { prefer: `wait=${LONG_POLL}` };
-      if (etag !== undefined) headers["if-none-match"] = etag;
+      // The first request returns at once: without a tag, the server would not respond before the end.
+      const headers: Record<string, string> = etag ? { prefer: `wait=${LONG_POLL}`, "if-none-match": etag } : {};
       const { data, response } = await send(connection, name, args, { headers, signal });
       etag = response.headers.get("etag") ?? etag;
       if (data !== undefined) {
@@ -52,7 +52,8 @@ export async function wait<J extends Job>(connection: Connection, job: J, option
         if (changed) onProgress?.(state);
       }
       // Only generations are waited for on the server, and not by WSGI servers.
-      if (OPEN.has(state.status) && !response.headers.has("preference-applied")) {
+      const waited = response.headers.has("preference-applied");
+      if (OPEN.has(state.status) && (etag === undefined || "prefer" in headers) && !waited) {
         await sleep(Math.max(pause, readRetryAfter(response.headers) ?? 0), signal);
         pause = Math.min(LONGEST_PAUSE, pause * 1.5);
       }

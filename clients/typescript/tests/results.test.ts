@@ -1,9 +1,15 @@
 import assert from "node:assert/strict";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { JobFailedError, Sartiq, WaitTimeoutError, verifyWebhook } from "../src/index.ts";
+import { openFile, saveFile } from "../src/node.ts";
 import { sendJson, serve } from "./server.ts";
 
-const generation = (status: string, progress: number) => ({ id: "g1", generation_type: "BASE", status, progress, error: null });
+function generation(status: string, progress: number) {
+  return { id: "g1", generation_type: "BASE", status, progress, error: null };
+}
 
 test("iteration requests the next pages when they are needed", async (context) => {
   const { url, requests } = await serve(context, ({ path }, response) => {
@@ -31,13 +37,16 @@ test("an interrupted event stream continues after the last event", async (contex
   const { url, requests } = await serve(context, ({ headers }, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" });
     if (headers["last-event-id"] === undefined) {
-      response.write("retry: 1\nid: 7\r\nevent: status\ndata: " + JSON.stringify(generation("running", 40)).slice(0, 20));
-      response.write(JSON.stringify(generation("running", 40)).slice(20) + "\n\n:\n", () => response.destroy());
+      const state = JSON.stringify(generation("running", 40));
+      response.write(`retry: 1\nid: 7\r\nevent: status\ndata: ${state.slice(0, 20)}`);
+      response.write(`${state.slice(20)}\n\n:\n`, () => response.destroy());
     } else response.end(`:\nid: 8\ndata: ${JSON.stringify(generation("completed", 100))}\n\n`);
   });
   const seen = [];
-  for await (const event of new Sartiq({ url, apiKey: "sk_1" }).generations.stream_generation_events({ generation_id: "g1" })) {
+  const { generations } = new Sartiq({ url, apiKey: "sk_1" });
+  for await (const event of generations.stream_generation_events({ generation_id: "g1" })) {
     seen.push(event.progress);
+    assert.ok(seen.length <= 2, "the stream started again");
   }
   assert.deepEqual(seen, [40, 100]);
   assert.deepEqual(requests.map(({ headers }) => headers["last-event-id"]), [undefined, "7"]);
@@ -52,17 +61,18 @@ test("wait reports progress, and sends the tag that it has", async (context) => 
   });
   const seen: number[] = [];
   const job = generation("pending", 0) as never;
-  const done = await new Sartiq({ url, apiKey: "sk_1" }).wait(job, { onProgress: ({ progress }) => seen.push(progress) });
+  const onProgress = ({ progress }: { progress: number }) => seen.push(progress);
+  const done = await new Sartiq({ url, apiKey: "sk_1" }).wait(job, { onProgress });
   assert.deepEqual(done, generation("completed", 100));
   assert.deepEqual(seen, [0, 40, 100]);
   const sent = requests.map(({ headers }) => [headers["prefer"], headers["if-none-match"]]);
-  assert.deepEqual(sent, [["wait=25", undefined], ["wait=25", '"1"'], ["wait=25", '"2"']]);
+  assert.deepEqual(sent, [[undefined, undefined], ["wait=25", '"1"'], ["wait=25", '"2"']]);
 });
 
 test("wait polls where the server does not wait, and rejects for a job that failed", async (context) => {
   const error = { category: "provider", message: "No capacity", retryable: true };
   const { url } = await serve(context, (_, response, { length }) =>
-    sendJson(response, 200, length < 3 ? generation("running", 1) : { ...generation("failed", 1), error }),
+    sendJson(response, 200, length < 4 ? generation("running", 1) : { ...generation("failed", 1), error }, { etag: '"1"' }),
   );
   const sartiq = new Sartiq({ url, apiKey: "sk_1" });
   const failed = await sartiq.wait(generation("pending", 0) as never).catch((caught: unknown) => caught);
@@ -71,9 +81,47 @@ test("wait polls where the server does not wait, and rejects for a job that fail
 });
 
 test("wait gives up after its time limit", async (context) => {
-  const { url } = await serve(context, (_, response) => sendJson(response, 200, generation("running", 1)));
+  const { url } = await serve(context, (_, response) =>
+    sendJson(response, 200, generation("running", 1), { etag: '"1"' }),
+  );
   const waiting = new Sartiq({ url, apiKey: "sk_1" }).wait(generation("pending", 0) as never, { timeout: 300 });
   await assert.rejects(waiting, WaitTimeoutError);
+});
+
+test("a download is a file when it is complete, and no file when it breaks off", async (context) => {
+  const { url } = await serve(context, (_, response, { length }) => {
+    response.writeHead(200, { "content-length": 200_000 }).write("x".repeat(100_000));
+    return length === 1 ? response.end("y".repeat(100_000)) : setTimeout(() => response.destroy(), 50);
+  });
+  const folder = await mkdtemp(join(tmpdir(), "sartiq-"));
+  context.after(() => rm(folder, { recursive: true }));
+  const { predictions } = new Sartiq({ url, apiKey: "sk_1" });
+  const whole = await predictions.get_prediction_image({ prediction_id: "p1" });
+  await saveFile(whole, join(folder, "whole.jpg"));
+  assert.equal((await openFile(join(folder, "whole.jpg"))).size, 200_000);
+  const broken = await predictions.get_prediction_image({ prediction_id: "p1" });
+  await assert.rejects(saveFile(broken, join(folder, "broken.jpg")));
+  assert.deepEqual(await readdir(folder), ["whole.jpg"]);
+});
+
+test("an upload sends its bytes to the signed URL, without the credential", async (context) => {
+  const { url, requests } = await serve(context, ({ path, headers }, response) =>
+    path === "/uploads/presigned-url"
+      ? sendJson(response, 200, {
+          upload_url: `http://${headers.host}/bucket?signature=s1`,
+          upload_method: "PUT",
+          expires_in_seconds: 900,
+          file_url: "https://files.example.com/1.jpg",
+        })
+      : response.writeHead(204).end(),
+  );
+  const bytes = new TextEncoder().encode("bytes");
+  const uploaded = await new Sartiq({ url, apiKey: "sk_1" }).upload(bytes, { contentType: "image/jpeg" });
+  assert.equal(uploaded, "https://files.example.com/1.jpg");
+  const [created, sent] = requests;
+  assert.equal(created?.body, '{"filename":"file","content_type":"image/jpeg","size":5}');
+  assert.deepEqual([sent?.method, sent?.path, sent?.body], ["PUT", "/bucket?signature=s1", "bytes"]);
+  assert.deepEqual([sent?.headers["content-type"], sent?.headers.authorization], ["image/jpeg", undefined]);
 });
 
 test("a webhook message is verified by each secret of a rotation", async () => {

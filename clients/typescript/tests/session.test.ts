@@ -60,6 +60,21 @@ test("stored tokens continue a session; when it has ended, the password starts a
   await assert.rejects(new Sartiq({ url, tokens }).brands.get_brand({ brand_id: "b1" }), { status: 401 });
 });
 
+test("an aborted call does not wait for the sign-in, which the other calls get", async (context) => {
+  const { url } = await serve(context, async ({ path }, response) => {
+    if (path === "/brands/b1") return sendJson(response, 200, { id: "b1" });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    return sendJson(response, 200, { access_token: "a1" });
+  });
+  const sartiq = new Sartiq({ url, ...ACCOUNT });
+  const aborted = sartiq.brands.get_brand({ brand_id: "b1" }, { signal: AbortSignal.timeout(50) });
+  const other = sartiq.brands.get_brand({ brand_id: "b1" });
+  const started = performance.now();
+  await assert.rejects(aborted, { name: "TimeoutError" });
+  assert.ok(performance.now() - started < 290);
+  assert.equal((await other).id, "b1");
+});
+
 test("a rejected API key is reported at once", async (context) => {
   const { url, requests } = await serve(context, (_, response) => sendProblem(response, 401, "invalid_token"));
   await assert.rejects(new Sartiq({ url, apiKey: "sk_1" }).brands.list_brands(), { status: 401, code: "invalid_token" });
@@ -67,6 +82,7 @@ test("a rejected API key is reported at once", async (context) => {
 });
 
 test("options that contradict each other are rejected", () => {
+  assert.throws(() => new Sartiq({ url: "" }), /`url` is missing/);
   assert.throws(() => new Sartiq({ url: "http://localhost", email: "demo@example.com" }), /both/);
   assert.throws(() => new Sartiq({ url: "http://localhost", apiKey: "sk_1", ...ACCOUNT }), /either/);
 });

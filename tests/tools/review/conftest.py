@@ -19,6 +19,7 @@ COPIED = (
     "studio",
     "db",
     "tests",
+    "clients",
     "deploy",
     "pyproject.toml",
     "redocly.yaml",
@@ -33,9 +34,10 @@ class RepositoryCopy:
         self.root = root
         for name in COPIED:
             if (ROOT / name).is_dir():
-                shutil.copytree(
-                    ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "released")
+                ignored = shutil.ignore_patterns(
+                    "__pycache__", "released", "node_modules", "generated", "dist"
                 )
+                shutil.copytree(ROOT / name, root / name, ignore=ignored)
             else:
                 shutil.copy(ROOT / name, root / name)
         # They are about the last release, which the copy does not have.

@@ -1,7 +1,8 @@
 """`make release VERSION=x.y.z`: freeze the contract, if the version is high enough for the changes.
 
 It writes info.version, the bundle, openapi/released/x.y.z.json, openapi/CHANGELOG.md, the feeds
-openapi/changes.atom and openapi/changes.json, and the version in pyproject.toml and deploy/kubernetes.
+openapi/changes.atom and openapi/changes.json, and the version in pyproject.toml, clients/typescript and
+deploy/kubernetes.
 It empties openapi/allowed-breaks.yaml, and does not commit or tag.
 """
 
@@ -26,6 +27,7 @@ from tests.tools.review.report import render_changes_markdown
 from tests.tools.review.review import Comparison
 from tests.tools.standard_parts import StandardPartsError
 
+TYPESCRIPT = tools.ROOT / "clients" / "typescript"
 CHANGELOG = tools.ROOT / "openapi" / "CHANGELOG.md"
 HEAD = """\
 # API changelog
@@ -135,6 +137,10 @@ def release(version: str, day: datetime.date) -> list[str]:
     _replace(
         tools.ROOT / "deploy/kubernetes/kustomization.yaml", r"^    newTag: .*$", f"    newTag: {version}"
     )
+    for name in ("package.json", "package-lock.json"):
+        _replace(TYPESCRIPT / name, r'^  "version": ".*"', f'  "version": "{version}"')
+    # The lock file repeats the version of its own package.
+    _replace(TYPESCRIPT / "package-lock.json", r'^      "version": ".*"', f'      "version": "{version}"')
     FOLDER.mkdir(exist_ok=True)
     tools.build_bundle(tools.SOURCE, tools.BUNDLE)
     released.write_bytes(tools.BUNDLE.read_bytes())
