@@ -1,8 +1,10 @@
 # The image of the API, the workers and the scheduler of periodic tasks (beat). Their commands are in
 # compose.yaml. The default environment is production, in which no process starts without a SECRET_KEY.
 FROM python:3.13.15-slim-trixie AS packages
-COPY requirements.txt .
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt
+# requirements-c2pa.txt for exports with signed manifests
+ARG REQUIREMENTS=requirements.txt
+COPY requirements.txt requirements-c2pa.txt ./
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement "$REQUIREMENTS"
 
 # The documentation, which the server serves at /guides/.
 FROM packages AS site
