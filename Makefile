@@ -221,7 +221,7 @@ lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and 
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m tests.architecture.lengths
 	@$(BIN)/lint-imports > .venv/imports.log 2>&1 || { cat .venv/imports.log; exit 1; }
-	@$(REDOCLY) lint main openapi/mock.yaml --format stylish > .venv/redocly.log 2>&1 || { cat .venv/redocly.log; exit 1; }
+	@$(REDOCLY) lint main openapi/mock.yaml openapi/workflows/*.arazzo.yaml --format stylish > .venv/redocly.log 2>&1 || { cat .venv/redocly.log; exit 1; }
 
 .PHONY: format
 format: .venv/.dev ## Format the code and apply the safe fixes of the linter

@@ -250,9 +250,9 @@ REQUIRED_ROWS = {
 }
 
 
-# Ids that are never dropped: the target organization, the task of an external provider, and the new owner,
-# which is required.
-KEPT_REFERENCES = ("organization_id", "task_id", "user_id")
+# Ids that are never dropped: the target organization, the task of an external provider, messages, which need
+# not exist, and the new owner, which is required.
+KEPT_REFERENCES = ("organization_id", "task_id", "message_ids", "user_id")
 
 
 def drop_invented_references(case: schemathesis.Case) -> None:
