@@ -315,7 +315,7 @@ def class_name(tag: str) -> str:
 def fill(text: str, indent: int, prefix: str = "") -> str:
     """Return a text in lines of at most 110 characters that follow `prefix` at an indent of spaces."""
     lines = textwrap.wrap(
-        prefix + text, 110 - indent, subsequent_indent="    " if prefix else "",
+        prefix + " ".join(text.split()), 110 - indent, subsequent_indent="    " if prefix else "",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
     return f"\n{' ' * indent}".join(lines)

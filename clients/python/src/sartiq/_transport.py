@@ -69,8 +69,17 @@ def build_request(
 def wrap_error(error: httpx2.TransportError) -> APIConnectionError:
     """Return the error of this package."""
     if isinstance(error, httpx2.TimeoutException):
-        return APITimeoutError(f"The server did not respond in time ({type(error).__name__}).")
-    return APIConnectionError(f"The request failed: {error or type(error).__name__}.")
+        return APITimeoutError(f"{find_origin(error)} did not respond in time ({type(error).__name__}).")
+    return APIConnectionError(f"The request to {find_origin(error)} failed: {error or type(error).__name__}")
+
+
+def find_origin(error: httpx2.TransportError) -> str:
+    """Return the server of the request that failed. The rest of a presigned URL is a secret."""
+    try:
+        url = error.request.url
+    except RuntimeError:
+        return "the server"
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 @dataclass

@@ -1,0 +1,122 @@
+"""`sartiq login`, `logout` and `whoami`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from sartiq import Sartiq, SartiqError
+from sartiq._credentials import Tokens
+from sartiq.cli.app import json_option, with_client
+from sartiq.cli.output import Output
+from sartiq.cli.session import PERSONAL, Session, SessionFile, select_organization, session_path
+from sartiq.client import resolve_url
+
+API_KEY_PREFIX = "sk_"
+FROM_INPUT = "-"
+
+
+def register(group: click.Group) -> None:
+    """Add the commands."""
+    for command in (login, logout, whoami):
+        group.add_command(command)
+
+
+@click.command()
+@click.option("--url", help="URL of the server; by default SARTIQ_URL or http://localhost:8000.")
+@click.option("--email", envvar="SARTIQ_EMAIL", help="E-mail address of the account.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--token", help="Store this API key instead of signing in. `-` reads it from standard input.")
+@click.option("--organization", metavar="SLUG", help="Organization to work in, or `personal`.")
+@json_option
+def login(
+    url: str | None,
+    email: str | None,
+    password_stdin: bool,
+    token: str | None,
+    organization: str | None,
+    as_json: bool,
+) -> None:
+    """Sign in and store the session.
+
+    The session is stored in ~/.config/sartiq, readable by you alone. The password is not stored.
+    """
+    output = Output(as_json)
+    url = resolve_url(url)
+    if token is not None:
+        token = read_line() if token == FROM_INPUT else token
+        client = Sartiq(url, token=token)
+    else:
+        email = email or click.prompt("E-mail address", err=True)
+        password = os.environ.get("SARTIQ_PASSWORD") or (
+            read_line() if password_stdin else click.prompt("Password", hide_input=True, err=True)
+        )
+        client = Sartiq(url, email=email, password=password)
+        client.sign_in()
+    with client:
+        chosen = choose_organization(client, organization, output)
+        tokens = client._transport.credentials.tokens
+        SessionFile(session_path()).write(Session(url, tokens, chosen._transport.options.organization_id))
+        name = describe_organization(chosen)
+        who = email or "API key"
+    output.result(
+        {"url": url, "email": email, "organization_id": chosen._transport.options.organization_id},
+        f"Signed in to {url} as {who}, in {name}.",
+    )
+
+
+def choose_organization(client: Sartiq, wanted: str | None, output: Output) -> Sartiq:
+    """Return the client for the organization; without a choice, for the oldest one."""
+    if wanted is not None:
+        return select_organization(client, wanted)
+    found = list(client.organizations.list_organizations(sort="created_at"))
+    if len(found) > 1:
+        output.note(f"You have {len(found)} organizations; choose another one with --organization.")
+    return select_organization(client, found[0].id if found else PERSONAL)
+
+
+def describe_organization(client: Sartiq) -> str:
+    """Return the name of the organization that a client works in."""
+    organization_id = client._transport.options.organization_id
+    if organization_id is None:
+        return "your personal resources"
+    return f"the organization {client.organizations.get_organization(organization_id).name}"
+
+
+def read_line() -> str:
+    """Return a secret from standard input, without its line break."""
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+@click.command()
+@json_option
+def logout(as_json: bool) -> None:
+    """End the session and forget it."""
+    file = SessionFile(session_path())
+    session = file.read()
+    if session is not None and session.tokens is not None and session.tokens.refresh_token:
+        try:
+            with Sartiq(session.url, token_store=file) as client:
+                client.sign_out()
+        except SartiqError as error:
+            Output(as_json).note(f"The session could not be ended on the server: {error}")
+    file.delete()
+    Output(as_json).result({"signed_in": False}, "Signed out." if session else "You were not signed in.")
+
+
+@click.command(short_help="Show account and organization.")
+@with_client
+def whoami(client: Sartiq, output: Output) -> None:
+    """Show the account and the organization that commands use."""
+    tokens: Tokens | None = client._transport.credentials.tokens
+    organization_id = client._transport.options.organization_id
+    if tokens is not None and tokens.access_token.startswith(API_KEY_PREFIX):
+        email = None
+    else:
+        email = client.users.get_current_user().email
+    output.result(
+        {"url": client.base_url, "email": email, "organization_id": organization_id},
+        f"{email or 'API key'} at {client.base_url}, in {describe_organization(client)}",
+    )

@@ -1,0 +1,120 @@
+"""`sartiq products import`: create and update products from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from sartiq import Sartiq, models
+from sartiq.cli.app import with_client
+from sartiq.cli.output import Output
+
+FORMATS: dict[str, Literal["csv", "jsonl"]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+MAX_SHOWN = 20
+PARTLY_FAILED = 6
+
+
+def register(group: click.Group) -> None:
+    """Add the commands."""
+    group.add_command(products)
+
+
+@click.group()
+def products() -> None:
+    """Import products."""
+
+
+@products.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="ZIP file with the images that the file names.",
+)
+@click.option("--mode", type=click.Choice(["upsert", "create"]), default="upsert", show_default=True)
+@click.option("--match-by", type=click.Choice(["external_id", "sku"]), help="What identifies a product.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
+@click.option(
+    "--results", type=click.Path(dir_okay=False, path_type=Path), help="Save the result of each row as CSV."
+)
+@click.option("--timeout", type=float, default=3600, show_default=True, help="Seconds to wait.")
+@with_client
+def import_products(
+    client: Sartiq,
+    output: Output,
+    file: Path,
+    images: Path | None,
+    mode: Literal["upsert", "create"],
+    match_by: Literal["external_id", "sku"] | None,
+    dry_run: bool,
+    results: Path | None,
+    timeout: float,
+) -> None:
+    """Create and update products from a CSV or JSON Lines FILE.
+
+    Waits until the import has ended, and exits with 6 if rows or images failed.
+    """
+    form = FORMATS.get(file.suffix.lower())
+    if form is None:
+        raise click.UsageError(f"{file.name} must end in .csv or .jsonl.")
+    output.note(f"Uploading {file.name}")
+    file_url = client.upload(file)
+    zip_url = client.upload(images, content_type="application/zip") if images else None
+    chosen = {"match_by": match_by} if match_by else {}
+    job = client.product_imports.create_product_import(
+        file_url=file_url,
+        format=form,
+        mode=mode,
+        validate_only=dry_run,
+        images_zip_url=zip_url,
+        **chosen,  # type: ignore[arg-type] # mypy does not know which argument this is
+    )
+    with output.progress("Importing") as show:
+
+        def show_state(state: models.ProductImport) -> None:
+            show(state.progress)
+
+        job = client.wait(job, on_progress=show_state, timeout=timeout)
+        show(100)
+    failed = [] if not has_failures(job) else list(read_failures(client, job))
+    if results is not None:
+        client.product_imports.download_product_import_results(job.id).save(results)
+    output.result(
+        {"import": job, "failures": failed},
+        describe_counts(job, dry_run),
+        *(f"  line {row.line}: {describe_failure(row)}" for row in failed[:MAX_SHOWN]),
+        *([f"  and {len(failed) - MAX_SHOWN} more; --results saves all"] if len(failed) > MAX_SHOWN else []),
+    )
+    if failed:
+        raise click.exceptions.Exit(PARTLY_FAILED)
+
+
+def has_failures(job: models.ProductImport) -> bool:
+    """Return whether a row or an image failed."""
+    return job.failed_count + job.image_failed_count > 0
+
+
+def read_failures(client: Sartiq, job: models.ProductImport) -> list[models.ProductImportResult]:
+    """Return the rows that failed or have a failed image."""
+    if not job.image_failed_count:
+        return list(client.product_imports.list_product_import_results(job.id, status="failed", limit=100))
+    rows = client.product_imports.list_product_import_results(job.id, limit=100)
+    return [row for row in rows if row.status == "failed" or row.image_problems]
+
+
+def describe_counts(job: models.ProductImport, dry_run: bool) -> str:
+    """Return the numbers of an import in one line."""
+    counts = [f"{job.created_count} created", f"{job.updated_count} updated",
+              f"{job.unchanged_count} unchanged", f"{job.failed_count} failed"]  # fmt: skip
+    if job.image_count:
+        counts.append(f"{job.image_added_count} images added, {job.image_failed_count} failed")
+    return f"{'Dry run: ' if dry_run else ''}{', '.join(counts)}"
+
+
+def describe_failure(row: models.ProductImportResult) -> str:
+    """Return why a row or its images failed."""
+    problems = [row.problem.detail] if row.problem else []
+    problems += [f"{item.image_url}: {item.problem.detail}" for item in row.image_problems]
+    return f"{row.sku or row.external_id or ''} {'; '.join(problems)}".strip()

@@ -1,0 +1,93 @@
+"""`sartiq review`: list, approve and reject predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sartiq import APIError, Sartiq, models
+from sartiq.cli.app import with_client
+from sartiq.cli.output import Output, describe_error, find_exit_code
+
+
+def register(group: click.Group) -> None:
+    """Add the commands."""
+    group.add_command(review)
+
+
+@click.group()
+def review() -> None:
+    """Review predictions."""
+
+
+@review.command("list")
+@click.option("--shooting", metavar="ID", help="Only predictions of this shooting.")
+@click.option(
+    "--status",
+    type=click.Choice(["pending_review", "approved", "rejected", "exported"]),
+    default="pending_review",
+    show_default=True,
+)
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many.")
+@with_client
+def list_predictions(client: Sartiq, output: Output, shooting: str | None, status: Any, limit: int) -> None:
+    """List predictions, newest first."""
+    page = client.predictions.list_predictions(shooting_id=shooting, status=status, limit=min(limit, 100))
+    found = [prediction for prediction, _ in zip(page, range(limit), strict=False)]
+    output.result(
+        {"count": page.count, "predictions": found},
+        *(describe(prediction) for prediction in found),
+        f"{len(found)} of {page.count}" if found else f"No prediction is {status}.",
+    )
+
+
+@review.command()
+@click.argument("predictions", nargs=-1, required=True)
+@click.option("--note", help="Note of the reviewer.")
+@with_client
+def approve(client: Sartiq, output: Output, predictions: tuple[str, ...], note: str | None) -> None:
+    """Approve PREDICTIONS by their IDs. The last one of a shot wins."""
+    change_each(output, predictions, lambda entry: client.predictions.approve_prediction(entry, note=note))
+
+
+@review.command()
+@click.argument("predictions", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Reason, for the people who produce the next version.")
+@with_client
+def reject(client: Sartiq, output: Output, predictions: tuple[str, ...], reason: str) -> None:
+    """Reject PREDICTIONS by their IDs."""
+    change_each(output, predictions, lambda entry: client.predictions.reject_prediction(entry, reason=reason))
+
+
+def change_each(
+    output: Output, predictions: tuple[str, ...], change: Callable[[str], models.Prediction]
+) -> None:
+    """Change every prediction, also after one that is rejected; exit with the code of the last error."""
+    changed: list[models.Prediction] = []
+    errors: list[dict[str, Any]] = []
+    exit_code = 0
+    for entry in predictions:
+        try:
+            changed.append(change(entry))
+        except APIError as error:
+            exit_code = find_exit_code(error)
+            errors.append({"prediction_id": entry, **describe_error(error)})
+    output.result(
+        {"predictions": changed, "errors": errors},
+        *(describe(prediction) for prediction in changed),
+    )
+    for failure in errors:
+        output.note(f"{failure['prediction_id']}  {failure['message']}")
+    if exit_code:
+        raise click.exceptions.Exit(exit_code)
+
+
+def describe(prediction: models.Prediction) -> str:
+    """Return one line about a prediction."""
+    product = f"  {prediction.product.name}" if prediction.product else ""
+    warnings = f"  {', '.join(prediction.warnings)}" if prediction.warnings else ""
+    size = f"{prediction.width}x{prediction.height}"
+    facts = f"{prediction.status:<14}  {size:<10}  {prediction.quality.score:.2f}"
+    return f"{prediction.id}  {facts}{product}{warnings}"
