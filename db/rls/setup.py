@@ -29,6 +29,8 @@ class RolesMissing(Exception):
 def prepare_roles(connection: Connection, login: str | None = None) -> None:
     """Create the roles that are missing, and make the current login and `login` members of both.
 
+    `login` can also read the revision of the database: a server whose login owns nothing checks it at start.
+
     Raises:
         RolesMissing: The current login lacks the privileges, or `login` does not exist.
     """
@@ -70,4 +72,16 @@ def _list_missing_statements(connection: Connection, login: str | None) -> list[
         for name, role in product(sorted(logins), ROLES)
         if role not in existing or not connection.scalar(is_member, {"login": name, "role": role})
     ]
-    return create_statements + grant_statements
+    return create_statements + grant_statements + _list_revision_grants(connection, login)
+
+
+def _list_revision_grants(connection: Connection, login: str | None) -> list[str]:
+    """Return the statement that lets a login read the revision, if the table exists and it cannot."""
+    if login is None or connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
+        return []
+    can_read = text("SELECT has_table_privilege(:login, 'public.alembic_version', 'SELECT')")
+    if connection.scalar(can_read, {"login": login}):
+        return []
+    return [
+        f"GRANT SELECT ON public.alembic_version TO {connection.dialect.identifier_preparer.quote(login)}"
+    ]

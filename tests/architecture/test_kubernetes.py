@@ -124,6 +124,8 @@ def test_every_variable_is_a_setting_and_every_secret_is_a_file(name: str) -> No
             assert setting == "AWS_SHARED_CREDENTIALS_FILE" or variables[setting.removesuffix("_FILE")].secret
         else:
             assert setting in variables
+    # The login that owns the tables can read all tenants.
+    assert ("migration-database-url" in used) == (name == "sartiq-migrate")
     # A process gets no secret that it does not use.
     assert used == set(items) == set(items.values())
 

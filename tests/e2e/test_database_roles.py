@@ -53,6 +53,13 @@ def test_a_server_works_with_a_login_that_owns_nothing(cluster: PostgresServer, 
         api.sign_in(EMAIL, PASSWORD)
         brand = api.post("/brands/", json={"name": "Linen"})
         assert api.get(f"/brands/{brand['id']}") == brand
+    # The database is migrated, so the next server needs no login of the owner.
+    with (
+        running_server(tmp_path, DATABASE_URL=databases["DATABASE_URL"]) as server,
+        Api(server.origin) as api,
+    ):
+        api.sign_in(EMAIL, PASSWORD)
+        assert api.get(f"/brands/{brand['id']}") == brand
     engine = sqlalchemy.create_engine(databases["DATABASE_URL"].replace("postgresql", "postgresql+psycopg"))
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM brands").scalar() == 0
