@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from standardwebhooks import Webhook
 
 from tests.e2e.server import RunningServer
@@ -31,16 +34,17 @@ ELSEWHERE = {"docs/guides/command-line.md"}
 SHELL_PAGES = [name for name, page in PAGES.items() if name not in ELSEWHERE and list_runnable(page, "sh")]
 
 
-def run_page(page: Page, server: RunningServer) -> list[str]:
-    """Run the shell blocks of a page in one shell, signed in; return what each of them printed."""
+def run_page(page: Page, server: RunningServer, folder: Path | None = None) -> list[str]:
+    """Run the shell blocks of a page in one shell, signed in, in a folder; return their outputs."""
     if not shutil.which("curl"):
         skip_or_fail("curl")
     script = f"echo; echo '{MARK}'\n".join([SIGN_IN, *list_runnable(page, "sh")])
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("http://localhost:8000", server.origin)],
+        cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return [part.strip() for part in done.stdout.split(f"{MARK}\n")][1:]
@@ -57,10 +61,25 @@ def find_problem(output: str) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize("name", SHELL_PAGES)
 @pytest.mark.slow("it runs every block of the documentation")
-def test_no_block_of_a_page_returns_an_error(name: str, demo_server: RunningServer) -> None:
-    assert [
-        problem for output in run_page(PAGES[name], demo_server) if (problem := find_problem(output))
-    ] == []
+def test_no_block_of_a_page_returns_an_error(name: str, demo_server: RunningServer, tmp_path: Path) -> None:
+    outputs = run_page(PAGES[name], demo_server, tmp_path)
+    assert [problem for output in outputs if (problem := find_problem(output))] == []
+
+
+@pytest.mark.slow("it generates two images")
+def test_the_tutorial_goes_from_a_photo_to_an_approved_image(
+    demo_server: RunningServer, tmp_path: Path
+) -> None:
+    *_, uploaded, _planned, generated, approved, listed = run_page(
+        PAGES["docs/tutorials/getting-started.md"], demo_server, tmp_path
+    )
+    assert (json.loads(uploaded)["width"], generated, approved) == (1200, "completed", "approved")
+    with Image.open(tmp_path / "prediction.webp") as image:
+        assert image.format == "WEBP"
+    with zipfile.ZipFile(tmp_path / "approved.zip") as archive:
+        names = archive.namelist()
+    assert [name for name in names if name.startswith("Mug_")]
+    assert all(name in listed for name in names)
 
 
 def test_the_readme_creates_a_brand(demo_server: RunningServer) -> None:
