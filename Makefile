@@ -126,6 +126,10 @@ bench-lists: .venv/.dev ## Measure lists of a tenant with a million products bes
 bench-shop: .venv/.dev .venv/server/.stamp ## Measure imports of 50,000 products and of images, batches and the change feed (5 minutes)
 	@$(BIN)/python -m tests.tools.bench.shop $(ARGS)
 
+.PHONY: bench-balanced
+bench-balanced: .venv/.dev .venv/server/.stamp ## Check and measure four processes behind HAProxy and PgBouncer (3 minutes)
+	@$(BIN)/python -m tests.tools.bench.balanced $(ARGS)
+
 .PHONY: bench-policies
 bench-policies: .venv/.dev ## Measure the cost of row-level security on pages of 50 (2 minutes)
 	@$(BIN)/python -m tests.tools.bench.policies $(ARGS)

@@ -80,6 +80,21 @@ def organization_id(number: int) -> uuid.UUID:
     return _id(Kind.ORGANIZATION, number)
 
 
+def user_id(number: int) -> uuid.UUID:
+    """Return the id of an account."""
+    return _id(Kind.USER, number)
+
+
+def session_id(number: int) -> uuid.UUID:
+    """Return the id of the session of an account's token."""
+    return _id(Kind.SESSION, number)
+
+
+def generation_id(organization: int) -> uuid.UUID:
+    """Return the id of the generation of an organization that receives requests."""
+    return _id(Kind.GENERATION, organization)
+
+
 def build_token(user_number: int, secret: str = SECRET, age: int = 0) -> str:
     """Return an access token that was issued `age` seconds ago."""
     now, user, session = int(time.time()) - age, _id(Kind.USER, user_number), _id(Kind.SESSION, user_number)

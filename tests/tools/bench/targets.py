@@ -62,6 +62,7 @@ TARGETS = {
     "growth": Target("growth of the worker's memory, %", 2, 5, digits=1),
     "worker_gain": Target("requests/s, 2 workers / 1", 1.4, 1.4, is_minimum=True),
     "worker_price": Target("CPU time per request, 2 workers / 1", 1.1, 1.1),
+    "balanced": Target("requests/s, 4 processes behind a balancer / 1", 1.2, is_minimum=True),
     "statements": Target("statements of a list of 100 rows / of 1 row", 1.0, 1.0),
     "errors": Target("failed requests and measurements", 0, 0, digits=0),
 }
