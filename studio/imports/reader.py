@@ -108,10 +108,18 @@ def _read_csv(lines: _Lines) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            detail = f"The row at line {line} is not valid CSV: {error}"
+            detail = f"The row at line {line} is not valid CSV: {_explain(error)}"
             raise ImportFileError(build_problem(400, "malformed_request", detail)) from None
         if cells:
             yield Record(line, cells, None, lines.position)
+
+
+def _explain(error: csv.Error) -> str:
+    text = str(error)
+    if text.startswith("new-line character"):
+        # The text of the library is about its own arguments.
+        return "a carriage return (CR) is outside of quotation marks: lines must end with LF or CRLF"
+    return text
 
 
 def _read_jsonl(lines: _Lines) -> Iterator[Record]:

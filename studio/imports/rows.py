@@ -39,6 +39,8 @@ PROPERTIES = (
 COLUMNS = (*PROPERTIES, *IMAGE_PROPERTIES)
 METADATA_PREFIX = "metadata."
 """The start of the names of columns that set one key of `metadata`."""
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What separates columns in files that look like CSV."""
 UNIQUE_PROPERTIES = {"external_id": ExternalIdTaken, "sku": SkuTaken}
 """The properties that identify a product in its tenant, with the error for a value in use."""
 
@@ -231,18 +233,24 @@ def _resolve_columns(header: Sequence[str], options: ImportOptions) -> tuple[str
         ImportFileError: A column is unknown or repeated, or the one that rows are matched by is missing.
     """
     titles = [title.strip() for title in header]
+    _require_commas(titles, options)
     columns = tuple(options.column_mapping.get(title, title) for title in titles)
     errors = [
         describe_violation(title, _explain_unknown(title, name), "extra_forbidden")
         for title, name in zip(titles, columns, strict=True)
-        if name is not None and name not in COLUMNS and not name.startswith(METADATA_PREFIX)
+        if name and name not in COLUMNS and not name.startswith(METADATA_PREFIX)
+    ]
+    errors += [
+        describe_violation(f"column {number}", "Has no name: name it, or remove the column", "missing")
+        for number, name in enumerate(columns, 1)
+        if name == ""
     ]
     errors += [
         describe_violation(title, "Is in `column_mapping`, and the file has no such column", "missing")
         for title in options.column_mapping
         if title not in titles
     ]
-    used = [name for name in columns if name is not None]
+    used = [name for name in columns if name]
     repeated = dict.fromkeys(name for name in used if used.count(name) > 1)
     errors += [describe_violation(name, "Has more than one column", "repeated") for name in repeated]
     if options.mode == "upsert" and options.match_by not in used:
@@ -252,6 +260,19 @@ def _resolve_columns(header: Sequence[str], options: ImportOptions) -> tuple[str
         detail = f"The columns of the file do not match the properties of products: {names}"
         raise ImportFileError(build_problem(422, "invalid_request", detail, errors))
     return columns
+
+
+def _require_commas(titles: Sequence[str], options: ImportOptions) -> None:
+    """Check that other characters do not separate the columns, as spreadsheets write them in some countries.
+
+    Raises:
+        ImportFileError: The header is one column with such a character.
+    """
+    title = titles[0]
+    separator = next((name for mark, name in SEPARATORS.items() if mark in title), None)
+    if len(titles) == 1 and separator is not None and title not in options.column_mapping:
+        detail = f"The header is one column with {separator} in its name: separate the columns with commas"
+        raise ImportFileError(build_problem(422, "invalid_request", detail))
 
 
 def _explain_unknown(title: str, name: str) -> str:

@@ -211,6 +211,20 @@ def test_images_of_an_uploaded_zip_file_are_added(customer: Customer, database: 
     assert [event["action"] for event in events] == ["create_product_import"]
 
 
+def test_a_file_with_more_than_200_mb_is_refused_before_it_is_read(customer: Customer) -> None:
+    body = {"filename": "products.csv", "content_type": "text/csv"}
+    too_many = 209_715_201
+    created = customer.client("POST", "/uploads/presigned-url", body).json()
+    parts = urlsplit(created["upload_url"])
+    path = f"{parts.path.removeprefix('/api/v1')}?{parts.query}"
+    headers = {"content-type": "text/csv", "content-length": str(too_many)}
+    response = Client(customer.client.app)("PUT", path, body=b"", headers=headers)
+    assert (response.status, response.json()["code"]) == (413, "too_large")
+    assert response.json()["detail"] == "The request body is larger than 209715200 bytes"
+    declared = customer.client("POST", "/uploads/presigned-url", body | {"size": too_many})
+    assert (declared.status, declared.json()["detail"][0]["msg"]) == (422, "Must be at most 209715200")
+
+
 def test_a_file_url_of_this_api_is_not_an_image_of_an_import(customer: Customer, database: Database) -> None:
     """The worker has no credential of the caller, and does not read files of this API without one."""
     image = encode_image(build_orientation_image(), "PNG")

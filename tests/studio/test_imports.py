@@ -252,6 +252,24 @@ def test_json_lines_set_null_and_refuse_unknown_properties(
         (b'sku,name\nA-1,"a\nA-2,b\n', "malformed_request", "The row at line 2 is not valid CSV"),
         (b"sku,colour\nA-1,red\n", "invalid_request", "properties of products: `colour`"),
         (b"name\nDress\n", "invalid_request", "properties of products: `sku`"),
+        (
+            b"sku;name\r\nA-1;Dress\r\n",
+            "invalid_request",
+            "with semicolons in its name: separate the columns with",
+        ),
+        (
+            b"sku\tname\r\nA-1\tDress\r\n",
+            "invalid_request",
+            "with tabs in its name: separate the columns with",
+        ),
+        (b"sku,name,,\nA-1,a,,\n", "invalid_request", "properties of products: `column 3`, `column 4`"),
+        (
+            b"sku,name\rA-1,a\r",
+            "malformed_request",
+            "line 1 is not valid CSV: a carriage return (CR) is outside",
+        ),
+        ("sku,name\nA-1,a\n".encode("utf-16"), "malformed_request", "Line 1 is not UTF-8"),
+        (b"\xef\xbb\xbf", "malformed_request", "The file is empty: it needs a header"),
         (b"sku,name,name\nA-1,a,b\n", "invalid_request", "properties of products: `name`"),
         (b"sku,name\nA-1," + b"x" * 300_000, "too_large", "The row at line 2 is larger than 262,144 bytes"),
     ],
@@ -266,6 +284,46 @@ def test_a_file_that_cannot_be_read_fails_before_the_first_row(
     assert detail in done.problem["detail"]
     assert list_results(database, done.id) == []
     assert list_products(database, organization) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "format_"),
+    [(b"sku,name\r\n", "csv"), (b"\xef\xbb\xbfsku,name", "csv"), (b"", "jsonl"), (b"\r\n\n", "jsonl")],
+)
+def test_a_file_without_rows_is_completed(
+    database: Database, storage: LocalDisk, organization: Organization, text: bytes, format_: str
+) -> None:
+    done = import_text(database, storage, organization, text, format=format_)
+    assert (done.status, done.problem, done.total_count) == ("completed", None, 0)
+    assert list_results(database, done.id) == []
+
+
+def test_rows_keep_what_is_in_quotation_marks_and_repeated_keys_name_the_first_line(
+    database: Database, storage: LocalDisk, organization: Organization
+) -> None:
+    text = (
+        '\ufeff"external_id", name \r\n'
+        'E-1,"Dress, ""long""\r\nwith lace"\r\n'
+        "\r\n"
+        "E-2,Skirt\r\n"
+        "E-1,Coat\r\n"
+        "E-3\r\n"
+    )
+    done = import_text(database, storage, organization, text, match_by="external_id")
+    assert list_results(database, done.id) == [
+        (2, "created", None),
+        (5, "created", None),
+        (6, "failed", "external_id_taken"),
+        (7, "failed", "invalid_request"),
+    ]
+    with database.transaction(write=False) as reading:
+        query = select(ProductImportResult.problem).where(ProductImportResult.import_id == done.id)
+        problems = [
+            each["detail"] for each in reading.scalars(query.order_by(ProductImportResult.line)) if each
+        ]
+        names = reading.scalars(select(Product.name).where(Product.organization_id == organization.id)).all()
+    assert problems == ["Line 2 has the same `external_id`", "The row has 1 cells, and the header has 2"]
+    assert sorted(names) == ['Dress, "long"\r\nwith lace', "Skirt"]
 
 
 def test_an_unknown_column_is_named_with_a_suggestion(
