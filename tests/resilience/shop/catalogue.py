@@ -35,7 +35,7 @@ class Catalogue:
         writer = csv.writer(text)
         writer.writerow(["external_id", "sku", "name", "category", "color", "metadata.season", "images"])
         for number, color in enumerate(self._colors):
-            row = [f"shop-{number}", f"SKU-{number}", f"Linen shirt {number}", "shirts", color, "summer"]
+            row = [f"shop-{number}", f"SHIRT-{number}", f"Linen shirt {number}", "shirts", color, "summer"]
             writer.writerow([*row, self._name_photo(number, origin)])
         return text.getvalue().encode()
 

@@ -119,7 +119,7 @@ def build_csv(rows: int, color: str) -> bytes:
     writer.writerow(["external_id", "sku", "name", "category", "color", "materials", "metadata.season"])
     for number in range(rows):
         name = f"Linen shirt {number}"
-        writer.writerow([f"shop-{number}", f"SKU-{number}", name, "shirts", color, "100% linen", "summer"])
+        writer.writerow([f"shop-{number}", f"SHIRT-{number}", name, "shirts", color, "100% linen", "summer"])
     return text.getvalue().encode()
 
 
@@ -149,7 +149,8 @@ def run_import(
     while job["status"] not in ("completed", "failed", "canceled"):
         time.sleep(POLL_SECONDS)
         job = api.get(f"/product-imports/{job['id']}")
-    assert job["status"] == "completed", job
+    if (job["status"], job["failed_count"]) != ("completed", 0):
+        raise RuntimeError(f"an import is not completed: {job}")
     return job, time.perf_counter() - started_at
 
 
@@ -158,7 +159,11 @@ def import_images(api: Api, organization_id: str, catalogue: Catalogue, origin: 
     content, images = catalogue.build_csv(origin), catalogue.build_zip()
     job, seconds = run_import(api, organization_id, content, "upsert", images)
     if job["image_added_count"] != catalogue.sizes.images:
-        raise RuntimeError(f"{job['image_added_count']} of {catalogue.sizes.images} images are added")
+        rows = list_rows(api, f"/product-imports/{job['id']}/results")
+        problems = [row["image_problems"] for row in rows if row["image_problems"]]
+        raise RuntimeError(
+            f"{job['image_added_count']} of {catalogue.sizes.images} images are added: {problems[:1]}"
+        )
     return seconds
 
 
