@@ -80,9 +80,9 @@ def completion(shell: str) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    from sartiq.cli import accounts, exports, listen, products, review, shoot
+    from sartiq.cli import accounts, assistants, exports, listen, products, review, shoot
 
-    for module in (accounts, shoot, products, review, exports, listen):
+    for module in (accounts, shoot, products, review, exports, listen, assistants):
         module.register(sartiq)
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
