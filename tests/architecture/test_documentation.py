@@ -39,6 +39,10 @@ TITLES = {
     "Workers",
     "Observability",
     "Backup and upgrade",
+    "Compatibility with the public Sartiq documentation",
+    "Tenancy",
+    "Why the server is strict",
+    "Security model",
 }
 
 

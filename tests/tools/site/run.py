@@ -17,6 +17,7 @@ import yaml
 
 from tests.support.documentation import ROOT
 from tests.tools.site.endpoints import build_reference_navigation, load_contract, render_reference
+from tests.tools.site.markdown import copy_pages, render_llms_txt
 from tests.tools.site.output import move_scripts_to_files, remove_unused_files
 from tests.tools.site.source import Source, build_navigation
 
@@ -47,6 +48,8 @@ def build_site(target: Path, generator: Path = GENERATOR) -> None:
         built = folder / "site"
         move_scripts_to_files(built)
         remove_unused_files(built)
+        copy_pages(folder / "docs", built)
+        (built / "llms.txt").write_text(render_llms_txt(contract), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(built, target)
 

@@ -63,7 +63,7 @@ class Source:
             if file in written or file.is_dir():
                 continue
             written.add(file)
-            target = self.folder / _site_path(file)
+            target = self.folder / site_path(file)
             target.parent.mkdir(parents=True, exist_ok=True)
             if file.suffix == ".md":
                 target.write_text(self._convert(read_page(file)), encoding="utf-8")
@@ -84,7 +84,7 @@ class Source:
         return re.sub(r"^(# .+)$", rf"\1\n\n{line}", text, count=1, flags=re.MULTILINE)
 
     def _rewrite_links(self, page: Page) -> str:
-        here = (self.folder / _site_path(page.path)).parent
+        here = (self.folder / site_path(page.path)).parent
 
         def rewrite(match: re.Match[str]) -> str:
             link = match[2]
@@ -94,7 +94,7 @@ class Source:
             file = (page.path.parent / path).resolve()
             if DOCS not in file.parents:
                 self._pending.append(file)
-            new = os.path.relpath(self.folder / _site_path(file), here)
+            new = os.path.relpath(self.folder / site_path(file), here)
             return f"{match[1]}{new}{mark}{anchor}{match[3]}"
 
         return "".join(
@@ -124,7 +124,8 @@ def _split_spans(text: str) -> Iterator[tuple[bool, str]]:
     yield False, text[position:]
 
 
-def _site_path(file: Path) -> Path:
+def site_path(file: Path) -> Path:
+    """Return the path in the site of a file of the project."""
     if DOCS in file.parents:
         # The site is served at /guides/: its pages are there, not at /guides/guides/.
         path = file.relative_to(DOCS)
@@ -186,7 +187,7 @@ def build_navigation(extra: list[Any]) -> list[Any]:
             if not items or entry.group not in items[-1]:
                 items.append({entry.group: []})
             items = items[-1][entry.group]
-        path = _site_path(entry.path).as_posix()
+        path = site_path(entry.path).as_posix()
         if path == "decisions/README.md":
             records = sorted(DOCS.glob("decisions/0*.md"))
             items.append({"Decisions": [path, *(f"decisions/{record.name}" for record in records)]})

@@ -11,8 +11,10 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
-from tests.support.documentation import DOCS, ROOT, Page
+from tests.support.documentation import DOCS, KINDS, ROOT, Page
 from tests.support.requirements import skip_or_fail
+from tests.tools.site.endpoints import load_contract
+from tests.tools.site.markdown import render_llms_txt
 from tests.tools.site.output import move_scripts_to_files
 from tests.tools.site.run import GENERATOR, build_site
 from tests.tools.site.source import Source, build_navigation, indent_lists
@@ -81,6 +83,14 @@ def test_the_navigation_has_the_four_kinds() -> None:
     assert names == ["Home", "Tutorials", "How-to guides", "Reference", "Explanation", "Project"]
 
 
+def test_the_list_for_language_models_names_each_page() -> None:
+    text = render_llms_txt(load_contract())
+    assert text.startswith("# Sartiq Backend API\n\n> The HTTP API of an AI product-photography studio.\n\n")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [*KINDS, "Endpoints", "Contract"]
+    assert "- [Webhooks](/guides/webhooks.md): get messages instead of asking.\n" in text
+    assert "- [shots](/guides/reference/operations/shots.md): " in text
+
+
 def test_equal_scripts_of_pages_become_one_file(tmp_path: Path) -> None:
     (tmp_path / "assets" / "javascripts").mkdir(parents=True)
     (tmp_path / "a").mkdir()
@@ -117,6 +127,9 @@ def test_links_and_anchors_of_the_built_site_exist_and_no_page_breaks_the_policy
             if not found or (anchor and path in pages and anchor not in pages[path].anchors):
                 broken.append(f"{url}: {target}")
     assert broken == []
+    listed = re.findall(r"\]\(/guides/([^)]+)\)", (site / "llms.txt").read_text(encoding="utf-8"))
+    assert [path for path in listed if not (site / path).is_file()] == []
+    assert (site / "webhooks.md").read_text(encoding="utf-8").startswith("---\ntitle: Webhooks\n")
 
 
 @pytest.mark.slow("it builds the site and reads all of it")
