@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 from standardwebhooks import Webhook
 
@@ -131,3 +132,13 @@ def test_every_json_block_is_json(name: str) -> None:
     for block in PAGES[name].code_blocks:
         if block.language == "json":
             json.loads(block.code)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, page in PAGES.items() if any(b.language == "yaml" for b in page.code_blocks)]
+)
+def test_every_yaml_block_is_yaml(name: str) -> None:
+    for block in PAGES[name].code_blocks:
+        if block.language == "yaml":
+            # The example of front matter ends with the start of another, empty document.
+            assert next(yaml.safe_load_all(block.code)) is not None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable
 from dataclasses import Field
 from itertools import groupby
@@ -127,29 +126,11 @@ def render_events() -> str:
     return "\n".join([head, "| Type | When, and what to do | Schema |\n|---|---|---|", *rows, ""])
 
 
-def render_make_targets() -> str:
-    """Return the page of all targets of the Makefile, a table for each group."""
-    head = _PAGE_HEAD.format(
-        title="Make targets",
-        readers="contributors, operators, ci-engineers",
-        source="the Makefile",
-        text="`make` prints this list. [Testing](../contributing/testing.md) says what each test proves.",
-    )
-    parts = [head]
-    for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines():
-        if line.startswith("##@ "):
-            parts.append(f"{'' if len(parts) == 1 else chr(10)}## {line[4:]}\n\n| Target | Does |\n|---|---|")
-        elif target := re.match(r"([a-z-]+):.*## (.*)", line):
-            parts.append(f"| `make {target[1]}` | {target[2]} |")
-    return "\n".join([*parts, ""])
-
-
 PAGES: dict[str, Callable[[], str]] = {
     "settings": render_settings,
     "generators": render_generators,
     "problems": render_problems,
     "events": render_events,
-    "make-targets": render_make_targets,
 }
 """The generated pages by name, which is also the name of the file."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from tests.support.documentation import ROOT
+from tests.tools.site import make_targets
 from tests.tools.site.endpoints import build_reference_navigation, load_contract, render_reference
 from tests.tools.site.markdown import copy_pages, render_llms_txt
 from tests.tools.site.output import move_scripts_to_files, remove_unused_files
@@ -34,10 +35,15 @@ def build_site(target: Path, generator: Path = GENERATOR) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contract = load_contract()
-        Source(folder / "docs", extra_pages=render_reference(contract)).write()
+        extra_pages = {**render_reference(contract), make_targets.PATH: make_targets.render_make_targets()}
+        Source(folder / "docs", extra_pages=extra_pages).write()
         shutil.copytree(Path(__file__).parent / "assets", folder / "docs" / "assets")
         navigation = yaml.safe_dump(
-            {"nav": build_navigation(build_reference_navigation(contract))},
+            {
+                "nav": build_navigation(
+                    [*build_reference_navigation(contract), {"Make targets": make_targets.PATH}]
+                )
+            },
             sort_keys=False,
             allow_unicode=True,
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tools.site.endpoints import build_reference_navigation, load_contract, render_reference, title_of
+from tests.tools.site.make_targets import render_make_targets
 from tests.tools.site.schema_text import describe_type, list_limits, render_properties
 
 
@@ -93,6 +94,16 @@ def test_types_and_limits_of_values() -> None:
     )
     assert describe_type({}, link) == "any value"
     assert list_limits({"enum": ["A", "B"], "minimum": 0}) == ["one of `A`, `B`", "at least 0"]
+
+
+def test_each_target_of_the_makefile_is_listed() -> None:
+    page = render_make_targets()
+    for line in (
+        "## Run",
+        "| `make run` | Start the server on an embedded database (PORT=8000) |",
+        "| `make clean` | Remove environments, caches, the local database and the demo's images |",
+    ):
+        assert line in page.splitlines()
 
 
 def test_a_tag_is_written_as_a_title() -> None:
