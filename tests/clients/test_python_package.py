@@ -55,7 +55,7 @@ def python(distributions: list[Path], tmp_path_factory: pytest.TempPathFactory) 
     ]
     (environment / "constraints.txt").write_text("\n".join(pins))
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint",
-        environment / "constraints.txt", f"{wheel}[mcp]", "mypy")  # fmt: skip
+        environment / "constraints.txt", f"{wheel}[cli,mcp]", "mypy")  # fmt: skip
     return python
 
 
