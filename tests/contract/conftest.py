@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm import Session
 
 from db.rls.session_role import SYSTEM, set_role
 from db.session import Database
@@ -19,7 +19,7 @@ from tests.support import factories
 from tests.support.app import create_test_app
 from tests.support.client import ClientResponse, send_request
 
-TenantSnapshot = tuple[Connection, bytes]
+TenantSnapshot = tuple[Connection, tuple[bytes, bytes]]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
 
 @pytest.fixture(scope="module")
 def tenant_snapshot(app: Application, database_engine: Engine) -> Iterator[TenantSnapshot]:
-    """Yield a connection with the rows of two tenants, and the pickled tenants.
+    """Yield a connection with the rows of two tenants, and each tenant pickled.
 
     Each test unpickles a copy: creating the rows takes as long as most tests, and unpickling is much faster
     than a deep copy.
@@ -77,22 +77,29 @@ def tenant_snapshot(app: Application, database_engine: Engine) -> Iterator[Tenan
             for tenant in tenants:
                 tenant.reload(session)
         session.expunge_all()
-        yield connection, pickle.dumps(tenants)
+        yield connection, (pickle.dumps(tenants[0]), pickle.dumps(tenants[1]))
         outer.rollback()
 
 
 @pytest.fixture
-def tenants(app: Application, tenant_snapshot: TenantSnapshot) -> Iterator[tuple[Tenant, Tenant]]:
-    """Yield two tenants with a row of every kind, and let the app use this test's database."""
-    connection, pickled = tenant_snapshot
+def tenant_session(app: Application, tenant_snapshot: TenantSnapshot) -> Iterator[Session]:
+    """Yield a session for the rows of this test, which the app uses and which are rolled back."""
+    connection, _ = tenant_snapshot
     savepoint = connection.begin_nested()
-    with _session_on(connection) as session, factories.use_session(session):
-        copies: tuple[Tenant, Tenant] = pickle.loads(pickled)  # noqa: S301 - this process pickled it
-        for tenant in copies:
-            tenant.attach_to(session)
-        with app.database.switched_to(Database.from_connection(connection)):
-            yield copies
+    database = Database.from_connection(connection)
+    with (
+        _session_on(connection) as session,
+        factories.use_session(session),
+        app.database.switched_to(database),
+    ):
+        yield session
     savepoint.rollback()
+
+
+def _load(pickled: bytes, session: Session) -> Tenant:
+    tenant: Tenant = pickle.loads(pickled)  # noqa: S301 - this process pickled it
+    tenant.attach_to(session)
+    return tenant
 
 
 @pytest.fixture(scope="module")
@@ -109,25 +116,21 @@ def personal_snapshot(app: Application, tenant_snapshot: TenantSnapshot) -> byte
 
 
 @pytest.fixture
-def personal_tenant(personal_snapshot: bytes, tenants: tuple[Tenant, Tenant]) -> Tenant:
+def personal_tenant(personal_snapshot: bytes, tenant_session: Session) -> Tenant:
     """Return a user with personal rows of every kind."""
-    session = object_session(tenants[0].owner)
-    assert session is not None
-    copy: Tenant = pickle.loads(personal_snapshot)  # noqa: S301 - this process pickled it
-    copy.attach_to(session)
-    return copy
+    return _load(personal_snapshot, tenant_session)
 
 
 @pytest.fixture
-def tenant(tenants: tuple[Tenant, Tenant]) -> Tenant:
+def tenant(tenant_snapshot: TenantSnapshot, tenant_session: Session) -> Tenant:
     """Return the first tenant."""
-    return tenants[0]
+    return _load(tenant_snapshot[1][0], tenant_session)
 
 
 @pytest.fixture
-def other_tenant(tenants: tuple[Tenant, Tenant]) -> Tenant:
+def other_tenant(tenant_snapshot: TenantSnapshot, tenant_session: Session) -> Tenant:
     """Return the second tenant."""
-    return tenants[1]
+    return _load(tenant_snapshot[1][1], tenant_session)
 
 
 def _session_on(connection: Connection) -> Session:

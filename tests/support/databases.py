@@ -106,19 +106,22 @@ class DatabaseFactory:
 
 
 class BackgroundDrops:
-    """Drops databases in a thread: PostgreSQL writes a checkpoint for each, which may take a second."""
+    """Drops databases in threads.
+
+    PostgreSQL writes a checkpoint for each, which takes seconds on a busy disk. Concurrent drops share it.
+    """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="drop-database")
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="drop-database")
         self._futures: list[Future[None]] = []
 
     def submit(self, name: str) -> None:
         """Drop a database of the PostgreSQL server for tests soon."""
-        self._futures.append(self._thread.submit(_drop_database, name))
+        self._futures.append(self._threads.submit(_drop_database, name))
 
     def finish(self) -> None:
         """Wait until all databases are dropped, and raise the first error."""
-        self._thread.shutdown()
+        self._threads.shutdown()
         for future in self._futures:
             future.result()
 

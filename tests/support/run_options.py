@@ -2,12 +2,14 @@
 
 Tests run on SQLite; those that commit or test the storage run on PostgreSQL too. `make test` leaves out the
 tests marked `slow`, and the repetition on PostgreSQL of tests marked `both_databases`; `make test-slow` runs
-both. `make test-all` (`--long`) runs everything. At the end, the run prints its duration beside the budget.
+both. `make test-all` (`--long`) runs everything. At the end, the run prints its duration and CPU time beside
+the budget.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections import Counter
 from typing import Any
@@ -109,12 +111,17 @@ class DurationBudget:
         self.seconds[report.location[0]] += report.duration
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        """Print the duration if the run took long enough for a reader to care."""
+        """Print the duration if the run took long enough for a reader to care.
+
+        The CPU time of all processes but PostgreSQL and Redis depends little on other work on the machine.
+        """
         seconds = time.monotonic() - self.started
         if seconds < BUDGET_SECONDS / 4:
             return
+        times = os.times()
+        cpu_seconds = times.user + times.system + times.children_user + times.children_system
         is_short = not (config.getoption("--long") or config.getoption("--slow"))
         budget = f" (budget: {BUDGET_SECONDS} s on two quiet cores)" if is_short else ""
-        terminalreporter.section(f"{seconds:.0f} s{budget}")
+        terminalreporter.section(f"{seconds:.0f} s with {cpu_seconds:.0f} s of CPU{budget}")
         for module, duration in self.seconds.most_common(SLOWEST_MODULES):
             terminalreporter.write_line(f"{duration:6.1f} s  {module}")
