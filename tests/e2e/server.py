@@ -88,8 +88,8 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
     }
 
 
-def find_interpreter(module: str) -> str:
-    """Return the interpreter for a server: that of an installation, if it has the packages of the lock file.
+def find_interpreter(module: str = "handlers") -> str:
+    """Return the interpreter for `python -m module`: that of an installation, if it is up to date.
 
     Development packages would add up to a second of CPU to each start.
     """

@@ -30,7 +30,7 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, InvalidSettings, Settings
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
-from tests.e2e.server import ROOT, SECRET_KEY, build_environment, free_port, running_server
+from tests.e2e.server import ROOT, SECRET_KEY, build_environment, find_interpreter, free_port, running_server
 from tests.support import factories
 from tests.support.client import send_request
 
@@ -176,7 +176,7 @@ def test_s31_production_and_allowed_servers_are_served_at_any_address(
 def test_s31_uvicorn_serves_a_development_application_on_loopback_only(tmp_path: Path) -> None:
     port = free_port()
     module = f"uvicorn wsgi:app --lifespan on --host 0.0.0.0 --port {port}"
-    command = [sys.executable, "-m", "handlers", "--prepare-only"]
+    command = [find_interpreter(), "-m", "handlers", "--prepare-only"]
     environment = {**os.environ, **build_environment(tmp_path, port)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
     with running_server(tmp_path, module, port=port) as server:
@@ -303,7 +303,7 @@ def list_open_paths(folder: Path) -> list[str]:
 def test_s31_database_and_media_are_accessible_to_their_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     environment = {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": "development"}
-    command = [sys.executable, "-m", "handlers", "--prepare-only"]
+    command = [find_interpreter(), "-m", "handlers", "--prepare-only"]
     subprocess.run(command, cwd=ROOT, env=environment, umask=0o000, check=True, timeout=60)
     assert {path.name for path in folder.iterdir()} >= {"media", "sartiq.db"}
     assert any(path.is_file() for path in (folder / "media").rglob("*"))
@@ -323,6 +323,11 @@ def test_s31_each_entry_point_sets_the_umask(
     script = "import os; os.umask(0)\ntry:\n    import wsgi\nfinally:\n    print(oct(os.umask(0)))"
     environment = {**os.environ, "SARTIQ_ENV": "none", "DATA_DIR": str(tmp_path)}
     process = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        [find_interpreter(), "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert process.stdout == "0o77\n"

@@ -7,7 +7,6 @@ import os
 import pty
 import shutil
 import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from studio import migrate_to_postgres
 from studio.accounts.identity.passwords import hash_password, verify_password
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import Settings
-from tests.e2e.server import ROOT, build_environment, free_port, running_server
+from tests.e2e.server import ROOT, build_environment, find_interpreter, free_port, running_server
 from tests.support.databases import create_database
 
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
@@ -78,7 +77,7 @@ def run_process(
 ) -> CommandResult:
     """Run `python -m module` until it exits, with `stdin` as its standard input."""
     result = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [find_interpreter(module), "-m", module, *arguments],
         cwd=ROOT,
         env=environment_of(folder, environment) | settings,
         input=stdin,
@@ -410,7 +409,7 @@ def run_at_terminal(folder: Path, *lines: str) -> tuple[int, str]:
     """Run create-superuser at a terminal, type lines, and return the exit status and the output."""
     terminal, process_end = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "handlers", "create-superuser", "--email", ADDRESS],
+        [find_interpreter(), "-m", "handlers", "create-superuser", "--email", ADDRESS],
         cwd=ROOT,
         env=environment_of(folder, "production"),
         stdin=process_end,
