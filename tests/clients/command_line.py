@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from sartiq.cli.app import run
 from tests.tools.clients.python_package import PROJECT
 
 
@@ -37,13 +40,17 @@ class CommandLine:
     environment: dict[str, str]
 
     def run(self, *arguments: str | Path, text: str = "", **environment: str) -> Outcome:
-        """Run one command with a text as its standard input."""
-        done = subprocess.run(
-            [sys.executable, "-c", "from sartiq.cli import main; main()", *arguments],
-            cwd=self.folder, input=text, env={**self.environment, **environment},
-            capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        """Run one command in this process, with a text as its standard input."""
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.dict(os.environ, {**self.environment, **environment}, clear=True),
+            mock.patch("sys.stdin", io.StringIO(text)),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            exit_code = run([str(argument) for argument in arguments])
+        return Outcome(exit_code, output.getvalue(), errors.getvalue())
 
     @contextlib.contextmanager
     def start(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:

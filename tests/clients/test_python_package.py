@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import sartiq
 from tests.e2e.server import RunningServer
 from tests.tools.clients.python_package import PROJECT, build_distributions
 
@@ -54,8 +55,12 @@ def python(distributions: list[Path], tmp_path_factory: pytest.TempPathFactory) 
         if "==" in line
     ]
     (environment / "constraints.txt").write_text("\n".join(pins))
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint",
-        environment / "constraints.txt", f"{wheel}[cli,mcp]", "mypy")  # fmt: skip
+    install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint",
+               environment / "constraints.txt")  # fmt: skip
+    run(*install, wheel)
+    without = subprocess.run([environment / "bin" / "sartiq"], capture_output=True, text=True)
+    assert (without.returncode, without.stderr[-26:]) == (1, "pip install 'sartiq[cli]'\n")
+    run(*install, f"{wheel}[cli,mcp]", "mypy")
     return python
 
 
@@ -97,6 +102,11 @@ def test_the_package_and_programs_that_use_it_are_strictly_typed(python: Path, t
         program.write_text(source.replace(right, wrong), encoding="utf-8")
         outcome = subprocess.run([*mypy, program], cwd=tmp_path, capture_output=True, text=True)
         assert message in outcome.stdout
+
+
+@pytest.mark.slow("it builds and installs the package")
+def test_the_installed_command_has_the_version_of_the_package(python: Path) -> None:
+    assert run(python.with_name("sartiq"), "--version") == f"sartiq, version {sartiq.__version__}\n"
 
 
 @pytest.mark.slow("it builds and installs the package")

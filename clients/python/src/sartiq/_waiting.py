@@ -10,15 +10,14 @@ from sartiq._generated import models
 Job: TypeAlias = models.Generation | models.Export | models.ProductImport
 J = TypeVar("J", models.Generation, models.Export, models.ProductImport)
 
-UNFINISHED = frozenset({"pending", "running", "canceling"})
 # How long one request waits on the server, and how long the client waits between requests without `Prefer`.
 SERVER_WAIT = 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 
 
 def has_ended(job: Job) -> bool:
-    """Return whether the work has ended, in whatever way."""
-    return job.status not in UNFINISHED
+    """Return whether the work has ended, in whatever way. A status may be newer than the client."""
+    return job.completed_at is not None
 
 
 def check_success(job: Job) -> None:

@@ -131,9 +131,12 @@ class Sartiq(Resources):
         timeout: float | None = None,
         max_retries: int | None = None,
     ) -> Self:
-        """Return a client with other options, which shares the connections and the session of this one."""
+        """Return a client with other options, which shares the session and connections of this one.
+
+        Closing one of them closes the connections of both.
+        """
         other = object.__new__(type(self))
-        other._owns_http = False
+        other._owns_http = self._owns_http
         other._use(
             self._transport.with_options(
                 change_options(self._transport.options, organization_id, timeout, max_retries)
@@ -275,9 +278,12 @@ class AsyncSartiq(AsyncResources):
         timeout: float | None = None,
         max_retries: int | None = None,
     ) -> Self:
-        """Return a client with other options, which shares the connections and the session of this one."""
+        """Return a client with other options, which shares the session and connections of this one.
+
+        Closing one of them closes the connections of both.
+        """
         other = object.__new__(type(self))
-        other._owns_http = False
+        other._owns_http = self._owns_http
         other._use(
             self._transport.with_options(
                 change_options(self._transport.options, organization_id, timeout, max_retries)
