@@ -15,7 +15,9 @@ from PIL import Image
 
 import sartiq
 from sartiq import Sartiq
+from sartiq._credentials import Tokens
 from sartiq.cli.output import EXIT_CODES
+from sartiq.cli.session import Session, SessionFile
 from tests.clients.command_line import CommandLine, new_user
 from tests.clients.scripted_server import Answer, Received, ScriptedServer, problem
 from tests.e2e.server import RunningServer
@@ -101,6 +103,54 @@ def test_a_renewed_token_is_stored(user: CommandLine, scripted_server: ScriptedS
     assert len(refreshed) <= 2, "the second command uses the stored token"
     assert refreshed[0].body == b'{"refresh_token": "r"}'
     assert '"refresh_token": "s"' in (user.folder / SESSION).read_text(encoding="utf-8")
+
+
+def test_two_processes_renew_a_token_once(tmp_path: Path, scripted_server: ScriptedServer) -> None:
+    """A refresh token works once: the second process must find the tokens of the first one."""
+
+    def answer(request: Received) -> Answer:
+        if request.path.endswith("/refresh-token"):
+            return Answer(
+                200, {"access_token": "b", "token_type": "bearer", "expires_in": 3600, "refresh_token": "s"}
+            )
+        return problem(404, "not_found")
+
+    scripted_server.answer_with(answer)
+    path = tmp_path / "sartiq" / "session.json"
+    SessionFile(path).write(Session(scripted_server.url, Tokens("a", "r", expires_at=0)))
+    clients = [Sartiq(scripted_server.url, token_store=SessionFile(path)) for _ in range(2)]
+    for client in clients:
+        with client, pytest.raises(sartiq.NotFoundError):
+            client.brands.get_brand("b1")
+    paths = [request.path.rpartition("/")[2] for request in scripted_server.requests]
+    assert paths == ["refresh-token", "b1", "b1"]
+    assert {request.headers.get("authorization") for request in scripted_server.requests} == {
+        None,
+        "Bearer b",
+    }
+
+
+def test_a_key_that_may_not_list_organizations_names_its_own(
+    user: CommandLine, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.answer_with(problem(403, "permission_denied"))
+    organization = "01990000-5eed-7000-8000-000200000001"
+    outcome = user.run(
+        "login",
+        "--url",
+        scripted_server.url,
+        "--token",
+        "-",
+        "--organization",
+        organization,
+        text="sk_test\n",
+    )
+    assert (
+        outcome.output
+        == f"Signed in to {scripted_server.url}/api/v1 as API key, in the organization {organization}.\n"
+    )
+    assert scripted_server.requests[0].headers["authorization"] == "Bearer sk_test"
+    assert user.run("whoami", "--json").json["organization_id"] == organization
 
 
 @pytest.mark.parametrize(

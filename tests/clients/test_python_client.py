@@ -14,8 +14,8 @@ from standardwebhooks import Webhook
 
 import sartiq
 from sartiq._call import Call, text, to_json
+from sartiq._configuration import resolve_credentials, resolve_url
 from sartiq._retries import RetryPolicy, read_retry_after
-from sartiq.client import resolve_credentials, resolve_url
 from sartiq.errors import build_error
 from tests.clients.scripted_server import Answer, ScriptedServer
 from tests.tools.clients.generate import BUNDLE

@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from sartiq import Sartiq, SartiqError
+from sartiq import PermissionDeniedError, Sartiq, SartiqError
+from sartiq._configuration import resolve_url
 from sartiq._credentials import Tokens
 from sartiq.cli.app import json_option, with_client
 from sartiq.cli.output import Output
 from sartiq.cli.session import PERSONAL, Session, SessionFile, select_organization, session_path
-from sartiq.client import resolve_url
 
 API_KEY_PREFIX = "sk_"
 FROM_INPUT = "-"
@@ -82,7 +82,11 @@ def describe_organization(client: Sartiq) -> str:
     organization_id = client._transport.options.organization_id
     if organization_id is None:
         return "your personal resources"
-    return f"the organization {client.organizations.get_organization(organization_id).name}"
+    try:
+        name = client.organizations.get_organization(organization_id).name
+    except PermissionDeniedError:  # an API key without `organizations:read`
+        name = organization_id
+    return f"the organization {name}"
 
 
 def read_line() -> str:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 
 from sartiq import Sartiq, models
+from sartiq._configuration import BASE_PATH, resolve_url
 from sartiq._credentials import Tokens
-from sartiq.client import BASE_PATH, resolve_url
 
 PERSONAL = "personal"
 
@@ -137,11 +138,15 @@ class NotSignedIn(click.ClickException):
 def select_organization(client: Sartiq, wanted: str | None) -> Sartiq:
     """Return the client for one organization, given by its id or slug, or by being the only one.
 
+    An id is not looked up: an API key may lack the permission to list organizations.
+
     Raises:
         click.UsageError: There are several, or not this one.
     """
     if wanted == PERSONAL:
         return client
+    if wanted is not None and is_id(wanted):
+        return client.with_options(organization_id=wanted)
     found = list(client.organizations.list_organizations(sort="created_at"))
     if wanted is not None:
         found = [entry for entry in found if wanted in (entry.id, entry.slug)]
@@ -152,6 +157,15 @@ def select_organization(client: Sartiq, wanted: str | None) -> Sartiq:
         problem = "You have several organizations" if wanted is None else f"There is no organization {wanted}"
         raise click.UsageError(f"{problem}. Pass --organization with one of these:\n{known}")
     return client.with_options(organization_id=found[0].id)
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text is an id and no slug."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def describe_organizations(organizations: list[models.Organization]) -> str:
