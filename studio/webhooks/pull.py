@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, and_, literal_column, select, update
 
 from db.base import utc_now
 from db.errors import Conflict
@@ -65,8 +65,12 @@ def list_waiting(endpoint: WebhookEndpoint, limit: int) -> Sequence[WebhookDeliv
         WrongDeliveryMode: The endpoint has a URL.
     """
     require_pull(endpoint)
-    query = select(WebhookDelivery).where(_waits_at(endpoint.id))
-    return current_session().scalars(query.order_by(WebhookDelivery.message_id).limit(limit)).all()
+    return current_session().scalars(select_waiting(endpoint.id).limit(limit)).all()
+
+
+def select_waiting(endpoint_id: UUID) -> Select[WebhookDelivery]:
+    """Return the query of the messages that wait at an endpoint. Ids of messages grow with time."""
+    return select(WebhookDelivery).where(_waits_at(endpoint_id)).order_by(WebhookDelivery.message_id)
 
 
 def acknowledge_webhook_messages(endpoint: WebhookEndpoint, message_ids: Sequence[str]) -> int:
@@ -95,7 +99,8 @@ def require_pull(endpoint: WebhookEndpoint) -> None:
 
 
 def _waits_at(endpoint_id: Any) -> ColumnElement[bool]:
-    # As in the index. A literal, because SQLite uses a partial index only if the query has its condition.
+    # As in the index. A literal, because the generic plan of a prepared statement of PostgreSQL can use a partial
+    # index only if the statement itself has its condition.
     is_pending = WebhookDelivery.status == literal_column("'pending'")
     return and_(
         WebhookDelivery.endpoint_id == endpoint_id, is_pending, WebhookDelivery.next_attempt_at.is_(None)

@@ -101,6 +101,11 @@ def test_the_page_about_api_keys_creates_one(demo_server: RunningServer) -> None
     assert json.loads(created)["secret"].startswith("sk_")
 
 
+def test_the_page_about_webhooks_polls_and_acknowledges_a_message(demo_server: RunningServer) -> None:
+    *_, acknowledged = run_page(PAGES["docs/guides/webhooks.md"], demo_server)
+    assert json.loads(acknowledged) == {"count": 1}
+
+
 def test_the_receiver_of_the_page_about_webhooks_accepts_a_signed_message_only() -> None:
     (code,) = list_runnable(PAGES["docs/guides/webhooks.md"], "python")
     secret = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
