@@ -99,8 +99,8 @@ def require_pull(endpoint: WebhookEndpoint) -> None:
 
 
 def _waits_at(endpoint_id: Any) -> ColumnElement[bool]:
-    # As in the index. A literal, because the generic plan of a prepared statement of PostgreSQL can use a partial
-    # index only if the statement itself has its condition.
+    # As in the index. A literal, because the generic plan of a prepared statement of PostgreSQL can use a
+    # partial index only if the statement itself has its condition.
     is_pending = WebhookDelivery.status == literal_column("'pending'")
     return and_(
         WebhookDelivery.endpoint_id == endpoint_id, is_pending, WebhookDelivery.next_attempt_at.is_(None)
