@@ -165,7 +165,7 @@ def test_bytes_that_are_not_http_are_rejected_with_a_problem(server, sent: bytes
 def test_a_second_server_on_the_same_port_exits_with_the_reason(server, data_folder: Path) -> None:
     _, port, _ = server
     second = start_server(data_folder, PORT=str(port))
-    said, _ = second.communicate(timeout=30)
+    said, _ = second.communicate(timeout=60)
     assert second.returncode != 0
     assert "address already in use" in said
     assert "Ctrl-C" not in said
