@@ -28,6 +28,7 @@ from tests.e2e.server import ROOT, SECONDS_TO_START, RunningServer, free_port, s
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
+PREDICTION = "01990000-5eed-7000-8000-001300000001"
 UNKNOWN = "01990000-5eed-7000-8000-0000000fffff"
 READ_ONLY = {"find_products", "review_shooting", "find_approved_images", "get_usage", "follow_changes"}
 SAFE = {
@@ -216,8 +217,22 @@ def test_a_shooting_is_made_over_http_with_the_token_of_the_request(mcp_origin: 
     asyncio.run(steps())
 
 
-def test_each_request_over_http_has_the_rights_of_its_own_token(mcp_origin: str, token: str) -> None:
+def test_each_request_over_http_has_the_rights_of_its_own_token(
+    demo_server: RunningServer, mcp_origin: str, token: str
+) -> None:
+    body = {"name": "Reader", "scopes": ["products:read"], "expires_in_days": 1}
+    created = httpx2.post(
+        f"{demo_server.url}/organizations/{ORGANIZATION}/api-keys",
+        headers={"Authorization": f"Bearer {token}"},
+        json=body,
+    )
+    key = created.json()["secret"]
+
     async def steps() -> None:
+        async with connect(mcp_origin, key) as reader:
+            assert (await call(reader, "find_products"))["count"] > 0
+            denied = await fail(reader, "approve_prediction", prediction_id=PREDICTION)
+            assert denied == "not_enough_permissions: Not enough permissions (needed: predictions:review)"
         async with connect(mcp_origin, token) as client, connect(mcp_origin, "sk_unknown") as stranger:
             assert (await fail(stranger, "find_products")).startswith("invalid_token: ")
             assert (await call(client, "find_products"))["count"] > 0

@@ -289,7 +289,9 @@ def add_resources(server: MCPServer, connect: Connect) -> None:
 def describe_error(error: SartiqError) -> str:
     """Return an error for an assistant: the stable code first, then the explanation."""
     if isinstance(error, APIError):
-        return f"{error.code or error.status}: {error.detail or error.title}"
+        needed = error.problem.get("required_scope") or error.problem.get("required_permission")
+        text = f"{error.code or error.status}: {error.detail or error.title}"
+        return f"{text} (needed: {needed})" if needed else text
     return str(error)
 
 
