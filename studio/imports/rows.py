@@ -269,7 +269,7 @@ def _require_commas(titles: Sequence[str], options: ImportOptions) -> None:
         ImportFileError: The header is one column with such a character.
     """
     title = titles[0]
-    separator = next((name for mark, name in SEPARATORS.items() if mark in title), None)
+    separator = next((name for character, name in SEPARATORS.items() if character in title), None)
     if len(titles) == 1 and separator is not None and title not in options.column_mapping:
         detail = f"The header is one column with {separator} in its name: separate the columns with commas"
         raise ImportFileError(build_problem(422, "invalid_request", detail))

@@ -34,6 +34,7 @@ DECOMPRESSORS = {
     "handlers/app.py": "zlib: compresses the contract",
     "handlers/documentation.py": "zlib: inflates the contract, which this process compressed",
     "handlers/pages/__init__.py": "zlib: compresses and inflates the contract",
+    "handlers/pages/guides.py": "gzip: compresses the built documentation",
     "handlers/common/responses.py": "gzip: compresses responses",
     "studio/account_exports/worker.py": "zipfile: writes archives",
     "studio/destinations/worker.py": "zipfile: reads the entries of archives that this server wrote",
