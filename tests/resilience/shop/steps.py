@@ -21,6 +21,8 @@ from tests.resilience.shop.client import Row, ShopClient, ShopFailed
 
 RENDERED_SIZE = 64, 80
 BATCH_SIZE = 100
+MAX_OPEN_EXPORTS = 10
+"""More are refused with `too_many_exports`."""
 ENDED = ("completed", "failed", "canceled", "expired")
 MANIFESTS = ("manifest.csv", "manifest.json")
 
@@ -181,6 +183,8 @@ class Shop:
         if not (result["succeeded"] and result["deleted"]):
             raise ShopFailed(f"the test of the destination fails: {result}")
         for shooting_id in self.shooting_ids:
+            if len(self.export_ids) >= MAX_OPEN_EXPORTS:
+                self._wait_for_archive(self.export_ids[-MAX_OPEN_EXPORTS])
             body = {"destination_id": destination["id"]}
             self.export_ids.append(self.client.post(f"/shootings/{shooting_id}/exports", json=body)["id"])
 
@@ -209,6 +213,11 @@ class Shop:
         if surplus := [key for key in objects if not key.startswith(folders)]:
             raise ShopFailed(f"the bucket has objects of no export: {surplus[:3]}")
         return images
+
+    def _wait_for_archive(self, export_id: str) -> None:
+        """Wait until an export is not open any more: a worker makes one archive after the other."""
+        path = f"/exports/{export_id}"
+        wait_while_moving(lambda: self.client.get(path), _is_ended, f"the export {export_id} has ended")
 
     def _wait_for_delivery(self, export_id: str, bucket: ShopBucket) -> Row:
         read = self.client.get
