@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, Insert, Select, event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
+from db.change_feed.touched_rows import forget_touched_rows
 from db.errors import (
     AlreadyMember,
     DomainError,
@@ -431,7 +432,7 @@ class Database:
 
     @contextmanager
     def _lock_connection(self, connection: Connection) -> Iterator[None]:
-        """Hold the bound connection exclusively, and reset its role at the end.
+        """Hold the bound connection exclusively, and reset what a transaction has set on it.
 
         A `SET LOCAL` outlives a released savepoint; only the end of the outer transaction would undo it.
         """
@@ -440,6 +441,8 @@ class Database:
                 f"another thread still uses the only connection after {BOUND_CONNECTION_WAIT_SECONDS} s"
             )
         try:
+            # First, because tests also write rows on the connection outside of these transactions.
+            forget_touched_rows(connection)
             yield
             set_role(connection, SYSTEM)
         finally:

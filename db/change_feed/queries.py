@@ -35,6 +35,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from db.change_feed.touched_rows import TOUCHED_TABLES
 from db.models.changes import Change, PendingTouch
 from db.session import Database, current_session
 
@@ -43,8 +44,6 @@ RETENTION = timedelta(days=30)
 DELETION_AGE = RETENTION + timedelta(days=1)
 """The age at which changes are deleted. A transaction that commits late has old changes, so it is greater."""
 DELETE_BATCH_SIZE = 2_000
-TOUCHED_TABLES = ("generations", "looks", "shootings", "shots")
-"""The tables that `pending_touches` can name."""
 
 
 class Position(NamedTuple):

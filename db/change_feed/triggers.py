@@ -8,9 +8,10 @@ back with the transaction. There are three kinds:
   not move it. Inserts and deletes have one call per statement. Updates have one per row, with a condition
   that PostgreSQL evaluates itself: the ORM updates rows one by one, and a lease then costs no call at all.
 - **Touch triggers** move `updated_at` of the parents whose representation contains counts or statuses of the
-  row. They never wait for a lock: a parent that another transaction has locked is left to a periodic task,
-  as a row of `pending_touches`. Otherwise workers that finish shots of one shooting would commit one after
-  the other, and could deadlock with requests that lock the shooting first.
+  row. On PostgreSQL, a parent moves once per transaction, although a batch changes many of its rows. They
+  never wait for a lock: a parent that another transaction has locked is left to a periodic task, as a row of
+  `pending_touches`. Otherwise workers that finish shots of one shooting would commit one after the other, and
+  could deadlock with requests that lock the shooting first.
 - **Reference triggers** move `updated_at` where a foreign key sets a reference to null.
 
 On SQLite, a migration that rebuilds a table (Alembic's batch mode) loses the triggers of the table: drop them
@@ -24,6 +25,7 @@ from collections.abc import Mapping, Sequence
 
 from alembic import op
 
+from db.change_feed.touched_rows import MAX_LENGTH, get_setting_name
 from db.rls.policies import is_postgresql
 from db.rls.session_role import SYSTEM_ROLE
 
@@ -129,31 +131,47 @@ def drop_reference_triggers(table: str) -> None:
 
 
 def create_touch_function(parent: str) -> None:
-    """Create the function with which touch triggers move `updated_at` of rows. On PostgreSQL only.
+    """Create or replace the function with which touch triggers move `updated_at` of rows. On PostgreSQL only.
 
-    Rows that the running transaction wrote are left out: their `updated_at` has moved already. This holds for
-    writes outside of savepoints only. A savepoint has a transaction id of its own, which `xmin` then is, so a
-    batch moves a parent once per item: 500 approvals of one shooting and look write 500 updates and 500 feed
-    entries of each of the two, 2,500 entries instead of 1,502. A reader of the feed only sees repetitions.
+    It moves a row once per transaction: a batch of 500 approvals of one shooting writes one update of the
+    shooting and one feed entry of it. A second update of a row would also wait for locks, because PostgreSQL
+    checks the foreign keys of a row again that its transaction has written. Two checks leave out rows:
+
+    - `xmin` is the id of the running transaction if that wrote the row outside of savepoints. A savepoint has
+      an id of its own.
+    - A setting contains the ids of the rows that this function has moved or left to the periodic task. It is
+      local to the transaction, so a rollback to a savepoint undoes it together with the update. Beyond
+      `MAX_LENGTH` it does not grow, and further rows are moved once per savepoint.
     """
     if not is_postgresql():
         return
-    op.execute(
-        f"CREATE FUNCTION sartiq_touch_{parent}(ids uuid[]) RETURNS void {_DEFINER} AS $$ "  # noqa: S608 - names come from migrations
-        "DECLARE candidates uuid[]; unlocked uuid[]; BEGIN "
-        f"candidates := ARRAY(SELECT id FROM {parent} "
-        "WHERE id = ANY (ids) AND xmin <> pg_current_xact_id()::xid); "
+    setting = get_setting_name(parent)
+    function = (
+        f"CREATE OR REPLACE FUNCTION sartiq_touch_{parent}(ids uuid[]) RETURNS void {_DEFINER} AS $$ "  # noqa: S608 - names come from migrations
+        "DECLARE candidates uuid[]; unlocked uuid[]; "
+        # NULL in a session that never had the setting, and empty after a transaction that had it.
+        f"touched text := coalesce(current_setting('{setting}', true), ''); BEGIN "
+        f"candidates := ARRAY(SELECT id FROM {parent} WHERE id = ANY (ids) "
+        "AND xmin <> pg_current_xact_id()::xid AND position(id::text IN touched) = 0); "
         "IF cardinality(candidates) = 0 THEN RETURN; END IF; "
         f"unlocked := ARRAY(SELECT id FROM {parent} WHERE id = ANY (candidates) "
         "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED); "
         f"UPDATE {parent} SET {_POSTGRESQL_TOUCH} WHERE id = ANY (unlocked); "
         "IF cardinality(unlocked) < cardinality(candidates) THEN "
         f"INSERT INTO pending_touches (table_name, row_id) SELECT '{parent}', row_id "
-        "FROM unnest(candidates) AS row_id WHERE row_id <> ALL (unlocked); END IF; END $$"
+        "FROM unnest(candidates) AS row_id WHERE row_id <> ALL (unlocked); END IF; "
+        "touched := touched || array_to_string(candidates, ',') || ','; "
+        f"IF length(touched) <= {MAX_LENGTH} THEN "
+        f"PERFORM set_config('{setting}', touched, true); END IF; END $$"
     )
-    _give_to_system_role(f"sartiq_touch_{parent}(uuid[])")
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    # Only the owner can replace a function. A login that does not inherit is a member, but no owner.
+    op.execute(f"SET LOCAL ROLE {SYSTEM_ROLE}")
+    op.execute(function)
     # A caller could otherwise move the rows of other tenants.
     op.execute(f"REVOKE EXECUTE ON FUNCTION sartiq_touch_{parent}(uuid[]) FROM PUBLIC")
+    op.execute("SET LOCAL ROLE NONE")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
 
 
 def drop_touch_function(parent: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from db.change_feed.queries import RETENTION
-from db.models import Organization, Product, User
+from db.models import Change, Organization, Product, User
 from handlers.app import Application
 from studio import changes
+from tests.api.conftest import CommittingServer
 from tests.support import factories as make
+from tests.support.databases import on_postgresql
 from tests.support.factories.api_keys import api_key_headers
 
 ClientFactory = Callable[[Any], Any]
@@ -174,6 +178,39 @@ def test_a_review_lists_all_resources_that_show_it(request_as_owner: Any, organi
         assert after[name]["updated_at"] > before[name]["updated_at"], name
     listed = summarize(read(request_as_owner, organization, cursor=cursor))
     assert sorted(set(listed)) == sorted((name, after[name]["id"], "updated") for name in paths)
+
+
+@on_postgresql
+def test_a_batch_of_approvals_writes_one_entry_of_the_look_and_of_the_shooting(
+    committing_server: CommittingServer,
+) -> None:
+    client, database, scenario = committing_server
+    with database.transaction(write=True):
+        shots = [make.make_shot(scenario.look, status="pending_review") for _ in range(12)]
+        generations = [make.make_generation(shot, status="completed") for shot in shots]
+        predictions = [make.make_prediction(generation) for generation in generations]
+    with database.transaction(write=False) as session:
+        start = session.scalar(select(func.max(Change.sequence)))
+    path = f"/shootings/{scenario.look.shooting_id}"
+    before = client("GET", path).json()
+    items = [{"action": "approve", "id": str(prediction.id)} for prediction in predictions]
+    batch = client(
+        "POST", f"/predictions/batch?organization_id={scenario.organization.id}", {"items": items}
+    ).json()
+    assert batch["accepted_count"] == len(items)
+    assert client("GET", path).json()["updated_at"] > before["updated_at"]
+    # From the table: an open transaction of another database would delay the page.
+    entry = select(Change.resource_type, Change.resource_id, Change.change).where(Change.sequence > start)
+    with database.transaction(write=False) as session:
+        written = Counter(map(tuple, session.execute(entry)))
+    rows = [
+        *(("prediction", prediction.id) for prediction in predictions),
+        *(("generation", generation.id) for generation in generations),
+        *(("shot", shot.id) for shot in shots),
+        ("look", scenario.look.id),
+        ("shooting", scenario.look.shooting_id),
+    ]
+    assert written == Counter((kind, row_id, "updated") for kind, row_id in rows)
 
 
 def test_rows_of_one_product_are_found_by_type(request_as_owner: Any, organization: Organization) -> None:

@@ -1,0 +1,19 @@
+"""Move `updated_at` of a parent once per transaction, not once per savepoint, on PostgreSQL."""
+
+from db.change_feed.touched_rows import TOUCHED_TABLES
+from db.change_feed.triggers import create_touch_function
+
+revision = "0048"
+down_revision = "0047"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for table in TOUCHED_TABLES:
+        create_touch_function(table)
+
+
+def downgrade() -> None:
+    # The revision before works with these functions, too: only their number of updates differs.
+    pass
