@@ -97,7 +97,8 @@ class ScriptedServer:
                 if self.headers.get("transfer-encoding") == "chunked":
                     raise AssertionError("a presigned upload needs a Content-Length")
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                headers = {name.lower(): value for name, value in self.headers.items()}
+                # A header that was sent twice has both values, so that a test notices it.
+                headers = {name.lower(): ", ".join(self.headers.get_all(name, [])) for name in self.headers}
                 answer = scripted._take(Received(self.command, self.path, headers, body))
                 self.close_connection = True
                 if isinstance(answer, Drop):

@@ -216,7 +216,7 @@ def test_a_user_goes_from_a_photo_to_exported_images(
     assert [prediction["id"] for prediction in partly.json["predictions"]] == [first]
 
     exported = user.run("export", result["shooting_id"], "--out", "approved.zip")
-    assert exported.output.startswith("approved.zip: 1 images, ")
+    assert exported.output.startswith("approved.zip: 1 image, ")
     assert zipfile.is_zipfile(user.folder / "approved.zip")
     assert user.run("logout").output == "Signed out.\n"
     assert not (user.folder / SESSION).exists()
@@ -237,11 +237,24 @@ def test_an_import_prints_what_happened_and_fails_if_a_row_does(
     outcome = user.run(*arguments, "--results", "results.csv", **environment)
     assert outcome.exit_code == 6, outcome.errors
     assert outcome.output.splitlines()[0] == "1 created, 0 updated, 0 unchanged, 1 failed"
-    assert outcome.output.splitlines()[1].startswith("  line 3: CLI-2 ")
+    assert outcome.output.splitlines()[1].startswith("  line 3: CLI-2 name: ")
     assert len((user.folder / "results.csv").read_text(encoding="utf-8").splitlines()) == 3
     (user.folder / "products.csv").write_text("sku,name\nCLI-1,Mug\n", encoding="utf-8")
     again = user.run(*arguments, "--json", **environment)
     assert (again.exit_code, again.json["import"]["unchanged_count"]) == (0, 1)
+
+
+@pytest.mark.slow("it waits for an import")
+def test_an_import_of_an_unknown_column_says_which_column_was_meant(
+    user: CommandLine, demo_server: RunningServer
+) -> None:
+    (user.folder / "products.csv").write_text("sku,colour\nCLI-1,blue\n", encoding="utf-8")
+    environment = {
+        "SARTIQ_URL": demo_server.origin, "SARTIQ_EMAIL": "demo@example.com", "SARTIQ_PASSWORD": PASSWORD,
+    }  # fmt: skip
+    outcome = user.run("products", "import", "products.csv", **environment)
+    assert outcome.exit_code == 6
+    assert "colour: Unknown column; did you mean `color`?" in outcome.errors
 
 
 def test_listen_wants_a_port_or_a_url(user: CommandLine, scripted_server: ScriptedServer) -> None:
@@ -276,6 +289,7 @@ def test_listen_forwards_signed_messages_until_they_are_accepted(
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     for request in (first, second):
         assert request.path == "/hooks"
+        assert request.headers["content-type"] == "application/json"
         assert sartiq.webhooks.verify(request.body, request.headers, secret).data.id == product.id
 
 

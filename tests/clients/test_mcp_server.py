@@ -204,7 +204,7 @@ def test_a_shooting_is_made_over_http_with_the_token_of_the_request(mcp_origin: 
             assert [shot["status"] for shot in review["shots"]] == ["pending"]
             nothing = await fail(client, "export_shooting", shooting_id=made["shooting_id"])
             assert nothing.startswith("nothing_to_export: ")
-            usage = await call(client, "get_usage", organization_id=ORGANIZATION, month="2026-11")
+            usage = await call(client, "get_usage", month="2026-11")
             assert (usage["from"], usage["to"]) == ("2026-11-01", "2026-11-30")
             # A server for other callers reads no files of its machine, and rejecting is off.
             refused = await fail(client, "shoot_product_photo", photo="/etc/hostname", name="Host")

@@ -25,11 +25,17 @@ def check_success(job: Job) -> None:
     if job.status == "completed":
         return
     if isinstance(job, models.ProductImport):
-        cause = job.problem.detail if job.problem else None
+        cause = describe_problem(job.problem) if job.problem else None
     else:
         cause = job.error.message if job.error else None
     name = type(job).__name__
     raise errors.JobFailedError(f"{name} {job.id} is {job.status}{f': {cause}' if cause else '.'}", job)
+
+
+def describe_problem(problem: models.ProductImportProblem) -> str:
+    """Return why a file or a row was refused: each violation of the contract, or else the detail."""
+    violations = [f"{'.'.join(map(str, item.loc[1:]))}: {item.msg}" for item in problem.errors]
+    return "; ".join(violations) or problem.detail
 
 
 def describe_timeout(job: Job, timeout: float) -> errors.WaitTimeoutError:

@@ -81,6 +81,11 @@ class Sartiq(Resources):
         """Return the URL that the paths of the contract are relative to."""
         return self._transport.options.base_url
 
+    @property
+    def organization_id(self) -> str | None:
+        """Return the organization of each operation that takes one, unless you pass another there."""
+        return self._transport.options.organization_id
+
     def with_options(
         self,
         *,
@@ -227,6 +232,11 @@ class AsyncSartiq(AsyncResources):
     def base_url(self) -> str:
         """Return the URL that the paths of the contract are relative to."""
         return self._transport.options.base_url
+
+    @property
+    def organization_id(self) -> str | None:
+        """Return the organization of each operation that takes one, unless you pass another there."""
+        return self._transport.options.organization_id
 
     def with_options(
         self,

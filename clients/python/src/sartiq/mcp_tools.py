@@ -200,10 +200,12 @@ def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_dest
     @tool(READ)
     async def get_usage(
         context: Context,
-        organization_id: Annotated[str, Field(description="ID of the organization.")],
         month: Annotated[
             str | None,
             Field(pattern=r"^\d{4}-\d{2}$", description="Month such as `2026-11`; by default this one."),
+        ] = None,
+        organization_id: Annotated[
+            str | None, Field(description="ID of another organization than the one of the server.")
         ] = None,
     ) -> Result:
         """Return how many images and credits an organization used in a month."""
@@ -212,7 +214,10 @@ def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_dest
         )
         end = (start + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
         async with connect(context) as client:
-            usage = await client.usage.get_organization_usage(organization_id, from_=start, to=end)
+            chosen = organization_id or client.organization_id
+            if chosen is None:
+                raise ToolError("No organization: pass `organization_id`, or start with --organization.")
+            usage = await client.usage.get_organization_usage(chosen, from_=start, to=end)
             return {"from": str(start), "to": str(end), **_dump(usage.model, "totals")}
 
     @tool(READ)

@@ -51,7 +51,8 @@ def export(
     path = out / (download.file_name or f"{job.id}.zip") if out.is_dir() else out
     path.parent.mkdir(parents=True, exist_ok=True)
     download.save(path)
+    count = f"{job.predictions_count} {'image' if job.predictions_count == 1 else 'images'}"
     output.result(
         {"export": job, "path": str(path)},
-        f"{path}: {job.predictions_count} images, {job.file_size or 0:,} bytes, SHA-256 {job.content_hash}",
+        f"{path}: {count}, {job.file_size or 0:,} bytes, SHA-256 {job.content_hash}",
     )

@@ -139,9 +139,8 @@ def open_endpoint(client: Sartiq, output: Output, endpoint: str | None, events: 
 
 def forward(receiver: httpx2.Client, url: str, message: models.WebhookMessage, output: Output) -> bool:
     """Post a message and return whether the receiver accepted it."""
-    headers = {"Content-Type": "application/json", **message.headers}
     try:
-        status = receiver.post(url, content=message.body.encode(), headers=headers).status_code
+        status = receiver.post(url, content=message.body.encode(), headers=message.headers).status_code
         outcome = str(status)
     except httpx2.HTTPError as error:
         status, outcome = None, str(error) or type(error).__name__

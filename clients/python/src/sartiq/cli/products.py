@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from sartiq import Sartiq, models
+from sartiq._waiting import describe_problem
 from sartiq.cli.app import with_client
 from sartiq.cli.output import Output
 
@@ -71,7 +72,7 @@ def import_products(
         images_zip_url=zip_url,
         **chosen,  # type: ignore[arg-type] # mypy does not know which argument this is
     )
-    with output.progress("Importing") as show:
+    with output.progress("Importing, after earlier imports of the organization") as show:
 
         def show_state(state: models.ProductImport) -> None:
             show(state.progress)
@@ -115,6 +116,6 @@ def describe_counts(job: models.ProductImport, dry_run: bool) -> str:
 
 def describe_failure(row: models.ProductImportResult) -> str:
     """Return why a row or its images failed."""
-    problems = [row.problem.detail] if row.problem else []
+    problems = [describe_problem(row.problem)] if row.problem else []
     problems += [f"{item.image_url}: {item.problem.detail}" for item in row.image_problems]
     return f"{row.sku or row.external_id or ''} {'; '.join(problems)}".strip()
