@@ -273,7 +273,7 @@ help:
 	@touch $@
 
 .venv/.dev: requirements-dev.txt | .venv/bin/python
-	@echo "Installing the development packages ..."
+	@echo "Installing the development packages (a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
 	@touch $@ .venv/.runtime
 
