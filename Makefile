@@ -179,6 +179,7 @@ openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its Open
 	@$(BIN)/python -m tests.tools.openapi_30
 	@$(BIN)/python -m tests.tools.asyncapi
 	@$(BIN)/python -m tests.tools.permission_matrix
+	@echo "Written: openapi/openapi.json, openapi-3.0.json, asyncapi.json and permissions.md"
 
 .PHONY: docs
 docs: .venv/.dev .venv/docs/.stamp ## Build docs/ into a static site, .site/, which a server that starts then serves at /guides/

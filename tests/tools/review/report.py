@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ MAX_COMMENT = 60_000
 """GitHub rejects comments of more than 65,536 characters."""
 COMMENT_MARK = "<!-- contract-review -->\n"
 SHORTENED = "\n\nThe report is too long for a comment: the summary of the workflow run shows all of it.\n"
+SEE_MARKDOWN = 'see ARGS="--markdown FILE"'
 STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
 
 
@@ -49,13 +51,21 @@ class Alert(NamedTuple):
 
 
 def render_text(review: Review, seconds: float) -> str:
-    """Return the text for the terminal. It is short if there are no findings."""
+    """Return the text for the terminal. It is short if there are no findings.
+
+    Of the earlier changes since the last release, it lists only the breaking ones that nothing allows.
+    """
     lines = [f"{name:<15}{state}" for name, state in list_facts(review)]
     for title, findings in review.tables():
         if findings:
             lines += ["", title, *_list_findings(findings)]
-    for comparison in review.list_distinct_comparisons():
-        lines += ["", f"Changes for clients {comparison.since}:", *_render_changes_text(comparison)]
+    distinct = list(review.list_distinct_comparisons())
+    for comparison in distinct:
+        lines += ["", f"Changes for clients {comparison.since}:"]
+        if comparison is review.comparisons[0] and review.is_compared_with_branch:
+            lines += _render_not_allowed(comparison)
+        else:
+            lines += _render_changes_text(comparison)
     failures = [f"FAILED: {one}" for one in review.failures]
     return "\n".join([*lines, "", *failures, f"{format_verdict(review)} ({seconds:.1f} s)"])
 
@@ -78,6 +88,13 @@ def render_stopped_markdown(findings: list[Finding]) -> str:
     return "\n".join(["# Review of the contract", "", f"**{STOPPED}**", "", *listed]) + "\n"
 
 
+def _render_not_allowed(comparison: Comparison) -> Iterator[str]:
+    not_allowed = [one for one in comparison.breaking if one not in comparison.reasons]
+    yield from _render_changes_text(replace(comparison, changes=not_allowed))
+    if others := len(comparison.changes or []) - len(not_allowed):
+        yield f"  {others} {'others' if not_allowed else 'changes'}: {SEE_MARKDOWN}"
+
+
 def _render_changes_text(comparison: Comparison) -> Iterator[str]:
     for impact, groups in group_by_impact(comparison):
         yield f"  {TITLES[impact]}"
@@ -92,7 +109,7 @@ def _render_changes_text(comparison: Comparison) -> Iterator[str]:
             yield f"    {_format_wording(change, comparison)}"
             yield f"          {comparison.places.get(change, '')}"
         if len(wording) > MAX_LISTED:
-            yield f'    ... and {len(wording) - MAX_LISTED} more: see ARGS="--markdown FILE"'
+            yield f"    ... and {len(wording) - MAX_LISTED} more: {SEE_MARKDOWN}"
 
 
 def render_markdown(review: Review) -> str:
@@ -151,19 +168,25 @@ def render_comment(markdown: str, limit: int = MAX_COMMENT) -> str:
 
 
 def list_alerts(review: Review) -> Iterator[Alert]:
-    """Yield the findings, and the changes since the last release that break clients or widen access."""
+    """Yield the findings, the changes that break clients of the last release, and warnings.
+
+    A warning is about a break that is allowed or about wider access. If the author's own changes are known,
+    it is about one of them: a pull request shows ten warnings, and earlier changes were reviewed before.
+    """
     for title, findings in review.tables():
         for one in findings:
             yield Alert("error", title, one.place, one.text)
-    for comparison in review.comparisons[:1]:
-        for change in comparison.changes or []:
-            is_allowed = change in comparison.reasons
-            level = {"breaking": "warning" if is_allowed else "error", "security": "warning"}.get(
-                change.impact
-            )
-            if level:
-                place = comparison.places.get(change, "")
-                yield Alert(level, TITLES[change.impact], place, change.text)
+    released = review.comparisons[0]
+    broken = [change for change in released.breaking if change not in released.reasons]
+    yield from (_alert("error", change, released) for change in broken)
+    own = review.comparisons[-1] if review.is_compared_with_branch else released
+    for change in own.changes or []:
+        if change.impact in ("breaking", "security") and change not in broken:
+            yield _alert("warning", change, own)
+
+
+def _alert(level: str, change: Change, comparison: Comparison) -> Alert:
+    return Alert(level, TITLES[change.impact], comparison.places.get(change, ""), change.text)
 
 
 def list_stopped_alerts(findings: list[Finding]) -> Iterator[Alert]:

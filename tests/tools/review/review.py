@@ -89,11 +89,19 @@ class Review:
         yield "Missing examples", self.missing_examples
 
     def list_distinct_comparisons(self) -> Iterator[Comparison]:
-        """Yield the comparisons that have changes; two comparisons with equal changes become one."""
+        """Yield the comparisons that have changes, that with the branch first: they are the author's own.
+
+        Two comparisons with equal changes become one.
+        """
         distinct = [comparison for comparison in self.comparisons if comparison.changes]
         if len(distinct) == 2 and distinct[0].changes == distinct[1].changes:
             distinct = [replace(distinct[0], since=f"{distinct[0].since}, and {distinct[1].since}")]
-        yield from distinct
+        yield from reversed(distinct)
+
+    @property
+    def is_compared_with_branch(self) -> bool:
+        """Return whether there is a branch to compare with, so that the author's own changes are known."""
+        return self.comparisons[-1].changes is not None
 
     @property
     def failures(self) -> list[str]:

@@ -70,6 +70,7 @@ def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
     released.version = "0.1.0"
     assert review.failures == []
     released.reasons = {REMOVED: allowed.reason}
+    review.comparisons[1].changes = [REMOVED]
     headline = "    Allowed: Slugs were not unique.\n      GET /brands/ list_brands: "
     expected = f"{headline}{REMOVED.text}\n          {PLACE}"
     assert expected in render_text(review, 1)
@@ -170,6 +171,7 @@ def test_wider_access_and_changed_wording_are_listed() -> None:
     wider = Change("security", ("GET /brands/",), "`list_brands` also accepts `ApiKey`.", "#/paths")
     wording = Change("wording", ("GET /brands/",), "The operation has a different summary: “b”, was “a”", "#")
     review = build_review(changes=[wider, wording])
+    review.comparisons[1].changes = [wider, wording]
     assert review.failures == []
     assert "1 security-relevant, 1 of wording since 1.3.0" in render_text(review, 1)
     for line in (
@@ -200,6 +202,7 @@ def test_findings_and_changes_become_annotations_of_the_changed_lines() -> None:
     finding = Finding("openapi/paths/brands.yaml:7", "50% of\nall")
     wider = Change("security", (), "`a` also accepts `ApiKey`.", "#/paths")
     review = build_review(changes=[REMOVED, wider], findings={"Redocly": [finding]})
+    review.comparisons[1].changes = [REMOVED, wider]
     assert [format_annotation(alert) for alert in list_alerts(review)] == [
         "::error file=openapi/paths/brands.yaml,line=7,title=Redocly::50%25 of%0Aall",
         f"::error file={PLACE[:-3]},line=20,title=Breaking::`Brand.slug` was removed.",
@@ -207,6 +210,23 @@ def test_findings_and_changes_become_annotations_of_the_changed_lines() -> None:
     ]
     review.comparisons[0].reasons = {REMOVED: "Slugs were not unique."}
     assert [alert.level for alert in list_alerts(review)] == ["error", "warning", "warning"]
+    review.comparisons[1].changes = []
+    assert [alert.level for alert in list_alerts(review)] == ["error"]
+    review.comparisons[1].changes = None
+    assert [alert.level for alert in list_alerts(review)] == ["error", "warning", "warning"]
+
+
+def test_the_changes_of_the_branch_come_first_and_a_comment_keeps_them() -> None:
+    earlier = [Change("added", (), f"`get_{number}` is new.", "#") for number in range(250)]
+    own = Change("added", (), "`Brand.tagline` is new.", "#")
+    review = build_review(changes=[REMOVED, *earlier, own])
+    review.comparisons[1].changes = [own]
+    assert own.text in render_comment(render_markdown(review), 2000)
+    text = render_text(review, 1)
+    assert text.index(own.text) < text.index(REMOVED.text)
+    assert '  251 others: see ARGS="--markdown FILE"' in text.splitlines()
+    review.comparisons[0].reasons = {REMOVED: "Slugs were not unique."}
+    assert '  252 changes: see ARGS="--markdown FILE"' in render_text(review, 1).splitlines()
 
 
 def test_the_source_map_finds_every_operation_and_schema(contract) -> None:

@@ -107,11 +107,9 @@ def parse_log(text: str) -> dict[str, Any]:
 def test_findings_and_changes_become_results_with_file_and_line() -> None:
     finding = Finding("openapi/paths/brands.yaml:7", "The operation has no summary. (operation-summary)")
     wider = Change("security", (), "`a` also accepts `ApiKey`.", "#/paths")
-    run = parse_log(
-        render_sarif(
-            list_alerts(build_review(changes=[REMOVED, wider], findings={"Redocly": [finding]})), "1.4.0"
-        )
-    )
+    review = build_review(changes=[REMOVED, wider], findings={"Redocly": [finding]})
+    review.comparisons[1].changes = [wider]
+    run = parse_log(render_sarif(list_alerts(review), "1.4.0"))
     results = [
         (
             result["level"],
