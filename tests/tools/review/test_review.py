@@ -59,6 +59,9 @@ def test_a_breaking_change_fails_unless_the_version_is_a_new_major_one() -> None
         "A change breaks clients of 1.3.0, but info.version 1.4.0 is not a new major version."
     ]
     assert build_review("2.0.0", changes=[REMOVED]).failures == []
+    early = build_review("0.2.0", changes=[REMOVED])
+    early.comparisons[0].version = "0.1.0"
+    assert early.failures[0].endswith("add an entry to openapi/allowed-breaks.yaml, below 1.0 only.")
     assert f"      `Brand.slug` was removed.\n          {PLACE}" in render_text(failed, 1)
     assert f"- `GET /brands/` list_brands\n  - `Brand.slug` was removed. ({PLACE})" in render_markdown(failed)
 
