@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from handlers.contract.document import Document
+from tests.tools import asyncapi, openapi_30
 from tests.tools.review import tools
 from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
 from tests.tools.review.change import IMPACTS, Change, required_bump
@@ -143,6 +145,8 @@ def release(version: str, day: datetime.date) -> list[str]:
     _replace(TYPESCRIPT / "package-lock.json", r'^      "version": ".*"', f'      "version": "{version}"')
     FOLDER.mkdir(exist_ok=True)
     tools.build_bundle(tools.SOURCE, tools.BUNDLE)
+    openapi_30.DERIVED.write_bytes(openapi_30.derive())
+    asyncapi.EXPORT.write_bytes(asyncapi.encode(Document.load(tools.BUNDLE)))
     released.write_bytes(tools.BUNDLE.read_bytes())
     old = CHANGELOG.read_text(encoding="utf-8") if CHANGELOG.exists() else HEAD
     new = render_section(version, day, comparison, len(operation_ids_by_path(contract)))

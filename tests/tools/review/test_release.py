@@ -194,6 +194,8 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     assert released == repository.read("openapi/openapi.json")
     assert 'version = "7.0.0"\n' in repository.read("pyproject.toml")
     assert "\n    newTag: 7.0.0\n" in repository.read("deploy/kubernetes/kustomization.yaml")
+    for name in ("openapi-3.0.json", "asyncapi.json"):
+        assert '"version": "7.0.0"' in repository.read(f"openapi/{name}")
     assert repository.read("clients/typescript/package.json").count('"version": "7.0.0"') == 1
     assert repository.read("clients/typescript/package-lock.json").count('"version": "7.0.0"') == 2
     assert "\n  version: 7.0.0\n" in repository.read("openapi/openapi.yaml")
@@ -203,6 +205,8 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     assert repository.git("status", "--porcelain").split() == [
         *("M", "clients/typescript/package-lock.json", "M", "clients/typescript/package.json"),
         *("M", "deploy/kubernetes/kustomization.yaml"),
+        *("M", "openapi/asyncapi.json"),
+        *("M", "openapi/openapi-3.0.json"),
         *("M", "openapi/openapi.json", "M", "openapi/openapi.yaml", "M", "pyproject.toml"),
         *("??", "openapi/CHANGELOG.md", "??", "openapi/changes.atom"),
         *("??", "openapi/changes.json", "??", "openapi/released/"),

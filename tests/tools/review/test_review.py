@@ -30,7 +30,7 @@ from tests.tools.review.report import (
 )
 from tests.tools.review.review import Comparison, Review
 from tests.tools.review.source_map import SourceMap
-from tests.tools.review.tools import SOURCE, ToolFailed
+from tests.tools.review.tools import SOURCE, ToolFailed, split_json
 
 REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` was removed.", "#/components/schemas/Brand")
 PLACE = "openapi/components/schemas/brands.yaml:20"
@@ -260,6 +260,11 @@ def test_findings_of_the_project_rules_are_parsed_line_by_line() -> None:
     assert checks.split_place("Brand/name") == ("", "Brand/name")
 
 
+def test_the_reports_of_several_linted_files_are_read() -> None:
+    assert split_json('{"a": 1}{"b": 2}\n') == [{"a": 1}, {"b": 2}]
+    assert split_json("Failed to parse") == []
+
+
 def test_missing_examples_and_handlers_are_found(contract) -> None:
     sources, edited = SourceMap(SOURCE.parent), contract()
     assert checks.find_missing_examples(edited, sources) == []
@@ -314,6 +319,7 @@ def test_the_command_reports_parts_that_do_not_fit_each_other(repository) -> Non
         (products, "operationId: list_product_images\n", "operationId: list_images\n"),
         ("openapi/components/parameters.yaml", "    default: 100\n", "    default: 500\n"),
         ("openapi/workflows/export.arazzo.yaml", "sartiq.create_export", "sartiq.order_export"),
+        ("openapi/workflows/export.arazzo.yaml", "$steps.order.outputs.id", "$steps.orders.outputs.id"),
         (products, "            - ARCHIVED\n", "            - RETIRED\n"),
     ):
         repository.edit(name, old, new)
@@ -328,6 +334,7 @@ def test_the_command_reports_parts_that_do_not_fit_each_other(repository) -> Non
         ("nothing refers to `Color`", "openapi/components/schemas/products.yaml"),
         ("links to `list_images`, which does not exist", products),
         ("500 is greater than the maximum of 100", "openapi/components/parameters.yaml"),
+        ('"$steps.orders.outputs.id" is not defined', "openapi/workflows/export.arazzo.yaml"),
         ("the step calls `order_export`, which does not exist", "openapi/workflows/export.arazzo.yaml"),
         ("no row can be `RETIRED`", products),
         ("ProductCreate/properties/name: maxLength is 240", "openapi/components/schemas/products.yaml"),

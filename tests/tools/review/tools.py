@@ -49,11 +49,29 @@ def build_bundle(source: Path, target: Path) -> dict[str, Any]:
 
 
 def run_redocly_lint(source: Path = SOURCE) -> list[dict[str, Any]]:
-    """Return the problems that Redocly finds in the sources with the rules of redocly.yaml."""
+    """Return the problems that Redocly finds in the sources and workflows with the rules of redocly.yaml."""
+    workflows = sorted(str(path) for path in source.parent.glob("workflows/*.arazzo.yaml"))
     outcome = redocly(
-        "lint", str(source), "--config", "redocly.yaml", "--format", "json", "--max-problems", "1000"
+        *("lint", str(source), *workflows),
+        *("--config", "redocly.yaml", "--format", "json", "--max-problems", "1000"),
     )
-    return _json(outcome, outcome.stdout)["problems"]
+    reports = split_json(outcome.stdout)
+    if not reports:
+        raise ToolFailed(outcome.stdout + outcome.stderr)
+    return [problem for report in reports for problem in report["problems"]]
+
+
+def split_json(text: str) -> list[Any]:
+    """Return the JSON documents of a text. Redocly writes one for each linted file, without a separator."""
+    documents, position, decoder = [], 0, json.JSONDecoder()
+    while text[position:].strip():
+        try:
+            document, position = decoder.raw_decode(text, position)
+        except ValueError:
+            return []
+        documents.append(document)
+        position += len(text[position:]) - len(text[position:].lstrip())
+    return documents
 
 
 def run_spectral(
