@@ -168,7 +168,10 @@ def wait_for_response(
             if httpx.get(url, headers=headers, timeout=5).status_code == 200:
                 return
         time.sleep(pause)
-    raise ServerDidNotStart(f"The server did not start:\n{log.read_text(errors='replace')[-4000:]}")
+    ended = process.poll()
+    cause = f"was not ready after {seconds:g} s" if ended is None else f"ended with status {ended}"
+    text = log.read_text(errors="replace")[-4000:] or "(its log is empty)"
+    raise ServerDidNotStart(f"The server did not start: it {cause}.\n{text}")
 
 
 def stop(process: subprocess.Popen[bytes], log: Path | None = None) -> None:
