@@ -262,6 +262,15 @@ def test_the_control_surface_answers_errors_as_problems(mock: httpx.Client) -> N
     assert answers[2].headers["allow"] == "POST"
 
 
+def test_a_scenario_with_a_typing_error_names_its_place(mock: httpx.Client) -> None:
+    answer = control(
+        mock, "PUT", "scenario", content=b"responses:\n  - {operation list_brands, status: 503\n"
+    )
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("The scenario is neither JSON nor YAML: expected ',' or '}'")
+    assert answer.json()["detail"].endswith(" at line 3, column 1")
+
+
 SCENARIO_FILE = """
 # The first request after the start fails.
 responses:

@@ -65,6 +65,10 @@ def parse_scenario(content: bytes, examples: ExampleResponses) -> dict[str, Any]
     try:
         # Each JSON document is a YAML document too.
         document = yaml.safe_load(content.decode("utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise BadRequest(f"The scenario is neither JSON nor YAML: {error.problem}{place}") from error
     except (UnicodeError, yaml.YAMLError) as error:
         raise BadRequest("The scenario is neither JSON nor YAML in UTF-8") from error
     violations = find_violations(_scenario_validator(), document, ("body",))
