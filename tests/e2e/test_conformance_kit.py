@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -179,7 +180,7 @@ def mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 # The check that finds each defect of `defective_proxy`, and what it says.
 FOUND_BY = {
     "field_missing_in_a_list": ("behaviour", "GET /generation-models/: pages", '"provider" is a required'),
-    "field_missing_in_a_row": ("flow", "from a brand to an approved image", "phase differ from the response"),
+    "field_missing_in_a_row": ("flow", "from a brand to an approved image", "phase was "),
     "type_changed": ("behaviour", "GET /organizations/: pages", 'is not of type "integer"'),
     "header_missing": ("behaviour", "PATCH /brands/{brand_id}: If-Match", "etag"),
     "wrong_content_type": ("fuzzing", "GET /utils/version", "Undocumented Content-Type"),
@@ -326,6 +327,31 @@ def test_a_server_that_cannot_be_tested_has_its_own_exit_status(
     assert expected_message in outcome.stdout
 
 
+def test_a_defect_of_the_kit_is_no_finding_and_the_other_checks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests" / "tools" / "conformance")
+    command = importlib.import_module("sartiq_conformance.command")
+    checks = [("a list without ids", lambda: {}["id"]), ("another", lambda: None)]
+    results = list(command.run_part("behaviour", checks))
+    assert [result.is_defect for result in results] == [True, False]
+    assert results[0].problem.startswith("The kit has a defect. KeyError: 'id'")
+    assert command.find_status(results) == 3
+    assert command.summarize(results) == (
+        "2 checks, 0 failed, 1 not checked because of a defect of the kit: "
+        "the server conforms, as far as it was checked."
+    )
+
+
+def test_reports_go_to_a_new_folder_or_stop_the_run_at_its_start(
+    kit: Path, mock: RunningServer, tmp_path: Path
+) -> None:
+    token, report = get_token(mock), tmp_path / "new" / "folder" / "junit.xml"
+    assert run_kit(kit, mock.url, token, "--only", "errors", "--junit", str(report)).returncode == 0
+    assert report.stat().st_size > 0
+    rejected = run_kit(kit, mock.url, token, "--junit", str(report / "junit.xml"))
+    assert (rejected.returncode, rejected.stdout) == (2, "")
+    assert "junit.xml cannot be written: " in rejected.stderr
+
+
 def test_the_help_lists_the_options_and_exit_statuses(kit: Path) -> None:
     help_text = subprocess.run([str(kit), "--help"], capture_output=True, text=True, check=True).stdout
     assert "--base-url URL" in help_text
@@ -337,4 +363,4 @@ def test_the_help_lists_the_options_and_exit_statuses(kit: Path) -> None:
         [str(kit), "--base-url", "x"], env=without_token, capture_output=True, text=True
     )
     assert (rejected.returncode, rejected.stdout) == (2, "")
-    assert "the following arguments are required: --token" in rejected.stderr
+    assert "the following arguments are required: --token, or the variable SARTIQ_TOKEN" in rejected.stderr

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import resource
 import subprocess
+import sys
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -298,3 +300,22 @@ def test_an_unknown_mode_is_rejected_and_a_mock_needs_its_own_command() -> None:
         Settings.from_environment({"SARTIQ_MODE": "mocking"})
     with pytest.raises(InvalidSettings, match="python -m handlers"):
         create_app(Settings.from_environment({"SARTIQ_MODE": "mock"}))
+
+
+def test_the_checks_of_the_conformance_kit_pass(mock: httpx.Client) -> None:
+    # The other tests of the kit are slow, because they install it. This one shows each operation that it does
+    # not know yet.
+    parts = ("errors", "authentication", "behaviour")
+    command = [sys.executable, "-m", "sartiq_conformance.command", "--base-url", str(mock.base_url)]
+    outcome = subprocess.run(
+        [*command, *(option for part in parts for option in ("--only", part))],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(ROOT / "tests" / "tools" / "conformance"),
+            "SARTIQ_TOKEN": mock.headers["authorization"].removeprefix("Bearer "),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert re.search(r"^\d{3} checks, 0 failed: the server conforms\.$", outcome.stdout, re.MULTILINE)

@@ -19,8 +19,8 @@ from sartiq_conformance.target import NonConformance, Target, fail
 
 Check = tuple[str, Callable[[], None]]
 
-# Events would be sent to the URL of a new endpoint.
-UNTOUCHED_COLLECTIONS = {"/webhook-endpoints/"}
+# The server would send events to the URL of a new endpoint, and files to a new destination.
+UNTOUCHED_COLLECTIONS = {"/webhook-endpoints/", "/destinations/"}
 ROWS_PER_COLLECTION = 3
 NOT_ASCII = "Élan 裙子 🧥"
 UNKNOWN_PROPERTY = "conformance_unknown"
@@ -171,20 +171,25 @@ def check_pages(target: Target, operation: Operation) -> None:
     """`limit` and `skip` cut a page out of the list, and cursors visit each row once."""
     params = scope(target, operation)
     whole = target.request("GET", operation.path, 200, params={**params, "limit": 100})
-    ids = [row["id"] for row in whole.json()["data"]]
+    ids = list_keys(whole)
     first = target.request("GET", operation.path, 200, params={**params, "limit": 1})
-    if [row["id"] for row in first.json()["data"]] != ids[:1]:
+    if list_keys(first) != ids[:1]:
         raise fail(first, f"limit=1 returns {len(first.json()['data'])} rows, or another one than the first")
     if operation.find("query", "skip") is None:
         return
     second = target.request("GET", operation.path, 200, params={**params, "limit": 1, "skip": 1})
-    if [row["id"] for row in second.json()["data"]] != ids[1:2]:
+    if list_keys(second) != ids[1:2]:
         raise fail(second, "skip=1&limit=1 does not return the second row")
     if len(ids) < whole.json().get("count", 0):
         return  # more than a hundred rows: walking them would take long
     walked = [row["id"] for row in target.list_rows(operation.path, limit=max(1, len(ids) // 3), **params)]
     if walked != ids:
         raise fail(whole, f"the cursors visit {len(walked)} rows, the whole list has {len(ids)}")
+
+
+def list_keys(response: Any) -> list[Any]:
+    """Return the ids of the rows of a page. Rows without an id, such as changes, stand for themselves."""
+    return [row.get("id", row) for row in response.json()["data"]]
 
 
 def check_filter(target: Target, contract: Contract, operation: Operation, parameter: dict[str, Any]) -> None:
@@ -221,14 +226,14 @@ def is_addressed_by_id(operation: Operation) -> bool:
 
 def check_unknown_id(target: Target, operation: Operation) -> None:
     """An unknown id is not found."""
-    ids = {one["name"]: str(uuid.uuid4()) for one in operation.list_parameters("path")}
+    ids = operation.build_ids()
     # 403: an operation that only superusers may call says nothing about ids.
     target.request(operation.method, operation.path, (403, 404), ids)
 
 
 def check_unknown_property(target: Target, operation: Operation, valid: dict[str, Any]) -> None:
     """A body with an unknown property is rejected, and the violation names it."""
-    ids = {one["name"]: str(uuid.uuid4()) for one in operation.list_parameters("path")}
+    ids = operation.build_ids()
     body, params = {**valid, UNKNOWN_PROPERTY: 1}, scope(target, operation)
     response = target.request(operation.method, operation.path, 422, ids, params=params, json=body)
     pointers = [violation.get("pointer") for violation in response.json()["detail"]]
@@ -257,7 +262,7 @@ def check_limits(
     target: Target, operation: Operation, name: str, valid: list[str], invalid: list[str]
 ) -> None:
     """A valid value at a limit is accepted; one beyond it is 422."""
-    ids = {one["name"]: str(uuid.uuid4()) for one in operation.list_parameters("path")}
+    ids = operation.build_ids()
     required = {one["name"]: "x" for one in operation.list_parameters("query") if one.get("required")}
     params = {**required, **scope(target, operation)}
     for value in valid:

@@ -5,7 +5,8 @@ A run creates one organization, changes nothing outside of it, and deletes what 
 exit status:
   0  the server conforms
   1  the server does not conform: the output and both reports name the failed checks
-  2  the server cannot be reached or used
+  2  the server cannot be reached or used, and no report is written
+  3  all other checks passed, but the kit has a defect: the output and both reports name it
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import secrets
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +51,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     # Other users of the machine can read an argument in the process list, but not the environment.
     token = os.environ.get("SARTIQ_TOKEN")
     token_help = "access token of an account with credits for one prediction; default: SARTIQ_TOKEN"
-    add("--token", default=token, required=not token, help=token_help)
+    add("--token", default=token, help=token_help)
     contract_help = "OpenAPI document (JSON or YAML) to check against; default: what the server publishes"
     add("--contract", metavar="FILE", type=Path, help=contract_help)
     add("--organization", metavar="ID", help="write to this organization instead of a new one")
@@ -72,7 +74,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="generated requests per operation; default: 20",
     )
     add("--seed", metavar="N", type=int, help="random seed, to repeat a run; default: random")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.token:
+        parser.error("the following arguments are required: --token, or the variable SARTIQ_TOKEN")
+    for report in (options.junit, options.html):
+        try:
+            if report:
+                report.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # Say so now: a run takes minutes.
+            parser.error(f"{report} cannot be written: {error.strerror}")
+    return options
 
 
 def positive_int(text: str) -> int:
@@ -94,15 +106,21 @@ def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
     part_started_at = printed_at = time.monotonic()
     failed = 0
     for number, (name, check) in enumerate(checks, 1):
-        started_at, problem = time.monotonic(), ""
+        started_at, problem, is_defect = time.monotonic(), "", False
         try:
             check()
         except parts.FINDINGS as error:
             problem = describe_error(error)
             failed += 1
             print_line(f"FAILED {part}: {name}\n{indent(problem, '  ')}")
+        except Exception as error:  # noqa: BLE001 - the other checks still say something about the server
+            problem, is_defect = (
+                f"The kit has a defect. {describe_error(error)}\n{traceback.format_exc()}",
+                True,
+            )
+            print_line(f"NOT CHECKED {part}: {name}\n{indent(problem, '  ')}")
         now = time.monotonic()
-        yield Result(part, name, now - started_at, problem)
+        yield Result(part, name, now - started_at, problem, is_defect)
         if now - printed_at > PROGRESS_SECONDS and number < len(checks):
             print_line(f"{part}: {number} of {len(checks)} checks, {failed} failed")
             printed_at = now
@@ -165,7 +183,14 @@ def check_server(options: argparse.Namespace) -> int:
     if options.html:
         write_html(options.html, run)
     print_line(summarize(run.results))
-    return int(any(result.problem for result in run.results))
+    return find_status(run.results)
+
+
+def find_status(results: list[Result]) -> int:
+    """Return the exit status of a run."""
+    if any(result.problem and not result.is_defect for result in results):
+        return 1
+    return 3 if any(result.is_defect for result in results) else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,10 @@ class Operation:
     def list_parameters(self, place: str) -> list[dict[str, Any]]:
         """Return the parameters in the path, query or header."""
         return [one for one in self.parameters if one["in"] == place]
+
+    def build_ids(self) -> dict[str, str]:
+        """Return path parameters: new UUIDs, and the examples of those that have another format."""
+        return {one["name"]: _find_id(one["schema"]) for one in self.list_parameters("path")}
 
 
 class Contract:
@@ -96,6 +101,11 @@ def find_reference(document: dict[str, Any], reference: str) -> Any:
     for step in reference.removeprefix("#/").split("/"):
         node = node[step.replace("~1", "/").replace("~0", "~")]
     return node
+
+
+def _find_id(schema: dict[str, Any]) -> str:
+    is_uuid = schema.get("format") == "uuid" or "example" not in schema
+    return str(uuid.uuid4() if is_uuid else schema["example"])
 
 
 def _find_example(schema: dict[str, Any], resolved: dict[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from sartiq_conformance.target import NonConformance, Target, fail
 
 Check = tuple[str, Callable[[], None]]
 # The errors that the server causes: a response that is wrong, missing or not reproducible. Any other error is
-# a defect of the kit and ends the run.
+# a defect of the kit.
 FINDINGS = (
     NonConformance,
     FailureGroup,

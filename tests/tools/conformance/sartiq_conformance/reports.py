@@ -57,12 +57,13 @@ th:last-child, td:last-child {{ text-align: right; padding-right: 0 }}
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one check. `problem` is empty if it passed."""
+    """The result of one check. `problem` is empty if it passed; with `is_defect` it is one of the kit."""
 
     part: str
     name: str
     seconds: float
     problem: str = ""
+    is_defect: bool = False
 
 
 @dataclass
@@ -91,15 +92,20 @@ def write_junit(path: Path, results: list[Result]) -> None:
     """Write a JUnit report with one suite per part."""
     root = ElementTree.Element("testsuites", name="sartiq-conformance")
     for part, own in group_by_part(results).items():
-        failures = str(sum(bool(result.problem) for result in own))
-        suite = ElementTree.SubElement(root, "testsuite", name=part, tests=str(len(own)), failures=failures)
+        counts = {
+            "tests": str(len(own)),
+            "failures": str(sum(bool(result.problem) and not result.is_defect for result in own)),
+            "errors": str(sum(result.is_defect for result in own)),
+        }
+        suite = ElementTree.SubElement(root, "testsuite", {"name": part, **counts})
         for result in own:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=part, name=result.name, time=f"{result.seconds:.3f}"
             )
             if result.problem:
                 message = result.problem.splitlines()[0]
-                ElementTree.SubElement(case, "failure", message=message).text = result.problem
+                kind = "error" if result.is_defect else "failure"
+                ElementTree.SubElement(case, kind, message=message).text = result.problem
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
@@ -142,7 +148,10 @@ def write_html(path: Path, run: Run) -> None:
 
 def summarize(results: list[Result]) -> str:
     """Return the result of a run in one sentence."""
-    failed = sum(bool(result.problem) for result in results)
-    return (
-        f"{len(results)} checks, {failed} failed: the server {'does not conform' if failed else 'conforms'}."
+    failed = sum(bool(result.problem) and not result.is_defect for result in results)
+    unknown = sum(result.is_defect for result in results)
+    verdict = (
+        "does not conform" if failed else "conforms, as far as it was checked" if unknown else "conforms"
     )
+    not_checked = f", {unknown} not checked because of a defect of the kit" if unknown else ""
+    return f"{len(results)} checks, {failed} failed{not_checked}: the server {verdict}."

@@ -120,6 +120,10 @@ class Target:
             self.schema = schemathesis.openapi.from_dict(checked)
             self.schema.config.update(base_url=self.base_url)
             self.operations = [found.ok() for found in self.schema.get_all_operations()]
+        except httpx.HTTPStatusError as error:
+            answer = f"{error.response.status_code} {error.response.reason_phrase}"
+            hint = "The base URL is that of the API, such as https://host/api/v1."
+            raise ServerNotUsable(f"{source}: {answer}. {hint}") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ServerNotUsable(f"{source}: {error}") from error
         except (
@@ -226,9 +230,14 @@ class Target:
         read = self.client.get(url, headers=self._authorization)
         if read.status_code != 200:
             raise fail(read, f"{read.status_code}, not 200, for the row that POST {template} has made")
-        changed = [name for name, value in response.json().items() if read.json().get(name) != value]
+        row = read.json()
+        changed = [
+            f"{name} was {json.dumps(value)}, is {json.dumps(row[name]) if name in row else 'missing'}"
+            for name, value in response.json().items()
+            if name not in row or row[name] != value
+        ]
         if changed:
-            raise fail(read, f"{', '.join(changed)} differ from the response of POST {template}")
+            raise fail(read, f"differs from the response of POST {template}: {'; '.join(changed)}")
         return response.json()
 
     def list_rows(
@@ -250,8 +259,10 @@ class Target:
         while True:
             response = self.request("GET", template, 200, ids, params=params)
             yield response
-            cursor = response.json().get("next_cursor")
-            if cursor is None:
+            page = response.json()
+            cursor = page.get("next_cursor")
+            # The cursor at the end of a feed returns later changes: such a page says that it is the last one.
+            if cursor is None or page.get("has_more") is False:
                 return
             if cursor in seen:
                 raise fail(response, "the same next_cursor again")
@@ -293,5 +304,7 @@ class Target:
         expected = status if isinstance(status, tuple) else (status,)
         if response.status_code not in expected:
             named = " or ".join(map(str, expected))
+            if '"out_of_credits"' in response.text:
+                named += ", because the account of the token has no credits for one prediction"
             raise fail(response, f"{response.status_code}, not {named}: {response.text[:500]}")
         return response
