@@ -116,7 +116,7 @@ class Review:
             count = len(not_allowed)
             changes = f"{count} changes break" if count > 1 else "A change breaks"
             version = f"info.version {self.version} is not a new major version"
-            way_out = " Undo it, or add an entry to openapi/allowed-breaks.yaml, below 1.0 only."
+            way_out = " Below 1.0, openapi/allowed-breaks.yaml can allow it, with a reason."
             is_early = self.version.startswith("0.")
             reasons.append(f"{changes} clients of {released.version}, but {version}.{way_out * is_early}")
         reasons += find_stale_entries(released.breaking, self.allowed_breaks, self.today, released.ids)
