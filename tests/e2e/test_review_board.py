@@ -46,6 +46,7 @@ def sign_in(visit: PageVisit) -> None:
         page.get_by_role("button", name="Sign in").click()
         if password != PASSWORD:
             expect(page.locator("#status")).to_have_text("The e-mail address or the password is wrong.")
+            expect(page.get_by_role("button", name="Sign in")).to_be_enabled()
     expect(page.get_by_role("heading", name="Shootings")).to_be_visible()
     # The browser reports the rejected password.
     visit.console_errors.clear()

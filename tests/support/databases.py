@@ -26,7 +26,9 @@ on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirec
 
 def admin_url() -> str:
     """Return the URL of a database on the PostgreSQL server for tests, whose role may create databases."""
-    return _postgresql_url().update_query_dict({"connect_timeout": "3"}).render_as_string(hide_password=False)
+    # A missing server refuses connections at once; one that drops databases may take seconds.
+    url = _postgresql_url().update_query_dict({"connect_timeout": "60"})
+    return url.render_as_string(hide_password=False)
 
 
 def _postgresql_url() -> URL:

@@ -34,12 +34,17 @@ function showSignIn(note) {
   const submit = async (event) => {
     event.preventDefault();
     const { email, password } = event.target.elements;
+    const send = event.submitter;
+    send.disabled = true;
+    say("Signing in");
     try {
       await api.signIn(email.value, password.value);
       say("");
       await route();
     } catch (error) {
       say(error.status === 0 ? error.message : "The e-mail address or the password is wrong.", true);
+    } finally {
+      send.disabled = false;
     }
   };
   show("Sign in", element("form", { class: "sign-in", onsubmit: submit },
