@@ -255,6 +255,20 @@ def test_an_import_of_an_unknown_column_says_which_column_was_meant(
     outcome = user.run("products", "import", "products.csv", **environment)
     assert outcome.exit_code == 6
     assert "colour: Unknown column; did you mean `color`?" in outcome.errors
+    columns = ("--column", "colour=color", "--column", "sku=sku")
+    (user.folder / "products.csv").write_text("sku,name,colour,=\nCLI-3,Mug,blue,1\n", encoding="utf-8")
+    outcome = user.run("products", "import", "products.csv", *columns, "--column", "==", **environment)
+    assert outcome.output.splitlines()[0] == "1 created, 0 updated, 0 unchanged, 0 failed"
+
+
+def test_an_import_wants_a_property_for_each_column(
+    user: CommandLine, scripted_server: ScriptedServer
+) -> None:
+    (user.folder / "products.csv").write_text("sku,colour\nCLI-1,blue\n", encoding="utf-8")
+    environment = {"SARTIQ_URL": scripted_server.url, "SARTIQ_TOKEN": "sk_test"}
+    outcome = user.run("products", "import", "products.csv", "--column", "colour", **environment)
+    assert (outcome.exit_code, scripted_server.requests) == (2, [])
+    assert "'colour' must have the form TITLE=PROPERTY." in outcome.errors
 
 
 def test_listen_wants_a_port_or_a_url(user: CommandLine, scripted_server: ScriptedServer) -> None:

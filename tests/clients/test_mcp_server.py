@@ -197,6 +197,8 @@ def test_a_shooting_is_made_over_http_with_the_token_of_the_request(mcp_origin: 
         async with connect(mcp_origin, token) as client:
             imported = await call(client, "import_products", csv="sku,name\nMCP-2,Scarf\nMCP-3,\n")
             assert (imported["created_count"], imported["failed_count"]) == (1, 1)
+            imported = await call(client, "import_products", csv="sku,name\nMCP-2,Scarf\n")
+            assert (imported["unchanged_count"], imported["failed_count"]) == (1, 0)
             assert (await call(client, "find_products", sku="MCP-2"))["count"] == 1
             made = await call(client, "create_shooting", name="Assistant", product_ids=[PRODUCT])
             assert made["shots_count"] == 1

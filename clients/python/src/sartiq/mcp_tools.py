@@ -111,7 +111,8 @@ def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_dest
             failed = await client.product_imports.list_product_import_results(
                 done.id, status="failed", limit=MAX_ROWS
             )
-            counts = done.model_dump(include={f"{name}_count" for name in ("created", "updated", "failed")})
+            counted = ("created", "updated", "unchanged", "failed")
+            counts = done.model_dump(include={f"{name}_count" for name in counted})
             return {"import_id": done.id, **counts, "failed": [_dump(row) for row in failed.data]}
 
     @tool(WRITE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,24 @@ def register(group: click.Group) -> None:
     group.add_command(products)
 
 
+def read_columns(
+    context: click.Context, parameter: click.Parameter, columns: Sequence[str]
+) -> dict[str, str | None]:
+    """Return the property of each named column, None for columns to ignore.
+
+    Raises:
+        click.BadParameter: An argument has no `=`.
+    """
+    mapping: dict[str, str | None] = {}
+    for column in columns:
+        # Titles may contain the sign, names of properties do not.
+        title, sign, name = column.rpartition("=")
+        if not sign:
+            raise click.BadParameter(f"{column!r} must have the form TITLE=PROPERTY.", context, parameter)
+        mapping[title] = name or None
+    return mapping
+
+
 @click.group()
 def products() -> None:
     """Import products."""
@@ -36,6 +55,14 @@ def products() -> None:
 )
 @click.option("--mode", type=click.Choice(["upsert", "create"]), default="upsert", show_default=True)
 @click.option("--match-by", type=click.Choice(["external_id", "sku"]), help="What identifies a product.")
+@click.option(
+    "--column",
+    "column_mapping",
+    multiple=True,
+    callback=read_columns,
+    metavar="TITLE=PROPERTY",
+    help="What a column contains, for example 'Article number=sku'; 'Stock=' ignores it. Repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @click.option(
     "--results", type=click.Path(dir_okay=False, path_type=Path), help="Save the result of each row as CSV."
@@ -49,6 +76,7 @@ def import_products(
     images: Path | None,
     mode: Literal["upsert", "create"],
     match_by: Literal["external_id", "sku"] | None,
+    column_mapping: dict[str, str | None],
     dry_run: bool,
     results: Path | None,
     timeout: float,
@@ -68,6 +96,7 @@ def import_products(
         file_url=file_url,
         format=form,
         mode=mode,
+        column_mapping=column_mapping,
         validate_only=dry_run,
         images_zip_url=zip_url,
         **chosen,  # type: ignore[arg-type] # mypy does not know which argument this is
