@@ -334,10 +334,16 @@ def map_body(_: schemathesis.HookContext, body: Any) -> Any:
 
 
 def list_users_as_superuser(case: schemathesis.Case) -> None:
-    """List accounts as a superuser in half of the cases: others get 403, and 404 with a generated cursor."""
+    """List accounts as a superuser in half of the cases, without a generated cursor, which gets 404."""
     if get_sender(case) == "demo" and not coin_flip(case):
         case.headers.update(client.long_lived_header("admin"))
         case.query.pop("cursor", None)
+
+
+def read_as_superuser(case: schemathesis.Case) -> None:
+    """Read what only superusers may read as one in half of the cases: others get 403."""
+    if get_sender(case) == "demo" and not coin_flip(case):
+        case.headers.update(client.long_lived_header("admin"))
 
 
 def change_a_new_row(case: schemathesis.Case) -> None:
@@ -397,6 +403,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "retry_generation": retry_a_canceled_generation,
     "add_base_image": add_an_image_to_a_new_row,
     "list_users": list_users_as_superuser,
+    "get_provider_config": read_as_superuser,
     **{f"update_{name}": change_a_new_row for name in SYSTEM_RESOURCES},
     "create_export": export_an_approved_prediction,
     "get_export": read_a_completed_export,
