@@ -176,7 +176,7 @@ def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
         waiting = [pool.submit(create_brand, noisy, slow) for _ in range(limit)]
         wait_for(lambda: len(slow.recorder.requests) == limit)
         rejected = create_brand(noisy, slow)
-        assert status_and_code(rejected) == (429, "too_many_concurrent_requests")
+        assert status_and_code(rejected) == (429, "too_many_concurrent_requests"), rejected.json()
         assert rejected.headers["retry-after"] == "1"
         assert create_brand(other, fast).status == 201
         slow.may_respond.set()

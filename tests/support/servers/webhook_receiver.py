@@ -40,7 +40,7 @@ class WebhookReceiver:
             self._inside += 1
             self.max_concurrent = max(self.max_concurrent, self._inside)
         time.sleep(self.pause_seconds)
-        self.may_respond.wait(10)
+        self.may_respond.wait(120)  # a test that fails ends, too
         with self._guard:
             self._inside -= 1
             return self.responses.pop(0) if self.responses else StubResponse(204)
