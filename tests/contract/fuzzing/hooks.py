@@ -36,6 +36,7 @@ MEDIA_TYPES = (
     "application/octet-stream",
 )
 
+METADATA_KEY = re.compile(r"[^\x00:]{1,40}", re.DOTALL)
 UUID_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # The import registers the checks.
@@ -455,6 +456,21 @@ def replace_null_ids(case: schemathesis.Case) -> None:
             case.path_parameters[name] = str(uuid.uuid4())
 
 
+def drop_keys_of_metadata(case: schemathesis.Case) -> None:
+    """Remove what cannot be a key: OpenAPI 3.0 has no `propertyNames`, so its document does not say it."""
+    bodies = [case.body, *(item.get("body") for item in _items(case.body))]
+    for body in bodies:
+        metadata = body.get("metadata") if isinstance(body, dict) else None
+        if isinstance(metadata, dict):
+            body["metadata"] = {key: value for key, value in metadata.items() if METADATA_KEY.fullmatch(key)}
+
+
+def _items(body: Any) -> list[dict[str, Any]]:
+    """Return the items of a batch; other bodies have none."""
+    items = body.get("items") if isinstance(body, dict) else None
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
 def mark_numeric_references(case: schemathesis.Case) -> None:
     """Add a letter to a reference that is a number, in a filter of a list.
 
@@ -488,6 +504,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         drop_if_match(case)
         use_unique_idempotency_key(case)
         drop_invented_references(case)
+        drop_keys_of_metadata(case)
         mark_numeric_references(case)
         image_urls.redirect_image_urls(case)
         if case.method.upper() not in ("DELETE", "PUT"):
