@@ -41,8 +41,21 @@ class GenerationState:
     def load_changed(
         transaction: Transaction, known: Mapping[UUID, int]
     ) -> Mapping[UUID, GenerationState | None]:
-        """Return the states that `load_changed` returns."""
-        return load_changed(transaction, known)
+        """Return the state of each generation that has changed, None for one that was deleted."""
+        with transaction(False) as reading:
+            # unscoped: the request of each listener has checked its permission
+            select_revisions = select(Generation.id, Generation.revision).where(Generation.id.in_(known))
+            revisions = {row.id: row.revision for row in reading.execute(select_revisions)}
+            changed = [
+                generation_id
+                for generation_id, revision in revisions.items()
+                if revision > known[generation_id]
+            ]
+            states = (
+                [GenerationState(*row) for row in reading.execute(_select_states(changed))] if changed else []
+            )
+        deleted: dict[UUID, GenerationState | None] = dict.fromkeys(known.keys() - revisions.keys())
+        return deleted | {state.generation_id: state for state in states}
 
 
 def snapshot(generation: Generation) -> GenerationState:
@@ -57,29 +70,6 @@ def snapshot(generation: Generation) -> GenerationState:
         predictions_count=len(generation.predictions),
         error=generation.error,
     )
-
-
-def load_changed(
-    transaction: Transaction, known: Mapping[UUID, int]
-) -> Mapping[UUID, GenerationState | None]:
-    """Return the state of each generation that has changed, None for one that was deleted.
-
-    Args:
-        transaction: Opens a transaction; False opens one for reading.
-        known: The last known revision of each generation.
-    """
-    with transaction(False) as reading:
-        # unscoped: the request of each listener has checked its permission
-        select_revisions = select(Generation.id, Generation.revision).where(Generation.id.in_(known))
-        revisions = {row.id: row.revision for row in reading.execute(select_revisions)}
-        changed = [
-            generation_id for generation_id, revision in revisions.items() if revision > known[generation_id]
-        ]
-        states = (
-            [GenerationState(*row) for row in reading.execute(_select_states(changed))] if changed else []
-        )
-    deleted: dict[UUID, GenerationState | None] = dict.fromkeys(known.keys() - revisions.keys())
-    return deleted | {state.generation_id: state for state in states}
 
 
 def _select_states(generation_ids: list[UUID]) -> Any:

@@ -275,7 +275,7 @@ def test_polling_retries_after_a_database_error(
     generation_id: UUID,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read, failures = watch.load_changed, [failure]
+    read, failures = watch.GenerationState.load_changed, [failure]
 
     def read_or_fail(*arguments: Any) -> Any:
         if failures:
@@ -283,7 +283,7 @@ def test_polling_retries_after_a_database_error(
         return read(*arguments)
 
     monkeypatch.setattr(change_hub, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(watch, "load_changed", read_or_fail)
+    monkeypatch.setattr(watch.GenerationState, "load_changed", staticmethod(read_or_fail))
 
     async def scenario_steps() -> None:
         waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")

@@ -21,6 +21,7 @@ from handlers.server.cli import GRACEFUL_SHUTDOWN_SECONDS, READINESS_PATH
 from studio.media.data_files import MAX_DATA_FILE_BYTES
 from studio.settings import Settings, list_settings
 from tests.architecture.image import COMMAND, ENVIRONMENT, USER_ID
+from tests.support.requirements import skip_or_fail
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -292,8 +293,9 @@ def test_the_page_names_every_secret() -> None:
     assert used == set(SECRET_VALUES)
 
 
-@pytest.mark.skipif(shutil.which("kustomize") is None, reason="kustomize is not installed")
 def test_kustomize_renders_the_image_and_the_settings() -> None:
+    if shutil.which("kustomize") is None:
+        skip_or_fail("kustomize (make services installs it)")
     rendered = subprocess.run(
         ["kustomize", "build", FOLDER], check=True, capture_output=True, text=True
     ).stdout

@@ -10,15 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-
-@dataclass(frozen=True)
-class Received:
-    """One request."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
+from tests.support.servers.http_recorder import RecordedRequest
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Drop:
     """Close the connection without a response."""
 
 
-Script = Answer | Drop | Callable[[Received], "Answer | Drop"]
+Script = Answer | Drop | Callable[[RecordedRequest], "Answer | Drop"]
 
 
 def problem(status: int, code: str, **headers: str) -> Answer:
@@ -57,7 +49,7 @@ class ScriptedServer:
     """Send the scripted responses in their order; after the last one, send it again."""
 
     def __init__(self) -> None:
-        self.requests: list[Received] = []
+        self.requests: list[RecordedRequest] = []
         self.script: list[Script] = []
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._build_handler())
@@ -83,7 +75,7 @@ class ScriptedServer:
         self._server.server_close()
         self._thread.join()
 
-    def _take(self, request: Received) -> Answer | Drop:
+    def _take(self, request: RecordedRequest) -> Answer | Drop:
         with self._lock:
             self.requests.append(request)
             script = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -99,7 +91,7 @@ class ScriptedServer:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 # A header that was sent twice has both values, so that a test notices it.
                 headers = {name.lower(): ", ".join(self.headers.get_all(name, [])) for name in self.headers}
-                answer = scripted._take(Received(self.command, self.path, headers, body))
+                answer = scripted._take(RecordedRequest(self.command, self.path, headers, body))
                 self.close_connection = True
                 if isinstance(answer, Drop):
                     return
@@ -115,7 +107,7 @@ class ScriptedServer:
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond
 
-            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - name of the library
+            def log_message(self, *_: object) -> None:
                 """Log nothing."""
 
         return Handler

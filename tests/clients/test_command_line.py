@@ -19,9 +19,10 @@ from sartiq._credentials import Tokens
 from sartiq.cli.output import EXIT_CODES
 from sartiq.cli.session import Session, SessionFile
 from tests.clients.command_line import CommandLine, new_user
-from tests.clients.scripted_server import Answer, Received, ScriptedServer, problem
+from tests.clients.scripted_server import Answer, ScriptedServer, problem
 from tests.e2e.server import RunningServer
 from tests.support.documentation import DOCS, read_page
+from tests.support.servers.http_recorder import RecordedRequest
 
 SESSION = Path("home/.config/sartiq/session.json")
 PASSWORD = "sartiq-demo"
@@ -41,7 +42,7 @@ def sign_in(user: CommandLine, url: str) -> None:
     assert outcome.exit_code == 0, outcome.errors
 
 
-def answer_organizations(request: Received) -> Answer:
+def answer_organizations(request: RecordedRequest) -> Answer:
     """Be a server with one account and one organization, whose other responses are problems."""
     if request.path.startswith("/api/v1/login/"):
         return Answer(
@@ -90,7 +91,7 @@ def test_a_renewed_token_is_stored(user: CommandLine, scripted_server: ScriptedS
         200, {"access_token": "b", "token_type": "bearer", "expires_in": 3600, "refresh_token": "s"}
     )
 
-    def answer(request: Received) -> Answer:
+    def answer(request: RecordedRequest) -> Answer:
         if request.path.endswith("/refresh-token"):
             return fresh
         return expired if request.path.endswith("/access-token") else answer_organizations(request)
@@ -108,7 +109,7 @@ def test_a_renewed_token_is_stored(user: CommandLine, scripted_server: ScriptedS
 def test_two_processes_renew_a_token_once(tmp_path: Path, scripted_server: ScriptedServer) -> None:
     """A refresh token works once: the second process must find the tokens of the first one."""
 
-    def answer(request: Received) -> Answer:
+    def answer(request: RecordedRequest) -> Answer:
         if request.path.endswith("/refresh-token"):
             return Answer(
                 200, {"access_token": "b", "token_type": "bearer", "expires_in": 3600, "refresh_token": "s"}

@@ -72,6 +72,7 @@ def wait_until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path
     """Wait until the MCP server accepts connections."""
     deadline = time.monotonic() + SECONDS_TO_START
     while process.poll() is None and time.monotonic() < deadline:
+        # suppressed: refused until the server listens
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.1)

@@ -13,7 +13,8 @@ import pytest
 import sartiq
 from sartiq import _retries
 from tests.clients.clients_of_both_kinds import KINDS, Kind, run_step
-from tests.clients.scripted_server import Answer, Drop, Received, ScriptedServer, problem
+from tests.clients.scripted_server import Answer, Drop, ScriptedServer, problem
+from tests.support.servers.http_recorder import RecordedRequest
 
 BRAND = {
     "id": "01990000-5eed-7000-8000-000300000001", "created_at": "2026-11-02T09:15:00Z",
@@ -131,7 +132,7 @@ class Session:
         self.sign_ins = self.refreshes = 0
         self._lock = threading.Lock()
 
-    def __call__(self, request: Received) -> Answer:
+    def __call__(self, request: RecordedRequest) -> Answer:
         with self._lock:
             if request.path.endswith("/login/access-token"):
                 self.sign_ins += 1

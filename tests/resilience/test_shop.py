@@ -149,8 +149,8 @@ def test_the_policy_of_the_guide_allows_a_delivery_below_its_prefix_and_nothing_
         target = Target("s3", bucket.url, key, REGION, NAME, PREFIX)
         assert put_file(client, target, "1/a b+é.webp", file) == Outcome(200)
         assert put_file(client, target, "1/a b+é.webp", file) == Outcome(200)
-        elsewhere = replace(target, prefix="other")
-        assert put_file(client, elsewhere, "a.webp", file) == Outcome(403, "access_denied")
+        other_prefix = replace(target, prefix="other")
+        assert put_file(client, other_prefix, "a.webp", file) == Outcome(403, "access_denied")
         forged = replace(target, credentials={**key, "secret_access_key": "another"})
         assert put_file(client, forged, "1/a.webp", file) == Outcome(403, "invalid_credentials")
         assert bucket.read_objects() == {f"{PREFIX}/1/a b+é.webp": b"image"}

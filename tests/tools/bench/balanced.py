@@ -50,10 +50,10 @@ def run_balanced(
     """Run the processes; yield them, and the balancer before one of them and before all."""
     environment.copy(DATABASE)
     # A pending generation that no worker runs, for the check of event streams.
-    watched = f"generation_id = '{generation_id(WATCHED)}'"
+    watched = generation_id(WATCHED)
     environment.run(
-        f"DELETE FROM predictions WHERE {watched}",  # noqa: S608 an id of this module
-        f"UPDATE generations SET status = 'pending' WHERE {watched.removeprefix('generation_')}",  # noqa: S608 the same
+        f"DELETE FROM predictions WHERE generation_id = '{watched}'",  # noqa: S608 - the id is made by the benchmark
+        f"UPDATE generations SET status = 'pending' WHERE id = '{watched}'",  # noqa: S608 - as above
         database=DATABASE,
     )
     one, every = free_port(), free_port()

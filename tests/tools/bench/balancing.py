@@ -86,6 +86,7 @@ def require_programs() -> None:
 def _run(command: Sequence[str], log: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     def accepts_connections() -> bool:
         assert process.poll() is None, log.read_text(errors="replace")
+        # suppressed: refused until the program listens
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return True
         return False

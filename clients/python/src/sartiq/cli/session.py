@@ -49,7 +49,7 @@ class SessionFile:
         self.path = path
 
     def read(self) -> Session | None:
-        """Return the stored session; None if nobody is signed in.
+        """Return the stored session, or None if there is none.
 
         Raises:
             click.ClickException: The file is damaged.
