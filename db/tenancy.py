@@ -1,20 +1,17 @@
-"""The tenant filter: SQL conditions that keep the rows of tenants apart, and permission checks on rows.
+"""The tenant filter: SQL conditions that keep the rows of tenants apart.
 
 All tenant filtering goes through this module (multi-tenancy, row-level access control): every read of a model
 that derives from `Owned` begins with `select_visible`, `get_visible`, `get_reference` or `row_filter`. A row
 that the caller may not see raises `NotFound`, like a row that does not exist. PostgreSQL's row-level security
 (`db/rls`) is the second layer beneath it.
 
-This module compares permissions and does not define them. The table of permissions per role is in
-`handlers/common/permissions.py`; the caller arrives with the result.
+Whose rows, and the permission checks on rows that were found, come from `db/caller.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -25,230 +22,22 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Archivable, Labeled, Owned
+from db.caller import (
+    NO_PERSONAL_RESOURCES,
+    Caller,
+    current_caller,
+    require_membership,
+    require_permission_in,
+    require_permission_on,
+)
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.guests import guest_condition
-from db.models.organizations import Organization
-from db.rls.session_role import APPLICATION_ROLE, SessionRole
-from db.session import (
-    as_system,
-    current_role,
-    current_session,
-    is_in_savepoint,
-    is_in_transaction,
-    is_writing,
-    switch_role,
-)
+from db.session import current_session, is_in_savepoint, is_writing
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 LabeledModel = TypeVar("LabeledModel", bound=Labeled)
-
 _LOCKED = "locked_rows"
 """The key in `Session.info` with the rows that `lock_rows` has locked."""
-NO_PERSONAL_RESOURCES = "An API key has no personal resources: send its organization_id"
-
-
-@dataclass(frozen=True)
-class Guest:
-    """A guest with a review link, who sees one shooting and acts in its tenant.
-
-    Attributes:
-        link_id: The review link.
-        shooting_id: The shooting.
-        organization_id: The organization of the shooting; None if it is personal.
-        created_by_id: The user who created the link.
-        name: The name that the guest gave; it is not verified.
-    """
-
-    link_id: UUID
-    shooting_id: UUID
-    organization_id: UUID | None
-    created_by_id: UUID
-    name: str
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The user, API key or guest that a request is authenticated as, with roles and permissions.
-
-    An API key has one organization, the permissions of its creator's role there that its scopes include, and
-    no personal permissions. `user_id` is then its creator. A guest has no account and no role: `user_id` is
-    then the id of the review link, which equals the id of no account, and `account_id` is None.
-    """
-
-    user_id: UUID
-    email: str
-    is_superuser: bool = False
-    roles: Mapping[UUID, str] = field(default_factory=dict)
-    permissions: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
-    personal_permissions: frozenset[str] = frozenset()
-    api_key_id: UUID | None = None
-    guest: Guest | None = None
-
-    @property
-    def account_id(self) -> UUID | None:
-        """The account of the user or of the API key's creator; None for a guest."""
-        return None if self.guest is not None else self.user_id
-
-    @property
-    def key_organization_id(self) -> UUID | None:
-        """The organization of the API key, or None if the caller is a user."""
-        # The caller of an API key has exactly one role, in the key's organization.
-        return None if self.api_key_id is None else next(iter(self.roles))
-
-    def permissions_in(self, organization_id: UUID | None) -> frozenset[str]:
-        """Return the permissions on rows of an organization (None: personal rows); empty for non-members."""
-        if organization_id is None:
-            return self.personal_permissions
-        return self.permissions.get(organization_id, frozenset())
-
-    def has_permission(self, permission: str | None, organization_id: UUID | None) -> bool:
-        """Return whether the caller has a permission in an organization (None: on personal rows)."""
-        return self.is_superuser or permission is None or permission in self.permissions_in(organization_id)
-
-    def to_session_role(self) -> SessionRole:
-        """Return the database role under which row-level security limits this caller."""
-        if self.guest is not None:
-            return SessionRole(APPLICATION_ROLE, self.user_id, shooting_id=self.guest.shooting_id)
-        return SessionRole(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
-
-
-# Context variables, so that queries know the caller without an argument in every function.
-_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
-_permission: ContextVar[str | None] = ContextVar("permission", default=None)
-_organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
-_grants: ContextVar[list[UUID] | None] = ContextVar("grants", default=None)
-_on_tenant_access: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_tenant_access", default=None)
-
-
-@contextmanager
-def caller_context(
-    caller: Caller, permission: str | None, on_tenant_access: Callable[[UUID], object] | None = None
-) -> Iterator[Caller]:
-    """Run the block as `caller`, for an operation that requires `permission`.
-
-    The running transaction keeps the caller's database role until it ends.
-
-    Args:
-        caller: The authenticated caller.
-        permission: The permission that the operation requires, or None.
-        on_tenant_access: Called with the id of each organization of the caller before its rows are used. It
-            may reject the request by raising an exception.
-    """
-    callback_token = _on_tenant_access.set(on_tenant_access)
-    caller_token, permission_token = _caller.set(caller), _permission.set(permission)
-    organization_token, grants_token = _organization.set(None), _grants.set([])
-    try:
-        # On PostgreSQL the query that finds the caller has set the role already (`db/queries/callers.py`).
-        if is_in_transaction() and current_role() != caller.to_session_role():
-            switch_role(caller.to_session_role())
-        yield caller
-    finally:
-        _grants.reset(grants_token)
-        _organization.reset(organization_token)
-        _permission.reset(permission_token)
-        _caller.reset(caller_token)
-        _on_tenant_access.reset(callback_token)
-
-
-def current_caller() -> Caller:
-    """Return the caller of the running request.
-
-    Raises:
-        RuntimeError: There is no caller. That is a bug: the operation requires no authentication.
-    """
-    caller = _caller.get()
-    if caller is None:
-        raise RuntimeError("there is no authenticated caller")
-    return caller
-
-
-def find_api_key_id() -> UUID | None:
-    """Return the API key of the running request, or None: for users, and for jobs, which have no caller."""
-    caller = _caller.get()
-    return None if caller is None else caller.api_key_id
-
-
-@contextmanager
-def acting_for_tenant() -> Iterator[None]:
-    """Run the block under the system role if the caller is a guest.
-
-    A guest reads and locks rows under policies that show one shooting. What follows from a decision about a
-    locked row concerns the whole tenant: its webhooks, publications and audit log.
-    """
-    caller = _caller.get()
-    if caller is None or caller.guest is None:
-        yield
-        return
-    with as_system():
-        yield
-
-
-@contextmanager
-def permission_context(permission: str | None) -> Iterator[None]:
-    """Run the block as an operation that requires `permission`, for the items of a batch."""
-    token = _permission.set(permission)
-    try:
-        yield
-    finally:
-        _permission.reset(token)
-
-
-def current_permission() -> str | None:
-    """Return the permission that the running operation requires, or None."""
-    return _permission.get()
-
-
-def current_organization() -> UUID | None:
-    """Return the organization whose rows the running request used last, or None (also for personal rows).
-
-    For logs and metrics only, not for authorization.
-    """
-    return _organization.get()
-
-
-def _notify_access(organization_id: UUID | None) -> None:
-    """Record the organization whose rows are used, and call `on_tenant_access` if the caller is a member."""
-    _organization.set(organization_id)
-    callback = _on_tenant_access.get()
-    if callback is None or organization_id is None:
-        return
-    # Members and guests only: other callers must not use up the limit of an organization whose id they know.
-    caller = current_caller()
-    if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
-        callback(organization_id)
-
-
-def record_grant(scope_id: UUID | None) -> None:
-    """Record where the running operation was allowed: an organization, or the owner of personal rows."""
-    grants = _grants.get()
-    if grants is not None and scope_id is not None:
-        grants.append(scope_id)
-
-
-def first_grant() -> UUID | None:
-    """Return the organization or user id where the running operation was allowed first, or None."""
-    grants = _grants.get()
-    return grants[0] if grants else None
-
-
-def require_grant(scope_id: UUID) -> None:
-    """Check that the caller still has a grant which `first_grant` returned for one of their earlier requests.
-
-    Raises:
-        NotFound: The caller is no longer a member of the organization.
-        PermissionDenied: The caller's role no longer has the permission.
-    """
-    caller = current_caller()
-    if caller.guest is not None:
-        _require_guest_permission(caller)
-        return
-    if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
-        return
-    # Same errors and order as for a row: membership first, then the permission.
-    if scope_id not in caller.roles:
-        raise NotFound(value=scope_id)
-    if not caller.has_permission(current_permission(), scope_id):
-        raise PermissionDenied()
 
 
 # The kind is a part of the key of cached statements, the values are not: see `_select_by_id`.
@@ -513,40 +302,6 @@ def _deny_if_read_only(model: type[Owned], row_id: UUID, where: Sequence[ColumnE
             raise PermissionDenied()
 
 
-def require_permission_on(row: Owned) -> None:
-    """Check the running operation's permission on a row that the caller sees.
-
-    Raises:
-        PermissionDenied: The caller lacks the permission on this row.
-    """
-    caller, permission = current_caller(), current_permission()
-    _notify_access(row.organization_id)
-    if caller.is_superuser or permission is None:
-        record_grant(row.organization_id or row.owner_id)
-        return
-    if caller.guest is not None:
-        # The row is visible, so it is of the guest's shooting.
-        _require_guest_permission(caller)
-        record_grant(row.organization_id or row.owner_id)
-        return
-    # An API key has no access to personal rows, not even to those of its creator.
-    if row.organization_id is None and row.owner_id == caller.user_id and caller.api_key_id is None:
-        allowed = permission in caller.personal_permissions
-    elif row.organization_id in caller.roles:
-        allowed = caller.has_permission(permission, row.organization_id)
-    else:
-        # The row is visible because it is public: every caller may read it, only superusers may change it.
-        allowed = permission.endswith(":read")
-    if not allowed:
-        raise PermissionDenied()
-    record_grant(row.organization_id or row.owner_id)
-
-
-def _require_guest_permission(caller: Caller) -> None:
-    if current_permission() not in caller.personal_permissions:
-        raise PermissionDenied()
-
-
 def get_reference(
     model: type[OwnedModel], row_id: UUID, organization_id: UUID | None, owner_id: UUID | None = None
 ) -> OwnedModel:
@@ -608,63 +363,6 @@ def _explain_mismatch(row: Owned, organization_id: UUID | None) -> str:
     if organization_id is None:
         return "The referenced resource belongs to an organization; personal resources cannot use it"
     return ScopeMismatch.default_detail
-
-
-def extend_role_to(organization_id: UUID) -> None:
-    """Let the running transaction see and write rows of an organization that the caller has just created."""
-    # The role was set from the memberships at the begin of the request, which do not have the new one.
-    role = current_role()
-    switch_role(replace(role, organization_ids=(*role.organization_ids, organization_id)))
-
-
-def authorize_creation(organization_id: UUID | None) -> UUID | None:
-    """Check the permission to create a row in an organization (None: a personal row), and return its id.
-
-    Raises:
-        NotFound: The caller is not a member of the organization.
-        PermissionDenied: The caller's role lacks the running operation's permission.
-    """
-    require_permission_in(organization_id)
-    return organization_id
-
-
-def require_permission_in(organization_id: UUID | None) -> None:
-    """Check the running operation's permission in an organization, or on personal rows if it is None.
-
-    Raises:
-        NotFound: The caller is not a member of the organization.
-        PermissionDenied: The caller's role lacks the permission.
-    """
-    if organization_id is not None:
-        require_membership(organization_id)
-    caller = current_caller()
-    if caller.guest is not None:
-        _require_guest_permission(caller)
-        record_grant(caller.guest.organization_id or caller.guest.link_id)
-        return
-    if organization_id is None and caller.api_key_id is not None:
-        raise PermissionDenied(NO_PERSONAL_RESOURCES, parameter="organization_id")
-    if not caller.has_permission(current_permission(), organization_id):
-        raise PermissionDenied()
-    # The idempotency lock stores the grant, so that a replay can check it again.
-    record_grant(organization_id or caller.user_id)
-
-
-def require_membership(organization_id: UUID) -> None:
-    """Check that the caller is a member of the organization, or a guest in it. Superusers need neither.
-
-    Raises:
-        NotFound: The caller is not a member, or the organization does not exist.
-    """
-    caller = current_caller()
-    _notify_access(organization_id)
-    # The roles were loaded with the caller, so members cost no query here.
-    if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
-        return
-    if not caller.is_superuser or not current_session().scalar(
-        select(Organization.id).where(Organization.id == organization_id)
-    ):
-        raise NotFound(value=organization_id)
 
 
 def _is_personal(model: type[Owned], user_id: Any) -> ColumnElement[bool]:

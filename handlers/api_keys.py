@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from db.caller import current_caller
 from db.models.api_keys import ApiKey
 from db.queries import organizations as query
 from db.queries.api_keys import get_api_key as find_key
 from db.session import current_session
-from db.tenancy import current_caller
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, SQLColumnExpression, bindparam, select
 
 from db.audit import DENIAL_WINDOW
+from db.caller import current_caller
 from db.models.audit import AuditEvent
 from db.queries.organizations import get_organization
 from db.session import current_session
-from db.tenancy import current_caller
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
+from db.caller import current_caller, require_permission_in
 from db.change_feed.queries import Position
-from db.tenancy import current_caller, require_permission_in
 from handlers.common.pagination import decode_position, encode_position
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse, serialize_many

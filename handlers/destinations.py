@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from db.caller import current_caller, require_permission_in
 from db.models.destinations import Destination
-from db.tenancy import current_caller, get_visible, list_filter, require_permission_in
+from db.tenancy import get_visible, list_filter
 from handlers.common.context import current_http_client, current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires

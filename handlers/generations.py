@@ -7,11 +7,12 @@ from uuid import UUID
 
 from sqlalchemy.orm import selectinload
 
+from db.caller import authorize_creation
 from db.models.generations import Generation
 from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import authorize_creation, get_reference, get_visible, list_filter
+from db.tenancy import get_reference, get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from db.caller import current_caller
 from db.models.organizations import Invitation
 from db.queries import organizations as query
 from db.session import current_session
-from db.tenancy import current_caller
 from handlers.common.attempt_limits import consume_mail_quota, limits_invalid_tokens
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from flask import request
 
+from db.caller import current_caller
 from db.queries.users import get_user
-from db.tenancy import current_caller
 from handlers.common.attempt_limits import (
     limits_invalid_tokens,
     limits_password_attempts,

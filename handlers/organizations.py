@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import bindparam
 from sqlalchemy.orm import joinedload
 
+from db.caller import current_caller
 from db.models.organizations import Membership, Organization
 from db.queries import organizations as query
 from db.queries.users import get_user
 from db.session import current_session
-from db.tenancy import current_caller
 from handlers.common.attempt_limits import limits_password_attempts, reauthentication_attempts
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
+from db.caller import acting_for_tenant, current_caller, require_permission_in
 from db.errors import NotFound
 from db.models.comments import PredictionComment
 from db.models.generations import Generation, Prediction, PredictionShare
@@ -16,17 +17,7 @@ from db.models.media import MediaResource
 from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import (
-    acting_for_tenant,
-    current_caller,
-    find_locked,
-    get_visible,
-    list_filter,
-    lock_rows,
-    readable_filter,
-    require_permission_in,
-    select_visible,
-)
+from db.tenancy import find_locked, get_visible, list_filter, lock_rows, readable_filter, select_visible
 from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires

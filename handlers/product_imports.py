@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from db.caller import authorize_creation
 from db.models.imports import ProductImport, ProductImportResult
 from db.session import current_session
-from db.tenancy import authorize_creation, get_visible, list_filter
+from db.tenancy import get_visible, list_filter
 from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires

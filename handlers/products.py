@@ -9,18 +9,12 @@ from sqlalchemy.orm import joinedload, load_only
 
 from db.audit import set_target
 from db.base import new_id
+from db.caller import current_caller, require_permission_in
 from db.errors import ExternalIdTaken, NotFound, names_place
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImageCutout, ProductState
-from db.tenancy import (
-    current_caller,
-    find_by_external_id,
-    get_visible,
-    list_filter,
-    readable_filter,
-    require_permission_in,
-)
+from db.tenancy import find_by_external_id, get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images

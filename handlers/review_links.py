@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import bindparam
 
 from db.base import utc_now
+from db.caller import current_caller
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
-from db.tenancy import current_caller, get_visible
+from db.tenancy import get_visible
 from handlers.common.attempt_limits import limits_invalid_tokens
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from db.caller import current_caller, require_permission_in
 from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.subjects import Subject
-from db.tenancy import current_caller, list_filter, require_permission_in
+from db.tenancy import list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse, json_response

@@ -7,11 +7,12 @@ from uuid import UUID
 
 from sqlalchemy.orm import joinedload
 
+from db.caller import require_permission_in
 from db.models.presets import ShotType
 from db.models.products import Product
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_visible, list_filter, require_permission_in
+from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import Select, select
 
+from db.caller import current_caller
 from db.errors import NotFound
 from db.models.subscriptions import CreditMovement, Subscription
 from db.session import current_session
-from db.tenancy import current_caller
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import require_etag_match

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from db.base import utc_now
+from db.caller import current_caller
 from db.errors import NotFound, PermissionDenied
 from db.models.account_exports import AccountExport
 from db.models.exports import ExportStatus
@@ -15,7 +16,6 @@ from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
 from db.queries.users import lock_users
 from db.session import current_session
-from db.tenancy import current_caller
 from handlers.common.attempt_limits import (
     consume_account_export_quota,
     consume_mail_quota,

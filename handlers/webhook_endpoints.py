@@ -7,11 +7,12 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from db.caller import current_caller, require_permission_in
 from db.errors import NotFound
 from db.fast_path.insert import insert_row
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import current_session
-from db.tenancy import current_caller, get_visible, list_filter, require_permission_in
+from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prechecks_url

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from db.caller import Caller, current_caller
 from db.errors import Conflict, PermissionDenied
 from db.models.comments import PredictionComment
 from db.models.generations import Prediction
 from db.models.users import User
 from db.session import current_session
-from db.tenancy import Caller, current_caller
 
 MAX_COMMENTS = 500
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import selectinload
 
 from db.audit import record_change
 from db.base import Base, Owned, new_id, utc_now
+from db.caller import current_caller
 from db.errors import Conflict
 from db.fast_path.insert import insert_row, insert_rows
 from db.models.shootings import (
@@ -30,7 +31,6 @@ from db.models.shootings import (
     ShotStatus,
 )
 from db.session import current_session
-from db.tenancy import current_caller
 
 MAX_COPIED_SHOTS = 5_000
 MAX_NAME_LENGTH = 120

@@ -13,11 +13,12 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.base import utc_now
+from db.caller import current_caller
 from db.errors import Conflict, InUse, ScopeMismatch
 from db.models.generations import Prediction
 from db.models.shootings import Shot
 from db.session import current_session
-from db.tenancy import current_caller, get_visible
+from db.tenancy import get_visible
 from studio.publications.publish import unpublish_prediction
 from studio.shots import require_next_status
 from studio.state_machines import DELIVERABLE, next_prediction_status

@@ -13,13 +13,13 @@ from sqlalchemy import select
 
 from db.audit import set_guest
 from db.base import utc_now
+from db.caller import Caller
 from db.errors import InvalidToken, NotFound
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.queries.guests import ActiveLink, find_link_by_token
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
-from db.tenancy import Caller
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.shares import find_membership
 

@@ -12,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import Select, and_, or_, select
 
 from db.base import utc_now
+from db.caller import Caller
 from db.errors import NotFound
 from db.models.generations import Prediction, PredictionShare
 from db.models.organizations import Membership
 from db.models.users import User
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
-from db.tenancy import Caller
 from studio.media.signing import InvalidSignature, verify_share, verify_unstored_share
 
 

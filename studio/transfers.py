@@ -21,6 +21,7 @@ from sqlalchemy.orm import joinedload
 
 from db.audit import record_transfer
 from db.base import Base, Owned, utc_now
+from db.caller import authorize_creation, current_caller
 from db.errors import InUse, NotFound, ScopeMismatch
 from db.models.brands import Brand
 from db.models.guidelines import Guidelines
@@ -37,7 +38,7 @@ from db.queries.references import (
     select_references,
 )
 from db.session import current_session
-from db.tenancy import authorize_creation, current_caller, get_references
+from db.tenancy import get_references
 from studio.catalogue.visibility import sync_media_visibility
 from studio.cutouts.requests import request_cutout
 from studio.webhooks.events import emit_product_event

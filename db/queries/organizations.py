@@ -10,10 +10,10 @@ from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import TRIGGER_MAINTAINED, Base
+from db.caller import current_caller, require_permission_in
 from db.errors import NotFound, PermissionDenied
 from db.models import Invitation, MediaResource, Membership, Organization, Upload
 from db.session import current_session
-from db.tenancy import current_caller, require_permission_in
 
 # Stored files are deleted with their organization. Without records that use them they have no value.
 _DISPOSABLE = {MediaResource.__tablename__, Upload.__tablename__}

@@ -9,12 +9,12 @@ from sqlalchemy import Table, delete, select, update
 from sqlalchemy.orm import undefer
 
 from db.base import TRIGGER_MAINTAINED, Base, has_affected, utc_now
+from db.caller import Caller
 from db.errors import NotFound
 from db.models import AccountExport, EmailChange, Membership, Organization, PasswordResetToken, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import current_session
-from db.tenancy import Caller
 
 PERSONAL_BATCH_SIZE = 500
 

@@ -17,9 +17,9 @@ from uuid import UUID
 
 from flask import request
 
+from db.caller import current_caller
 from db.errors import DomainError, IncorrectCredentials, InvalidToken
 from db.session import as_system
-from db.tenancy import current_caller
 from handlers.common.context import current_settings
 from handlers.pipeline.middleware.rate_limits import client_address, current_rate_limiter, record_usage
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext

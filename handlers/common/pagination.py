@@ -36,12 +36,13 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Labeled, Owned
+from db.caller import current_caller
 from db.errors import NotFound
 from db.fast_path.projections import Projection
 from db.models.metadata_entries import MetadataEntry
 from db.row_counts.queries import stored_count
 from db.session import current_session
-from db.tenancy import FILTER_PARAMETERS, RowFilter, RowFilterKind, current_caller, row_filter
+from db.tenancy import FILTER_PARAMETERS, RowFilter, RowFilterKind, row_filter
 from handlers.common.context import current_settings
 from handlers.common.responses import ApiResponse, serialize_many
 from handlers.schemas.serializer import list_attribute_paths

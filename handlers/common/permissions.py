@@ -173,7 +173,7 @@ Handler = TypeVar("Handler", bound=Callable[..., object])
 
 
 def requires(permission: Permission) -> Callable[[Handler], Handler]:
-    """Declare the permission of a handler. `db.tenancy` checks it when the handler loads or creates rows."""
+    """Declare the permission of a handler. `db.caller` checks it when the handler loads or creates rows."""
 
     def mark(handler: Handler) -> Handler:
         vars(handler)["__permission__"] = permission

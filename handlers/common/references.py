@@ -12,20 +12,14 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, Uuid, bindparam, select
 
 from db.base import Owned
+from db.caller import authorize_creation, current_caller
 from db.models.exports import Export, ExportItem
 from db.models.generations import Generation, Prediction
 from db.models.media import MediaResource
 from db.models.products import Product
 from db.models.shootings import Look, Shot
 from db.session import current_session
-from db.tenancy import (
-    authorize_creation,
-    current_caller,
-    get_references,
-    get_visible,
-    list_filter,
-    select_listed,
-)
+from db.tenancy import get_references, get_visible, list_filter, select_listed
 from handlers.common.context import current_settings, current_storage
 from studio.media.fetching import FetchedImage
 from studio.media.ingest import ingest_upload, resolve_file_url

@@ -17,13 +17,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.audit import ChangeTracker, insert_denial, insert_event, track_changes
+from db.caller import Caller, acting_for_tenant, current_organization, first_grant
 from db.errors import DomainError, IncorrectCredentials, PermissionDenied, Unauthenticated
 from db.models.audit import ActorType, Outcome
 from db.models.users import User
 from db.queries.api_keys import find_key_owner
 from db.queries.guests import find_active_link
 from db.session import current_session, run_in_separate_transaction
-from db.tenancy import Caller, acting_for_tenant, current_organization, first_grant
 from handlers.common.context import current_request_id
 from handlers.common.responses import EncodedResponse
 from handlers.contract.operations import Operation

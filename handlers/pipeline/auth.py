@@ -21,11 +21,11 @@ from flask import Flask, current_app, request
 from flask_jwt_extended import JWTManager, create_access_token
 
 from db.base import utc_now
+from db.caller import Caller, Guest
 from db.errors import InvalidToken
 from db.queries.api_keys import find_active_key, touch_last_used
 from db.queries.callers import find_caller
 from db.queries.guests import find_active_link
-from db.tenancy import Caller, Guest
 from handlers.common.permissions import API_KEYS, GUESTS, PERSONAL, ROLES
 from handlers.pipeline.errors import TokenExpired
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext

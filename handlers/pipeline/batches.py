@@ -19,6 +19,7 @@ from sqlalchemy import or_
 
 from db.audit import track_changes
 from db.base import Labeled, Owned
+from db.caller import current_caller, permission_context
 from db.errors import (
     Conflict,
     DomainError,
@@ -31,7 +32,7 @@ from db.errors import (
     UnsupportedImageType,
 )
 from db.session import grouped_inserts, savepoint
-from db.tenancy import current_caller, lock_rows, permission_context
+from db.tenancy import lock_rows
 from handlers.common.context import current_settings
 from handlers.common.permissions import required_permission
 from handlers.common.prechecks import require_uploaded_images

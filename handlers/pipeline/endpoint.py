@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from werkzeug.datastructures import Headers
 
 from db.audit import ChangeTracker
+from db.caller import Caller, current_organization
 from db.errors import (
     DomainError,
     GuestNotAllowed,
@@ -33,7 +34,6 @@ from db.errors import (
     Unauthenticated,
 )
 from db.rls.session_role import ANONYMOUS, SYSTEM
-from db.tenancy import Caller, current_organization
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.common.permissions import is_self_authenticating
 from handlers.common.prechecks import LOADED, DecodingNeeded, find_precheck

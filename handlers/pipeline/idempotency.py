@@ -20,8 +20,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Row
 
+from db.caller import acting_for_tenant, current_caller, first_grant, require_grant
 from db.errors import DomainError, PermissionDenied, TargetNotAllowed, Unauthenticated
-from db.tenancy import acting_for_tenant, current_caller, first_grant, require_grant
 from handlers.common.context import current_request_id, current_settings
 from handlers.common.responses import EncodedResponse, encode_json
 from handlers.contract.errors import RequestError, ServiceUnavailable, ValidationFailed, Violation

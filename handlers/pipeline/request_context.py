@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from db.tenancy import Caller
+    from db.caller import Caller
     from handlers.contract.operations import Operation
     from handlers.pipeline.idempotency import IdempotentRequest
     from handlers.pipeline.middleware.concurrency import RequestOwner

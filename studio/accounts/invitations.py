@@ -13,12 +13,12 @@ from sqlalchemy import and_, delete, func, or_, select
 
 from db.audit import set_actor
 from db.base import utc_now
+from db.caller import Caller
 from db.errors import AlreadyMember, Conflict, InvalidToken, PermissionDenied
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.users import User, email_key
 from db.queries.users import find_user_by_email
 from db.session import after_commit, current_session
-from db.tenancy import Caller
 from studio.accounts.identity.mail import Mailer, strip_newlines
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import PasswordRequired, create_user

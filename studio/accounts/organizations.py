@@ -12,6 +12,7 @@ from sqlalchemy import delete, select, update
 
 from db.audit import record_change
 from db.base import new_id, utc_now
+from db.caller import Caller, extend_role_to
 from db.errors import AlreadyMember, Conflict, NotFound
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Invitation, Membership, Organization, Role
@@ -20,7 +21,6 @@ from db.models.users import AccountDeletion, User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user, lock_for_count
 from db.session import after_commit, as_system, current_session, query_as_system
-from db.tenancy import Caller, extend_role_to
 from studio.accounts.identity.mail import Mailer, strip_newlines
 from studio.catalogue.slugs import insert_with_slug
 

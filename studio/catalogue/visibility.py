@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import or_, select, update
 
+from db.caller import current_caller
 from db.errors import PublicRequiresSuperuser
 from db.models.media import MediaResource
 from db.models.presets import BackgroundPreset
@@ -15,7 +16,6 @@ from db.models.products import Product, ProductImage, ProductImageCutout
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
-from db.tenancy import current_caller
 
 _IMAGE_COLUMNS: tuple[tuple[Any, Any], ...] = (
     (Product, Product.cover_media_id),

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.base import new_id, utc_now
+from db.caller import current_caller
 from db.errors import Conflict, InvalidTransition
 from db.models.generations import Generation, Prediction
 from db.models.media import MediaResource
@@ -20,7 +21,6 @@ from db.models.shootings import Shot
 from db.models.subscriptions import Subscription
 from db.row_counts.queries import sum_stored_counts
 from db.session import after_commit, current_session, rollback_and_continue
-from db.tenancy import current_caller
 from studio import billing
 from studio.generations.availability import Tenant, require_available_inputs
 from studio.generations.inputs import resolve

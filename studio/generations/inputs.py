@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from db.base import Owned
+from db.caller import current_caller
 from db.errors import Conflict, NotFound
 from db.models.brands import Brand
 from db.models.generation_models import GenerationModel
@@ -30,7 +31,7 @@ from db.models.shootings import Look, Shooting, Shot
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
-from db.tenancy import current_caller, get_reference, select_visible
+from db.tenancy import get_reference, select_visible
 from studio.generations.availability import NotAvailable, Tenant, is_own, require_available
 from studio.generations.request import TOOL_BY_STRATEGY, GenerationRequest
 from studio.providers.registry import PROVIDERS

@@ -10,13 +10,14 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from db.base import new_id, utc_now
+from db.caller import current_caller
 from db.errors import Conflict, InvalidTransition, NotFound, names_place
 from db.models.imports import ImportStatus, ProductImport
 from db.models.media import Upload, UploadStatus
 from db.models.organizations import Organization
 from db.models.users import User
 from db.session import after_commit, current_session
-from db.tenancy import current_caller, select_visible
+from db.tenancy import select_visible
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.ingest import parse_file_url
 from studio.pubsub import IMPORTS

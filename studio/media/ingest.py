@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
 from db.base import new_id, utc_now
+from db.caller import current_caller, find_api_key_id
 from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
-from db.tenancy import current_caller, find_api_key_id, get_references, get_visible, select_visible
+from db.tenancy import get_references, get_visible, select_visible
 from studio.fair_slots import Subject, account_name, current_subject
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.images import normalise

@@ -12,11 +12,11 @@ from sqlalchemy import func, select
 
 from db.audit import set_target
 from db.base import new_id, utc_now
+from db.caller import current_caller
 from db.errors import Conflict, NotFound, UnsupportedImageType
 from db.models.media import Upload, UploadStatus
 from db.queries.users import lock_for_count
 from db.session import after_commit, current_session, query_as_system
-from db.tenancy import current_caller
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE, StoredDataFile
 from studio.media.garbage_collection import GRACE_PERIOD
 from studio.media.storage import Storage, import_folder, temporary_key

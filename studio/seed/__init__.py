@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from db.base import utc_now
+from db.caller import Caller, caller_context
 from db.models.comments import PredictionComment
 from db.models.generations import (
     Generation,
@@ -30,7 +31,6 @@ from db.models.shootings import Shooting, Shot
 from db.models.users import User, email_key
 from db.rls.session_role import SYSTEM
 from db.session import Database, current_session, switch_role
-from db.tenancy import Caller, caller_context
 from studio.account_exports.create import request_account_export
 from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password

@@ -20,10 +20,10 @@ import handlers.app
 import handlers.brands
 import handlers.pipeline.auth
 import handlers.server.cli as server
+from db.caller import Caller, current_caller
 from db.errors import NotFound, UnreadableImage
 from db.models import Brand
 from db.session import current_session
-from db.tenancy import Caller, current_caller
 from handlers.app import Application
 from handlers.common.permissions import PERSONAL
 from handlers.common.responses import ApiResponse, encode_json, no_content

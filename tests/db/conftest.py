@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from db.caller import Caller
 from db.models import Organization, User
 from db.session import Database
-from db.tenancy import Caller
 from tests.support.factories import build_caller, make_membership, make_organization, make_user
 
 READ, WRITE = "brands:read", "brands:write"

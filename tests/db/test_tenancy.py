@@ -10,23 +10,19 @@ import pytest
 from sqlalchemy import Select, select
 
 from db.base import new_id
-from db.errors import NotFound, PermissionDenied, ScopeMismatch
-from db.models import Brand, Style
-from db.queries.organizations import get_organization
-from db.session import Database, current_session
-from db.tenancy import (
+from db.caller import (
     Caller,
     authorize_creation,
     caller_context,
     current_caller,
     current_organization,
     current_permission,
-    get_reference,
-    get_visible,
-    list_filter,
-    row_filter,
-    select_visible,
 )
+from db.errors import NotFound, PermissionDenied, ScopeMismatch
+from db.models import Brand, Style
+from db.queries.organizations import get_organization
+from db.session import Database, current_session
+from db.tenancy import get_reference, get_visible, list_filter, row_filter, select_visible
 from tests.db.conftest import READ, WRITE, TwoTenants
 from tests.support.factories import make_brand, make_style, make_user
 

@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm.exc import StaleDataError
 
 from db.base import Base
+from db.caller import Caller
 from db.models import User
 from db.queries.users import delete_user_rows, lock_users
 from db.session import Database, current_session
-from db.tenancy import Caller
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS
 from handlers.pipeline import endpoint as endpoint_module

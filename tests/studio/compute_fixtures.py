@@ -8,9 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 
+from db.caller import caller_context
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.generations.worker import remote
 from tests.support import factories
 from tests.support.scenarios import PhotographedProduct, request_generation

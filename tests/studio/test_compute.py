@@ -12,9 +12,9 @@ from PIL import Image
 from sqlalchemy import select
 
 from db.base import utc_now
+from db.caller import caller_context
 from db.models import Generation
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.generations.inputs import StrategyNotSupported
 from studio.generations.lifecycle import cancel_generation
 from studio.generations.worker import polling, queue, remote

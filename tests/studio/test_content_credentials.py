@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from sqlalchemy import select
 
+from db.caller import caller_context
 from db.models.exports import Export, ExportStatus
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.exports import content_credentials
 from studio.exports.content_credentials import FileToSign, SignFile, SigningFailed, load_signer
 from studio.exports.create import ExportRequest, create_export

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
+from db.caller import caller_context
 from db.models import (
     CutoutStatus,
     Generation,
@@ -23,7 +24,6 @@ from db.models import (
     ProductImageCutout,
 )
 from db.session import Database
-from db.tenancy import caller_context
 from studio.cutouts import photos
 from studio.cutouts.making import make_cutout
 from studio.cutouts.requests import request_cutout

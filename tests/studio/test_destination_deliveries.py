@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import select
 
 from db.base import utc_now
+from db.caller import caller_context
 from db.models import Destination, Export, ExportDelivery, Shooting
 from db.session import Database
-from db.tenancy import caller_context, get_visible
+from db.tenancy import get_visible
 from studio.destinations import queue, targets, worker
 from studio.destinations.changes import encrypt_again, update_destination
 from studio.destinations.worker import run_pending_deliveries

@@ -18,9 +18,10 @@ import pytest
 from sqlalchemy import select
 
 from db.base import new_id, utc_now
+from db.caller import caller_context
 from db.models import Export, Prediction, Shooting, Shot
 from db.session import Database
-from db.tenancy import caller_context, get_visible
+from db.tenancy import get_visible
 from studio import review
 from studio.exports import queue, worker
 from studio.exports.archive import (

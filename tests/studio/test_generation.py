@@ -12,10 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from db.base import new_id
+from db.caller import caller_context
 from db.errors import NotFound, ScopeMismatch
 from db.models import Generation, GenerationModel, Prediction, Product, ResolutionPreset, Shooting, Shot
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.generations.inputs import NothingToGenerate, StrategyNotSupported
 from studio.generations.snapshot import ResolutionNotSupported
 from studio.media.storage import LocalDisk, media_key

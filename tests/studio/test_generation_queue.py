@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
+from db.caller import caller_context
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.generations.worker import queue, render_job
 from studio.generations.worker.executor import GenerationWorkers
 from studio.media.storage import LocalDisk

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import object_session
 
+from db.caller import caller_context
 from db.models import ProductImage, Shot
 from db.session import Database, current_session, rollback_and_continue
-from db.tenancy import caller_context
 from tests.studio.compute_fixtures import TOOLS
 from tests.support import factories
 from tests.support.scenarios import PhotographedProduct, request_generation

@@ -6,10 +6,10 @@ from email.message import EmailMessage
 
 import pytest
 
+from db.caller import Caller
 from db.errors import PermissionDenied
 from db.models import Membership, Organization, Role
 from db.session import Database
-from db.tenancy import Caller
 from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.invitations import InvitationVoid, accept_invitation, create_invitation

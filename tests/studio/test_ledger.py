@@ -13,10 +13,10 @@ import time_machine
 from sqlalchemy import func, select
 
 from db.base import new_id, utc_now
+from db.caller import caller_context
 from db.errors import OutOfCredits
 from db.models import CreditMovement, Generation, Subscription
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio import billing
 from studio.generations.lifecycle import cancel_generation, transition
 from studio.generations.worker import queue

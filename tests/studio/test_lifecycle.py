@@ -17,10 +17,10 @@ import time_machine
 from sqlalchemy import func, select
 
 from db.base import utc_now
+from db.caller import caller_context
 from db.errors import InvalidTransition
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.generations import lifecycle
 from studio.generations.create import create_generation, retry_generation
 from studio.generations.lifecycle import transition

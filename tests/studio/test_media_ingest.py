@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import func, select
 
 from db.base import utc_now
+from db.caller import caller_context
 from db.errors import NotAnImage, NotFound, ScopeMismatch, TargetNotAllowed
 from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, current_session
-from db.tenancy import caller_context
 from studio.fair_slots import Subject
 from studio.jobs.periodic import PeriodicTask
 from studio.media import ingest

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from db.caller import caller_context
 from db.errors import Conflict
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
-from db.tenancy import caller_context, get_visible
+from db.tenancy import get_visible
 from studio import review
 from studio.media.storage import LocalDisk
 from tests.support import factories

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from db.tenancy import Caller, caller_context, current_organization
+from db.caller import Caller, caller_context, current_organization
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.telemetry import metrics, traces
 from studio.telemetry.context import (

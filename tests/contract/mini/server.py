@@ -12,7 +12,7 @@ from uuid import UUID
 import jwt
 import yaml
 
-from db.tenancy import Caller
+from db.caller import Caller
 from handlers.app import Application, create_app
 from handlers.common.permissions import PERSONAL
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER

@@ -22,6 +22,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 import db.session
 from db.base import Base, Owned, new_id, utc_now
+from db.caller import Caller
 from db.models import (
     AuditEvent,
     BackgroundPreset,
@@ -63,7 +64,6 @@ from db.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from db.tenancy import Caller
 from studio.cutouts.requests import hash_inputs
 from studio.destinations.credentials import encrypt_credentials, fingerprint_key
 from studio.publications.publish import hash_token

@@ -82,6 +82,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.pipeline.endpoint.Endpoint._authorize_caller",
         "db.queries.callers",
         "db.queries.api_keys",
+        "db.caller",
         "db.tenancy",
     ),
     "handler": (
