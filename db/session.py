@@ -263,14 +263,6 @@ def query_as_system(query: Select[Value]) -> list[Value]:
         return list(current_session().scalars(query))
 
 
-def _set_system_role(connection: Any, _record: object) -> None:
-    # Set once per connection, so that transactions of the system need no extra statement. The login itself
-    # sees no rows.
-    connection.autocommit = True
-    connection.execute(f"SET ROLE {SYSTEM_ROLE}")
-    connection.autocommit = False
-
-
 def error_for_constraint(error: IntegrityError) -> DomainError | None:
     """Return the domain error for a violated constraint, or None if the violation is a bug."""
     constraint = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
@@ -306,7 +298,7 @@ class _RoleSession(Session):
 
 def _set_role_on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     role = session.info[_ROLE_KEY]
-    # Connections have the system role already, and a savepoint keeps the role of its transaction.
+    # Each transaction begins with the system role, and a savepoint keeps the role of its transaction.
     if role != SYSTEM and not transaction.nested:
         set_role(connection, role)
 
@@ -339,13 +331,16 @@ event.listen(_ReadOnlySession, "do_orm_execute", _reject_statement)
 class Database:
     """Opens transactions. Create one per process and share it among threads.
 
-    The engine must be unused: on PostgreSQL each connection gets the system role when it is created.
+    On PostgreSQL each transaction of the engine begins with the system role, because the login sees no rows.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         if engine.dialect.name == "postgresql":
-            event.listen(engine, "connect", _set_system_role)
+            # Imported here because an installation on SQLite needs no PostgreSQL driver.
+            from db.dialect import set_at_begin
+
+            set_at_begin(engine, "role", SYSTEM_ROLE)
         # `_begin_sqlite` of `db.engine` reads the option `write`.
         self._reading_engine = engine.execution_options(write=False)
         self._writing_engine = engine.execution_options(write=True)

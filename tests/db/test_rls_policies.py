@@ -45,7 +45,7 @@ AND NOT EXISTS (
 def connection(database_engine: Engine) -> Iterator[Connection]:
     """Yield a connection with the login's own role, in a transaction that is rolled back."""
     with database_engine.connect() as opened:
-        # A `Database` on this engine gives new connections the system role.
+        # A `Database` on this engine begins each transaction with the system role.
         opened.execute(text("RESET ROLE"))
         yield opened
 

@@ -20,8 +20,9 @@ import httpx
 
 from tests.e2e.server import ServerDidNotStart, free_port
 from tests.resilience.processes import DependencyMissing, run_redis
+from tests.support.servers.pgbouncer import run_pgbouncer
 from tests.tools.bench.balanced_checks import KEY_LIMIT, WATCHED, BalancedServers, find_failures
-from tests.tools.bench.balancing import require_programs, run_haproxy, run_pgbouncer
+from tests.tools.bench.balancing import require_programs, run_haproxy
 from tests.tools.bench.calm import measure_busy_share, wait_until_calm
 from tests.tools.bench.closed_loop import LoadResult, require_wrk, run_load
 from tests.tools.bench.environment import (
@@ -39,6 +40,8 @@ from tests.tools.bench.targets import TARGETS, format_estimate
 
 DATABASE = "balanced"
 CONNECTIONS = 32
+POOLED_CONNECTIONS = 20
+"""Connections of PgBouncer to PostgreSQL. The servers together open more connections to PgBouncer."""
 OPERATIONS = ("read", "list_20", "create")
 SCALE = Scale(100, 500)
 
@@ -60,13 +63,14 @@ def run_balanced(
     with contextlib.ExitStack() as stack:
         stack.enter_context(environment.using_both_cores())
         broker = stack.enter_context(run_redis())
-        pooled = stack.enter_context(run_pgbouncer(environment.folder, environment.cluster.port, DATABASE))
-        narrow = stack.enter_context(
-            run_pgbouncer(environment.folder / "narrow", environment.cluster.port, DATABASE, connections=3)
+        database = environment.url(DATABASE)
+        pooled = stack.enter_context(
+            run_pgbouncer(environment.folder / "pgbouncer", database, POOLED_CONNECTIONS)
         )
+        narrow = stack.enter_context(run_pgbouncer(environment.folder / "narrow", database, connections=3))
         settings = {
             "DATABASE_URL": pooled,
-            "MIGRATION_DATABASE_URL": environment.url(DATABASE),
+            "MIGRATION_DATABASE_URL": database,
             "CELERY_BROKER_URL": broker.url,
             "TRUSTED_PROXIES": "127.0.0.1",
             "LIMIT_KEY": str(KEY_LIMIT),

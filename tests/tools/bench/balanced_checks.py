@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
-import sqlalchemy
-from sqlalchemy import Connection
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import build_engine
-from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE, SessionRole, set_role
+from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE, SessionRole
+from db.session import Database
 from tests.tools.bench.operations import VALID, Request, fetch, list_path
 from tests.tools.bench.rows import (
     Scale,
@@ -35,6 +35,13 @@ PARALLEL, TURNS = 8, 25
 SSE_SECONDS = 30
 # Each check has organizations of its own, so that they can run in any order.
 WATCHED, IDEMPOTENT, LIMITED = 11, 12, 13
+
+
+# Not all rows: with the policy, each row takes time.
+VISIBLE_ORGANIZATIONS = text(
+    "SELECT DISTINCT organization_id FROM (SELECT organization_id FROM products LIMIT 1000) AS seen"
+)
+CURRENT_SETTINGS = text("SELECT current_user, coalesce(current_setting('sartiq.user_id', true), '')")
 
 
 @dataclass(frozen=True)
@@ -143,38 +150,25 @@ def policies_hold_in_transaction_mode(servers: BalancedServers) -> None:
     Half of them are rolled back.
     """
     barrier = threading.Barrier(PARALLEL)
-    engine = build_engine(servers.pooled_database, pool_size=PARALLEL)
+    database = Database(build_engine(servers.pooled_database, pool_size=PARALLEL))
 
     def run(number: int) -> None:
         owner = 30 + number
         role = SessionRole(APPLICATION_ROLE, user_id(owner), [organization_id(owner)])
-        with engine.connect() as connection:
-            barrier.wait(60)
-            for turn in range(TURNS):
-                transaction = connection.begin()
-                set_role(connection, role)
-                assert _visible_organizations(connection) == {organization_id(owner)}
-                transaction.commit() if turn % 2 else transaction.rollback()
-                with connection.begin():
-                    assert _current_settings(connection) == (SYSTEM_ROLE, "")
+        barrier.wait(60)
+        for turn in range(TURNS):
+            with database.transaction(write=True, role=role) as session:
+                assert set(session.scalars(VISIBLE_ORGANIZATIONS)) == {organization_id(owner)}
+                if turn % 2:
+                    session.rollback()
+            with database.transaction(write=False) as session:
+                assert session.execute(CURRENT_SETTINGS).one() == (SYSTEM_ROLE, "")
 
     try:
         with ThreadPoolExecutor(PARALLEL) as threads:
             list(threads.map(run, range(PARALLEL)))
     finally:
-        engine.dispose()
-
-
-def _visible_organizations(connection: Connection) -> set[uuid.UUID]:
-    # Not all rows: with the policy, each row takes time.
-    query = "SELECT DISTINCT organization_id FROM (SELECT organization_id FROM products LIMIT 1000) AS seen"
-    return set(connection.scalars(sqlalchemy.text(query)))
-
-
-def _current_settings(connection: Connection) -> tuple[str, str]:
-    query = "SELECT current_setting('role'), coalesce(current_setting('sartiq.user_id', true), '')"
-    role, user = connection.execute(sqlalchemy.text(query)).one()
-    return role, user
+        database.dispose()
 
 
 CHECKS: tuple[Callable[[BalancedServers], None], ...] = (
