@@ -230,6 +230,7 @@ def test_a_reset_restores_rows_files_ids_and_scenario(mock: httpx.Client) -> Non
         ({"operation": "create_brand", "status": 404, "retry_after": 1}, "/responses/0/retry_after"),
         ({"operation": "create_brand", "times": 0}, "/responses/0/times"),
         ({"operation": "create_brand", "latency": 1}, "/responses/0/latency"),
+        ({"operation": "create_brand", "status": 503, "disconnect": "before"}, "/responses/0/disconnect"),
     ],
 )
 def test_a_rule_that_can_never_apply_is_rejected(
@@ -239,6 +240,65 @@ def test_a_rule_that_can_never_apply_is_rejected(
     assert answer.status_code == 422
     assert [violation["pointer"] for violation in answer.json()["detail"]] == [pointer]
     assert control(mock, "GET", "scenario").json()["responses"] == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "pointer", "message"),
+    [
+        (
+            {"responses": [{"operation": "createBrand"}]},
+            "/responses/0/operation",
+            "The API has no operation createBrand; did you mean `create_brand`?",
+        ),
+        (
+            {"webhooks": [{"event": "generation.complete"}]},
+            "/webhooks/0/event",
+            "The API has no event generation.complete; did you mean `generation.completed`?",
+        ),
+        (
+            {"responses": [{"operation": "*", "delay": 1}, {"operation": "create_brand", "status": 503}]},
+            "/responses/1",
+            "/responses/0 always applies before this rule: give it `times`, or move it behind",
+        ),
+        (
+            {"generations": [{"outcome": "failed", "times": 1}, {"seconds": 1}, {"outcome": "expired"}]},
+            "/generations/2",
+            "/generations/1 always applies before this rule: give it `times`, or move it behind",
+        ),
+        (
+            {"webhooks": [{"delay": 1}, {"event": "generation.failed", "copies": 2}]},
+            "/webhooks/1",
+            "/webhooks/0 always applies before this rule: give it `times`, or move it behind",
+        ),
+    ],
+)
+def test_a_rule_that_can_never_apply_says_why(
+    mock: httpx.Client, scenario: dict[str, Any], pointer: str, message: str
+) -> None:
+    answer = control(mock, "PUT", "scenario", json=scenario)
+    assert answer.status_code == 422
+    assert [(one["pointer"], one["msg"]) for one in answer.json()["detail"]] == [(pointer, message)]
+
+
+def test_a_rule_for_every_operation_hides_no_rule_for_one_without_a_rate_limit(mock: httpx.Client) -> None:
+    play(mock, responses=[{"operation": "*", "delay": 0}, {"operation": "health", "status": 503}])
+    assert mock.get("/utils/health").status_code == 503
+
+
+def test_the_third_request_fails_after_a_rule_without_effect(mock: httpx.Client) -> None:
+    play(
+        mock,
+        responses=[
+            {"operation": "list_brands", "times": 2},
+            {"operation": "list_brands", "status": 503, "times": 1},
+        ],
+    )
+    assert [mock.get("/brands/").status_code for _ in range(4)] == [200, 200, 503, 200]
+
+
+def test_a_file_with_comments_only_is_an_empty_scenario(mock: httpx.Client) -> None:
+    answer = control(mock, "PUT", "scenario", content=b"# responses:\n")
+    assert answer.json() == {"responses": [], "generations": [], "webhooks": []}
 
 
 def test_the_scenario_of_the_documentation_is_valid(mock: httpx.Client) -> None:

@@ -166,8 +166,9 @@ def test_a_second_server_on_the_same_port_exits_with_the_reason(server, data_fol
     _, port, _ = server
     second = start_server(data_folder, PORT=str(port))
     said, _ = second.communicate(timeout=60)
-    assert second.returncode != 0
-    assert "address already in use" in said
+    assert second.returncode == 2
+    advice = "stop the other process, or set another PORT"
+    assert said == f"Not started: HOST=127.0.0.1 PORT={port}: address already in use: {advice}\n"
     assert "Ctrl-C" not in said
 
 

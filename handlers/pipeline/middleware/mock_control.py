@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Set
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,8 @@ def parse_scenario(content: bytes, examples: ExampleResponses) -> dict[str, Any]
         raise BadRequest(f"The scenario is neither JSON nor YAML: {error.problem}{place}") from error
     except (UnicodeError, yaml.YAMLError) as error:
         raise BadRequest("The scenario is neither JSON nor YAML in UTF-8") from error
+    if document is None:  # an empty file, or comments only
+        document = {}
     violations = find_violations(_scenario_validator(), document, ("body",))
     if not violations:
         violations = list(_find_impossible_rules(document, examples))
@@ -91,14 +95,61 @@ def _find_impossible_rules(document: Any, examples: ExampleResponses) -> Iterato
         operation = rule["operation"]
         names = examples.limited if operation == EVERY else {operation}
         if not names <= examples.operation_ids:
+            hint = _suggest(_to_snake_case(operation), examples.operation_ids)
             yield Violation(
-                (*place, "operation"), f"The API has no operation {operation}", "unknown_operation"
+                (*place, "operation"), f"The API has no operation {operation}{hint}", "unknown_operation"
             )
         elif missing := _find_missing_response(rule, names, examples):
             name = "example" if "example" in rule else "status"
             yield Violation((*place, name), missing, UnknownPreference.code)
         if "retry_after" in rule and rule.get("status") not in _RETRIED_STATUSES:
             yield Violation((*place, "retry_after"), "Needs the status 429 or 503", "needs_status")
+        if "disconnect" in rule and not rule.keys().isdisjoint(("status", "example")):
+            yield Violation((*place, "disconnect"), "A closed connection has no response", "no_response")
+    for index, rule in enumerate(document.get("webhooks", ())):
+        event = rule.get("event", EVERY)
+        if event not in (EVERY, *examples.event_types):
+            hint = _suggest(event, examples.event_types)
+            place = ("body", "webhooks", index, "event")
+            yield Violation(place, f"The API has no event {event}{hint}", "unknown_event")
+    yield from _find_hidden_rules("responses", document, lambda rule: rule["operation"], examples.limited)
+    yield from _find_hidden_rules("generations", document, lambda _rule: EVERY, frozenset())
+    yield from _find_hidden_rules(
+        "webhooks", document, lambda rule: rule.get("event", EVERY), examples.event_types
+    )
+
+
+def _find_hidden_rules(
+    kind: str, document: Any, get_name: Callable[[Rule], str], every: Set[str]
+) -> Iterator[Violation]:
+    """Find rules behind one that matches the same and is never used up.
+
+    Args:
+        kind: The list of rules.
+        document: The scenario.
+        get_name: Returns the operation or event of a rule.
+        every: The names that `*` stands for.
+    """
+    unlimited: dict[str, int] = {}
+    for index, rule in enumerate(document.get(kind, ())):
+        name = get_name(rule)
+        earlier = unlimited.get(name, unlimited.get(EVERY) if name in every else None)
+        if earlier is not None:
+            hidden_by = f"/{kind}/{earlier}"
+            message = f"{hidden_by} always applies before this rule: give it `times`, or move it behind"
+            yield Violation(("body", kind, index), message, "hidden_rule")
+        elif "times" not in rule:
+            unlimited[name] = index
+
+
+def _suggest(name: str, known: Set[str]) -> str:
+    """Return a question that names the nearest known name, or nothing."""
+    nearest = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean `{nearest[0]}`?" if nearest else ""
+
+
+def _to_snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _find_missing_response(rule: Rule, names: Set[str], examples: ExampleResponses) -> str | None:

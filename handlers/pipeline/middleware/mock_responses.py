@@ -65,6 +65,8 @@ class ExampleResponses:
             }
             for raw in contract.operations()
         }
+        self.event_types = frozenset(contract.spec.get("webhooks", ()))
+        """The types of webhook events that the server can send."""
 
     @property
     def operation_ids(self) -> Set[str]:
