@@ -75,7 +75,7 @@ from studio.exports.worker import run_pending_exports
 from studio.fair_slots import share_threads
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
-from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports
+from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports, run_task
 from studio.jobs.periodic import PeriodicTask
 from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.backends import open_storage
@@ -455,7 +455,7 @@ def _run_exports(services: Services) -> None:
 
 def _periodic_task(task: MaintenanceTask, services: Services) -> PeriodicTask:
     wakeup = task.trigger.listen() if task.trigger else None
-    return PeriodicTask(task.name, partial(task.run, services), task.interval_seconds, wakeup)
+    return PeriodicTask(task.name, partial(run_task, task, services), task.interval_seconds, wakeup)
 
 
 def _build_middleware_stack_eagerly(middleware: ConnexionMiddleware) -> None:

@@ -41,6 +41,7 @@ from studio.retention import enforce_retention
 from studio.review_links import delete_expired_links
 from studio.settings import Settings
 from studio.shares import delete_expired_shares
+from studio.telemetry import metrics
 from studio.webhooks.queue import delete_old_deliveries
 
 
@@ -208,3 +209,16 @@ MAINTENANCE_TASKS = (
         "deletion of webhook deliveries", lambda services: delete_old_deliveries(services.database), 3_600
     ),
 )
+
+for _task in MAINTENANCE_TASKS:
+    metrics.declare_periodic_task(_task.name)
+
+
+def run_task(task: MaintenanceTask, services: Services) -> None:
+    """Run a task and count the run."""
+    try:
+        task.run(services)
+    except Exception:
+        metrics.count_periodic_task(task.name, "failed")
+        raise
+    metrics.count_periodic_task(task.name, "completed")

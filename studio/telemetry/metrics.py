@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -36,10 +36,15 @@ UNLEASED_AFTER = timedelta(seconds=60)
 # The timestamps of the first increments would double the number of time series.
 disable_created_metrics()
 
-_requests = Counter("sartiq_requests", "Completed requests", ["operation", "method", "status"])
+_requests = Counter(
+    "sartiq_requests",
+    f"Responses. `operation` is the `operationId`, or `{UNMATCHED}`. `status` is `aborted` if the client "
+    "disconnected before the response",
+    ["operation", "method", "status"],
+)
 _durations = Histogram(
     "sartiq_request_duration_seconds",
-    "Time until the response starts, without the wait that the client requested",
+    "Seconds until the response starts, without the wait that the client requested",
     ["operation"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60),
 )
@@ -47,24 +52,49 @@ _in_progress = Gauge(
     "sartiq_requests_in_progress", "Requests in progress, including long polling and streams"
 )
 _defects = Counter(
-    "sartiq_contract_defects", "Responses that violate the contract, not sent", ["operation", "kind"]
+    "sartiq_contract_defects",
+    "Responses that violate the contract, which are not sent. `kind` is what violates it: `status`, "
+    "`header`, `media_type`, `body` or `encoding`",
+    ["operation", "kind"],
 )
-_rate_limited = Counter("sartiq_rate_limited", "Requests rejected by a rate limit", ["policy"])
-_generations = Counter("sartiq_generations", "Ended generations, by outcome", ["outcome"])
+_rate_limited = Counter("sartiq_rate_limited", "Requests that a rate limit rejects", ["policy"])
+GENERATION_OUTCOMES = tuple(status for status, following in GENERATION_STATES.items() if not following)
+DELIVERY_OUTCOMES = ("delivered", "retried", "failed")
+PERIODIC_TASK_OUTCOMES = ("completed", "failed")
+
+
+def _quote(values: tuple[str, ...]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+_generations = Counter(
+    "sartiq_generations", f"Generations that ended: {_quote(GENERATION_OUTCOMES)}", ["outcome"]
+)
 _generation_durations = Histogram(
     "sartiq_generation_duration_seconds",
-    "Time from the start of the first attempt to completion",
+    "Seconds from the first lease of a generation to its predictions",
     buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
 )
-_recoveries = Counter("sartiq_lease_recoveries", "Generations taken over after their lease had expired")
-_deliveries = Counter("sartiq_webhook_deliveries", "Attempts to deliver a webhook, by outcome", ["outcome"])
-_outbound = Counter("sartiq_outbound_calls", "Requests to other servers, by outcome", ["outcome"])
+_recoveries = Counter("sartiq_lease_recoveries", "Generations that are taken over from a lost worker")
+_deliveries = Counter(
+    "sartiq_webhook_deliveries",
+    f"Attempts to deliver a webhook message: {_quote(DELIVERY_OUTCOMES)}",
+    ["outcome"],
+)
+_periodic_tasks = Counter(
+    "sartiq_periodic_task_runs",
+    f"Runs of periodic tasks in this process: {_quote(PERIODIC_TASK_OUTCOMES)}",
+    ["task", "outcome"],
+)
+_outbound = Counter(
+    "sartiq_outbound_calls", "Requests to other servers: `2xx` to `5xx`, or the error", ["outcome"]
+)
 
 
 # Each series exists from the start with the value 0: `rate()` needs it to see the first increment.
-for _outcome in (status for status, following in GENERATION_STATES.items() if not following):
+for _outcome in GENERATION_OUTCOMES:
     _generations.labels(_outcome)
-for _outcome in ("delivered", "retried", "failed"):
+for _outcome in DELIVERY_OUTCOMES:
     _deliveries.labels(_outcome)
 
 
@@ -127,6 +157,17 @@ def count_webhook_delivery(outcome: str) -> None:
     _deliveries.labels(outcome).inc()
 
 
+def declare_periodic_task(task: str) -> None:
+    """Create the series of a periodic task with the value 0."""
+    for outcome in PERIODIC_TASK_OUTCOMES:
+        _periodic_tasks.labels(task, outcome)
+
+
+def count_periodic_task(task: str, outcome: str) -> None:
+    """Count a run of a periodic task, by outcome: `completed` or `failed`."""
+    _periodic_tasks.labels(task, outcome).inc()
+
+
 def count_outbound_call(outcome: str) -> None:
     """Count a request to another server, by the class of its status (`2xx` to `5xx`) or its error."""
     _outbound.labels(outcome).inc()
@@ -185,10 +226,17 @@ def _count_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
 
 
 def _queue_families(rows: list[Any]) -> Iterator[Metric]:
-    depth = GaugeMetricFamily("sartiq_queue_depth", "Open generations", labels=["status"])
-    age = GaugeMetricFamily("sartiq_queue_oldest_pending_seconds", "Age of the oldest pending generation")
+    depth = GaugeMetricFamily(
+        "sartiq_queue_depth", "Generations that have not ended, read every few seconds", labels=["status"]
+    )
+    age = GaugeMetricFamily(
+        "sartiq_queue_oldest_pending_seconds", "Age of the oldest pending generation, in seconds"
+    )
     leased = GaugeMetricFamily("sartiq_queue_leased", "Generations that a worker has leased")
-    unleased = GaugeMetricFamily("sartiq_queue_unleased", "Generations that wait for a worker for a minute")
+    unleased = GaugeMetricFamily(
+        "sartiq_queue_unleased",
+        "Generations that no worker has leased for a minute: pending ones, and those of a lost worker",
+    )
     counts = {status: (count, oldest) for status, count, oldest, *_ in rows}
     for status in OPEN_GENERATION:
         depth.add_metric([status], counts.get(status, (0,))[0])
@@ -217,11 +265,38 @@ class PoolCollector(Collector):
     @staticmethod
     def _families(held: int, size: int) -> Iterator[Metric]:
         yield GaugeMetricFamily(
-            "sartiq_database_connections_in_use", "Database connections in use", value=held
+            "sartiq_database_connections_in_use", "Database connections in use by this process", value=held
         )
         yield GaugeMetricFamily(
-            "sartiq_database_connections_max", "Database connections that can be in use", value=size
+            "sartiq_database_connections_max", "Size of the connection pool of this process", value=size
         )
+
+
+class MetricDescription(NamedTuple):
+    """What the reference page says of a metric."""
+
+    name: str
+    """The name in queries of Prometheus."""
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+def describe_metrics() -> Iterator[MetricDescription]:
+    """Yield the description of each metric that a process can serve."""
+    own = (
+        _requests, _durations, _in_progress, _rate_limited, _defects, _generations, _generation_durations,
+        _recoveries, _deliveries, _periodic_tasks, _outbound,
+    )  # fmt: skip
+    for collector in own:
+        (family,) = collector.describe()
+        suffix = "_total" if family.type == "counter" else ""
+        yield MetricDescription(
+            family.name + suffix, family.type, tuple(collector._labelnames), family.documentation
+        )
+    for family in (*_queue_families([]), *PoolCollector._families(0, 0)):
+        labels = {name: None for sample in family.samples for name in sample.labels}
+        yield MetricDescription(family.name, family.type, tuple(labels), family.documentation)
 
 
 class MetricsServer:

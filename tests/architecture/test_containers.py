@@ -58,6 +58,20 @@ def test_only_the_api_can_be_reached_and_only_from_this_host() -> None:
     assert ports == {"api": ["${API_ADDRESS:-127.0.0.1:8000}:8000"]}
 
 
+def test_every_service_that_runs_has_a_health_check() -> None:
+    services = set(COMPOSE["services"]) - {"prepare"}
+    assert {name for name in services if "healthcheck" in COMPOSE["services"][name]} == services
+    port = OWN_SERVICES["worker"]["environment"]["METRICS_PORT"]
+    assert f"http://127.0.0.1:{port}/metrics" in OWN_SERVICES["worker"]["healthcheck"]["test"][-1]
+
+
+def test_settings_that_compose_does_not_name_come_from_a_file_that_is_not_committed() -> None:
+    assert {str(service["env_file"]) for service in OWN_SERVICES.values()} == {
+        str([{"path": "settings.env", "required": False}])
+    }
+    assert "/settings.env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
 @pytest.mark.parametrize("name", OWN_SERVICES)
 def test_every_setting_of_a_service_is_documented(name: str) -> None:
     table = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")

@@ -214,6 +214,8 @@ def test_the_probes_name_operations_and_ports_that_exist() -> None:
         # Reading the metrics waits for a database that is away, for five seconds.
         assert worker[kind]["timeoutSeconds"] > 5
     assert COMMON["METRICS_HOST"] == "0.0.0.0"
+    # `tests/studio/test_periodic_tasks.py` runs the commands of its probes.
+    assert {"startupProbe", "livenessProbe"} <= set(container_of("sartiq-beat"))
 
 
 def test_the_scheduler_of_periodic_tasks_runs_once() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from handlers.pipeline.problem_types import PROBLEMS
 from studio.settings import Variable, list_settings
+from studio.telemetry.metrics import describe_metrics
 from tests.generators.page import render_generators
 
 ROOT = Path(__file__).parents[2]
@@ -126,11 +127,29 @@ def render_events() -> str:
     return "\n".join([head, "| Type | When, and what to do | Schema |\n|---|---|---|", *rows, ""])
 
 
+def render_metrics() -> str:
+    """Return the page of all metrics."""
+    text = (
+        "The metrics that a process serves at `METRICS_PORT`. "
+        "[Observability](../operations/observability.md)\n"
+        "says how to scrape them and which alerts use them."
+    )
+    head = _PAGE_HEAD.format(
+        title="Metrics", readers="operators", source="studio/telemetry/metrics.py", text=text
+    )
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.meaning} |"
+        for metric in describe_metrics()
+    ]
+    return "\n".join([head, "| Metric | Type | Labels | Meaning |\n|---|---|---|---|", *rows, ""])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings": render_settings,
     "generators": render_generators,
     "problems": render_problems,
     "events": render_events,
+    "metrics": render_metrics,
 }
 """The generated pages by name, which is also the name of the file."""
 

@@ -8,8 +8,10 @@ done.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, beat
@@ -29,6 +31,9 @@ QUEUE = "sartiq"
 WORK, WAKE, MAINTAIN = "work", "wake", "keep_up"
 """Names of the Celery tasks: run available work, notify workers, run one maintenance task."""
 WAKE_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_FILE = "beat.heartbeat"
+"""The file in the data folder that beat touches after each tick. Probes read its age: beat has no port."""
 MAX_WAKEUPS = 16
 """Messages sent at once. A worker that receives one continues as long as there is work."""
 MAX_WAITING = 100
@@ -47,6 +52,7 @@ def build_celery(settings: Settings) -> Celery:
         task_publish_retry=False,
         beat_scheduler=f"{__name__}:Scheduler",
         beat_max_loop_interval=WAKE_SECONDS,
+        beat_heartbeat_file=str(settings.data_dir / HEARTBEAT_FILE),  # a key of our own
         beat_schedule={
             WAKE: {"task": WAKE, "schedule": WAKE_SECONDS},
             **{
@@ -119,6 +125,31 @@ def _is_full(channel: Any) -> bool:
         return False
 
 
+class Heartbeat:
+    """Touches a file at most once in `HEARTBEAT_SECONDS`, and logs once if it cannot."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._beaten_at = float("-inf")
+        self._is_failing = False
+
+    def beat(self) -> None:
+        """Touch the file. An error does not stop the scheduler: the probe reports it."""
+        now = time.monotonic()
+        if now - self._beaten_at < HEARTBEAT_SECONDS:
+            return
+        self._beaten_at = now
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+        except OSError as error:
+            if not self._is_failing:
+                logger.warning("the heartbeat of beat cannot be written: %s", error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+
 class Scheduler(beat.Scheduler):
     """The scheduler of beat, with its state in memory. Two instances by mistake do no harm."""
 
@@ -126,6 +157,13 @@ class Scheduler(beat.Scheduler):
         """Load the schedule from the configuration."""
         super().setup_schedule()
         self._publisher = WakeupPublisher(self.app)
+        self._heartbeat = Heartbeat(Path(self.app.conf.beat_heartbeat_file))
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send a message if one is due, and return the seconds until the next tick."""
+        delay = super().tick(*args, **kwargs)
+        self._heartbeat.beat()
+        return float(delay)
 
     @property
     def producer(self) -> None:

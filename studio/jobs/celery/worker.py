@@ -23,7 +23,7 @@ from studio.generations.worker.executor import ABORT_SECONDS, DRAIN_SECONDS, Gen
 from studio.http_client import SafeHttpClient
 from studio.imports.problems import FindViolations
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
-from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
+from studio.jobs.maintenance import MAINTENANCE_TASKS, Services, run_task
 from studio.jobs.periodic import PeriodicTask
 from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.backends import open_storage
@@ -77,7 +77,7 @@ class MaintenanceRunner:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._locks = {task.name: threading.Lock() for task in MAINTENANCE_TASKS}
-        self._tasks = {task.name: task.run for task in MAINTENANCE_TASKS}
+        self._tasks = {task.name: task for task in MAINTENANCE_TASKS}
 
     def run(self, name: str) -> None:
         """Run the task of this name unless it is running."""
@@ -85,7 +85,7 @@ class MaintenanceRunner:
             logger.warning("unknown maintenance task %r: beat runs another version", name)
         elif self._locks[name].acquire(blocking=False):
             try:
-                self._tasks[name](self._services)
+                run_task(self._tasks[name], self._services)
             finally:
                 self._locks[name].release()
 
