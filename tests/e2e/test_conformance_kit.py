@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 import uuid
 import venv
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import httpx
 import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
@@ -49,6 +51,7 @@ class KitRun(NamedTuple):
     passed: set[tuple[str, str]]
     failed: dict[tuple[str, str], str]
     page: str
+    report: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +77,18 @@ def run_kit(
 def run_kit_with_reports(kit: Path, url: str, token: str, folder: Path, *options: str) -> KitRun:
     """Run the kit with a small budget in a folder of its own and read its reports."""
     folder.mkdir(exist_ok=True)
-    reports = ("--junit", "junit.xml", "--html", "report.html")
+    reports = ("--junit", "junit.xml", "--html", "report.html", "--json", "report.json")
     outcome = run_kit(kit, url, token, "--examples", "1", "--seed", "2041", *reports, *options, cwd=folder)
     printed = outcome.stdout + outcome.stderr
-    assert {path.name for path in folder.iterdir()} == {"junit.xml", "report.html"}, printed
+    assert {path.name for path in folder.iterdir()} == set(reports[1::2]), printed
     cases = {
         (case.attrib["classname"], case.attrib["name"]): case.find("failure")
         for case in ElementTree.parse(folder / "junit.xml").iter("testcase")
     }
     failed = {key: str(failure.text) for key, failure in cases.items() if failure is not None}
     page = (folder / "report.html").read_text()
-    return KitRun(outcome.returncode, printed, set(cases) - set(failed), failed, page)
+    report = json.loads((folder / "report.json").read_text())
+    return KitRun(outcome.returncode, printed, set(cases) - set(failed), failed, page, report)
 
 
 class Sections(HTMLParser):
@@ -143,6 +147,18 @@ def test_the_server_conforms_and_the_kit_leaves_no_row_behind(
     ):
         assert text in verdict.page
     assert Sections(verdict.page).open == []
+    report = verdict.report
+    assert (report["format"], report["status"], report["stopped"]) == (1, 0, None)
+    assert (report["seed"], report["examples"], report["left_behind"]) == (2041, 1, [])
+    assert report["server"]["url"] == demo_server.url
+    assert report["counts"] == {"passed": len(report["checks"]), "failed": 0, "error": 0}
+    assert {(check["part"], check["name"]) for check in report["checks"]} == verdict.passed
+    suites = list(ElementTree.parse(tmp_path / "run" / "junit.xml").iter("testsuite"))
+    for suite in suites:
+        properties = {one.attrib["name"]: one.attrib["value"] for one in suite.iter("property")}
+        assert (properties["seed"], properties["server"]) == ("2041", demo_server.url)
+        assert float(suite.attrib["time"]) >= 0
+    assert sum(int(suite.attrib["tests"]) for suite in suites) == len(report["checks"])
 
 
 @pytest.mark.parametrize(
@@ -166,6 +182,10 @@ def test_each_part_finds_a_defect_when_it_runs_alone(
     assert f"FAILED {part}: {check}\n" in verdict.printed
     assert verdict.printed.endswith(" checks, 1 failed: the server does not conform.\n")
     assert f"<h2>{part}: {check}</h2>" in verdict.page
+    (found,) = (one for one in verdict.report["checks"] if one["outcome"] != "passed")
+    assert (found["part"], found["name"], found["outcome"]) == (part, check, "failed")
+    assert found["problem"] == verdict.failed[part, check]
+    assert (verdict.report["status"], verdict.report["counts"]["failed"]) == (1, 1)
     assert "1 failed: the server does not conform." in verdict.page
 
 
@@ -327,18 +347,101 @@ def test_a_server_that_cannot_be_tested_has_its_own_exit_status(
     assert expected_message in outcome.stdout
 
 
-def test_a_defect_of_the_kit_is_no_finding_and_the_other_checks_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tests" / "tools" / "conformance")
-    command = importlib.import_module("sartiq_conformance.command")
-    checks = [("a list without ids", lambda: {}["id"]), ("another", lambda: None)]
-    results = list(command.run_part("behaviour", checks))
-    assert [result.is_defect for result in results] == [True, False]
-    assert results[0].problem.startswith("The kit has a defect. KeyError: 'id'")
-    assert command.find_status(results) == 3
-    assert command.summarize(results) == (
-        "2 checks, 0 failed, 1 not checked because of a defect of the kit: "
-        "the server conforms, as far as it was checked."
-    )
+def test_an_account_without_credits_is_not_a_finding(kit: Path, mock: RunningServer, tmp_path: Path) -> None:
+    def refuse(request: Request, _forward: Forward) -> Response | None:
+        if request.path.endswith("/generate"):
+            problem = {"code": "out_of_credits", "status": 409}
+            return Response(409, {"content-type": "application/problem+json"}, json.dumps(problem).encode())
+        return None
+
+    with Api(mock.origin) as api, run_defective_proxy(mock.origin, BASE_PATH, [refuse]) as url:
+        api.sign_in(EMAIL, PASSWORD)
+        before = read_rows(api)
+        outcome = run_kit(
+            kit, url, get_token(mock), "--only", "flow", "--json", str(tmp_path / "report.json")
+        )
+        assert read_rows(api) == before
+        skipped = run_kit(kit, url, get_token(mock), *(f"--skip={part}" for part in PARTS - {"errors"}))
+    assert outcome.returncode == 2, outcome.stdout
+    assert "has no credits for one prediction" in outcome.stdout
+    assert "--skip flow" in outcome.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert (skipped.returncode, "costs credits" in skipped.stdout) == (0, False), skipped.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_canceled_run_deletes_its_rows_and_reports_what_it_checked(
+    kit: Path, mock: RunningServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    report = tmp_path / "report.json"
+    environment = os.environ | {"SARTIQ_TOKEN": get_token(mock)}
+    command = [
+        str(kit),
+        "--base-url",
+        mock.url,
+        "--only",
+        "errors",
+        "--only",
+        "fuzzing",
+        "--json",
+        str(report),
+    ]
+    with Api(mock.origin) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        before = read_rows(api)
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            printed = ""
+            while "errors: 9 checks" not in printed:
+                printed += process.stdout.readline()
+            # Twice, like `timeout` and runners that signal the process and its group.
+            process.send_signal(number)
+            process.send_signal(number)
+            printed += process.stdout.read()
+        after = read_rows(api)
+    assert process.returncode == 128 + number, printed
+    assert "Traceback" not in printed
+    assert f"stopped by {number.name}: the server conforms, as far as it was checked." in printed
+    assert after == before
+    written = json.loads(report.read_text())
+    assert (written["status"], written["stopped"]) == (128 + number, f"stopped by {number.name}")
+    assert written["counts"]["passed"] >= 9
+
+
+def test_a_server_that_disappears_ends_the_run(kit: Path, mock: RunningServer, tmp_path: Path) -> None:
+    gone = threading.Event()
+
+    def disappear(request: Request, _forward: Forward) -> Response | None:
+        if request.path == "/subjects/":
+            gone.set()
+        if gone.is_set():
+            raise ConnectionAbortedError
+        return None
+
+    with run_defective_proxy(mock.origin, BASE_PATH, [disappear]) as url:
+        verdict = run_kit_with_reports(kit, url, get_token(mock), tmp_path / "run", "--only", "behaviour")
+    assert verdict.status == 1, verdict.printed
+    assert verdict.report["counts"]["failed"] == 5
+    assert "stopped because the server could no longer be reached" in verdict.printed
+
+
+def test_a_mock_with_a_scenario_is_announced(kit: Path, mock: RunningServer) -> None:
+    warning = f"curl -X POST {mock.origin}/mock/reset"
+    scenario = b"responses: [{operation: get_user, status: 503, times: 1}]"
+    try:
+        httpx.put(f"{mock.origin}/mock/scenario", content=scenario).raise_for_status()
+        with_scenario = run_kit(kit, mock.url, get_token(mock), "--only", "errors")
+    finally:
+        httpx.put(f"{mock.origin}/mock/scenario", content=b"{}").raise_for_status()
+    without = run_kit(kit, mock.url, get_token(mock), "--only", "errors")
+    assert warning in with_scenario.stdout
+    assert warning not in without.stdout
+
+
+@pytest.mark.parametrize("token", ["Bearer {}", "Authorization: Bearer {}", " {}\r\n"])
+def test_a_token_can_be_the_header_that_a_mock_prints(kit: Path, mock: RunningServer, token: str) -> None:
+    outcome = run_kit(kit, mock.url, token.format(get_token(mock)), "--only", "errors")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
 def test_reports_go_to_a_new_folder_or_stop_the_run_at_its_start(
@@ -360,7 +463,7 @@ def test_the_help_lists_the_options_and_exit_statuses(kit: Path) -> None:
         assert option in help_text
     without_token = {key: text for key, text in os.environ.items() if key != "SARTIQ_TOKEN"}
     rejected = subprocess.run(
-        [str(kit), "--base-url", "x"], env=without_token, capture_output=True, text=True
+        [str(kit), "--base-url", "http://localhost/api/v1"], env=without_token, capture_output=True, text=True
     )
     assert (rejected.returncode, rejected.stdout) == (2, "")
     assert "the following arguments are required: --token, or the variable SARTIQ_TOKEN" in rejected.stderr

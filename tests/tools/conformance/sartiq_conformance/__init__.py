@@ -1,3 +1,3 @@
 """Check that a running server conforms to a contract."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -1,98 +1,43 @@
-"""Check that a running server conforms to a contract: the one that it publishes, or one of yours.
-
-A run creates one organization, changes nothing outside of it, and deletes what it has made at the end.
-
-exit status:
-  0  the server conforms
-  1  the server does not conform: the output and both reports name the failed checks
-  2  the server cannot be reached or used, and no report is written
-  3  all other checks passed, but the kit has a defect: the output and both reports name it
-"""
+"""Run the kit: create an organization, run the parts, delete what was made, write the reports."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from textwrap import indent
+from types import FrameType
 
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from sartiq_conformance import behaviour, parts
-from sartiq_conformance.reports import Result, Run, summarize, write_html, write_junit
+from sartiq_conformance.options import PARTS, parse_arguments
+from sartiq_conformance.reports import Result, Run, summarize, write_html, write_json, write_junit
 from sartiq_conformance.target import ServerNotUsable, Target, describe_error
 
-PARTS: dict[str, str] = {
-    "flow": "the main workflow, from a brand to an approved image",
-    "errors": "the format of errors",
-    "authentication": "each protected operation without a credential",
-    "behaviour": "rows, lists, filters, preconditions, retries and deletions",
-    "fuzzing": "generated requests",
-}
 PROGRESS_SECONDS = 10
+SAME_SIGNAL_SECONDS = 2.0
+MAX_CONNECTION_FAILURES = 5
+"""After so many checks in succession without a connection, the server is taken for gone."""
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="sartiq-conformance",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--base-url", metavar="URL", required=True, help="URL of the API, such as https://host/api/v1")
-    # Other users of the machine can read an argument in the process list, but not the environment.
-    token = os.environ.get("SARTIQ_TOKEN")
-    token_help = "access token of an account with credits for one prediction; default: SARTIQ_TOKEN"
-    add("--token", default=token, help=token_help)
-    contract_help = "OpenAPI document (JSON or YAML) to check against; default: what the server publishes"
-    add("--contract", metavar="FILE", type=Path, help=contract_help)
-    add("--organization", metavar="ID", help="write to this organization instead of a new one")
-    descriptions = "; ".join(f"{name}: {description}" for name, description in PARTS.items())
-    only_help = f"run only this part; can be repeated. {descriptions}"
-    add("--only", metavar="PART", choices=PARTS, action="append", help=only_help)
-    add("--keep", action="store_true", help="do not delete what the run has made")
-    add(
-        "--allow-additional-properties",
-        action="store_true",
-        help="accept properties in responses that the contract lacks: the server is newer than the contract",
-    )
-    add("--junit", metavar="FILE", type=Path, help="write a JUnit report to this file")
-    add("--html", metavar="FILE", type=Path, help="write an HTML report to this file")
-    add(
-        "--examples",
-        metavar="N",
-        type=positive_int,
-        default=20,
-        help="generated requests per operation; default: 20",
-    )
-    add("--seed", metavar="N", type=int, help="random seed, to repeat a run; default: random")
-    options = parser.parse_args(arguments)
-    if not options.token:
-        parser.error("the following arguments are required: --token, or the variable SARTIQ_TOKEN")
-    for report in (options.junit, options.html):
-        try:
-            if report:
-                report.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            # Say so now: a run takes minutes.
-            parser.error(f"{report} cannot be written: {error.strerror}")
-    return options
+class Stopped(BaseException):
+    """A signal ends the run. Not an `Exception`, so that no check takes it for its own failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
 
 
-def positive_int(text: str) -> int:
-    """Parse a positive integer."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+class ServerGone(Exception):
+    """Several checks in succession found no server."""
 
 
 def print_line(text: str) -> None:
@@ -102,15 +47,23 @@ def print_line(text: str) -> None:
 
 
 def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
-    """Run the checks of one part, print the failed ones and the progress, and yield all results."""
+    """Run the checks of one part, print the failed ones and the progress, and yield all results.
+
+    Raises:
+        ServerNotUsable: The account cannot do what the check needs.
+        ServerGone: The server can no longer be reached.
+    """
     part_started_at = printed_at = time.monotonic()
-    failed = 0
+    failed = connection_failures = 0
     for number, (name, check) in enumerate(checks, 1):
-        started_at, problem, is_defect = time.monotonic(), "", False
+        started_at, problem, is_defect, has_connection = time.monotonic(), "", False, True
         try:
             check()
+        except ServerNotUsable:
+            raise
         except parts.FINDINGS as error:
             problem = describe_error(error)
+            has_connection = not isinstance(error, parts.CONNECTION_ERRORS)
             failed += 1
             print_line(f"FAILED {part}: {name}\n{indent(problem, '  ')}")
         except Exception as error:  # noqa: BLE001 - the other checks still say something about the server
@@ -121,6 +74,9 @@ def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
             print_line(f"NOT CHECKED {part}: {name}\n{indent(problem, '  ')}")
         now = time.monotonic()
         yield Result(part, name, now - started_at, problem, is_defect)
+        connection_failures = 0 if has_connection else connection_failures + 1
+        if connection_failures == MAX_CONNECTION_FAILURES:
+            raise ServerGone
         if now - printed_at > PROGRESS_SECONDS and number < len(checks):
             print_line(f"{part}: {number} of {len(checks)} checks, {failed} failed")
             printed_at = now
@@ -133,33 +89,60 @@ def main(arguments: list[str] | None = None) -> int:
     # Hypothesis would write a folder to the working directory.
     with tempfile.TemporaryDirectory(prefix="sartiq-conformance-") as folder:
         set_hypothesis_home_dir(folder)
-        return check_server(options)
+        try:
+            with signals_raised():
+                return check_server(options)
+        except Stopped as stopped:
+            print_line(f"Stopped by {stopped}.")
+            return stopped.status
+        except ServerNotUsable as error:
+            print_line(f"The server cannot be reached or used: {error}")
+            return 2
+
+
+@contextmanager
+def signals_raised() -> Iterator[None]:
+    """Raise `Stopped` at Ctrl-C and when a CI system cancels the job, so that the run deletes its rows.
+
+    Signals that come together count once: `timeout` and some runners signal the process and then its group. A
+    later one ends the deletion, too.
+    """
+    stopped_at = float("-inf")
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped_at
+        if time.monotonic() - stopped_at > SAME_SIGNAL_SECONDS:
+            stopped_at = time.monotonic()
+            raise Stopped(number)
+
+    previous = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def check_server(options: argparse.Namespace) -> int:
-    """Check the server and return the exit status."""
+    """Check the server and return the exit status.
+
+    Raises:
+        ServerNotUsable: There is no server, contract, account or organization to check.
+        Stopped: A signal came before the first check or during the deletion.
+    """
     seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
-    place = f"organization {options.organization}" if options.organization else "a new organization"
-    contract = options.contract or "the contract that it publishes"
-    print_line(
-        f"Checking {options.base_url} against {contract}, seed {seed}.\n"
-        f"Rows are created in {place}, with one prediction, which costs credits.\n"
-        f"They are {'kept' if options.keep else 'deleted at the end'}. Everything else is only read,\n"
-        f"with up to {options.examples} generated requests per operation."
-    )
+    print_line(describe_plan(options, seed))
     run = Run(options.base_url, str(options.contract or "published"), seed, datetime.now(UTC))
+    run.examples = options.examples
     started_at = time.monotonic()
-    try:
-        target = Target(
-            options.base_url, options.token, options.contract, options.allow_additional_properties
-        )
-        if options.organization:
-            target.use_organization(options.organization)
-        else:
-            target.create_organization(f"Conformance run {seed}")
-    except ServerNotUsable as error:
-        print_line(f"The server cannot be reached or used: {error}")
-        return 2
+    target = Target(options.base_url, options.token, options.contract, options.allow_additional_properties)
+    if warning := target.find_mock_scenario():
+        print_line(warning)
+    if options.organization:
+        target.use_organization(options.organization)
+    else:
+        target.create_organization(f"Conformance run {seed}")
+    run.organization_id = target.organization_id
     print_line(f"Organization {target.organization_id}")
     run.server_version, run.contract_version = target.read_version(), target.contract["info"]["version"]
     checks_by_part: dict[str, Callable[[], Iterator[parts.Check]]] = {
@@ -169,21 +152,46 @@ def check_server(options: argparse.Namespace) -> int:
         "behaviour": lambda: behaviour.behaviour_checks(target),
         "fuzzing": lambda: parts.fuzz_checks(target, options.examples, seed),
     }
+    status = None
     try:
         for part in PARTS:
-            if part in (options.only or PARTS):
-                run.results += run_part(part, list(checks_by_part[part]()))
+            if part in options.parts:
+                for result in run_part(part, list(checks_by_part[part]())):
+                    run.results.append(result)
+    except Stopped as stopped:
+        run.stopped_by, status = f"stopped by {stopped}", stopped.status
+        print_line(f"Stopped by {stopped}: deleting what the run has made.")
+    except ServerGone:
+        run.stopped_by = "stopped because the server could no longer be reached"
     finally:
-        left = target.made if options.keep else target.clean_up()
-        if left:
-            print_line("Left behind:\n" + indent("\n".join(left), "  "))
+        run.left_behind = target.made if options.keep else target.clean_up()
+        if run.left_behind:
+            print_line("Left behind:\n" + indent("\n".join(run.left_behind), "  "))
     run.seconds = time.monotonic() - started_at
+    run.status = find_status(run.results) if status is None else status
     if options.junit:
-        write_junit(options.junit, run.results)
+        write_junit(options.junit, run)
     if options.html:
         write_html(options.html, run)
-    print_line(summarize(run.results))
-    return find_status(run.results)
+    if options.json:
+        write_json(options.json, run)
+    print_line(summarize(run))
+    return run.status
+
+
+def describe_plan(options: argparse.Namespace, seed: int) -> str:
+    """Return what the run is going to do, for people who run it against a server with data."""
+    contract = options.contract or "the contract that it publishes"
+    place = f"organization {options.organization}" if options.organization else "a new organization"
+    lines = [
+        f"Checking {options.base_url} against {contract}, seed {seed}.",
+        f"Rows are created in {place} and {'kept' if options.keep else 'deleted at the end'}.",
+    ]
+    if "flow" in options.parts:
+        lines.append("One prediction is made, which costs credits.")
+    if "fuzzing" in options.parts:
+        lines.append(f"Up to {options.examples} requests per operation are generated, most of them reads.")
+    return "\n".join(lines)
 
 
 def find_status(results: list[Result]) -> int:

@@ -31,6 +31,8 @@ FINDINGS = (
     requests.RequestException,
     hypothesis.errors.Flaky,
 )
+# The server closed the connection, or there is none.
+CONNECTION_ERRORS = (httpx.TransportError, requests.ConnectionError)
 
 # The response does not end before the generation does. The main flow uses long polling instead.
 SKIPPED_READS = {"stream_generation_events"}

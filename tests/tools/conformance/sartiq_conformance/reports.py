@@ -1,11 +1,13 @@
-"""Write the reports of a run: JUnit for CI systems, HTML for people."""
+"""Write the reports of a run: JUnit for CI systems, HTML for people, JSON for programs."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from sartiq_conformance import __version__
@@ -65,6 +67,13 @@ class Result:
     problem: str = ""
     is_defect: bool = False
 
+    @property
+    def outcome(self) -> str:
+        """`passed`, `failed`, or `error` after a defect of the kit."""
+        if not self.problem:
+            return "passed"
+        return "error" if self.is_defect else "failed"
+
 
 @dataclass
 class Run:
@@ -74,10 +83,18 @@ class Run:
     contract: str
     seed: int
     started_at: datetime
+    examples: int = 0
     seconds: float = 0
     server_version: str = "unknown"
     contract_version: str = "unknown"
+    organization_id: str = ""
     results: list[Result] = field(default_factory=list)
+    stopped_by: str = ""
+    """Why the run ended before its last check."""
+    left_behind: list[str] = field(default_factory=list)
+    """The paths of the rows that were not deleted."""
+    status: int = 0
+    """The exit status."""
 
 
 def group_by_part(results: list[Result]) -> dict[str, list[Result]]:
@@ -88,16 +105,31 @@ def group_by_part(results: list[Result]) -> dict[str, list[Result]]:
     return grouped
 
 
-def write_junit(path: Path, results: list[Result]) -> None:
-    """Write a JUnit report with one suite per part."""
-    root = ElementTree.Element("testsuites", name="sartiq-conformance")
-    for part, own in group_by_part(results).items():
-        counts = {
-            "tests": str(len(own)),
-            "failures": str(sum(bool(result.problem) and not result.is_defect for result in own)),
-            "errors": str(sum(result.is_defect for result in own)),
-        }
-        suite = ElementTree.SubElement(root, "testsuite", {"name": part, **counts})
+def write_junit(path: Path, run: Run) -> None:
+    """Write a JUnit report with one suite per part. Its properties repeat the run."""
+    properties = {
+        "server": run.server,
+        "server version": run.server_version,
+        "contract": run.contract,
+        "contract version": run.contract_version,
+        "kit version": __version__,
+        "seed": str(run.seed),
+        "examples": str(run.examples),
+    }
+    if run.stopped_by:
+        properties["stopped"] = run.stopped_by
+    timestamp = run.started_at.strftime("%Y-%m-%dT%H:%M:%S")
+    root = ElementTree.Element(
+        "testsuites", name="sartiq-conformance", **count_results(run.results), time=f"{run.seconds:.3f}"
+    )
+    for part, own in group_by_part(run.results).items():
+        seconds = sum(result.seconds for result in own)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=part, **count_results(own), time=f"{seconds:.3f}", timestamp=timestamp
+        )
+        listed = ElementTree.SubElement(suite, "properties")
+        for name, value in properties.items():
+            ElementTree.SubElement(listed, "property", name=name, value=value)
         for result in own:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=part, name=result.name, time=f"{result.seconds:.3f}"
@@ -107,6 +139,46 @@ def write_junit(path: Path, results: list[Result]) -> None:
                 kind = "error" if result.is_defect else "failure"
                 ElementTree.SubElement(case, kind, message=message).text = result.problem
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def count_results(results: list[Result]) -> dict[str, str]:
+    """Return the counts of a JUnit suite."""
+    return {
+        "tests": str(len(results)),
+        "failures": str(sum(result.outcome == "failed" for result in results)),
+        "errors": str(sum(result.outcome == "error" for result in results)),
+    }
+
+
+def write_json(path: Path, run: Run) -> None:
+    """Write a JSON report. `format` is increased when a member changes its meaning or is removed."""
+    outcomes = [result.outcome for result in run.results]
+    report: dict[str, Any] = {
+        "format": 1,
+        "status": run.status,
+        "stopped": run.stopped_by or None,
+        "server": {"url": run.server, "version": run.server_version},
+        "contract": {"source": run.contract, "version": run.contract_version},
+        "kit": {"version": __version__},
+        "seed": run.seed,
+        "examples": run.examples,
+        "started_at": run.started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "seconds": round(run.seconds, 3),
+        "organization_id": run.organization_id,
+        "left_behind": run.left_behind,
+        "counts": {outcome: outcomes.count(outcome) for outcome in ("passed", "failed", "error")},
+        "checks": [
+            {
+                "part": result.part,
+                "name": result.name,
+                "outcome": result.outcome,
+                "seconds": round(result.seconds, 3),
+                "problem": result.problem or None,
+            }
+            for result in run.results
+        ],
+    }
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_html(path: Path, run: Run) -> None:
@@ -136,8 +208,8 @@ def write_html(path: Path, run: Run) -> None:
         contract=escape(run.contract),
         contract_version=escape(run.contract_version),
         kit_version=escape(__version__),
-        verdict=summarize(run.results),
-        outcome="failed" if failed else "passed",
+        verdict=escape(summarize(run)),
+        outcome="failed" if failed or run.stopped_by else "passed",
         summary=summary,
         findings=findings,
         passed=len(run.results) - len(failed),
@@ -146,12 +218,16 @@ def write_html(path: Path, run: Run) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def summarize(results: list[Result]) -> str:
+def summarize(run: Run) -> str:
     """Return the result of a run in one sentence."""
-    failed = sum(bool(result.problem) and not result.is_defect for result in results)
-    unknown = sum(result.is_defect for result in results)
-    verdict = (
-        "does not conform" if failed else "conforms, as far as it was checked" if unknown else "conforms"
-    )
+    outcomes = [result.outcome for result in run.results]
+    failed, unknown = outcomes.count("failed"), outcomes.count("error")
+    if failed:
+        verdict = "does not conform"
+    elif unknown or run.stopped_by:
+        verdict = "conforms, as far as it was checked"
+    else:
+        verdict = "conforms"
     not_checked = f", {unknown} not checked because of a defect of the kit" if unknown else ""
-    return f"{len(results)} checks, {failed} failed{not_checked}: the server {verdict}."
+    stopped = f", {run.stopped_by}" if run.stopped_by else ""
+    return f"{len(run.results)} checks, {failed} failed{not_checked}{stopped}: the server {verdict}."

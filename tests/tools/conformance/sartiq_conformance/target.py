@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import schemathesis
 import yaml
+from schemathesis.core.result import Err
 from schemathesis.errors import FailureGroup, SchemathesisError
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -34,12 +35,16 @@ RESPONSE_CHECKS = [
 HIDDEN_TOKEN = re.compile(r"-H '?Authorization: (?:\[Filtered\]|Bearer [^'\"]*)'?", re.IGNORECASE)
 TOKEN_FROM_ENVIRONMENT = '-H "Authorization: Bearer $SARTIQ_TOKEN"'
 MAX_PRINTED_BODY = 2_000
+NO_CREDITS = (
+    "the account of the token has no credits for one prediction. A superuser gives it a subscription "
+    "with POST /subscriptions/{account_id}; `--skip flow` runs without one."
+)
 # A row can be deleted only after the rows that refer to it.
 MAX_CLEAN_UP_ROUNDS = 5
 
 
 class ServerNotUsable(Exception):
-    """The server or the contract cannot be read, or there is no organization. The message has the cause."""
+    """There is no server, contract, organization or account to check. The message has the cause."""
 
 
 class NonConformance(AssertionError):
@@ -79,6 +84,18 @@ def fail(response: httpx.Response, message: str) -> NonConformance:
     return NonConformance(describe_response(response, message))
 
 
+def find_external_reference(value: Any) -> str | None:
+    """Return a reference of a document to another file, or None."""
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            return reference
+        value = list(value.values())
+    if isinstance(value, list):
+        return next((found for one in value if (found := find_external_reference(one))), None)
+    return None
+
+
 @dataclass
 class Target:
     """A server, its contract, and the organization that the run writes to.
@@ -109,7 +126,6 @@ class Target:
         Raises:
             ServerNotUsable: There is no readable contract.
         """
-        self.base_url = self.base_url.rstrip("/")
         source = str(self.contract_file or f"{self.base_url}/openapi.json")
         try:
             self.client = httpx.Client(
@@ -119,7 +135,7 @@ class Target:
             checked = set_closed_responses(self.contract, not self.allows_additional_properties)
             self.schema = schemathesis.openapi.from_dict(checked)
             self.schema.config.update(base_url=self.base_url)
-            self.operations = [found.ok() for found in self.schema.get_all_operations()]
+            self.operations = list(self._read_operations())
         except httpx.HTTPStatusError as error:
             answer = f"{error.response.status_code} {error.response.reason_phrase}"
             hint = "The base URL is that of the API, such as https://host/api/v1."
@@ -136,11 +152,35 @@ class Target:
         ) as error:
             raise ServerNotUsable(f"{source} is not a contract: {describe_error(error)}") from error
 
+    def _read_operations(self) -> Iterator[Any]:
+        for found in self.schema.get_all_operations():
+            if isinstance(found, Err):
+                raise found.err()
+            yield found.ok()
+
     def _read_contract(self) -> dict[str, Any]:
         if self.contract_file is None:
             return dict(self.client.get("/openapi.json").raise_for_status().json())
         text = self.contract_file.read_text(encoding="utf-8")
-        return dict(json.loads(text) if self.contract_file.suffix == ".json" else yaml.safe_load(text))
+        contract = dict(json.loads(text) if self.contract_file.suffix == ".json" else yaml.safe_load(text))
+        if reference := find_external_reference(contract):
+            raise ValueError(f"it refers to another file, {reference}: pass the bundle, openapi.json")
+        return contract
+
+    def find_mock_scenario(self) -> str | None:
+        """Return a warning if the server is a mock whose scenario makes it misbehave."""
+        url = httpx.URL(self.base_url).join("/mock/scenario")
+        try:
+            rules = [rule for rules in self.client.get(url).json().values() for rule in rules]
+            has_rules = any(rule["used"] < rule.get("times", rule["used"] + 1) for rule in rules)
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        if not has_rules:
+            return None
+        return (
+            "The server is a mock with a scenario, so it misbehaves as the scenario says. To end it:\n"
+            f"  curl -X POST {url.join('/mock/reset')}"
+        )
 
     def remember(self, response: Any) -> None:
         """Remember the path of a row that a response says was made."""
@@ -303,8 +343,8 @@ class Target:
         response = self.client.request(method, template.format(**(ids or {})), headers=headers, **options)
         expected = status if isinstance(status, tuple) else (status,)
         if response.status_code not in expected:
-            named = " or ".join(map(str, expected))
             if '"out_of_credits"' in response.text:
-                named += ", because the account of the token has no credits for one prediction"
+                raise ServerNotUsable(NO_CREDITS)
+            named = " or ".join(map(str, expected))
             raise fail(response, f"{response.status_code}, not {named}: {response.text[:500]}")
         return response

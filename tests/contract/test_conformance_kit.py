@@ -1,0 +1,135 @@
+"""Tests of the conformance kit that need no server: options, reports and the jobs of its guide.
+
+`tests/e2e/test_conformance_kit.py` runs the installed kit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.support.documentation import ROOT, read_page
+
+GUIDE = read_page(ROOT / "docs" / "guides" / "conformance-kit.md")
+
+
+class Kit(NamedTuple):
+    """The modules of the kit, which is not installed."""
+
+    command: ModuleType
+    options: ModuleType
+    reports: ModuleType
+
+
+@pytest.fixture
+def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
+    """Import the kit from its folder."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "tools" / "conformance")
+    return Kit(*(importlib.import_module(f"sartiq_conformance.{name}") for name in Kit._fields))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--base-url", "localhost:8000/api/v1"], "is not a URL such as https://host/api/v1"),
+        (["--base-url", "http://localhost:http/api/v1"], "is not a URL such as https://host/api/v1"),
+        (["--contract", "https://host/openapi.json"], "is a URL: download it, and pass the file"),
+        (["--contract", "no-such-file.json"], "is not a file"),
+        (["--html", "."], ". cannot be written: Is a directory"),
+        (["--examples", "none"], "is not a whole number of at least 1"),
+        (["--only", "flow", "--skip", "flow"], "leave no part to run"),
+        (["--token", "two\nlines"], "the token has a character that no bearer token has"),
+    ],
+)
+def test_a_wrong_option_is_named_before_the_run(
+    kit: Kit, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        kit.command.main(["--base-url", "http://127.0.0.1:9/api/v1", "--token", "token", *options])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "two" not in printed
+
+
+def test_the_source_of_a_contract_is_not_taken_for_the_bundle(
+    kit: Kit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(ROOT / "openapi" / "openapi.yaml")
+    arguments = ["--base-url", "http://127.0.0.1:9/api/v1", "--token", "token", "--contract", source]
+    assert kit.command.main(arguments) == 2
+    assert (
+        "it refers to another file, permissions.yaml: pass the bundle, openapi.json"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_defect_of_the_kit_is_no_finding_and_the_other_checks_run(kit: Kit) -> None:
+    checks = [("a list without ids", lambda: {}["id"]), ("another", lambda: None)]
+    results = list(kit.command.run_part("behaviour", checks))
+    assert [result.is_defect for result in results] == [True, False]
+    assert results[0].problem.startswith("The kit has a defect. KeyError: 'id'")
+    assert kit.command.find_status(results) == 3
+    run = kit.command.Run("http://localhost/api/v1", "published", 1, datetime.now(UTC), results=results)
+    assert kit.command.summarize(run) == (
+        "2 checks, 0 failed, 1 not checked because of a defect of the kit: "
+        "the server conforms, as far as it was checked."
+    )
+
+
+def list_members(value: Any) -> Any:
+    """Return the names of the members of a JSON value, without their values."""
+    if isinstance(value, dict):
+        return {name: list_members(member) for name, member in value.items()}
+    return [list_members(value[0])] if isinstance(value, list) and value else None
+
+
+def test_the_guide_shows_the_json_report(kit: Kit, tmp_path: Path) -> None:
+    (block,) = (block for block in GUIDE.code_blocks if block.language == "json")
+    result = kit.reports.Result("errors", "an unknown id", 0.1, "a problem")
+    run = kit.reports.Run("http://localhost/api/v1", "published", 1, datetime.now(UTC), results=[result])
+    kit.reports.write_json(tmp_path / "report.json", run)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert list_members(json.loads(block.code)) == list_members(written)
+
+
+def list_commands(value: Any) -> list[str]:
+    """Return the scripts of a job of GitHub Actions or GitLab CI."""
+    if isinstance(value, dict):
+        own = [value["run"]] if isinstance(value.get("run"), str) else value.get("script", [])
+        return [
+            *own,
+            *(one for key, child in value.items() if key != "script" for one in list_commands(child)),
+        ]
+    return [one for child in value for one in list_commands(child)] if isinstance(value, list) else []
+
+
+def test_the_jobs_of_the_guide_use_options_that_exist(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    contract = tmp_path / "openapi" / "openapi.json"
+    contract.parent.mkdir()
+    contract.touch()
+    commands = [
+        command
+        for block in GUIDE.code_blocks
+        if block.language == "yaml"
+        for script in list_commands(yaml.safe_load(block.code))
+        for command in re.findall(r"^\s*sartiq-conformance (.*)$", script.replace("\\\n", ""), re.MULTILINE)
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        arguments = shlex.split(command.replace("$BASE_URL", "https://host/api/v1").replace(" sartiq/", " "))
+        options = kit.options.parse_arguments([*arguments, "--token", "token"])
+        assert options.junit == Path("reports/junit.xml")
+        assert options.parts == list(kit.options.PARTS)
