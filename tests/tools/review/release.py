@@ -38,7 +38,15 @@ HEAD = """\
 From 1.0 on nothing within `/api/v1` is removed, renamed or retyped; before, each break is listed with its
 reason. `changes.atom` and `changes.json` are the same as feeds.
 """
-IMPACT_NAMES = {"breaking": "breaking changes", "deprecated": "deprecations", "added": "additions"}
+IMPACT_NAMES = {
+    "breaking": "breaking changes",
+    "security": "security-relevant changes",
+    "deprecated": "deprecations",
+    "added": "additions",
+    "changed": "compatible changes",
+    "imports": "changed import paths",
+    "wording": "changed texts",
+}
 
 
 class ReleaseRejected(Exception):
@@ -163,7 +171,12 @@ def _replace(path: Path, pattern: str, line: str) -> None:
 
 
 def _git(*arguments: str) -> str:
-    outcome = subprocess.run(["git", *arguments], cwd=tools.ROOT, check=True, capture_output=True, text=True)
+    try:
+        outcome = subprocess.run(
+            ["git", *arguments], cwd=tools.ROOT, check=True, capture_output=True, text=True
+        )
+    except subprocess.CalledProcessError as error:
+        raise ReleaseRejected(f"git {' '.join(arguments)}: {error.stderr.strip()}") from error
     return outcome.stdout.rstrip()
 
 

@@ -31,6 +31,7 @@ MAX_COMMENT = 60_000
 COMMENT_MARK = "<!-- contract-review -->\n"
 SHORTENED = "\n\nThe report is too long for a comment: the summary of the workflow run shows all of it.\n"
 SEE_MARKDOWN = 'see ARGS="--markdown FILE"'
+TO_ALLOW = "To allow these breaks, write the reason and add this to openapi/allowed-breaks.yaml"
 STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
 
 
@@ -67,6 +68,8 @@ def render_text(review: Review, seconds: float) -> str:
         else:
             lines += _render_changes_text(comparison)
     failures = [f"FAILED: {one}" for one in review.failures]
+    if entries := review.entries_to_allow:
+        lines += ["", f"{TO_ALLOW}:", *(f"  {line}" for line in entries)]
     return "\n".join([*lines, "", *failures, f"{format_verdict(review)} ({seconds:.1f} s)"])
 
 
@@ -116,6 +119,18 @@ def render_markdown(review: Review) -> str:
     """Return the review for a pull request. Findings come first."""
     lines = ["# Review of the contract", "", f"**{format_verdict(review)}**", ""]
     lines += [*(f"- {one}" for one in review.failures), ""] * bool(review.failures)
+    if entries := review.entries_to_allow:
+        lines += [
+            "<details>",
+            f"<summary>{TO_ALLOW}</summary>",
+            "",
+            "```yaml",
+            *entries,
+            "```",
+            "",
+            "</details>",
+            "",
+        ]
     lines += ["| | |", "|---|---|", *(f"| {name} | {state} |" for name, state in list_facts(review)), ""]
     for title, findings in review.tables():
         if findings:

@@ -14,7 +14,9 @@ from pathlib import Path
 from tests.tools.review import checks, tools
 from tests.tools.review.allowed_breaks import (
     AllowedBreak,
+    find_invalid_entries,
     find_stale_entries,
+    format_entries,
     load_allowed_breaks,
     split_allowed,
 )
@@ -104,16 +106,29 @@ class Review:
         return self.comparisons[-1].changes is not None
 
     @property
+    def not_allowed(self) -> list[Change]:
+        """Return the changes that break clients of the last release and that nothing allows."""
+        # Clients depend only on released contracts, so unreleased changes may be broken again.
+        released = self.comparisons[0]
+        not_allowed, _ = split_allowed(released.breaking, self.allowed_breaks, released.version, released.ids)
+        return [] if is_new_major(released.version or "0", self.version) else not_allowed
+
+    @property
+    def entries_to_allow(self) -> list[str]:
+        """Return the lines of openapi/allowed-breaks.yaml that would allow them, below version 1.0."""
+        released = self.comparisons[0]
+        if not self.version.startswith("0.") or not self.not_allowed:
+            return []
+        return format_entries(self.not_allowed, released.breaking, released.ids, self.today)
+
+    @property
     def failures(self) -> list[str]:
         """Return the reasons why the contract does not pass, one sentence each."""
         reasons = [f"Findings of {name}: {len(found)}." for name, found in self.findings.items() if found]
         if self.is_stale:
             reasons.append("openapi/openapi.json differs from its sources: run `make openapi`.")
-        # Clients depend only on released contracts, so unreleased changes may be broken again.
         released = self.comparisons[0]
-        not_allowed, _ = split_allowed(released.breaking, self.allowed_breaks, released.version, released.ids)
-        if not_allowed and not is_new_major(released.version, self.version):
-            count = len(not_allowed)
+        if count := len(self.not_allowed):
             changes = f"{count} changes break" if count > 1 else "A change breaks"
             version = f"info.version {self.version} is not a new major version"
             way_out = " Below 1.0, openapi/allowed-breaks.yaml can allow it, with a reason."
@@ -146,7 +161,7 @@ def review_contract(base: str | None = None) -> Review:
         ReviewStopped: The YAML or the structure of the contract is broken.
         ToolFailed: A tool failed, or openapi/allowed-breaks.yaml cannot be read.
     """
-    if errors := find_yaml_errors(tools.SOURCE.parent):
+    if errors := find_yaml_errors(tools.SOURCE.parent) or find_invalid_entries():
         raise ReviewStopped([Finding(f"{error.file}:{error.line}", error.message) for error in errors])
     with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(MAX_PARALLEL) as pool:
         folder = Path(name)
@@ -212,13 +227,23 @@ def _compare_with_released(contract: Node) -> tuple[Comparison, str | None]:
 
 
 def _compare_with_branch(branches: Sequence[str]) -> tuple[Comparison, str | None]:
-    for branch in branches:
+    reason = f"there is no branch {' or '.join(branches)}"
+    for branch in filter(has_commit, branches):
         # Compare with the merge base: later changes of the other branch do not belong to this one.
         start = _git("merge-base", "HEAD", branch)
         shown = _git("show", f"{start.stdout.strip()}:openapi/openapi.json")
-        if start.returncode == 0 and shown.returncode == 0:
+        if start.returncode:
+            reason = f"no commit in common with {branch}; a shallow clone needs `git fetch --unshallow`"
+        elif shown.returncode:
+            reason = f"{branch} has no openapi/openapi.json"
+        else:
             return Comparison("Main", f"since {branch}"), shown.stdout
-    return Comparison("Main", f"not compared: there is no branch {' or '.join(branches)}"), None
+    return Comparison("Main", f"not compared: {reason}"), None
+
+
+def has_commit(name: str) -> bool:
+    """Return whether a branch, tag or commit exists in this clone."""
+    return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").returncode == 0
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

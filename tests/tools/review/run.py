@@ -20,28 +20,63 @@ from tests.tools.review.report import (
     render_stopped_markdown,
     render_text,
 )
-from tests.tools.review.review import ReviewStopped, review_contract
+from tests.tools.review.review import ReviewStopped, has_commit, review_contract
 from tests.tools.review.sarif import render_sarif
 from tests.tools.review.tools import ToolFailed
+
+
+def _file_to_write(text: str) -> Path:
+    """Create the folder of a file now: a wrong path must not be found after a review of a minute."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"cannot create the folder {path.parent}: {error.strerror}"
+        ) from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file")
+    return path
+
+
+def _commit(text: str) -> str:
+    """Check that a branch exists: without it the comparison would be missing, and the review would pass."""
+    if not has_commit(text):
+        raise argparse.ArgumentTypeError(
+            f"there is no branch, tag or commit `{text}` here: check the name, or run `git fetch`"
+        )
+    return text
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="make review", description=__doc__)
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="also write the review to this file as Markdown"
+        "--markdown",
+        type=_file_to_write,
+        metavar="FILE",
+        help="also write the review to this file as Markdown",
     )
     parser.add_argument(
-        "--comment", type=Path, metavar="FILE", help="also write the Markdown, shortened for a comment"
+        "--comment",
+        type=_file_to_write,
+        metavar="FILE",
+        help="also write the Markdown, shortened for a comment",
     )
     parser.add_argument(
         "--annotations", action="store_true", help="also print annotations for GitHub Actions"
     )
     parser.add_argument(
-        "--sarif", type=Path, metavar="FILE", help="also write the findings as SARIF, for code scanning"
+        "--sarif",
+        type=_file_to_write,
+        metavar="FILE",
+        help="also write the findings as SARIF, for code scanning",
     )
     parser.add_argument(
-        "--base", metavar="BRANCH", help="branch to compare with; by default origin/main or main"
+        "--base",
+        type=_commit,
+        metavar="BRANCH",
+        help="branch, tag or commit to compare with; by default origin/main or main",
     )
     return parser.parse_args(arguments)
 

@@ -108,8 +108,14 @@ def test_a_duplicate_key_is_one_message(repository: RepositoryCopy, tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("a:\n\tb: 1\n", 2, "cannot start any token"),
-        ("a:\n  b: 1\n c: 2\n", 3, "did not find expected"),
+        ("a:\n\tb: 1\n", 2, "found a tab character: indent with spaces"),
+        ("a:\n  b: 1\n \tc: 2\n", 3, "violates indentation: indent with spaces"),
+        ("a:\n  b: 1\n c: 2\n", 3, "did not find expected key: check the indentation of this line"),
+        ("a: Returns: all\n", 1, "put a text that has a colon in quotes"),
+        ("a: `b` was removed\n", 1, 'a text cannot start with "`" in YAML: put all of it in quotes'),
+        ("a: 1\nb: 'c\nd: 2\n", 2, "the quotation mark in this line is not closed"),
+        ("a: 1\nb: *c\n", 2, "found undefined alias: an anchor (`&name`) must stand above"),
+        ("a: 1\n<<<<<<< HEAD\nb: 1\n=======\n", 2, "this is a conflict marker of git"),
         ("a: [{b: 1,\n  b: 2}]\n", 2, "the key `b` is already in line 1"),
         ("a: &x {b: 1,\n  b: 2}\nc: *x\nd: *x\n", 2, "the key `b` is already in line 1"),
     ],

@@ -29,6 +29,8 @@ ADDED = Change("added", NAMES, "`Brand.color` is new.", "#/components/schemas/Br
 CHANGED = Change("changed", NAMES, "`Brand.name` can be longer.", "#/components/schemas/Brand")
 BREAKING = Change("breaking", NAMES, "`Brand.slug` was removed.", "#/components/schemas/Brand")
 DEPRECATED = Change("deprecated", NAMES, "The operation is deprecated.", "#/paths/~1brands~1/get")
+WIDER = Change("security", NAMES, "`list_brands` also accepts `ApiKey`.", "#/paths/~1brands~1/get")
+RENAMED = Change("imports", NAMES, "The tag is `styles`, was `brands`.", "#/paths/~1brands~1/get")
 WORDING = Change("wording", NAMES, "`Brand.name` has a different example.", "#/components/schemas/Brand")
 
 
@@ -55,6 +57,8 @@ def test_a_version_that_is_high_enough_is_accepted(version: str, changes: list[C
         ("1.3.0", [BREAKING, ADDED], "1.3.0 is too low: breaking changes require at least 2.0.0"),
         ("1.2.4", [ADDED, CHANGED], "1.2.4 is too low: additions require at least 1.3.0"),
         ("1.2.4", [DEPRECATED], "1.2.4 is too low: deprecations require at least 1.3.0"),
+        ("1.2.4", [WIDER], "1.2.4 is too low: security-relevant changes require at least 1.3.0"),
+        ("1.2.4", [RENAMED], "1.2.4 is too low: changed import paths require at least 1.3.0"),
         ("1.2.3", [CHANGED], "not higher than 1.2.3"),
         ("1.1.9", [ADDED], "not higher than 1.2.3"),
         ("2.0.0", [], "Nothing has changed since 1.2.3"),

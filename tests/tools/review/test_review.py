@@ -11,6 +11,7 @@ import pytest
 from tests.tools.review import checks
 from tests.tools.review.allowed_breaks import (
     AllowedBreak,
+    find_invalid_entries,
     find_stale_entries,
     load_allowed_breaks,
     split_allowed,
@@ -29,6 +30,7 @@ from tests.tools.review.report import (
     render_text,
 )
 from tests.tools.review.review import Comparison, Review
+from tests.tools.review.run import parse_arguments
 from tests.tools.review.source_map import SourceMap
 from tests.tools.review.tools import SOURCE, ToolFailed, split_json
 
@@ -106,12 +108,82 @@ def test_a_text_that_two_changes_have_is_allowed_for_the_named_operations() -> N
     assert list(find_stale_entries([first, second], named, until, ids)) == []
 
 
-@pytest.mark.parametrize("entry", ["- change: a", "- change: a\n  reason: b\n  until: soon", "- a"])
-def test_an_allowed_break_needs_a_reason_and_a_date(tmp_path: Path, entry: str) -> None:
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("- change: a\n  reason:\n", "the entry needs `reason` and `until`"),
+        ("- change: a\n  reason: b\n  until: soon", "`until` is `soon`, which is not a date such as"),
+        ("- change: a\n  reason: b\n  until: 2027-13-45", "`until` is `2027-13-45`, which is not a date"),
+        ("- change: a\n  reason: b\n  untill: 2027-03-31", "the entry has `untill`; an entry has only"),
+        ("- change: {a: b}\n  reason: b\n  until: 2027-03-31", "`change` is a text or a list of texts"),
+        ("- a", "an entry has `change`, `reason` and `until`"),
+        ("change: a", "this file is a list: start each entry with `- change:`"),
+    ],
+)
+def test_a_wrong_entry_of_an_allowed_break_is_named_with_its_line(
+    tmp_path: Path, entry: str, message: str
+) -> None:
     path = tmp_path / "allowed-breaks.yaml"
-    path.write_text(entry)
-    with pytest.raises(ToolFailed, match="entry 1 needs `change`, `reason`, `until`, a date"):
+    path.write_text(f"# A comment.\n{entry}\n" if entry.startswith("-") else entry)
+    line = 2 if entry.startswith("-") else 1
+    assert (find_invalid_entries(path)[0].line, find_invalid_entries(path)[0].message[: len(message)]) == (
+        line,
+        message,
+    )
+    with pytest.raises(ToolFailed, match=f"allowed-breaks.yaml:{line} "):
         load_allowed_breaks(path)
+
+
+def test_one_entry_allows_several_changes_with_one_reason(tmp_path: Path) -> None:
+    path = tmp_path / "allowed-breaks.yaml"
+    path.write_text('- change: [a, b]\n  reason: c\n  until: "2027-03-31"\n')
+    day = datetime.date(2027, 3, 31)
+    assert load_allowed_breaks(path) == [AllowedBreak("a", "c", day), AllowedBreak("b", "c", day)]
+
+
+def test_the_review_prints_the_entries_that_would_allow_the_breaks(tmp_path: Path) -> None:
+    first = Change("breaking", ("GET /a",), "`A.b` was removed.", "#")
+    bodies = [
+        Change("breaking", (name,), "The request body was removed.", "#") for name in ("GET /a", "GET /b")
+    ]
+    day = datetime.date(2027, 1, 1)
+    review = build_review("0.2.0", changes=[first, *bodies], today=day)
+    released = review.comparisons[0]
+    released.version, released.ids = "0.1.0", {"GET /a": "get_a", "GET /b": "get_b"}
+    entries = review.entries_to_allow
+    assert "\n".join(f"  {line}" for line in entries) in render_text(review, 1)
+    assert "\n".join(["```yaml", *entries, "```"]) in render_markdown(review)
+    path = tmp_path / "allowed-breaks.yaml"
+    path.write_text("\n".join(entries))
+    assert [error.message for error in find_invalid_entries(path)] == ["the entry needs `reason`"] * 3
+    path.write_text("\n".join(entries).replace("reason:", "reason: A reason."))
+    review.allowed_breaks = load_allowed_breaks(path)
+    assert review.failures == []
+    assert review.entries_to_allow == []
+    review.version = "1.0.0"
+    assert review.entries_to_allow == []
+
+
+def test_an_entry_with_a_typing_mistake_names_the_change_that_was_made() -> None:
+    day = datetime.date(2027, 1, 31)
+    entry = AllowedBreak(REMOVED.text.rstrip("."), "Slugs were not unique.", day)
+    (sentence,) = find_stale_entries([REMOVED], [entry], day, {})
+    assert sentence.endswith(f"remove it: {entry.change} The change that was made: {REMOVED.text}")
+
+
+def test_the_command_line_rejects_a_branch_that_does_not_exist_and_creates_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parse_arguments(["--base", "HEAD"]).base == "HEAD"
+    with pytest.raises(SystemExit):
+        parse_arguments(["--base", "origin/mian"])
+    assert "there is no branch, tag or commit `origin/mian` here" in capsys.readouterr().err
+    report = tmp_path / "reports" / "review.md"
+    assert parse_arguments(["--markdown", str(report)]).markdown == report
+    assert report.parent.is_dir()
+    with pytest.raises(SystemExit):
+        parse_arguments(["--comment", str(tmp_path)])
+    assert f"{tmp_path} is a folder: name a file" in capsys.readouterr().err
 
 
 def test_an_unreleased_change_may_be_removed_again() -> None:
