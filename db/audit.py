@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import Column, event, func, insert, inspect, select, update
+from sqlalchemy import Column, bindparam, event, func, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
-from db.base import Identified, Owned, affected_one, utc_now
+from db.base import Identified, Owned, affected_one, new_id, utc_now
+from db.fast_path.driver_statement import DriverStatement
 from db.models.audit import AuditEvent
 from db.models.organizations import Membership
 from db.models.users import User
@@ -61,10 +62,21 @@ _INTERNAL_COLUMNS = {
     "served_at",
 }
 
+# `json.dumps` would build an encoder with each call.
+_encode_value = json.JSONEncoder(default=str).encode
 _LOGGED_TYPES = (str, int, float, UUID, datetime, dict, list)
-_INSERT = insert(AuditEvent)
 _DENIAL_KEY = ("organization_id", "account_id", "actor_type", "actor_id", "action", "outcome", "reason")
 _NULL_COLUMNS = {column.name: None for column in AuditEvent.__table__.c if column.nullable}
+_INSERT = insert(AuditEvent)
+_DRIVER_INSERT = DriverStatement(_INSERT)
+_PREFIX = "event_"
+"""The begin of the names of the parameters of `EVENT_CTE`. Those of the other statement must not begin so."""
+EVENT_CTE = (
+    insert(AuditEvent)
+    .values({column.name: bindparam(_PREFIX + column.name) for column in AuditEvent.__table__.c})
+    .cte("event")
+)
+"""The INSERT of an event as a part of another statement, on PostgreSQL; see `build_cte_values`."""
 
 
 class Change(NamedTuple):
@@ -201,11 +213,20 @@ def insert_event(event: Mapping[str, Any]) -> None:
 
     The statement bypasses the ORM session, which would take several times as long.
     """
-    now = utc_now()
-    # All nullable columns are named, so that every event runs the same cached statement.
-    values = {**_NULL_COLUMNS, **event, "created_at": now, "updated_at": now}
+    values = _complete_event(event)
     if not insert_later(_INSERT, values):
-        current_write_connection().execute(_INSERT, values)
+        _DRIVER_INSERT.execute(current_write_connection(), values)
+
+
+def build_cte_values(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `EVENT_CTE` for an event."""
+    return {_PREFIX + name: value for name, value in _complete_event(event).items()}
+
+
+def _complete_event(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of each column of an event."""
+    now = utc_now()
+    return {"id": new_id(), "count": 1, **_NULL_COLUMNS, **event, "created_at": now, "updated_at": now}
 
 
 def insert_denial(denial: Mapping[str, Any], count: int = 1) -> None:
@@ -289,12 +310,13 @@ def _list_changes(tracked: _TrackedRow) -> list[Change]:
             before = tracked.before.get(name, now.get(name))
         elif name in tracked.before and tracked.before[name] != now.get(name):
             before, after = tracked.before[name], now.get(name)
-        if before is None and after is None:
-            continue
-        change = Change(column_name, _to_log_value(name, before), _to_log_value(name, after))
-        # A value of a type that is not logged becomes None.
-        if change.before is not None or change.after is not None:
-            changes.append(change)
+        if before is not None:
+            before = _to_log_value(name, before)
+        if after is not None:
+            after = _to_log_value(name, after)
+        # A value of a type that is not logged has become None.
+        if before is not None or after is not None:
+            changes.append(Change(column_name, before, after))
     for name, (public_name, column) in _list_link_columns(model).items():
         before, after = (
             [getattr(link, column) for link in links] if isinstance(links, list) else []
@@ -318,15 +340,16 @@ def _to_log_value(name: str, value: Any) -> Any:
         # The part before "@" may be a user name and a password.
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{MASK}"
     match value:
+        # First, because most values are.
+        case str() | UUID():
+            return _truncate(str(value))
         case bool() | int() | float():
             return value
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
         case list() if all(isinstance(item, str | UUID) for item in value):
             return [str(item)[:MAX_TEXT_LENGTH] for item in value[:MAX_LIST_LENGTH]]
-        case dict() | list():
-            return _truncate(json.dumps(value, default=str))
-    return _truncate(str(value))
+    return _truncate(_encode_value(value))
 
 
 def _truncate(text: str) -> str:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import Executable, Row, and_, bindparam, delete, func, literal_column, select, true, update
+from sqlalchemy import and_, bindparam, delete, func, literal_column, select, true, update
 
+from db.audit import EVENT_CTE, build_cte_values, insert_event
 from db.base import affected_one, new_id, utc_now
+from db.fast_path.driver_statement import DriverStatement
 from db.models.idempotency import NO_ORGANIZATION_ID, IdempotencyKey
 from db.queries.statements import delete_in_batches, insert_for_dialect
 from db.session import Database, current_session
@@ -72,11 +74,25 @@ class IdempotencyLock:
     rollback restores it, and it would keep the error from being stored."""
 
 
+class StoredKey(NamedTuple):
+    """The row of a key. `status` and the columns after it are None while the request runs."""
+
+    id: UUID
+    turn: UUID
+    fingerprint: str
+    lease_expires_at: datetime
+    expires_at: datetime
+    scope_id: UUID | None
+    status: Any
+    headers: Any
+    body: bytes | None
+
+
 class RequestInProgress(Exception):
     """Another request holds the lock."""
 
 
-def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> IdempotencyLock | Row[Any]:
+def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> IdempotencyLock | StoredKey:
     """Acquire the lock of a key in the running write transaction.
 
     Args:
@@ -91,37 +107,36 @@ def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> Ide
     """
     values = {**namespace.columns(), "number": namespace.lock_id()}
     connection = current_session().connection()
-    row = connection.execute(_build_select(connection.dialect.name), values).one()
-    if row.id is not None and not _is_reclaimable(row, fingerprints, utc_now()):
-        return row
-    if not row.is_locked:
+    found = _build_select(connection.dialect.name).fetch_one(connection, values)
+    # The statement returns one row.
+    is_locked, *columns = cast("tuple[Any, ...]", found)
+    key = None if columns[0] is None else StoredKey(*columns)
+    if key is not None and not _is_reclaimable(key, fingerprints, utc_now()):
+        return key
+    if not is_locked:
         raise RequestInProgress
     return IdempotencyLock(
-        namespace, fingerprints[0], uuid4(), stale_row=None if row.id is None else (row.id, row.turn)
+        namespace, fingerprints[0], uuid4(), stale_row=None if key is None else (key.id, key.turn)
     )
 
 
 @cache
-def _build_select(dialect: str) -> Executable:
-    """Select the row of a key, NULLs if there is none, and whether this transaction has acquired the lock."""
+def _build_select(dialect: str) -> DriverStatement:
+    """Select whether this transaction has acquired the lock, and the row of a key, NULLs if there is none."""
     is_locked: Any = true()
     if dialect == "postgresql":
         # Not the waiting variant: it would hold a thread and a connection while the first request runs.
         is_locked = func.pg_try_advisory_xact_lock(bindparam("number"))
     one_row = select(literal_column("1")).subquery()
     in_namespace = [_COLUMNS[name] == bindparam(name) for name in _NAMESPACE_COLUMNS]
-    lock_columns = (
-        _COLUMNS[name] for name in ("id", "turn", "fingerprint", "lease_expires_at", "expires_at")
-    )
-    response_columns = (_COLUMNS[name] for name in ("scope_id", "status", "headers", "body"))
-    statement = select(is_locked.label("is_locked"), *lock_columns, *response_columns)
-    return statement.select_from(one_row.outerjoin(IdempotencyKey, and_(*in_namespace)))
+    statement = select(is_locked.label("is_locked"), *(_COLUMNS[name] for name in StoredKey._fields))
+    return DriverStatement(statement.select_from(one_row.outerjoin(IdempotencyKey, and_(*in_namespace))))
 
 
-def _is_reclaimable(row: Row[Any], fingerprints: Sequence[str], now: datetime) -> bool:
-    is_abandoned = row.status is None and row.lease_expires_at <= now
-    is_same = any(hmac.compare_digest(row.fingerprint, each) for each in fingerprints)
-    return row.expires_at <= now or (is_abandoned and is_same)
+def _is_reclaimable(key: StoredKey, fingerprints: Sequence[str], now: datetime) -> bool:
+    is_abandoned = key.status is None and key.lease_expires_at <= now
+    is_same = any(hmac.compare_digest(key.fingerprint, each) for each in fingerprints)
+    return key.expires_at <= now or (is_abandoned and is_same)
 
 
 def persist_lock(lock: IdempotencyLock) -> None:
@@ -135,14 +150,25 @@ def persist_lock(lock: IdempotencyLock) -> None:
         raise RequestInProgress
 
 
-def store_response(lock: IdempotencyLock, status: int, headers: dict[str, str], body: bytes) -> bool:
-    """Store the response in the running transaction.
+def store_response(
+    lock: IdempotencyLock,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    events: Sequence[Mapping[str, Any]] = (),
+) -> bool:
+    """Store the response and the audit events of the request in the running transaction.
+
+    On PostgreSQL, one event is a part of the statement that stores the response: a statement of its own would
+    cost a third of an idempotency key.
 
     Returns:
-        False if another request has taken over the key, so that nothing was stored.
+        False if another request has taken over the key, so that the transaction must be rolled back.
     """
     if lock.row_id is None:
-        return _insert(lock, new_id(), status, headers, body)
+        return _insert(lock, new_id(), status, headers, body, events)
+    for event in events:
+        insert_event(event)
     values = {"scope_id": lock.scope_id, "status": status, "headers": headers, "body": body}
     statement = update(IdempotencyKey).where(*_owned_by(lock.row_id, lock.token)).values(values)
     return affected_one(current_session().connection().execute(statement))
@@ -160,8 +186,9 @@ def _insert(
     status: int | None,
     headers: dict[str, str] | None,
     body: bytes | None,
+    events: Sequence[Mapping[str, Any]] = (),
 ) -> bool:
-    """Insert the row of a lock; return False if the key has a row of another request."""
+    """Insert the row of a lock and events; return False if the key has a row of another request."""
     if lock.stale_row is not None:
         _delete(*lock.stale_row)
     now, connection = utc_now(), current_session().connection()
@@ -179,14 +206,21 @@ def _insert(
         "headers": headers,
         "body": body,
     }
-    return affected_one(connection.execute(_build_insert(connection.dialect.name), row))
+    dialect = connection.dialect.name
+    has_event = len(events) == 1 and dialect == "postgresql"
+    if has_event:
+        row |= build_cte_values(events[0])
+    else:
+        for event in events:
+            insert_event(event)
+    return _build_insert(dialect, has_event).execute(connection, row) == 1
 
 
 @cache
-def _build_insert(dialect: str) -> Executable:
+def _build_insert(dialect: str, has_event: bool) -> DriverStatement:
     # Without an error on conflict, which would abort the whole transaction on PostgreSQL.
-    insert: Executable = insert_for_dialect(dialect, IdempotencyKey).on_conflict_do_nothing()
-    return insert.execution_options(preserve_rowcount=True)
+    statement = insert_for_dialect(dialect, IdempotencyKey).on_conflict_do_nothing()
+    return DriverStatement(statement.add_cte(EVENT_CTE) if has_event else statement)
 
 
 def _delete(row_id: UUID, token: UUID) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import String, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session
 
+from db.fast_path.driver_statement import DriverStatement
 from db.models.organizations import Membership
 from db.models.users import TokenFamily, User
 from db.rls.session_role import APPLICATION_ROLE, SessionRole, set_config_expression, sql_literal
@@ -52,18 +53,20 @@ _caller_cte = (
     .group_by(User.id)
     .cte("found")
 )
-_CALLER_AND_SET_ROLE = select(
-    _caller_cte.c.id,
-    _caller_cte.c.email,
-    _caller_cte.c.is_superuser,
-    _caller_cte.c.roles,
-    set_config_expression(
-        sql_literal(APPLICATION_ROLE),
-        cast(_caller_cte.c.id, String),
-        func.coalesce(cast(_caller_cte.c.organizations, String), sql_literal("{}")),
-        case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
-        sql_literal(""),
-    ),
+_CALLER_AND_SET_ROLE = DriverStatement(
+    select(
+        _caller_cte.c.id,
+        _caller_cte.c.email,
+        _caller_cte.c.is_superuser,
+        _caller_cte.c.roles,
+        set_config_expression(
+            sql_literal(APPLICATION_ROLE),
+            cast(_caller_cte.c.id, String),
+            func.coalesce(cast(_caller_cte.c.organizations, String), sql_literal("{}")),
+            case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
+            sql_literal(""),
+        ),
+    )
 )
 
 
@@ -77,13 +80,14 @@ def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
     if session.get_bind().dialect.name != "postgresql":
         return _build_caller(session, values)
     # The connection is faster than the session, which would set up the loading of entities.
-    row = session.connection().execute(_CALLER_AND_SET_ROLE, values).one_or_none()
+    row = _CALLER_AND_SET_ROLE.fetch_one(session.connection(), values)
     if row is None:
         return None
-    roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
+    found_id, email, is_superuser, found_roles, _ = row
+    roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
     # The statement has set the role already; the session only needs to know it for the time after a rollback.
-    record_role(SessionRole(APPLICATION_ROLE, row.id, tuple(roles), row.is_superuser))
-    return CallerRow(row.id, row.email, row.is_superuser, roles)
+    record_role(SessionRole(APPLICATION_ROLE, found_id, tuple(roles), is_superuser))
+    return CallerRow(found_id, email, is_superuser, roles)
 
 
 def _build_caller(session: Session, parameters: dict[str, UUID]) -> CallerRow | None:

@@ -7,7 +7,7 @@ back. The target of an event is derived from the request's path, or from the Loc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -58,19 +58,24 @@ class TargetResolver:
             for operation in operations
             if operation.method == "GET" and operation.operation_id.startswith("get_")
         }
+        self._descriptions: dict[str, tuple[str | None, str]] = {}
 
     def resolve_path(self, path: str, values: Mapping[str, Any]) -> Target | None:
         """Return the row of the last path parameter, None if there is none."""
-        head, brace, _ = path.rpartition("}")
-        if not brace:
-            return None
-        parameter = head.rpartition("{")[2]
-        # A client may choose a UUID, which is then the id of no row, or of another one.
-        if parameter == "external_id":
-            return None
-        row_id = _parse_uuid(values.get(parameter))
-        target_type = self._target_types.get(head + brace) or parameter.removesuffix("_id")
+        parameter, target_type = self._describe(path)
+        row_id = None if parameter is None else _parse_uuid(values.get(parameter))
         return None if row_id is None else Target(target_type, row_id)
+
+    def _describe(self, path: str) -> tuple[str | None, str]:
+        """Return the parameter with the id of the target and the type of the target; None for no target."""
+        if path not in self._descriptions:
+            head, brace, _ = path.rpartition("}")
+            parameter = head.rpartition("{")[2]
+            target_type = self._target_types.get(head + brace) or parameter.removesuffix("_id")
+            # A client may choose a UUID as an `external_id`, which is then the id of no row, or of another.
+            has_target = bool(brace) and parameter != "external_id"
+            self._descriptions[path] = (parameter if has_target else None, target_type)
+        return self._descriptions[path]
 
     def resolve_location(self, location: str | None) -> Target | None:
         """Return the row at the Location of a response."""
@@ -78,6 +83,13 @@ class TargetResolver:
         if match is None or "GET" not in match.operations:
             return None
         return self.resolve_path(match.operations["GET"].path, match.values)
+
+
+def insert_events(events: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the events of a successful request in the running transaction."""
+    with acting_for_tenant():
+        for event in events:
+            insert_event(event)
 
 
 class AuditRecorder:
@@ -102,26 +114,30 @@ class AuditRecorder:
         self, context: RequestContext, tracker: ChangeTracker, encoded: EncodedResponse
     ) -> None:
         """Insert the event of a successful request in the running transaction."""
+        insert_events(self.build_events(context, tracker, encoded))
+
+    def build_events(
+        self, context: RequestContext, tracker: ChangeTracker, encoded: EncodedResponse
+    ) -> list[dict[str, Any]]:
+        """Return the event of a successful request for each tenant that gets it."""
         if not self._operation.is_audited or context.arguments.get("validate_only"):
-            return
+            return []
         current_session().flush()
         target = self._resolve_target(context, tracker, encoded.headers.get("Location"))
         # Anonymous requests without a target are not recorded: anyone could fill the table.
         if context.caller is None and target is None:
-            return
+            return []
         row, changes = tracker.find(*target) if target else (None, [])
         tenants = [_tenant_fields(*tenant) for tenant in tracker.tenants]
-        with acting_for_tenant():
-            for tenant in tenants or [_resolve_tenant(context, target, row)]:
-                insert_event(
-                    {
-                        **self._event_fields(target),
-                        **_build_actor(context.caller, tracker),
-                        **tenant,
-                        "outcome": Outcome.SUCCEEDED,
-                        "changes": [change._asdict() for change in changes],
-                    }
-                )
+        event = {
+            **self._event_fields(target),
+            **_build_actor(context.caller, tracker),
+            "outcome": Outcome.SUCCEEDED,
+            "changes": [
+                {"field": change.field, "before": change.before, "after": change.after} for change in changes
+            ],
+        }
+        return [{**event, **tenant} for tenant in tenants or [_resolve_tenant(context, target, row)]]
 
     def _resolve_target(
         self, context: RequestContext, tracker: ChangeTracker, location: str | None

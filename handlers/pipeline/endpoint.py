@@ -42,7 +42,7 @@ from handlers.common.responses import ApiResponse, EncodedResponse, compress, en
 from handlers.contract.errors import ResponseViolation, TookTooLong
 from handlers.contract.operations import Operation
 from handlers.pipeline import idempotency
-from handlers.pipeline.audit import AuditRecorder
+from handlers.pipeline.audit import AuditRecorder, insert_events
 from handlers.pipeline.error_places import find_place
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.lock_waits import LockWaits
@@ -194,15 +194,33 @@ class Endpoint:
             encoded = self._respond(
                 context, idempotency.call_handler(idempotent_request, self._handler, arguments)
             )
-            if idempotent_request is not None and idempotent_request.lock is not None:
-                idempotency.store_encoded_response(idempotent_request.lock, encoded)
-            if tracker is not None and self._audit_recorder is not None:
-                self._audit_recorder.record_success(context, tracker, encoded)
+            self._record_success(context, tracker, idempotent_request, encoded)
             # Inside the transaction: whatever can fail must fail before the commit.
             response = _build_response(encoded)
             if not context.try_complete():
                 raise TookTooLong
             return response
+
+    def _record_success(
+        self,
+        context: RequestContext,
+        tracker: ChangeTracker | None,
+        idempotent_request: IdempotentRequest | None,
+        encoded: EncodedResponse,
+    ) -> None:
+        """Store the response of an idempotency key and the audit event, with one statement if there are both.
+
+        Raises:
+            IdempotencyKeyInProgress: another request has taken over the key.
+        """
+        lock = None if idempotent_request is None else idempotent_request.lock
+        events = []
+        if tracker is not None and self._audit_recorder is not None:
+            events = self._audit_recorder.build_events(context, tracker, encoded)
+        if lock is not None:
+            idempotency.store_encoded_response(lock, encoded, events)
+        else:
+            insert_events(events)
 
     def _prepare(
         self, context: RequestContext, idempotent_request: IdempotentRequest | None

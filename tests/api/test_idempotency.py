@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -14,11 +15,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import select, update
+from sqlalchemy import Connection, Engine, event, select, update
 
 import handlers.pipeline.idempotency
 from db.base import utc_now
-from db.models import Generation, IdempotencyKey, Membership, Subscription, User
+from db.models import AuditEvent, Generation, IdempotencyKey, Membership, Subscription, User
 from db.session import Database, current_session
 from handlers import brands
 from handlers.app import Application
@@ -51,6 +52,29 @@ def is_replay(response: ClientResponse) -> bool:
 def list_stored_keys(database: Database) -> list[IdempotencyKey]:
     with database.transaction(write=False) as reading:
         return list(reading.scalars(select(IdempotencyKey)))
+
+
+def test_the_response_and_the_audit_event_are_stored_with_one_statement_on_postgresql(
+    customer: Customer, database: Database, database_engine: Engine
+) -> None:
+    inserts: list[str] = []
+
+    def record(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        inserts.extend(re.findall(r"INSERT INTO (audit_events|idempotency_keys)", statement))
+        statements.append(statement)
+
+    statements: list[str] = []
+    event.listen(database_engine, "before_cursor_execute", record)
+    try:
+        send_with_key(customer.client, "/brands/", NORD)
+    finally:
+        event.remove(database_engine, "before_cursor_execute", record)
+    assert sorted(inserts) == ["audit_events", "idempotency_keys"]
+    containing = [each for each in statements if "audit_events" in each or "INTO idempotency_keys" in each]
+    assert len(containing) == (1 if database_engine.dialect.name == "postgresql" else 2)
+    with database.transaction(write=False) as reading:
+        stored = reading.scalars(select(AuditEvent).where(AuditEvent.action == "create_brand")).one()
+    assert (stored.target_type, stored.outcome, stored.count) == ("brand", "succeeded", 1)
 
 
 def test_without_the_header_nothing_is_stored(customer: Customer, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The undocumented parts of Connexion, uvicorn, Starlette and marshmallow that this project relies on.
+"""The undocumented parts of Connexion, uvicorn, Starlette, marshmallow and SQLAlchemy that we rely on.
 
 The next release may change them. When an upgrade moves one, a test here names it, the module that relies on
 it, and the purpose.
@@ -21,6 +21,7 @@ from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedMiddleware
 from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.security import AbstractSecurityHandler, SecurityHandlerFactory
 from marshmallow.fields import Field
+from sqlalchemy import Connection
 from starlette.formparsers import MultiPartException, MultiPartParser
 from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -32,6 +33,7 @@ AUTH = "handlers/pipeline/auth.py"
 PROTOCOL = "handlers/server/http_protocol.py"
 CLI = "handlers/server/cli.py"
 SERIALIZER = "handlers/schemas/serializer.py"
+DRIVER = "db/fast_path/driver_statement.py"
 BODIES = "handlers/contract/request_bodies.py"
 
 
@@ -80,6 +82,7 @@ METHODS = (
     PrivateMethod(MultiPartParser, "on_headers_finished", (), BODIES, "rejects names that are not UTF-8"),
     PrivateMethod(MultiPartParser, "on_part_end", (), BODIES, "rejects text that is not UTF-8"),
     PrivateMethod(MultiPartParser, "on_end", (), BODIES, "rejects truncated bodies"),
+    PrivateMethod(Connection, "_handle_dbapi_exception", ("e", "statement"), DRIVER, "wraps the error"),
     PrivateMethod(Field, "_serialize", ("value", "attr", "obj"), SERIALIZER, "converts a value"),
 )  # fmt: skip
 

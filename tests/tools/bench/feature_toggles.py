@@ -20,6 +20,7 @@ from uuid import UUID
 import sqlalchemy
 
 from db.base import Base
+from db.fast_path.driver_statement import DriverStatement
 from db.queries import callers
 from db.session import current_session
 from handlers.server.cli import main
@@ -46,19 +47,20 @@ def _constant_etag(_body: bytes) -> str:
     return '"measured"'
 
 
-_CALLER = sqlalchemy.select(
-    *(callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles"))
+_CALLER = DriverStatement(
+    sqlalchemy.select(*(callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles")))
 )
 
 
 def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
     """Find the caller like the product, but do not set the session variables of the policies."""
     parameters = {"user_id": user_id, "session_id": session_id}
-    row = current_session().connection().execute(_CALLER, parameters).one_or_none()
+    row = _CALLER.fetch_one(current_session().connection(), parameters)
     if row is None:
         return None
-    roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
-    return callers.CallerRow(row.id, row.email, row.is_superuser, roles)
+    found_id, email, is_superuser, found_roles = row
+    roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
+    return callers.CallerRow(found_id, email, is_superuser, roles)
 
 
 @cache
