@@ -26,6 +26,7 @@ from db.session import Database
 from tests.support import factories
 from tests.support.databases import DatabaseFactory
 from tests.support.requirements import skip_or_fail
+from tests.support.servers.prepared_folder import prepared_folders_in
 
 if TYPE_CHECKING:
     from tests.resilience.processes import RedisServer
@@ -66,15 +67,28 @@ def _restore_umask() -> Iterator[None]:
     os.umask(mask)
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist have their folders in that of the run.
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _reused_network_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _prepared_server_folders(run_folder: Path) -> Iterator[None]:
+    """Prepare the folders of servers once."""
+    with prepared_folders_in(run_folder / "server-folders"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reused_network_results(run_folder: Path) -> Iterator[None]:
     """Run the mask network once per photo, unless the test uses `real_network`."""
     # Imported here because it loads OpenCV, which tests of other things do not need.
     from tests.support.mask_network import ReusedResults
 
-    # The processes of pytest-xdist have their folders in that of the run.
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "network-results"
+    folder = run_folder / "network-results"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("studio.rendering.network_mask.open_network", ReusedResults(folder).open_network)
@@ -96,13 +110,13 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def database_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseFactory]:
+def database_factory(run_folder: Path) -> Iterator[DatabaseFactory]:
     """Yield what creates databases.
 
     It does not depend on `database_kind`: the fixtures that do are set up again whenever the kind changes,
     twice in most files, and migrations take a second.
     """
-    factory = DatabaseFactory(tmp_path_factory.mktemp("templates"))
+    factory = DatabaseFactory(run_folder / "database-templates")
     yield factory
     factory.close()
 

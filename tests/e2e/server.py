@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 
 from tests.contract.coverage.recording import recorded_command
+from tests.support.servers.prepared_folder import DATABASE_NAME, copy_prepared_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 # A new one for each run: a secret in the repository is published.
@@ -77,7 +78,7 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
         "DATA_DIR": str(folder),
         "MEDIA_DIR": str(folder / "media"),
         "OUTBOX_DIR": str(folder / "outbox"),
-        "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}",
+        "DATABASE_URL": f"sqlite:///{folder / DATABASE_NAME}",
         # Readable when a test fails; the fuzzer also searches it for errors.
         "LOG_FORMAT": "lines",
         "HOST": "127.0.0.1",
@@ -110,25 +111,30 @@ def running_server(
     python: str | None = None,
     root: Path = ROOT,
     seconds_to_start: float = SECONDS_TO_START,
+    prepares: bool = False,
     **environment: str,
 ) -> Iterator[RunningServer]:
     """Run `python -m module` as a server with all its files below `folder`; stop it at the end of the block.
 
     Args:
-        python: The interpreter; that of `find_interpreter` by default.
+        python: The interpreter; by default that of `find_interpreter`. Others prepare the folder themselves.
         root: The folder with the code.
         seconds_to_start: How long the server may take to become ready.
+        prepares: Whether the server itself prepares an empty folder. By default, tests copy a prepared one.
         environment: Settings that override the inherited and the default ones.
 
     Raises:
         ServerDidNotStart: The server does not become ready.
     """
+    prepares = prepares or python is not None
     python = python or find_interpreter(module)
     # Coverage recording needs the development packages, which another interpreter may not have.
     arguments = recorded_command(module) if python == sys.executable else module.split()
     port = port or free_port()
     origin = f"http://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
+    if not prepares:
+        copy_prepared_folder(folder, environment, prepare_folder)
     defaults = build_environment(folder, port)
     log = folder / "server.log"
     with log.open("ab") as output:
@@ -146,6 +152,17 @@ def running_server(
             yield server
         finally:
             stop(process, log)
+
+
+def prepare_folder(folder: Path, settings: Mapping[str, str]) -> None:
+    """Create the tables and the rows of a server in an empty folder, as its start would do."""
+    environment = {**os.environ, **build_environment(folder, free_port()), "MAIL": "off", **settings}
+    command = [find_interpreter(), "-m", "handlers", "--prepare-only"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    if done.returncode != 0:
+        raise ServerDidNotStart(done.stderr)
 
 
 def wait_until_ready(server: RunningServer, seconds: float = SECONDS_TO_START) -> None:

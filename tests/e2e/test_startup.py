@@ -90,7 +90,8 @@ def list_loaded_modules(server: RunningServer) -> set[str]:
 @pytest.mark.slow("the test of later starts proves most of it")
 @pytest.mark.parametrize("mode", ["live", "mock"])
 def test_optional_dependencies_are_not_imported_at_startup(tmp_path: Path, mode: str) -> None:
-    with running_server(tmp_path, SARTIQ_MODE=mode, PYTHONPROFILEIMPORTTIME="1") as server:
+    settings = {"SARTIQ_MODE": mode, "PYTHONPROFILEIMPORTTIME": "1"}
+    with running_server(tmp_path, prepares=True, **settings) as server:
         assert list_loaded_modules(server) & LAZY_MODULES == set()
 
 

@@ -173,7 +173,7 @@ def sign_in(url: str, email: str, password: str) -> httpx.Response:
 
 @pytest.mark.slow("it starts a server")
 def test_s30_production_starts_on_an_empty_database_with_presets_and_without_accounts(tmp_path: Path) -> None:
-    with running_server(tmp_path, SARTIQ_ENV="production", MAIL="off") as server:
+    with running_server(tmp_path, prepares=True, SARTIQ_ENV="production", MAIL="off") as server:
         assert list_addresses(tmp_path) == []
         for email, password in PUBLISHED.items():
             assert sign_in(server.url, email, password).status_code == 401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -50,41 +51,61 @@ def create_database(
     Raises:
         OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
     """
+    url = _create_database(kind, folder, template, waits_for_disk=dropping is None)
+    try:
+        yield url
+    finally:
+        if kind != "sqlite":
+            (dropping.submit if dropping is not None else _drop_database)(str(make_url(url).database))
+
+
+def _create_database(kind: str, folder: Path, template: str | None, *, waits_for_disk: bool) -> str:
     if kind == "sqlite":
         path = folder / "test.db"
         if template is not None:
             shutil.copyfile(str(make_url(template).database), path)
-        yield f"sqlite:///{path}"
-        return
+        return f"sqlite:///{path}"
     # A random name, so that parallel runs do not collide.
     name = f"test_{uuid.uuid4().hex}"
     source = "template1" if template is None else make_url(template).database
     statements = [f'CREATE DATABASE "{name}" TEMPLATE "{source}"']
-    if dropping is not None:
+    if not waits_for_disk:
         statements.append(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     _execute(*statements)
-    try:
-        yield _postgresql_url().set(database=name).render_as_string(hide_password=False)
-    finally:
-        (dropping.submit if dropping is not None else _drop_database)(name)
+    return _postgresql_url().set(database=name).render_as_string(hide_password=False)
 
 
 class DatabaseFactory:
-    """Creates the databases for the tests of one process."""
+    """Creates the databases for the tests of one process, most of them as copies of a template.
+
+    Copies are made faster than migrations run. The first process that needs a template creates it, and the
+    last one that ends drops it.
+
+    Args:
+        folder: The folder of the templates, which all processes of the run share.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._stack, self._drops = folder, ExitStack(), BackgroundDrops()
+        self._folder, self._drops = folder, BackgroundDrops()
         self._templates: dict[str, str] = {}
 
     def get_template(self, kind: str) -> str:
-        """Return the URL of a database with the newest schema. Copies are made faster than migrations run."""
+        """Return the URL of a database with the newest schema. No process connects to it."""
         if kind not in self._templates:
-            folder = self._folder / kind
-            folder.mkdir(exist_ok=True)
-            url = self._stack.enter_context(self.create(kind, folder))
-            upgrade(url)
-            self._templates[kind] = url
+            with self._lock(kind) as folder:
+                url, users = folder / "url", folder / "users"
+                if not url.exists():
+                    url.write_text(self._create_template(kind, folder), "utf-8")
+                with users.open("a") as file:
+                    file.write(f"{os.getpid()}\n")
+                self._templates[kind] = url.read_text("utf-8")
         return self._templates[kind]
+
+    def _create_template(self, kind: str, folder: Path) -> str:
+        with _skip_without_postgresql():
+            url = _create_database(kind, folder, None, waits_for_disk=False)
+        upgrade(url)
+        return url
 
     @contextmanager
     def create(self, kind: str, folder: Path, template: str | None = None) -> Iterator[str]:
@@ -93,18 +114,39 @@ class DatabaseFactory:
         Without PostgreSQL, skip the test, or fail it if `CI=true`.
         """
         with ExitStack() as stack:
-            try:
+            with _skip_without_postgresql():
                 url = stack.enter_context(create_database(kind, folder, template, self._drops))
-            except OperationalError as error:
-                skip_or_fail(
-                    f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}"
-                )
             yield url
 
     def close(self) -> None:
-        """Drop all databases."""
-        self._stack.close()
+        """Drop all databases, and the templates that no other process uses."""
+        for kind, template in self._templates.items():
+            with self._lock(kind) as folder:
+                users = folder / "users"
+                left = [line for line in users.read_text().splitlines() if line != str(os.getpid())]
+                users.write_text("".join(f"{line}\n" for line in left))
+                if not left:
+                    (folder / "url").unlink()
+                    if kind != "sqlite":
+                        self._drops.submit(str(make_url(template).database))
         self._drops.finish()
+
+    @contextmanager
+    def _lock(self, kind: str) -> Iterator[Path]:
+        """Yield the folder of a template, for one process at a time."""
+        folder = self._folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+
+
+@contextmanager
+def _skip_without_postgresql() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        skip_or_fail(f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}")
 
 
 class BackgroundDrops:

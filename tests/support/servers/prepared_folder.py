@@ -1,0 +1,66 @@
+"""Start servers of tests on a copy of a prepared folder: with tables, presets, demo data and their images.
+
+On an empty folder, a server needs more than a second of CPU to prepare it. Each kind of folder is prepared
+once per run of the tests and copied for each server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+DATABASE_NAME = "sartiq.db"
+
+# With these settings, the rows or images of a server are elsewhere.
+_ELSEWHERE = frozenset(("DATA_DIR", "DATABASE_URL", "MEDIA_DIR", "MEDIA_URL", "SARTIQ_MODE"))
+# These settings choose the rows that a start adds.
+_KINDS = ("SARTIQ_ENV", "SARTIQ_SEED")
+
+
+class _Run:
+    """Where this process finds the folders that are prepared once per run, while it runs tests."""
+
+    root: Path | None = None
+
+
+@contextmanager
+def prepared_folders_in(root: Path) -> Iterator[None]:
+    """Prepare folders below `root` within the block. All processes of a run share it."""
+    root.mkdir(exist_ok=True)
+    _Run.root = root
+    try:
+        yield
+    finally:
+        _Run.root = None
+
+
+def copy_prepared_folder(
+    folder: Path, settings: Mapping[str, str], prepare: Callable[[Path, Mapping[str, str]], None]
+) -> None:
+    """Copy a prepared folder to the folder of a server, unless a server has started there before.
+
+    It does nothing outside of tests, and for servers with a database or images elsewhere.
+
+    Args:
+        folder: The folder of the server.
+        settings: The settings of the server.
+        prepare: Prepares a folder with these settings as a start on an empty folder does.
+    """
+    if _Run.root is None or not _ELSEWHERE.isdisjoint(settings) or (folder / DATABASE_NAME).exists():
+        return
+    given = {**os.environ, **settings}
+    kind = {name: given[name] for name in _KINDS if given.get(name)}
+    prepared = _Run.root / "-".join(("folder", *kind.values()))
+    with prepared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not prepared.exists():
+            # Only a complete folder gets the name: the next process repeats what failed.
+            incomplete = prepared.with_suffix(".incomplete")
+            shutil.rmtree(incomplete, ignore_errors=True)
+            prepare(incomplete, kind)
+            incomplete.rename(prepared)
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
