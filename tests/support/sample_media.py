@@ -54,9 +54,14 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 @cache
 def png_bomb(width: int, height: int) -> bytes:
     """Return a valid one-bit PNG that is a few kilobytes long, whatever its width and height."""
+    blocks = height // 1000
+    rows = bytes(1 + (width + 7) // 8) * 1000 if blocks else b""
     compressor = zlib.compressobj(9)
-    row = bytes(1 + (width + 7) // 8)
-    compressed = b"".join(compressor.compress(row * 1000) for _ in range(height // 1000)) + compressor.flush()
+    # What follows a full flush does not depend on what was before, so one block is repeated, which is fast.
+    first, repeated = (compressor.compress(rows) + compressor.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    last_block = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS).flush()
+    checksum = struct.pack(">HH", len(rows) * blocks % 65_521, 1)
+    compressed = first + repeated * (blocks - 1) + last_block + checksum
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", compressed), png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
