@@ -25,6 +25,7 @@ from db.models import AuditEvent, RowCount, UsageRecord
 from db.session import Database
 from tests.support import factories
 from tests.support.databases import DatabaseFactory
+from tests.support.passwords import real_hashes, use_cheap_hashes
 from tests.support.requirements import skip_or_fail
 from tests.support.servers.prepared_folder import prepared_folders_in
 
@@ -38,6 +39,10 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type] - what 
 
 # Servers that tests start must not read the developer's `.env` file.
 os.environ.setdefault("ENV_FILE", os.devnull)
+
+
+# Test modules hash passwords when they are imported, too.
+use_cheap_hashes()
 
 
 pytest_plugins = ["tests.support.run_options"]
@@ -101,6 +106,13 @@ def real_network(monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.rendering import mask_network
 
     monkeypatch.setattr("studio.rendering.network_mask.open_network", mask_network.open_network)
+
+
+@pytest.fixture
+def real_password_hashes() -> Iterator[None]:
+    """Hash passwords as the server does, for tests of the hashes and of the time that they take."""
+    with real_hashes():
+        yield
 
 
 @pytest.fixture(scope="session")

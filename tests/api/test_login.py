@@ -137,7 +137,9 @@ def test_s16_an_account_that_changes_during_the_password_check_gets_no_session(
         assert reading.scalars(select(TokenFamily)).all() == []
 
 
-def test_signing_in_rehashes_the_password_with_the_current_parameters(anonymous: Client, user: User) -> None:
+def test_signing_in_rehashes_the_password_with_the_current_parameters(
+    anonymous: Client, user: User, real_password_hashes: None
+) -> None:
     user.hashed_password = PasswordHasher(time_cost=1, memory_cost=8_192, parallelism=1).hash(PASSWORD)
     factories.make(user)
     assert sign_in(anonymous).status == 200

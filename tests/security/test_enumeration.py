@@ -77,6 +77,7 @@ def test_s14_responses_for_known_unknown_and_inactive_addresses_are_equal(
 
 
 @pytest.mark.parametrize("send", [_sign_in, _recover])
+@pytest.mark.usefixtures("real_password_hashes")
 def test_s14_requests_for_known_unknown_and_inactive_addresses_take_the_same_time(
     send: Callable[[Client, str], ClientResponse],
     unlimited: None,

@@ -20,6 +20,8 @@ from studio.accounts.identity.passwords import (
 )
 from studio.accounts.identity.tokens import generate_token, hash_token
 
+pytestmark = pytest.mark.usefixtures("real_password_hashes")
+
 
 def test_a_hash_names_argon2id_and_the_parameters() -> None:
     assert hash_password("a-linen-dress").startswith("$argon2id$v=19$m=19456,t=2,p=1$")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,7 @@ LEASE = timedelta(seconds=60)
 WIDTH, HEIGHT = 192, 256
 
 
+@cache
 def make_product_photo() -> bytes:
     """Return a JPEG of a plain product in front of a plain background."""
     image = Image.new("RGB", (400, 500), "#e9e6e1")
@@ -65,7 +67,11 @@ def make_stored_image(
         data: The file.
     """
     with database.transaction(write=True) if database else nullcontext():
-        return store_image(storage, normalise(data), ownership["organization_id"], ownership["owner_id"])
+        return store_image(storage, normalise_once(data), ownership["organization_id"], ownership["owner_id"])
+
+
+normalise_once = lru_cache(8)(normalise)
+"""Return the normalised image of a file. Hundreds of tests store the same few images."""
 
 
 @dataclass

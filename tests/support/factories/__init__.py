@@ -89,12 +89,17 @@ def use_session(session: Session) -> Iterator[None]:
         _session.remove(session)
 
 
+def get_session() -> Session:
+    """Return the session of the running transaction, or else of `use_session`."""
+    try:
+        return db.session.current_session()
+    except RuntimeError:
+        return _session[-1]
+
+
 def make(row: Row) -> Row:
     """Add a row, flush it and refresh its columns, some of which the database computes."""
-    try:
-        session = db.session.current_session()
-    except RuntimeError:
-        session = _session[-1]
+    session = get_session()
     session.add(row)
     session.flush()
     statement, names = _select_columns(type(row))
