@@ -88,10 +88,9 @@ def test_migrations_go_up_and_down_with_rows_in_the_tables(empty_database_url: s
 
 
 def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
-    empty_database_url: str,
+    own_database_url: str,
 ) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
         superuser, user = make_user(is_superuser=True), make_user()
         product = make_product(owner=user)
@@ -116,8 +115,8 @@ def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
         organization.logo_media_id = as_logo.id
         make_prediction(media_id=by_prediction.id)
     # The rows are written with the newest schema, so that the test outlives changes of it.
-    downgrade(empty_database_url, "0025")
-    upgrade(empty_database_url)
+    downgrade(own_database_url, "0025")
+    upgrade(own_database_url)
     with database.transaction(write=False) as session:
         owners = {media.id: media.owner_id for media in session.query(MediaResource)}
     assert {owners.pop(media.id) for media in shared} == {superuser.id}
@@ -127,46 +126,43 @@ def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
     database.dispose()
 
 
-def test_predictions_from_before_marketplaces_have_no_compliance(empty_database_url: str) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+def test_predictions_from_before_marketplaces_have_no_compliance(own_database_url: str) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
         guidelines = make_guidelines(marketplace="AMAZON_MAIN")
         prediction = make_prediction(compliance=[{"rule": "fill"}])
-    downgrade(empty_database_url, "0027")
-    upgrade(empty_database_url)
+    downgrade(own_database_url, "0027")
+    upgrade(own_database_url)
     with database.transaction(write=False) as session:
         assert session.get_one(Prediction, prediction.id).compliance == []
         assert session.get_one(Guidelines, guidelines.id).marketplace is None
     database.dispose()
 
 
-def test_predictions_from_before_warnings_have_none(empty_database_url: str) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+def test_predictions_from_before_warnings_have_none(own_database_url: str) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
         prediction = make_prediction(warnings=["enlarged"])
-    downgrade(empty_database_url, "0028")
-    upgrade(empty_database_url)
+    downgrade(own_database_url, "0028")
+    upgrade(own_database_url)
     with database.transaction(write=False) as session:
         assert session.get_one(Prediction, prediction.id).warnings == []
     database.dispose()
 
 
-def test_images_of_imports_come_and_go_with_imports_in_the_table(empty_database_url: str) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+def test_images_of_imports_come_and_go_with_imports_in_the_table(own_database_url: str) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
         waiting = make_product_import(status="running", rows_completed_at=utc_now(), image_count=1)
         running = make_product_import(status="running")
         make_product_import_result(running, image_problems=[{"image_url": "a.png", "problem": {}}])
         make_product_import_image(waiting)
-    downgrade(empty_database_url, "0041")
+    downgrade(own_database_url, "0041")
     with database.engine.begin() as connection:
         rows = connection.execute(text("SELECT status FROM product_imports ORDER BY created_at"))
         # The rows of the first one were all processed.
         assert [row.status for row in rows] == ["completed", "running"]
-    upgrade(empty_database_url)
+    upgrade(own_database_url)
     with database.engine.begin() as connection:
         columns = "image_count, image_added_count, image_unchanged_count, image_failed_count, images_file_id"
         rows = connection.execute(text(f"SELECT {columns} FROM product_imports"))  # noqa: S608 - literals
@@ -177,17 +173,16 @@ def test_images_of_imports_come_and_go_with_imports_in_the_table(empty_database_
 
 
 def test_exports_from_before_destinations_keep_their_items_and_counts_and_have_no_delivery(
-    empty_database_url: str,
+    own_database_url: str,
 ) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
         prediction = make_prediction(media_id=make_media().id)
         export = make_export(
             None, prediction, destination_id=make_destination().id, delivery_status="pending"
         )
-    downgrade(empty_database_url, "0045")
-    upgrade(empty_database_url)
+    downgrade(own_database_url, "0045")
+    upgrade(own_database_url)
     with database.transaction(write=True) as session:
         kept = session.get_one(Export, export.id)
         assert (kept.destination_id, kept.delivery_status, kept.delivery_attempts) == (None, None, 0)

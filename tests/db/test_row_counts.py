@@ -98,14 +98,13 @@ def test_counts_of_every_table_follow_inserts_and_deletes(session: Session, conn
     assert {key[0] for key in stored_counts(connection)} == left
 
 
-def test_rows_older_than_the_count_triggers_are_counted(empty_database_url: str) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+def test_rows_older_than_the_count_triggers_are_counted(own_database_url: str) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
         make_rows()
-    downgrade(empty_database_url, "0022")
+    downgrade(own_database_url, "0022")
     assert not inspect(database.engine).has_table(RowCount.__tablename__)
-    upgrade(empty_database_url)
+    upgrade(own_database_url)
     with database.transaction(write=True) as session:
         # The downgrade dropped the table of imports.
         kept = {model.__tablename__ for model in COUNTED} - {ProductImport.__tablename__}
@@ -114,7 +113,6 @@ def test_rows_older_than_the_count_triggers_are_counted(empty_database_url: str)
         session.execute(update(Product).values(category="Hats"))
         assert_counts_match(session.connection())
     database.dispose()
-    downgrade(empty_database_url)
 
 
 def test_updates_of_counted_columns_move_the_counts(session: Session, connection: Connection) -> None:

@@ -242,9 +242,8 @@ def test_concurrent_writers_of_an_organization_do_not_wait_and_lose_nothing(own_
         assert sum_usage(organization.id, *DAYS) == Usage(120, 40, 0, 0)
 
 
-def test_the_usage_of_rows_from_before_is_recorded(empty_database_url: str) -> None:
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+def test_the_usage_of_rows_from_before_is_recorded(own_database_url: str) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True) as session:
         organization = make.make_organization()
         subscription = make.make_subscription()
@@ -267,8 +266,8 @@ def test_the_usage_of_rows_from_before_is_recorded(empty_database_url: str) -> N
         product_id, photo_product_id = look.main_product_id, photo.product_id
         photo_bytes = session.get_one(MediaResource, photo.media_id).file_size
         image_bytes = session.get_one(MediaResource, prediction.media_id).file_size
-    downgrade(empty_database_url, "0031")
-    upgrade(empty_database_url)
+    downgrade(own_database_url, "0031")
+    upgrade(own_database_url)
     with database.transaction(write=False) as session:
         today = [group.usage for group in list_usage(organization.id, UsageDimension.DAY, *DAYS, None, 9)]
         assert today == [usage for key, usage in before.items() if key[1] == "day"]
@@ -279,4 +278,3 @@ def test_the_usage_of_rows_from_before_is_recorded(empty_database_url: str) -> N
         }
         assert session.execute(text("SELECT count(*) FROM usage_records")).scalar_one() > 0
     database.dispose()
-    downgrade(empty_database_url)

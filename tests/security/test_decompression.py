@@ -124,14 +124,17 @@ def test_s33_inflation_is_bounded_by_the_header(kind: str, measured: dict[str, l
 WITH_BODY = [name for name, operation in OPERATIONS.items() if operation.media_types]
 
 
-@pytest.mark.parametrize("name", WITH_BODY)
-def test_s33_no_operation_accepts_a_compressed_body(app: Application, database: Database, name: str) -> None:
+def test_s33_no_operation_accepts_a_compressed_body(app: Application, database: Database) -> None:
+    # The rejected requests change nothing, so they share the rows of a tenant.
     tenant = Tenant(app.settings)
-    request = tenant.request_for(name)
-    caller = {} if request.operation.is_public else auth_headers(app, tenant.caller_for(request.operation))
-    for encoding in ("gzip", "deflate", "br", "zstd", "x-gzip", "gzip, identity"):
-        response = request.send(app, {**caller, "content-encoding": encoding})
-        assert response.status == 415, encoding
+    for name in WITH_BODY:
+        request = tenant.request_for(name)
+        caller = (
+            {} if request.operation.is_public else auth_headers(app, tenant.caller_for(request.operation))
+        )
+        for encoding in ("gzip", "deflate", "br", "zstd", "x-gzip", "gzip, identity"):
+            response = request.send(app, {**caller, "content-encoding": encoding})
+            assert response.status == 415, (name, encoding)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])

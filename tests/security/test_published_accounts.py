@@ -359,6 +359,7 @@ def test_s30_a_superuser_must_follow_the_rules_of_the_api(
     assert list_addresses(production_folder) == []
 
 
+@pytest.mark.slow("it starts a process")
 def test_s30_a_password_that_is_not_utf8_is_rejected(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS)
     result = run_process(production_folder, *arguments, stdin=b"\xff\xfe-a-linen-dress\n")
@@ -443,6 +444,7 @@ def test_s30_a_terminal_prompts_twice_without_echo(production_folder: Path) -> N
     assert verify_password(user.hashed_password, PASSWORD)
 
 
+@pytest.mark.slow("it starts a process at a terminal; the test of the prompts does so too")
 def test_s30_two_different_passwords_at_a_terminal_are_rejected(production_folder: Path) -> None:
     status, output = run_at_terminal(production_folder, PASSWORD, f"{PASSWORD}!")
     assert (status, "The passwords differ" in output) == (1, True), output

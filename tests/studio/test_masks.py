@@ -80,6 +80,7 @@ def test_the_network_is_the_file_that_its_notice_names() -> None:
     assert "Apache License" in U2NETP.with_name("LICENSE").read_text()
 
 
+@pytest.mark.slow("it runs the network without reusing results")
 def test_the_same_photo_gives_the_same_cut_out_with_any_number_of_threads(
     photo: Image.Image, opencv_threads: None, real_network: None, long_form: bool
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_network_is_loaded_when_a_photo_needs_it_and_stays_loaded_if_it_is_lar
     mask_network._load_network.cache_clear()
 
 
+@pytest.mark.slow("it runs the network without reusing results")
 def test_an_operator_can_point_to_a_network_of_their_own(tmp_path: Path, photo: Image.Image) -> None:
     path = tmp_path / "Better-Model.onnx"
     shutil.copy(U2NETP, path)

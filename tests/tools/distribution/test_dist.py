@@ -51,6 +51,7 @@ def test_the_context_has_the_committed_files_of_the_image_and_no_others() -> Non
     assert build_context(SECONDS) == context
 
 
+@pytest.mark.slow("it starts a process that reads all packages")
 def test_the_bill_of_materials_has_the_locked_packages_with_their_hashes() -> None:
     document = json.loads(build_bill_of_materials(read_version()))
     assert document["bomFormat"] == "CycloneDX"
