@@ -75,7 +75,7 @@ def test_a_response_of_another_form_is_an_error_of_the_client(scripted_server: S
     scripted_server.answer_with(Answer(200, b"<html>Welcome to the hotel</html>"))
     with (
         sartiq.Sartiq(scripted_server.url, token="sk_test") as client,
-        pytest.raises(sartiq.errors.InvalidResponseError, match="is no User"),
+        pytest.raises(sartiq.errors.InvalidResponseError, match="does not match User"),
     ):
         client.users.get_current_user()
 
@@ -108,6 +108,37 @@ def test_the_organization_of_the_client_is_the_default(scripted_server: Scripted
     ]
 
 
+@pytest.mark.parametrize("value", ["", None])
+def test_an_empty_identifier_is_not_sent(scripted_server: ScriptedServer, value: Any) -> None:
+    """With an empty one, the URL would be that of the list."""
+    with (
+        sartiq.Sartiq(scripted_server.url, token="sk_test") as client,
+        pytest.raises(sartiq.errors.ConfigurationError, match="The argument `brand_id` is empty"),
+    ):
+        client.brands.delete_brand(value)
+    assert scripted_server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("member", "shown"),
+    [
+        ({"required_permission": "brands:write", "required_scope": "brands:write"}, "needed: brands:write"),
+        ({"allowed_transitions": ["approve", "reject"]}, "allowed: approve, reject"),
+        ({"allowed_values": ["BASE"]}, "allowed: BASE"),
+    ],
+)
+def test_an_error_says_what_the_request_needs(member: dict[str, Any], shown: str) -> None:
+    problem = {"code": "rejected", "detail": "No", "request_id": "r1", **member}
+    assert str(sartiq.APIError(409, problem, {})) == f"409 rejected: No ({shown}, request r1)"
+
+
+def test_half_of_the_credentials_is_named_as_it_was_passed() -> None:
+    with pytest.raises(sartiq.errors.ConfigurationError, match="Pass both SARTIQ_EMAIL and SARTIQ_PASSWORD"):
+        resolve_credentials(None, None, None, None, {"SARTIQ_EMAIL": "a@example.com"})
+    with pytest.raises(sartiq.errors.ConfigurationError, match="Pass both `email` and `password`"):
+        resolve_credentials(None, "a@example.com", None, None, {})
+
+
 def test_problems_have_violations() -> None:
     violation = {
         "loc": ["body", "images", 0, "type"],
@@ -135,7 +166,7 @@ def test_the_base_path_is_added_to_an_origin(url: str | None, resolved: str) -> 
 
 
 def test_a_url_of_another_kind_is_rejected() -> None:
-    with pytest.raises(sartiq.errors.ConfigurationError, match="no URL of a server"):
+    with pytest.raises(sartiq.errors.ConfigurationError, match="is not a URL such as"):
         resolve_url("studio.example.com", {})
 
 

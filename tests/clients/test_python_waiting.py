@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import sartiq
-from sartiq import _retries, client, models
+from sartiq import _retries, _waiting, client, models
+from sartiq._model import ResponseInfo
 from tests.clients.clients_of_both_kinds import KINDS, Kind, run_step
-from tests.clients.scripted_server import Answer, ScriptedServer, problem
+from tests.clients.scripted_server import Answer, Drop, ScriptedServer, problem
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -55,15 +56,48 @@ def test_waiting_reports_each_state_once(scripted_server: ScriptedServer, kind: 
 def test_a_job_that_fails_is_an_error_with_its_cause(scripted_server: ScriptedServer, kind: Kind) -> None:
     cause = {"category": "storage", "message": "The disk is full.", "retryable": True}
     scripted_server.answer_with(Answer(200, build_export("failed", error=cause)))
-    with pytest.raises(sartiq.JobFailedError, match=r"Export e1 is failed: The disk is full\.") as raised:
+    with pytest.raises(sartiq.JobFailedError, match=r"Export e1 failed: The disk is full\.") as raised:
         wait(kind, scripted_server)
     assert raised.value.resource.error.category == "storage"
 
 
 def test_waiting_ends_at_its_time_out(scripted_server: ScriptedServer, kind: Kind) -> None:
     scripted_server.answer_with(Answer(200, build_export("running", 40)))
-    with pytest.raises(sartiq.WaitTimeoutError, match=r"Export e1 is running after 0\.1 seconds"):
+    with pytest.raises(sartiq.WaitTimeoutError, match=r"Export e1 is running after 0\.1 seconds; it cont"):
         wait(kind, scripted_server, timeout=0.1)
+
+
+def test_waiting_outlasts_a_restart_of_the_server(scripted_server: ScriptedServer, kind: Kind) -> None:
+    scripted_server.answer_with(
+        Drop(), problem(503, "unavailable", Retry_After="0"), Answer(200, build_export("completed", 100))
+    )
+    job = models.Export.model_validate(build_export("pending"))
+    options = {"base_url": scripted_server.url, "token": "sk_test", "max_retries": 0}
+    assert run_step(kind, lambda client: client.wait(job), **options).status == "completed"
+
+
+def test_waiting_ends_when_the_server_does_not_come_back(
+    scripted_server: ScriptedServer, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_waiting, "LONGEST_OUTAGE", 0.05)
+    scripted_server.answer_with(Drop())
+    with pytest.raises(sartiq.errors.APIConnectionError):
+        wait(kind, scripted_server, timeout=60)
+
+
+def test_waiting_ends_at_once_at_an_error_of_the_server(scripted_server: ScriptedServer, kind: Kind) -> None:
+    scripted_server.answer_with(problem(500, "internal_error"))
+    with pytest.raises(sartiq.errors.ServerError):
+        wait(kind, scripted_server)
+    assert len(scripted_server.requests) == 1
+
+
+def test_a_resource_that_does_not_end_cannot_be_waited_for(
+    scripted_server: ScriptedServer, kind: Kind
+) -> None:
+    options = {"base_url": scripted_server.url, "token": "sk_test"}
+    with pytest.raises(TypeError, match="takes a generation, an export or an import, not ResponseInfo"):
+        run_step(kind, lambda client: client.wait(ResponseInfo(200, {})), **options)
 
 
 def test_a_status_may_be_newer_than_the_client(scripted_server: ScriptedServer, kind: Kind) -> None:

@@ -17,6 +17,7 @@ import anyio
 from pydantic import BaseModel
 
 from sartiq._model import OMIT, FileInput, Omit
+from sartiq.errors import ConfigurationError
 
 CHUNK = 256 * 1024
 # Not all systems know these.
@@ -73,9 +74,17 @@ class Call:
         return replace(self, header={**self.header, name: value})
 
     def build_url(self, base_url: str) -> str:
-        """Return the URL without the query."""
+        """Return the URL without the query.
+
+        Raises:
+            ConfigurationError: An identifier in the path is None or empty.
+        """
         if self.target.startswith(("http://", "https://")):
             return self.target
+        for name, value in self.path.items():
+            # Without it, the URL would be that of another operation, such as the list.
+            if value is None or text(value) == "":
+                raise ConfigurationError(f"The argument `{name}` is empty.")
         values = {name: quote(text(value), safe="") for name, value in self.path.items()}
         return base_url + self.target.format_map(values)
 

@@ -22,12 +22,12 @@ def resolve_url(url: str | None, environment: Mapping[str, str] = os.environ) ->
     """Return the URL that the paths of the contract are relative to. A URL without a path gets the base path.
 
     Raises:
-        ConfigurationError: It is no HTTP URL.
+        ConfigurationError: It is not an HTTP URL.
     """
     url = (url or environment.get("SARTIQ_URL") or DEFAULT_URL).rstrip("/")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"{url!r} is no URL of a server, such as https://studio.example.com.")
+        raise ConfigurationError(f"{url!r} is not a URL such as https://studio.example.com.")
     return url if parts.path else url + BASE_PATH
 
 
@@ -43,6 +43,7 @@ def resolve_credentials(
     Raises:
         ConfigurationError: There is an e-mail address without a password, or the other way round.
     """
+    names = "`email` and `password`"
     if token is None and email is None and password is None and store is None:
         token = environment.get("SARTIQ_TOKEN") or None
         if token is None:
@@ -50,8 +51,9 @@ def resolve_credentials(
                 environment.get("SARTIQ_EMAIL") or None,
                 environment.get("SARTIQ_PASSWORD") or None,
             )
+            names = "SARTIQ_EMAIL and SARTIQ_PASSWORD"
     if (email is None) != (password is None):
-        raise ConfigurationError("Pass both `email` and `password`.")
+        raise ConfigurationError(f"Pass both {names}, not one of them.")
     tokens = Tokens(token) if token else (store.load() if store else None)
     return Credentials(tokens, email, password, store)
 

@@ -31,7 +31,7 @@ def read_model(model: type[M], response: httpx2.Response) -> M:
         result = model.model_validate_json(response.content)
     except ValidationError as error:
         raise InvalidResponseError(
-            f"The response of {response.request.url} is no {model.__name__}."
+            f"The response of {response.request.url} does not match {model.__name__}."
         ) from error
     result._http = ResponseInfo(response.status_code, response.headers)
     return result
@@ -46,7 +46,7 @@ def read_json(response: httpx2.Response) -> dict[str, Any]:
     try:
         return dict(response.json())
     except (TypeError, ValueError) as error:
-        raise InvalidResponseError(f"The response of {response.request.url} is no JSON object.") from error
+        raise InvalidResponseError(f"The response of {response.request.url} is not a JSON object.") from error
 
 
 class Resource:

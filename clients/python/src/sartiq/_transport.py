@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import anyio
 import httpx2
 
 from sartiq._call import Call
-from sartiq._credentials import Credentials, read_tokens
+from sartiq._credentials import Credentials, TokenStore, read_tokens
 from sartiq._generated import VERSION
 from sartiq._retries import RetryPolicy
 from sartiq.errors import (
@@ -70,7 +70,10 @@ def wrap_error(error: httpx2.TransportError) -> APIConnectionError:
     """Return the error of this package."""
     if isinstance(error, httpx2.TimeoutException):
         return APITimeoutError(f"{find_origin(error)} did not respond in time ({type(error).__name__}).")
-    return APIConnectionError(f"The request to {find_origin(error)} failed: {error or type(error).__name__}")
+    # What OpenSSL says when the response is not TLS
+    is_plain = "WRONG_VERSION_NUMBER" in str(error)
+    reason = "the server does not speak HTTPS" if is_plain else str(error) or type(error).__name__
+    return APIConnectionError(f"The request to {find_origin(error)} failed: {reason}")
 
 
 def find_origin(error: httpx2.TransportError) -> str:
@@ -180,6 +183,17 @@ class Transport:
             return False
 
 
+@asynccontextmanager
+async def lock_store(store: TokenStore | None) -> AsyncIterator[None]:
+    """Keep other processes from renewing the tokens. The event loop does not wait for them."""
+    lock = store.lock() if store else nullcontext()
+    await anyio.to_thread.run_sync(lock.__enter__)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
 @dataclass
 class AsyncTransport:
     """Send calls from tasks of one event loop (asyncio or trio)."""
@@ -251,9 +265,16 @@ class AsyncTransport:
             AuthenticationError: The password is wrong.
         """
         credentials = self.credentials
-        async with self.lock:
+        async with self.lock, lock_store(credentials.store):
             if (credentials.tokens.access_token if credentials.tokens else None) != stale:
                 return True  # another task was faster
+            credentials.reload()
+            if (
+                credentials.tokens
+                and credentials.tokens.access_token != stale
+                and credentials.tokens.is_fresh
+            ):
+                return True  # another process was faster
             if (refresh := credentials.build_refresh()) is not None:
                 try:
                     credentials.replace(read_tokens((await self.send(refresh)).json()))

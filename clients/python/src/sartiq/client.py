@@ -26,11 +26,13 @@ from sartiq._waiting import (
     LONGEST_PAUSE,
     SERVER_WAIT,
     J,
+    Outage,
+    check_job,
     check_success,
     describe_timeout,
     has_ended,
 )
-from sartiq.errors import ConfigurationError, NotModifiedError
+from sartiq.errors import ConfigurationError, NotModifiedError, SartiqError
 
 DEFAULT_WAIT = 600.0
 
@@ -150,6 +152,8 @@ class Sartiq(Resources):
     ) -> J:
         """Wait until a generation, export or product import was completed, and return its last state.
 
+        It goes on while the server is unreachable for up to two minutes, for example during a restart.
+
         Args:
             job: The resource that the operation returned.
             on_progress: Called with each new state.
@@ -158,20 +162,28 @@ class Sartiq(Resources):
         Raises:
             JobFailedError: It ended in another way; `error.resource` has the cause.
             WaitTimeoutError: It has not ended in time.
+            APIConnectionError, ServerError: The server has not been reachable for two minutes.
         """
-        deadline, pause, etag = time.monotonic() + timeout, FIRST_PAUSE, None
+        check_job(job)
+        deadline, pause, etag, outage = time.monotonic() + timeout, FIRST_PAUSE, None, Outage()
         while not has_ended(job):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise describe_timeout(job, timeout)
+            is_held = isinstance(job, models.Generation)
             try:
-                job = self._reload(job, etag, left)
-                etag = job.http.etag
+                loaded = self._reload(job, etag, left)
+            except NotModifiedError:
+                outage.end()
+            except SartiqError as error:
+                outage.check(error, time.monotonic())
+                is_held = False  # the server did not hold this request
+            else:
+                job, etag = loaded, loaded.http.etag
+                outage.end()
                 if on_progress is not None:
                     on_progress(job)
-            except NotModifiedError:
-                pass
-            if not isinstance(job, models.Generation) and not has_ended(job):
+            if not is_held and not has_ended(job):
                 self._transport.sleep(max(0.0, min(pause, deadline - time.monotonic())))
                 pause = min(2 * pause, LONGEST_PAUSE)
         check_success(job)
@@ -216,13 +228,15 @@ class AsyncSartiq(AsyncResources):
         organization_id: str | None = None,
         timeout: float = 60.0,
         max_retries: int = 4,
+        token_store: TokenStore | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
         """Prepare a client. It connects with the first request. The arguments are those of `Sartiq`."""
         self._owns_http = http_client is None
         http = http_client or httpx2.AsyncClient()
         options = Options(resolve_url(base_url), timeout, organization_id, RetryPolicy(max_retries))
-        self._use(AsyncTransport(http, options, resolve_credentials(token, email, password, None)))
+        credentials = resolve_credentials(token, email, password, token_store)
+        self._use(AsyncTransport(http, options, credentials))
 
     def _use(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -301,6 +315,8 @@ class AsyncSartiq(AsyncResources):
     ) -> J:
         """Wait until a generation, export or product import was completed, and return its last state.
 
+        It goes on while the server is unreachable for up to two minutes, for example during a restart.
+
         Args:
             job: The resource that the operation returned.
             on_progress: Called, and awaited if it is a coroutine, with each new state.
@@ -309,20 +325,28 @@ class AsyncSartiq(AsyncResources):
         Raises:
             JobFailedError: It ended in another way; `error.resource` has the cause.
             WaitTimeoutError: It has not ended in time.
+            APIConnectionError, ServerError: The server has not been reachable for two minutes.
         """
-        deadline, pause, etag = time.monotonic() + timeout, FIRST_PAUSE, None
+        check_job(job)
+        deadline, pause, etag, outage = time.monotonic() + timeout, FIRST_PAUSE, None, Outage()
         while not has_ended(job):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise describe_timeout(job, timeout)
+            is_held = isinstance(job, models.Generation)
             try:
-                job = await self._reload(job, etag, left)
-                etag = job.http.etag
+                loaded = await self._reload(job, etag, left)
+            except NotModifiedError:
+                outage.end()
+            except SartiqError as error:
+                outage.check(error, time.monotonic())
+                is_held = False  # the server did not hold this request
+            else:
+                job, etag = loaded, loaded.http.etag
+                outage.end()
                 if on_progress is not None and isawaitable(called := on_progress(job)):
                     await called
-            except NotModifiedError:
-                pass
-            if not isinstance(job, models.Generation) and not has_ended(job):
+            if not is_held and not has_ended(job):
                 await anyio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
                 pause = min(2 * pause, LONGEST_PAUSE)
         check_success(job)

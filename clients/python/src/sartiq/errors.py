@@ -13,7 +13,7 @@ class SartiqError(Exception):
 
 
 class ConfigurationError(SartiqError):
-    """The client cannot be used as it was created, for example without credentials."""
+    """The client cannot send the request: for example without credentials, or without an identifier."""
 
 
 class APIConnectionError(SartiqError):
@@ -93,7 +93,9 @@ class APIError(SartiqError):
     def _describe(self) -> str:
         name = f"{self.status} {self.code or self.title}".strip()
         text = f"{name}: {self.detail}" if self.detail else name
-        return f"{text} (request {self.request_id})" if self.request_id else text
+        facts = [describe_way_out(self.problem), f"request {self.request_id}" if self.request_id else ""]
+        shown = ", ".join(fact for fact in facts if fact)
+        return f"{text} ({shown})" if shown else text
 
 
 class NotModifiedError(APIError):
@@ -159,6 +161,17 @@ def build_error(status: int, content: bytes, headers: Mapping[str, str]) -> APIE
         problem = {"detail": str(problem)[:300]}
     error = BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
     return error(status, problem, headers)
+
+
+def describe_way_out(problem: Mapping[str, Any]) -> str:
+    """Return the permission that the caller lacks, or the values that the request may have; else nothing."""
+    needed = problem.get("required_scope") or problem.get("required_permission")
+    if needed:
+        return f"needed: {needed}"
+    allowed = problem.get("allowed_transitions") or problem.get("allowed_values")
+    if isinstance(allowed, list) and allowed:
+        return f"allowed: {', '.join(map(str, allowed))}"
+    return ""
 
 
 def read_violations(detail: list[Any]) -> list[Violation]:
