@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -23,9 +24,12 @@ from tests.clients.scripted_server import Answer, ScriptedServer, problem
 from tests.e2e.server import RunningServer
 from tests.support.documentation import DOCS, read_page
 from tests.support.servers.http_recorder import RecordedRequest
+from tests.tools.clients.generate import BUNDLE
 
 SESSION = Path("home/.config/sartiq/session.json")
 PASSWORD = "sartiq-demo"
+UNKNOWN = "01990000-5eed-7000-8000-0000000fffff"
+URL = "http://127.0.0.1:9"
 GUIDE = read_page(DOCS / "guides" / "command-line.md")
 
 
@@ -170,14 +174,158 @@ def test_an_exit_code_tells_the_kind_of_a_problem(
 ) -> None:
     scripted_server.answer_with(answer)
     environment = {"SARTIQ_URL": scripted_server.url, "SARTIQ_TOKEN": "sk_test"}
-    outcome = user.run("export", "s1", "--organization", "personal", "--json", **environment)
+    outcome = user.run("export", UNKNOWN, "--organization", "personal", "--json", **environment)
     assert (outcome.exit_code, outcome.output) == (exit_code, "")
     assert f'"status": {answer.status}' in outcome.errors
 
 
-@pytest.mark.parametrize("arguments", [("shoot", "missing.jpg"), ("review", "reject", "p1"), ("unknown",)])
-def test_wrong_usage_has_the_exit_code_2(user: CommandLine, arguments: tuple[str, ...]) -> None:
-    assert user.run(*arguments).exit_code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("shoot", "missing.jpg"), "does not exist"),
+        (("shoot",), "Pass a photo, or --product."),
+        (("shoot", "empty.csv", "--product", "MUG-1", "--sku", "MUG-2"), "without --product"),
+        (("shoot", "empty.csv", "--width", "10"), "10 is not in the range"),
+        (("shoot", "empty.csv", "--timeout", "-1"), "-1.0 is not in the range"),
+        (("shoot", "empty.csv", "--url", "localhost:8000"), "'localhost:8000' is not a URL such as"),
+        (("export", "s1"), "'s1' is not an ID such as"),
+        (("review", "approve", "p1"), "'p1' is not an ID such as"),
+        (("review", "reject", UNKNOWN), "Missing option '--reason'"),
+        (("products", "import", "empty.csv", "--url", URL), "empty.csv is empty"),
+        (("products", "import", "sheet.xlsx", "--url", URL), "Save a spreadsheet as CSV in UTF-8."),
+        (("listen", "--forward-to", "1", "--endpoint", UNKNOWN, "--events", "shot.*"), "without --events"),
+        (("mcp", "--transport", "http", "--organization", "maison-demo"), "takes the ID of the organization"),
+        (("unknown",), "No such command"),
+    ],
+)
+def test_wrong_usage_has_the_exit_code_2(user: CommandLine, arguments: tuple[str, ...], message: str) -> None:
+    for name in ("empty.csv", "sheet.xlsx"):
+        (user.folder / name).touch()
+    environment = {"SARTIQ_TOKEN": "sk_test", "SARTIQ_ORGANIZATION": "personal"}
+    if "mcp" in arguments:
+        environment = {}
+    outcome = user.run(*arguments, **environment)
+    assert outcome.exit_code == 2, outcome
+    assert message in outcome.errors
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("", ("--email", "demo@example.com"), "Standard input is not a terminal: pass --password-stdin."),
+        ("", (), "Standard input is not a terminal: pass --email."),
+        ("\n", ("--email", "demo@example.com", "--password-stdin"), "The password is empty."),
+    ],
+)
+def test_login_says_what_it_lacks(
+    user: CommandLine, text: str, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = user.run("login", *arguments, text=text)
+    assert (outcome.exit_code, outcome.output) == (2, "")
+    assert message in outcome.errors
+
+
+def test_login_finds_the_space_that_cmd_exe_adds_to_a_password(
+    user: CommandLine, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.answer_with(problem(401, "incorrect_credentials"))
+    arguments = ("login", "--url", scripted_server.url, "--email", "demo@example.com", "--password-stdin")
+    assert "ends with a space" not in user.run(*arguments, text=f"{PASSWORD}\r\n").errors
+    outcome = user.run(*arguments, text=f"{PASSWORD} \r\n")
+    assert outcome.exit_code == 3
+    assert "The password ends with a space. In cmd.exe, write no space before the bar" in outcome.errors
+
+
+def test_login_at_another_server_says_so(user: CommandLine, scripted_server: ScriptedServer) -> None:
+    scripted_server.answer_with(problem(404, "not_found"))
+    arguments = ("--url", f"{scripted_server.url}/shop", "--email", "demo@example.com", "--password-stdin")
+    outcome = user.run("login", *arguments, text=f"{PASSWORD}\n")
+    assert outcome.exit_code == 2
+    assert f"{scripted_server.url}/shop is not a Sartiq API" in outcome.errors
+
+
+def test_a_rejected_credential_is_named(user: CommandLine, scripted_server: ScriptedServer) -> None:
+    scripted_server.answer_with(answer_organizations)
+    sign_in(user, scripted_server.url)
+    scripted_server.answer_with(problem(401, "invalid_token"))
+    ended = user.run("review", "list")
+    assert ended.errors.endswith(f"Your session has ended. Run: sartiq login --url {scripted_server.url}\n")
+    environment = {"SARTIQ_URL": scripted_server.url, "SARTIQ_TOKEN": "sk_test"}
+    rejected = user.run("whoami", "--organization", UNKNOWN, **environment)
+    assert rejected.errors.endswith("The credential is that of the variable SARTIQ_TOKEN.\n")
+    listed = json.loads(user.run("review", "list", "--json", "--organization", UNKNOWN, **environment).errors)
+    assert listed["error"]["notes"] == ["The credential is that of the variable SARTIQ_TOKEN."]
+
+
+def test_a_key_without_organizations_learns_how_to_name_its_own(
+    user: CommandLine, scripted_server: ScriptedServer
+) -> None:
+    denied = problem(403, "not_enough_permissions")
+    scripted_server.answer_with(
+        Answer(403, {**denied.body, "required_scope": "organizations:read"}, denied.headers)
+    )
+    environment = {"SARTIQ_URL": scripted_server.url, "SARTIQ_TOKEN": "sk_test"}
+    outcome = user.run("review", "list", **environment)
+    assert outcome.exit_code == 3
+    assert outcome.errors.splitlines() == [
+        "Error: 403 not_enough_permissions: It did not work (needed: organizations:read, request request-1)",
+        "Without this scope, pass the ID of the organization: --organization ID",
+    ]
+
+
+def test_names_beyond_the_code_page_of_a_console_are_printed(
+    user: CommandLine, scripted_server: ScriptedServer
+) -> None:
+    contract = json.loads(BUNDLE.read_text(encoding="utf-8"))
+    shooting = {**contract["components"]["schemas"]["Shooting"]["example"], "name": "Mug \u2615"}
+    page = {"data": [shooting], "count": 1, "count_exact": True, "next_cursor": None}
+    scripted_server.answer_with(Answer(200, page))
+    environment = {
+        "SARTIQ_URL": scripted_server.url, "SARTIQ_TOKEN": "sk_test", "SARTIQ_ORGANIZATION": "personal",
+        "PYTHONIOENCODING": "cp1252",
+    }  # fmt: skip
+    approved = f"{shooting['shots_approved_count']} of {shooting['shots_count']} approved"
+    with user.start("shootings", "list", **environment) as process:
+        assert process.communicate()[0] == f"{shooting['id']}  {approved}  Mug ?\n1 of 1\n"
+    with user.start("shootings", "list", "--json", **environment) as process:
+        assert json.loads(process.communicate()[0])["shootings"][0]["name"] == "Mug \u2615"
+
+
+@pytest.mark.parametrize(
+    ("background", "message"),
+    [
+        ("whit", 'There is no background whit. Did you mean "white"?'),
+        ("pure whit", 'There is no background pure whit. Did you mean "Pure white"?'),
+        ("#12", "#12 is not a color such as #F0EDE8."),
+    ],
+)
+def test_a_typing_error_in_a_background_costs_nothing(
+    user: CommandLine, demo_server: RunningServer, photo: Path, background: str, message: str
+) -> None:
+    environment = {
+        "SARTIQ_URL": demo_server.origin, "SARTIQ_EMAIL": "demo@example.com", "SARTIQ_PASSWORD": PASSWORD,
+    }  # fmt: skip
+    outcome = user.run("shoot", photo, "--background", background, **environment)
+    assert outcome.exit_code == 2
+    assert message in outcome.errors
+
+
+def test_a_rejected_photo_leaves_no_product_with_its_sku(
+    user: CommandLine, demo_server: RunningServer
+) -> None:
+    (user.folder / "photo.jpg").write_bytes(b"no photo")
+    environment = {
+        "SARTIQ_URL": demo_server.origin, "SARTIQ_EMAIL": "demo@example.com", "SARTIQ_PASSWORD": PASSWORD,
+    }  # fmt: skip
+    assert user.run("shoot", "photo.jpg", "--sku", "CLI-9", **environment).exit_code == 4
+    with Sartiq(demo_server.origin, email="demo@example.com", password=PASSWORD) as client:
+        organization = client.organizations.list_organizations(sort="created_at").data[0]
+        client = client.with_options(organization_id=organization.id)
+        assert client.products.list_products(sku="CLI-9").count == 0
+        client.products.create_product(name="Mug", sku="CLI-9")
+    taken = user.run("shoot", "photo.jpg", "--sku", "CLI-9", **environment)
+    assert taken.errors.endswith("To use the product that has it: sartiq shoot --product CLI-9\n")
+    assert user.run("shoot", "--product", "CLI-10", **environment).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -216,6 +364,18 @@ def test_a_user_goes_from_a_photo_to_exported_images(
     assert [error["code"] for error in partly.json["errors"]] == ["invalid_transition"]
     assert [prediction["id"] for prediction in partly.json["predictions"]] == [first]
 
+    again = user.run("shoot", "--product", result["product_id"], "--out", "again", "--images", "1",
+                     "--width", "192", "--height", "256", "--json")  # fmt: skip
+    assert again.json["product_id"] == result["product_id"]
+    shootings = user.run("shootings", "list", "--json").json["shootings"]
+    assert [shooting["id"] for shooting in shootings[:2]] == [
+        again.json["shooting_id"],
+        result["shooting_id"],
+    ]
+    saved = user.run("review", "list", "--shooting", again.json["shooting_id"], "--save", "saved", "--json")
+    assert [path.name for path in (user.folder / "saved").iterdir()] == [Path(saved.json["paths"][0]).name]
+    assert user.run("review", "reopen", second).exit_code == 0
+
     exported = user.run("export", result["shooting_id"], "--out", "approved.zip")
     assert exported.output.startswith("approved.zip: 1 image, ")
     assert zipfile.is_zipfile(user.folder / "approved.zip")
@@ -234,10 +394,10 @@ def test_an_import_prints_what_happened_and_fails_if_a_row_does(
     }  # fmt: skip
     arguments = ("products", "import", "products.csv", "--match-by", "sku")
     planned = user.run(*arguments, "--dry-run", **environment)
-    assert planned.output.startswith("Dry run: 1 created, 0 updated, 0 unchanged, 1 failed\n")
+    assert planned.output.startswith("Dry run, products: 1 created, 0 updated, 0 unchanged, 1 failed\n")
     outcome = user.run(*arguments, "--results", "results.csv", **environment)
     assert outcome.exit_code == 6, outcome.errors
-    assert outcome.output.splitlines()[0] == "1 created, 0 updated, 0 unchanged, 1 failed"
+    assert outcome.output.splitlines()[0] == "Products: 1 created, 0 updated, 0 unchanged, 1 failed"
     assert outcome.output.splitlines()[1].startswith("  line 3: CLI-2 name: ")
     assert len((user.folder / "results.csv").read_text(encoding="utf-8").splitlines()) == 3
     (user.folder / "products.csv").write_text("sku,name\nCLI-1,Mug\n", encoding="utf-8")
@@ -255,11 +415,11 @@ def test_an_import_of_an_unknown_column_says_which_column_was_meant(
     }  # fmt: skip
     outcome = user.run("products", "import", "products.csv", **environment)
     assert outcome.exit_code == 6
-    assert "colour: Unknown column; did you mean `color`?" in outcome.errors
+    assert "Error: The import failed:\n  colour: Unknown column; did you mean `color`?\n" in outcome.errors
     columns = ("--column", "colour=color", "--column", "sku=sku")
     (user.folder / "products.csv").write_text("sku,name,colour,=\nCLI-3,Mug,blue,1\n", encoding="utf-8")
     outcome = user.run("products", "import", "products.csv", *columns, "--column", "==", **environment)
-    assert outcome.output.splitlines()[0] == "1 created, 0 updated, 0 unchanged, 0 failed"
+    assert outcome.output.splitlines()[0] == "Products: 1 created, 0 updated, 0 unchanged, 0 failed"
 
 
 def test_an_import_wants_a_property_for_each_column(
@@ -295,7 +455,7 @@ def test_listen_forwards_signed_messages_until_they_are_accepted(
             lines = [json.loads(line) for line in listening.stdout]
             assert listening.wait(60) == 0
             left = client.webhook_endpoints.list_webhook_endpoints(organization_id=organization.id)
-            assert "sartiq listen" not in [endpoint.description for endpoint in left]
+            assert not [each for each in left if each.description.startswith("sartiq listen")]
     assert [(line["event_type"], line["status"], line["accepted"]) for line in lines] == [
         ("product.created", 503, False),
         ("product.created", 204, True),
@@ -306,6 +466,41 @@ def test_listen_forwards_signed_messages_until_they_are_accepted(
         assert request.path == "/hooks"
         assert request.headers["content-type"] == "application/json"
         assert sartiq.webhooks.verify(request.body, request.headers, secret).data.id == product.id
+
+
+@pytest.mark.slow("it starts a server with demo data")
+def test_listen_uses_the_endpoint_again_that_a_killed_process_left(
+    user: CommandLine, demo_server: RunningServer, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.answer_with(Answer(204))
+    environment = {
+        "SARTIQ_URL": demo_server.origin, "SARTIQ_EMAIL": "demo@example.com", "SARTIQ_PASSWORD": PASSWORD,
+    }  # fmt: skip
+    arguments = ("listen", "--forward-to", f"{scripted_server.url}/hooks", "--json", "--events")
+    with user.start(*arguments, "product.*", **environment) as killed:
+        first = json.loads(killed.stdout.readline())
+        # A second process has an endpoint of its own, and deletes it when its terminal is closed.
+        with user.start(*arguments, "product.*", **environment) as second:
+            other = json.loads(second.stdout.readline())["endpoint_id"]
+            second.send_signal(signal.SIGHUP)
+            assert second.wait(60) == 130
+        killed.kill()
+    assert other != first["endpoint_id"]
+    with Sartiq(demo_server.origin, email="demo@example.com", password=PASSWORD) as client:
+        organization = client.organizations.list_organizations(sort="created_at").data[0]
+        client = client.with_options(organization_id=organization.id)
+        brand = client.brands.create_brand(name="Linea")
+        client.products.create_product(name="Mug", brand_id=brand.id)
+        with user.start(*arguments, "shot.*,product.deleted", "--count", "1", **environment) as listening:
+            again = json.loads(listening.stdout.readline())
+            product = client.products.create_product(name="Cup")
+            client.products.delete_product(product.id)
+            assert listening.wait(60) == 0
+            line = json.loads(listening.stdout.readline())
+    assert again["endpoint_id"] == first["endpoint_id"]
+    assert line["event_type"] == "product.deleted", "the message that waited is of a type that is not wanted"
+    (request,) = scripted_server.requests
+    assert sartiq.webhooks.verify(request.body, request.headers, again["secret"]).data.id == product.id
 
 
 @pytest.mark.slow("it generates images")
@@ -331,7 +526,7 @@ def test_the_guide_works_as_printed(user: CommandLine, demo_server: RunningServe
     )
     assert done.returncode == 0, done.stderr
     assert zipfile.is_zipfile(user.folder / "approved.zip")
-    assert "2 created, 0 updated, 0 unchanged, 0 failed" in done.stdout
+    assert "Products: 2 created, 0 updated, 0 unchanged, 0 failed" in done.stdout
     assert (user.folder / "dir" / "contact-sheet.jpg").exists()
 
 

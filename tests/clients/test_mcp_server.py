@@ -23,6 +23,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import BlobResourceContents, TextContent
 
 from sartiq.mcp import build_server, connect_locally
+from tests.clients.command_line import new_user
 from tests.e2e.demo import EMAIL, PASSWORD
 from tests.e2e.server import ROOT, SECONDS_TO_START, RunningServer, free_port, stop
 
@@ -166,6 +167,33 @@ def test_over_stdio_the_credential_is_that_of_the_environment(local_server: Stdi
             assert (await fail(client, "approve_prediction", prediction_id=UNKNOWN)).startswith("not_found: ")
 
     asyncio.run(steps())
+
+
+def test_over_stdio_the_session_of_the_command_line_is_used_and_renewed(
+    demo_server: RunningServer, tmp_path: Path
+) -> None:
+    user = new_user(tmp_path)
+    arguments = ("login", "--url", demo_server.origin, "--email", EMAIL, "--password-stdin")
+    assert user.run(*arguments, text=f"{PASSWORD}\n").exit_code == 0
+    path = tmp_path / "home" / ".config" / "sartiq" / "session.json"
+    session = json.loads(path.read_text(encoding="utf-8"))
+    session["tokens"]["expires_at"] = 0
+    path.write_text(json.dumps(session), encoding="utf-8")
+    command = ["-c", "from sartiq.cli import main; main()", "mcp", "--organization", "maison-demo"]
+    server = StdioServerParameters(command=sys.executable, args=command, env=user.environment)
+
+    async def steps() -> None:
+        async with Client(server) as client:
+            assert (await call(client, "find_products", limit=1))["count"] > 0
+            usage = await call(client, "get_usage", month="2026-11")
+            assert usage["from"] == "2026-11-01"
+
+    asyncio.run(steps())
+    renewed = json.loads(path.read_text(encoding="utf-8"))["tokens"]
+    assert renewed["access_token"] != session["tokens"]["access_token"]
+    unknown = user.run("mcp", "--organization", "maison-dem")
+    assert unknown.exit_code == 2
+    assert "There is no organization maison-dem. Pass --organization with one of these:" in unknown.errors
 
 
 @pytest.mark.slow("it generates an image; the tests of the other tools use the same transports")

@@ -1,7 +1,8 @@
 """The MCP server of Sartiq, for assistants: `python -m sartiq.mcp`, with `pip install sartiq[mcp]`.
 
-With stdio, the program that starts the server is the caller: the credential is in its environment. With HTTP,
-each request has the credential of its caller in `Authorization`, which is used for this request only.
+With stdio, the program that starts the server is the caller: the credential is in its environment, or that
+of `sartiq login`. With HTTP, each request has the credential of its caller in `Authorization`, which is used
+for this request only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sartiq import __version__
+from sartiq import TokenStore, __version__
 from sartiq.client import AsyncSartiq
 from sartiq.mcp_tools import Connect, add_resources, add_tools
 
@@ -48,12 +49,14 @@ def build_server(connect: Connect, *, is_local: bool, allow_destructive: bool = 
     return server
 
 
-def connect_locally(url: str | None, organization_id: str | None) -> Connect:
-    """Return a function that opens clients with the credential of the environment."""
+def connect_locally(
+    url: str | None, organization_id: str | None, token_store: TokenStore | None = None
+) -> Connect:
+    """Return a function that opens clients with the stored session or the credential of the environment."""
 
     @contextlib.asynccontextmanager
     async def connect(_: Context) -> AsyncIterator[AsyncSartiq]:
-        async with AsyncSartiq(url, organization_id=organization_id) as client:
+        async with AsyncSartiq(url, organization_id=organization_id, token_store=token_store) as client:
             yield client
 
     return connect
@@ -126,16 +129,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until it is stopped."""
     options = parse_arguments(arguments)
     if options.transport == "stdio":
-        connect = connect_locally(options.url, options.organization)
-        server = build_server(connect, is_local=True, allow_destructive=options.allow_destructive)
-        anyio.run(server.run_stdio_async)
-        return 0
-    connect = connect_by_request(options.url, options.organization)
-    server = build_server(connect, is_local=False, allow_destructive=options.allow_destructive)
-    app = build_http_app(server, options.port, options.allow_origin)
-    sys.stderr.write(f"http://{HOST}:{options.port}{PATH}\n")
-    uvicorn.run(app, host=HOST, port=options.port, log_level="warning")
+        serve_stdio(connect_locally(options.url, options.organization), options.allow_destructive)
+    else:
+        serve_http(
+            connect_by_request(options.url, options.organization),
+            options.port,
+            options.allow_origin,
+            options.allow_destructive,
+        )
     return 0
+
+
+def serve_stdio(connect: Connect, allow_destructive: bool) -> None:
+    """Serve the program that started this one, until it closes standard input."""
+    server = build_server(connect, is_local=True, allow_destructive=allow_destructive)
+    anyio.run(server.run_stdio_async)
+
+
+def serve_http(connect: Connect, port: int, origins: Sequence[str], allow_destructive: bool) -> None:
+    """Serve programs on this machine, until the process is stopped."""
+    server = build_server(connect, is_local=False, allow_destructive=allow_destructive)
+    app = build_http_app(server, port, origins)
+    sys.stderr.write(f"http://{HOST}:{port}{PATH}\n")
+    uvicorn.run(app, host=HOST, port=port, log_level="warning")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,12 +7,11 @@ import sys
 
 import click
 
-from sartiq import PermissionDeniedError, Sartiq, SartiqError
-from sartiq._configuration import resolve_url
+from sartiq import AuthenticationError, NotFoundError, PermissionDeniedError, Sartiq, SartiqError
 from sartiq._credentials import Tokens
 from sartiq.cli.app import json_option, with_client
 from sartiq.cli.output import Output
-from sartiq.cli.session import PERSONAL, Session, SessionFile, select_organization, session_path
+from sartiq.cli.session import PERSONAL, Session, SessionFile, read_url, select_organization, session_path
 
 API_KEY_PREFIX = "sk_"
 FROM_INPUT = "-"
@@ -44,18 +43,17 @@ def login(
     The session is stored in ~/.config/sartiq, readable by you alone. The password is not stored.
     """
     output = Output(as_json)
-    url = resolve_url(url)
+    url = read_url(url)
     if token is not None:
         token = read_line() if token == FROM_INPUT else token
         client = Sartiq(url, token=token)
     else:
-        email = email or click.prompt("E-mail address", err=True)
-        password = os.environ.get("SARTIQ_PASSWORD") or (
-            read_line() if password_stdin else click.prompt("Password", hide_input=True, err=True)
-        )
+        email = email or prompt("E-mail address", "--email")
+        password = read_password(password_stdin)
         client = Sartiq(url, email=email, password=password)
-        client.sign_in()
     with client:
+        if token is None:
+            sign_in(client)
         chosen = choose_organization(client, organization, output)
         tokens = client._transport.credentials.tokens
         SessionFile(session_path()).write(Session(url, tokens, chosen._transport.options.organization_id))
@@ -65,6 +63,45 @@ def login(
         {"url": url, "email": email, "organization_id": chosen._transport.options.organization_id},
         f"Signed in to {url} as {who}, in {name}.",
     )
+
+
+def read_password(from_input: bool) -> str:
+    """Return the password of the environment, of standard input or of a prompt."""
+    password = os.environ.get("SARTIQ_PASSWORD") or (
+        read_line() if from_input else prompt("Password", "--password-stdin", hide_input=True)
+    )
+    if not password:
+        raise click.UsageError("The password is empty.")
+    return password
+
+
+def prompt(text: str, option: str, *, hide_input: bool = False) -> str:
+    """Ask the user at the terminal.
+
+    Raises:
+        click.UsageError: There is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"Standard input is not a terminal: pass {option}.")
+    return str(click.prompt(text, hide_input=hide_input, err=True))
+
+
+def sign_in(client: Sartiq) -> None:
+    """Start a session, and say what is usually wrong when the server rejects that."""
+    password = client._transport.credentials.password or ""
+    try:
+        client.sign_in()
+    except AuthenticationError as error:
+        if password != password.rstrip():
+            error.add_note(
+                "The password ends with a space. In cmd.exe, write no space before the bar: "
+                "echo PASSWORD|sartiq login ..."
+            )
+        raise
+    except NotFoundError as error:
+        raise click.UsageError(
+            f"{client.base_url} is not a Sartiq API: pass the URL of a server, such as https://studio.example.com."
+        ) from error
 
 
 def choose_organization(client: Sartiq, wanted: str | None, output: Output) -> Sartiq:

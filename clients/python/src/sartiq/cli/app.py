@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
+import io
 import sys
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
@@ -11,12 +11,13 @@ from typing import Any, Concatenate, ParamSpec
 import click
 from click.shell_completion import get_completion_class
 
-from sartiq import Sartiq, SartiqError, __version__
-from sartiq.cli.output import EXIT_CODES, Output, describe_error, find_exit_code
-from sartiq.cli.session import open_client
+from sartiq import AuthenticationError, Sartiq, SartiqError, __version__
+from sartiq.cli.output import EXIT_CODES, Output, describe_error, find_exit_code, read_notes, write_json
+from sartiq.cli.session import describe_sign_in, is_id, open_client
 
 P = ParamSpec("P")
 INTERRUPTED = 130
+TIMEOUT = click.FloatRange(min=0, min_open=True)
 EPILOG = "\b" + EXIT_CODES
 
 
@@ -33,6 +34,23 @@ def sartiq() -> None:
     """
 
 
+class Identifier(click.ParamType[str]):
+    """An ID of the API. Without this check, a wrong one would be reported as a part of a path."""
+
+    name = "id"
+
+    def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Return the ID."""
+        if not is_id(value):
+            self.fail(
+                f"{value!r} is not an ID such as 01990000-5eed-7000-8000-000a00000001.", parameter, context
+            )
+        return value
+
+
+ID = Identifier()
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
@@ -45,8 +63,12 @@ def with_client(command: Callable[Concatenate[Sartiq, Output, P], None]) -> Call
     def run_command(
         url: str | None, organization: str | None, as_json: bool, *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        with open_client(url, organization) as client:
-            command(client, Output(as_json), *args, **kwargs)
+        try:
+            with open_client(url, organization) as client:
+                command(client, Output(as_json), *args, **kwargs)
+        except AuthenticationError as error:
+            error.add_note(describe_sign_in(url))
+            raise
 
     decorated: Callable[..., None] = run_command
     for option in (
@@ -80,21 +102,25 @@ def completion(shell: str) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    from sartiq.cli import accounts, assistants, exports, listen, products, review, shoot
+    from sartiq.cli import accounts, assistants, exports, listen, products, review, shoot, shootings
 
-    for module in (accounts, shoot, products, review, exports, listen, assistants):
+    for module in (accounts, shoot, products, shootings, review, exports, listen, assistants):
         module.register(sartiq)
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may not know each character of a name
+            stream.reconfigure(errors="replace")
     try:
         result = sartiq.main(arguments, prog_name="sartiq", standalone_mode=False)
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
+    except click.Abort as error:
+        notes = read_notes(error.__cause__) if error.__cause__ else []
+        click.echo("\n".join(["Interrupted.", *notes]), err=True)
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
     except click.ClickException as error:
         if as_json:
-            print_error({"type": "UsageError", "message": error.format_message()})
+            print_error({"type": type(error).__name__, "message": error.format_message()})
         else:
             error.show()
         return error.exit_code
@@ -104,7 +130,7 @@ def run(arguments: list[str] | None = None) -> int:
         if as_json:
             print_error(describe_error(error))
         else:
-            click.echo(f"Error: {error}", err=True)
+            click.echo("\n".join([f"Error: {error}", *read_notes(error)]), err=True)
         return find_exit_code(error)
     except OSError as error:
         click.echo(f"Error: {error}", err=True)
@@ -115,4 +141,4 @@ def run(arguments: list[str] | None = None) -> int:
 
 def print_error(data: dict[str, Any]) -> None:
     """Print an error as JSON. It goes to standard error, so that standard output has results only."""
-    click.echo(json.dumps({"error": data}, ensure_ascii=False), err=True)
+    click.echo(write_json({"error": data}, sys.stderr), err=True)

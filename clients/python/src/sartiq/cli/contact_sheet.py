@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,21 +10,21 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sartiq import models
 
+SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/avif": ".avif"}
 CELL, GAP, TEXT = 420, 32, 64
 PAPER, INK, FAINT = (250, 249, 247), (34, 33, 31), (124, 120, 114)
 
 
 def draw_contact_sheet(
-    photo: Path, images: Sequence[tuple[Path, models.Prediction, str]], title: str, path: Path
+    photo: Path | None, images: Sequence[tuple[Path, models.Prediction, str]], title: str, path: Path
 ) -> Path:
     """Write the sheet and return its path. A photo that Pillow cannot read, such as HEIC, is left out."""
     cells = []
-    try:
-        with Image.open(photo) as opened:
+    if photo is not None:
+        # suppressed: Pillow cannot read each format that the server can
+        with contextlib.suppress(OSError), Image.open(photo) as opened:
             source = ImageOps.exif_transpose(opened)
             cells.append((fit(source), "Photo", f"{photo.name}, {source.width} x {source.height}"))
-    except OSError:
-        pass
     for file, prediction, label in images:
         with Image.open(file) as opened:
             facts = f"{file.name}, quality {prediction.quality.score:.2f}"

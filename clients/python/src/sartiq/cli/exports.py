@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sartiq import OMIT, Sartiq, models
-from sartiq.cli.app import with_client
+from sartiq.cli.app import ID, TIMEOUT, with_client
 from sartiq.cli.output import Output
 
 
@@ -17,13 +17,13 @@ def register(group: click.Group) -> None:
 
 
 @click.command(short_help="Download the approved images.")
-@click.argument("shooting")
+@click.argument("shooting", type=ID)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(), help="File or folder; by default this folder."
 )
 @click.option("--name-template", help="Template of the file names, such as `{sku}_{shot_type}`.")
-@click.option("--destination", metavar="ID", help="Deliver the files to this destination, too.")
-@click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait.")
+@click.option("--destination", type=ID, metavar="ID", help="Deliver the files to this destination, too.")
+@click.option("--timeout", type=TIMEOUT, default=600, show_default=True, help="Seconds to wait.")
 @with_client
 def export(
     client: Sartiq,
@@ -34,7 +34,10 @@ def export(
     destination: str | None,
     timeout: float,
 ) -> None:
-    """Export the approved images of a SHOOTING and download the archive."""
+    """Export the approved images of a SHOOTING and download the archive.
+
+    `sartiq shootings list` prints the IDs of shootings. Images that were exported before are left out.
+    """
     job = client.exports.create_export(
         shooting,
         name_template=OMIT if name_template is None else name_template,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -38,7 +39,7 @@ class Output:
     def result(self, data: Any, *lines: str) -> None:
         """Print the result of the command: the data as JSON, or the lines."""
         if self.as_json:
-            click.echo(json.dumps(data, default=to_json, indent=2, ensure_ascii=False))
+            click.echo(write_json(data, sys.stdout, indent=2))
         else:
             for line in lines:
                 click.echo(line)
@@ -54,7 +55,10 @@ class Output:
         if self.as_json:
             yield lambda percent: None
             return
-        with click.progressbar(length=100, label=label, file=sys.stderr, width=32) as bar:
+        # A bar that is wider than the terminal would be drawn on a new line each time.
+        columns = shutil.get_terminal_size().columns
+        width = max(8, min(32, columns - len(label) - len("  [] 100%  00:00:00  ")))
+        with click.progressbar(length=100, label=label, file=sys.stderr, width=width) as bar:
 
             def show(percent: float) -> None:
                 if percent > bar.pos:
@@ -63,9 +67,22 @@ class Output:
             yield show
 
 
+def write_json(data: Any, stream: TextIO, indent: int | None = None) -> str:
+    """Return data as JSON, in ASCII if the encoding of the stream does not have all characters."""
+    is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+    return json.dumps(data, default=to_json, indent=indent, ensure_ascii=not is_unicode)
+
+
+def read_notes(error: BaseException) -> list[str]:
+    """Return what a command added to an error: what was done before, and how to go on."""
+    return list(getattr(error, "__notes__", ()))
+
+
 def describe_error(error: SartiqError) -> dict[str, Any]:
     """Return an error as data."""
     data: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    if notes := read_notes(error):
+        data["notes"] = notes
     if isinstance(error, APIError):
         data |= {"status": error.status, "code": error.code, "request_id": error.request_id}
         data["violations"] = [{"pointer": item.pointer, "message": item.message} for item in error.violations]

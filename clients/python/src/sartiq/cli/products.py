@@ -8,13 +8,20 @@ from typing import Literal
 
 import click
 
-from sartiq import Sartiq, models
-from sartiq._waiting import describe_problem
-from sartiq.cli.app import with_client
+from sartiq import JobFailedError, Sartiq, models
+from sartiq._waiting import describe_violations
+from sartiq.cli.app import TIMEOUT, with_client
 from sartiq.cli.output import Output
 
 FORMATS: dict[str, Literal["csv", "jsonl"]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 MAX_SHOWN = 20
+# What the API calls the options of the command
+OPTIONS = {
+    "with null in `column_mapping`": "with --column '{column}='",
+    "the import has no `images_zip_url`": "there is no ZIP file (--images)",
+    "The ZIP file of `images_zip_url`": "The ZIP file",
+    "The file of `images_zip_url`": "The file of --images",
+}
 PARTLY_FAILED = 6
 
 
@@ -54,7 +61,13 @@ def products() -> None:
     help="ZIP file with the images that the file names.",
 )
 @click.option("--mode", type=click.Choice(["upsert", "create"]), default="upsert", show_default=True)
-@click.option("--match-by", type=click.Choice(["external_id", "sku"]), help="What identifies a product.")
+@click.option(
+    "--match-by",
+    type=click.Choice(["external_id", "sku"]),
+    default="sku",
+    show_default=True,
+    help="What identifies a product.",
+)
 @click.option(
     "--column",
     "column_mapping",
@@ -67,7 +80,7 @@ def products() -> None:
 @click.option(
     "--results", type=click.Path(dir_okay=False, path_type=Path), help="Save the result of each row as CSV."
 )
-@click.option("--timeout", type=float, default=3600, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=TIMEOUT, default=3600, show_default=True, help="Seconds to wait.")
 @with_client
 def import_products(
     client: Sartiq,
@@ -75,7 +88,7 @@ def import_products(
     file: Path,
     images: Path | None,
     mode: Literal["upsert", "create"],
-    match_by: Literal["external_id", "sku"] | None,
+    match_by: Literal["external_id", "sku"],
     column_mapping: dict[str, str | None],
     dry_run: bool,
     results: Path | None,
@@ -87,38 +100,81 @@ def import_products(
     """
     form = FORMATS.get(file.suffix.lower())
     if form is None:
-        raise click.UsageError(f"{file.name} must end in .csv or .jsonl.")
-    output.note(f"Uploading {file.name}")
+        raise click.UsageError(f"{file.name} must end in .csv or .jsonl. Save a spreadsheet as CSV in UTF-8.")
+    if file.stat().st_size == 0:
+        raise click.UsageError(f"{file.name} is empty.")
+    output.note(f"Uploading {file.name}. The import starts when earlier ones of the organization have ended.")
     file_url = client.upload(file)
     zip_url = client.upload(images, content_type="application/zip") if images else None
-    chosen = {"match_by": match_by} if match_by else {}
     job = client.product_imports.create_product_import(
         file_url=file_url,
         format=form,
         mode=mode,
+        match_by=match_by,
         column_mapping=column_mapping,
         validate_only=dry_run,
         images_zip_url=zip_url,
-        **chosen,  # type: ignore[arg-type] # mypy does not know which argument this is
     )
-    with output.progress("Importing, after earlier imports of the organization") as show:
-
-        def show_state(state: models.ProductImport) -> None:
-            show(state.progress)
-
-        job = client.wait(job, on_progress=show_state, timeout=timeout)
-        show(100)
+    job = wait_for_import(client, output, job, timeout)
     failed = [] if not has_failures(job) else list(read_failures(client, job))
     if results is not None:
         client.product_imports.download_product_import_results(job.id).save(results)
     output.result(
         {"import": job, "failures": failed},
-        describe_counts(job, dry_run),
+        *describe_counts(job, dry_run),
         *(f"  line {row.line}: {describe_failure(row)}" for row in failed[:MAX_SHOWN]),
         *([f"  and {len(failed) - MAX_SHOWN} more; --results saves all"] if len(failed) > MAX_SHOWN else []),
     )
     if failed:
         raise click.exceptions.Exit(PARTLY_FAILED)
+
+
+def wait_for_import(
+    client: Sartiq, output: Output, job: models.ProductImport, timeout: float
+) -> models.ProductImport:
+    """Wait for an import, and say what it waits for.
+
+    Raises:
+        JobFailedError: It failed; with one violation in each line.
+    """
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            output.note(text)
+
+    with output.progress("Importing") as show:
+
+        def show_state(state: models.ProductImport) -> None:
+            show(state.progress)
+            missing = (
+                state.image_count
+                - state.image_added_count
+                - state.image_unchanged_count
+                - state.image_failed_count
+            )
+            if missing and state.progress > 0:
+                tell("Adding images. A server that does not respond is asked again for two minutes.")
+
+        try:
+            job = client.wait(job, on_progress=show_state, timeout=timeout)
+        except JobFailedError as error:
+            failed: models.ProductImport = error.resource
+            if failed.problem is None:
+                raise
+            lines = "\n".join(f"  {translate(text)}" for text in describe_violations(failed.problem))
+            raise JobFailedError(f"The import failed:\n{lines}", failed) from error
+        show(100)
+    return job
+
+
+def translate(text: str) -> str:
+    """Return a violation, `COLUMN: message`, with the options of the command instead of properties."""
+    column = text.partition(": ")[0]
+    for name, option in OPTIONS.items():
+        text = text.replace(name, option.format(column=column))
+    return text
 
 
 def has_failures(job: models.ProductImport) -> bool:
@@ -134,17 +190,19 @@ def read_failures(client: Sartiq, job: models.ProductImport) -> list[models.Prod
     return [row for row in rows if row.status == "failed" or row.image_problems]
 
 
-def describe_counts(job: models.ProductImport, dry_run: bool) -> str:
-    """Return the numbers of an import in one line."""
-    counts = [f"{job.created_count} created", f"{job.updated_count} updated",
-              f"{job.unchanged_count} unchanged", f"{job.failed_count} failed"]  # fmt: skip
+def describe_counts(job: models.ProductImport, dry_run: bool) -> list[str]:
+    """Return the numbers of an import: a line for the products, and one for their images."""
+    prefix = "Dry run, " if dry_run else ""
+    counts = f"{job.created_count} created, {job.updated_count} updated"
+    lines = [f"{prefix}products: {counts}, {job.unchanged_count} unchanged, {job.failed_count} failed"]
     if job.image_count:
-        counts.append(f"{job.image_added_count} images added, {job.image_failed_count} failed")
-    return f"{'Dry run: ' if dry_run else ''}{', '.join(counts)}"
+        counts = f"{job.image_added_count} added, {job.image_unchanged_count} unchanged"
+        lines.append(f"{prefix}images: {counts}, {job.image_failed_count} failed")
+    return [line[0].upper() + line[1:] for line in lines]
 
 
 def describe_failure(row: models.ProductImportResult) -> str:
     """Return why a row or its images failed."""
-    problems = [describe_problem(row.problem)] if row.problem else []
+    problems = [translate(text) for text in describe_violations(row.problem)] if row.problem else []
     problems += [f"{item.image_url}: {item.problem.detail}" for item in row.image_problems]
     return f"{row.sku or row.external_id or ''} {'; '.join(problems)}".strip()

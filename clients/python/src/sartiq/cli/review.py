@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from sartiq import APIError, Sartiq, models
-from sartiq.cli.app import with_client
+from sartiq.cli.app import ID, with_client
+from sartiq.cli.contact_sheet import SUFFIXES
 from sartiq.cli.output import Output, describe_error, find_exit_code
 
 
@@ -23,7 +25,7 @@ def review() -> None:
 
 
 @review.command("list")
-@click.option("--shooting", metavar="ID", help="Only predictions of this shooting.")
+@click.option("--shooting", type=ID, metavar="ID", help="Only predictions of this shooting.")
 @click.option(
     "--status",
     type=click.Choice(["pending_review", "approved", "rejected", "exported"]),
@@ -31,20 +33,38 @@ def review() -> None:
     show_default=True,
 )
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many.")
+@click.option(
+    "--save",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Save the images in this folder.",
+)
 @with_client
-def list_predictions(client: Sartiq, output: Output, shooting: str | None, status: Any, limit: int) -> None:
+def list_predictions(
+    client: Sartiq, output: Output, shooting: str | None, status: Any, limit: int, folder: Path | None
+) -> None:
     """List predictions, newest first."""
     page = client.predictions.list_predictions(shooting_id=shooting, status=status, limit=min(limit, 100))
     found = [prediction for prediction, _ in zip(page, range(limit), strict=False)]
+    saved = [save_image(client, prediction, folder) for prediction in found] if folder else []
     output.result(
-        {"count": page.count, "predictions": found},
+        {"count": page.count, "predictions": found, "paths": [str(path) for path in saved]},
         *(describe(prediction) for prediction in found),
         f"{len(found)} of {page.count}" if found else f"No prediction is {status}.",
+        *([f"Saved in {folder}"] if saved else []),
     )
 
 
+def save_image(client: Sartiq, prediction: models.Prediction, folder: Path) -> Path:
+    """Save the image of a prediction, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{prediction.id}{SUFFIXES.get(prediction.content_type, '.img')}"
+    client.predictions.get_prediction_image(prediction.id).save(path)
+    return path
+
+
 @review.command()
-@click.argument("predictions", nargs=-1, required=True)
+@click.argument("predictions", nargs=-1, required=True, type=ID)
 @click.option("--note", help="Note of the reviewer.")
 @with_client
 def approve(client: Sartiq, output: Output, predictions: tuple[str, ...], note: str | None) -> None:
@@ -53,12 +73,20 @@ def approve(client: Sartiq, output: Output, predictions: tuple[str, ...], note: 
 
 
 @review.command()
-@click.argument("predictions", nargs=-1, required=True)
+@click.argument("predictions", nargs=-1, required=True, type=ID)
 @click.option("--reason", required=True, help="Reason, for the people who produce the next version.")
 @with_client
 def reject(client: Sartiq, output: Output, predictions: tuple[str, ...], reason: str) -> None:
     """Reject PREDICTIONS by their IDs."""
     change_each(output, predictions, lambda entry: client.predictions.reject_prediction(entry, reason=reason))
+
+
+@review.command()
+@click.argument("predictions", nargs=-1, required=True, type=ID)
+@with_client
+def reopen(client: Sartiq, output: Output, predictions: tuple[str, ...]) -> None:
+    """Take back the decision about PREDICTIONS, by their IDs."""
+    change_each(output, predictions, client.predictions.reopen_prediction)
 
 
 def change_each(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +18,10 @@ from uuid import UUID
 
 import click
 
-from sartiq import Sartiq, models
+from sartiq import PermissionDeniedError, Sartiq, models
 from sartiq._configuration import BASE_PATH, resolve_url
 from sartiq._credentials import Tokens
+from sartiq.errors import ConfigurationError
 
 PERSONAL = "personal"
 
@@ -40,6 +42,29 @@ class Session:
     url: str
     tokens: Tokens | None
     organization_id: str | None = None
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[bool]:
+    """Hold a file for the time of the block; yield whether no other process holds it.
+
+    The system ends the lock with the process, however it ends.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 class SessionFile:
@@ -114,19 +139,50 @@ def open_client(url: str | None, organization: str | None) -> Sartiq:
         click.UsageError: Nobody is signed in, or the organization is not clear.
     """
     file = SessionFile(session_path())
-    session = file.read()
-    has_environment = bool(os.environ.get("SARTIQ_TOKEN") or os.environ.get("SARTIQ_EMAIL"))
-    if has_environment:
-        client = Sartiq(url)
+    if has_environment():
+        client = Sartiq(read_url(url))
     else:
-        wanted = resolve_url(url or os.environ.get("SARTIQ_URL") or (session.url if session else None), {})
+        session = file.read()
+        wanted = read_url(url or os.environ.get("SARTIQ_URL") or (session.url if session else None))
         if session is None or session.tokens is None or wanted != session.url:
             raise NotSignedIn(
                 f"You are not signed in. Run: sartiq login --url {wanted.removesuffix(BASE_PATH)}"
             )
         client = Sartiq(wanted, token_store=file)
         organization = organization or session.organization_id or PERSONAL
-    return select_organization(client, organization)
+    try:
+        return select_organization(client, organization)
+    except BaseException:
+        client.close()
+        raise
+
+
+def has_environment() -> bool:
+    """Return whether the credentials are those of the environment."""
+    return bool(os.environ.get("SARTIQ_TOKEN") or os.environ.get("SARTIQ_EMAIL"))
+
+
+def read_url(url: str | None) -> str:
+    """Return the URL that the paths of the contract are relative to.
+
+    Raises:
+        click.UsageError: It is not a URL.
+    """
+    try:
+        return resolve_url(url)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def describe_sign_in(url: str | None) -> str:
+    """Return what to do when the server rejects the credentials."""
+    if os.environ.get("SARTIQ_TOKEN"):
+        return "The credential is that of the variable SARTIQ_TOKEN."
+    if has_environment():
+        return "The credentials are those of the variables SARTIQ_EMAIL and SARTIQ_PASSWORD."
+    session = SessionFile(session_path()).read()
+    wanted = read_url(url or os.environ.get("SARTIQ_URL") or (session.url if session else None))
+    return f"Your session has ended. Run: sartiq login --url {wanted.removesuffix(BASE_PATH)}"
 
 
 class NotSignedIn(click.ClickException):
@@ -147,7 +203,11 @@ def select_organization(client: Sartiq, wanted: str | None) -> Sartiq:
         return client
     if wanted is not None and is_id(wanted):
         return client.with_options(organization_id=wanted)
-    found = list(client.organizations.list_organizations(sort="created_at"))
+    try:
+        found = list(client.organizations.list_organizations(sort="created_at"))
+    except PermissionDeniedError as error:
+        error.add_note("Without this scope, pass the ID of the organization: --organization ID")
+        raise
     if wanted is not None:
         found = [entry for entry in found if wanted in (entry.id, entry.slug)]
     elif not found:
