@@ -3,6 +3,8 @@
 All checks and phases run. The seed is printed and decides which requests are sent, so that a failure can be
 reproduced. The stateful phase is our own (tests/contract/fuzzing/stateful.py) and runs on a second fresh
 server. A failed step prints the errors that the server logged, and keeps the log.
+
+exit status: 0 no failure, 1 a failure, 2 the run could not start a server or database, or an option is wrong
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
 from tests.contract.fuzzing import image_urls
 from tests.contract.fuzzing.client import UNREACHABLE_HOST
-from tests.e2e.server import ROOT, running_server
+from tests.e2e.server import ROOT, ServerDidNotStart, running_server
 from tests.support.databases import create_database
 from tests.support.servers.http_recorder import run_http_recorder
 from tests.tools.conformance.sartiq_conformance.contract import set_closed_responses
@@ -32,6 +36,8 @@ WALK = "walk"
 DOCUMENTS = {"3.1": ROOT / "openapi/openapi.json", "3.0": ROOT / "openapi/openapi-3.0.json"}
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 DEFAULT_EXAMPLES = 20
+SECONDS_TO_START = 180
+"""A busy machine is not a failure of the server."""
 LOG_FOLDER = ROOT / ".reports/contract"
 MAX_PRINTED_ERRORS = 5
 MAX_PRINTED_LINES = 60
@@ -60,7 +66,7 @@ def server_under_test(module: str, kind: str) -> Iterator[tuple[str, Path, str]]
                 "OUTBOUND_ALLOWED_HOSTS": f"{UNREACHABLE_HOST},{image_host.host}",
                 **SHORT_TIMEOUTS,
             }
-            with running_server(folder, module, **environment) as server:
+            with running_server(folder, module, seconds_to_start=SECONDS_TO_START, **environment) as server:
                 yield server.url, server.log, image_host.url
 
 
@@ -214,9 +220,37 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the fuzzer on the selected databases; return 0 if there is no failure."""
+    """Run the fuzzer on the selected databases and return the exit status."""
     options = parse_arguments(arguments)
     kinds = ["sqlite", "postgresql"] if options.database == "both" else [options.database]
+    try:
+        if "postgresql" in kinds:
+            require_postgresql()
+        return run_databases(kinds, options)
+    except OperationalError as error:
+        print(
+            f"Not started: no PostgreSQL server accepts TEST_POSTGRESQL_URL. {error.orig}\n"
+            "Start one (`make services` installs it), or leave it out: "
+            'make contract ARGS="--database sqlite"',
+            file=sys.stderr,
+        )
+    except ServerDidNotStart as error:
+        print(error, file=sys.stderr)
+    return 2
+
+
+def require_postgresql() -> None:
+    """Create and drop a database, before the minutes that the run on SQLite takes.
+
+    Raises:
+        OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
+    """
+    with tempfile.TemporaryDirectory() as name, create_database("postgresql", Path(name)):
+        pass
+
+
+def run_databases(kinds: list[str], options: argparse.Namespace) -> int:
+    """Run the fuzzer on each kind of database; return 0 if there is no failure, otherwise 1."""
     passed = True
     for kind in kinds:
         seed = options.seed if options.seed is not None else secrets.randbelow(2**31)

@@ -5,10 +5,13 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Never
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.contract import run
+from tests.e2e.server import ServerDidNotStart
 
 LOG = """\
 2026-11-28 04:40:00,001 INFO [-] sartiq.server: ready
@@ -126,3 +129,28 @@ def test_only_the_first_errors_are_printed(capsys: pytest.CaptureFixture[str], t
     printed = capsys.readouterr().out
     assert printed.count("The server logged:") == run.MAX_PRINTED_ERRORS
     assert "The server logged 7 errors; the log contains the others\n" in printed
+
+
+def test_a_run_without_postgresql_says_so_before_it_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> Never:
+        raise OperationalError("", {}, OSError("Connection refused"))
+
+    monkeypatch.setattr(run, "create_database", refuse)
+    assert run.main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no PostgreSQL server accepts TEST_POSTGRESQL_URL. Connection refused" in printed.err
+    assert 'ARGS="--database sqlite"' in printed.err
+
+
+def test_a_server_that_does_not_start_is_no_finding(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> Never:
+        raise ServerDidNotStart("The server did not start: it ended with status 2.")
+
+    monkeypatch.setattr(run, "run_step", fail)
+    assert run.main(["--database", "sqlite"]) == 2
+    assert "The server did not start: it ended with status 2." in capsys.readouterr().err

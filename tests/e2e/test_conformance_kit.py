@@ -458,7 +458,7 @@ def test_reports_go_to_a_new_folder_or_stop_the_run_at_its_start(
 def test_the_help_lists_the_options_and_exit_statuses(kit: Path) -> None:
     help_text = subprocess.run([str(kit), "--help"], capture_output=True, text=True, check=True).stdout
     assert "--base-url URL" in help_text
-    assert "0  the server conforms" in help_text
+    assert "0    the server conforms" in help_text
     for option in ("--contract FILE", "--organization ID", "--only PART", "--keep"):
         assert option in help_text
     without_token = {key: text for key, text in os.environ.items() if key != "SARTIQ_TOKEN"}
