@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -133,3 +136,47 @@ def test_the_jobs_of_the_guide_use_options_that_exist(
         options = kit.options.parse_arguments([*arguments, "--token", "token"])
         assert options.junit == Path("reports/junit.xml")
         assert options.parts == list(kit.options.PARTS)
+
+
+PRINT = """
+import sys
+from sartiq_conformance import command
+
+def check_server(_options):
+    for _ in range(9):
+        command.print_line("caf\\u00e9 \\u2192 " * 5000)
+    return 7
+
+command.check_server = check_server
+sys.exit(command.main(["--base-url", "http://localhost/api/v1", "--token", "token"]))
+"""
+
+
+def run_printing(**options: Any) -> subprocess.Popen[bytes]:
+    """Start a run that prints nine long lines with characters that its output does not have."""
+    folder = str(ROOT / "tests" / "tools" / "conformance")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": folder}
+    return subprocess.Popen(
+        [sys.executable, "-c", PRINT],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_an_output_without_unicode_does_not_end_the_run() -> None:
+    with run_printing() as process:
+        printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (7, b"")
+    assert printed.startswith(b"caf\\xe9 \\u2192 ")
+
+
+def test_a_reader_that_is_gone_does_not_end_the_run() -> None:
+    with run_printing() as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(4)
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (7, b"")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import secrets
 import signal
 import sys
@@ -41,9 +43,12 @@ class ServerGone(Exception):
 
 
 def print_line(text: str) -> None:
-    """Print a line and flush the output."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Print a line and flush the output. A reader that is gone (`| head`) does not end the run."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
 
 
 def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
@@ -86,6 +91,9 @@ def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts, write the reports, and return the exit status."""
     options = parse_arguments(arguments)
+    # Findings quote responses; a console of Windows, or one with `LC_ALL=C`, cannot print all characters.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Hypothesis would write a folder to the working directory.
     with tempfile.TemporaryDirectory(prefix="sartiq-conformance-") as folder:
         set_hypothesis_home_dir(folder)
