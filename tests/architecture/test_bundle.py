@@ -110,7 +110,7 @@ def test_the_linter_rejects_words_that_the_glossary_replaces(redocly, root: Path
     brands.write_text(sources, encoding="utf-8")
     outcome = redocly("lint", "--config", str(tmp_path / "redocly.yaml"), "--format", "json")
     found = [(p["ruleId"], p["location"][0]["pointer"]) for p in json.loads(outcome.stdout)["problems"]]
-    assert found == [("rule/descriptions-use-the-glossary", "#/collection/get/summary")]
+    assert found == [("rule/glossary-resource-not-row", "#/collection/get/summary")]
 
 
 @pytest.mark.parametrize("document", ["main", "openapi/mock.yaml"])

@@ -6,6 +6,9 @@ and API8, adapted to this contract: a UUID is bounded without `maxLength`, and C
 
 from __future__ import annotations
 
+import copy
+import difflib
+
 import pytest
 
 from handlers.contract.coercion import plain_type
@@ -65,7 +68,7 @@ def test_s27_every_error_status_is_declared_as_a_problem(contract: Node) -> None
         if operation.node.get("security", contract["security"]) and "401" not in responses:
             found.append(f"{operation.id}: needs a token and declares no 401")
         found += [
-            f"{operation.id} {status}: {list(resolve(contract, response).get('content', {}))}"
+            f"{operation.id} {status}: this error has no application/problem+json"
             for status, response in responses.items()
             if status >= "400"
             and list(resolve(contract, response).get("content", {})) != ["application/problem+json"]
@@ -122,13 +125,39 @@ def test_s27_a_value_that_can_be_null_needs_bounds_too(kind: str) -> None:
     assert is_bounded({"type": [kind, "null"], "maxLength": 3, "minimum": 0, "maximum": 3})
 
 
-def test_s27_every_operation_that_needs_a_token_names_a_permission(contract: Node) -> None:
-    found = []
+def find_wrong_permissions(contract: Node) -> list[str]:
+    """Return the operations whose permission is missing, needless or not in `x-permissions`."""
+    permissions, found = contract["x-permissions"], []
     for operation in list_operations(contract):
-        secured = bool(operation.node.get("security", contract["security"]))
-        if secured != ("x-permission" in operation.node):
-            found.append(operation.id)
-    assert_no_findings(found, "add x-permission if it needs authentication, and only then")
+        is_secured = bool(operation.node.get("security", contract["security"]))
+        permission = operation.node.get("x-permission")
+        if is_secured and not permission:
+            found.append(f"{operation.id} needs authentication: add x-permission")
+        elif permission and not is_secured:
+            found.append(f"{operation.id} needs no authentication: remove x-permission")
+        elif permission and permission not in permissions:
+            near = difflib.get_close_matches(permission, permissions, 1)
+            hint = f"did you mean `{near[0]}`?" if near else "add it there"
+            found.append(f"{operation.id}: openapi/permissions.yaml has no `{permission}`: {hint}")
+    return found
+
+
+def test_s27_every_operation_that_needs_a_token_names_a_permission(contract: Node) -> None:
+    assert_no_findings(find_wrong_permissions(contract))
+
+
+def test_s27_each_wrong_permission_is_found(contract: Node) -> None:
+    seeded = copy.deepcopy(contract)
+    brands = seeded["paths"]["/brands/"]
+    brands["post"]["x-permission"] = "brand:write"
+    del brands["get"]["x-permission"]
+    seeded["paths"]["/utils/version"]["get"]["x-permission"] = "brands:read"
+    known = find_wrong_permissions(contract)
+    assert [one for one in find_wrong_permissions(seeded) if one not in known] == [
+        "list_brands needs authentication: add x-permission",
+        "create_brand: openapi/permissions.yaml has no `brand:write`: did you mean `brands:write`?",
+        "get_version needs no authentication: remove x-permission",
+    ]
 
 
 def test_s27_public_operations_are_listed_with_a_reason(contract: Node) -> None:

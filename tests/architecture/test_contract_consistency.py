@@ -6,6 +6,7 @@ Each rule is also run on a contract with a seeded mistake.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,29 @@ def test_a_list_of_exceptions_that_differs_says_what_to_do() -> None:
         "get_brand: require authentication",
         "login: is listed in the rule and not in the contract, remove it",
         "put_upload key: require authentication",
+    ]
+
+
+def find_unknown_codes_in_texts(contract: Node) -> list[str]:
+    """Return the descriptions that name a problem that `x-problem-codes` does not have: 409 `in_use`."""
+    return [
+        f"{pointer} names {status} `{code}`: list it in openapi/problem-codes.yaml, or change the description"
+        for pointer, node in list_nodes(contract)
+        if isinstance(node.get("description"), str)
+        for status, code in re.findall(r"\b([45]\d\d) `([a-z_]+)`", node["description"])
+        if contract["x-problem-codes"].get(code) != int(status)
+    ]
+
+
+def test_descriptions_name_only_problem_codes_that_are_listed(contract: Node) -> None:
+    assert_no_findings(find_unknown_codes_in_texts(contract))
+    seeded = {
+        "x-problem-codes": {"in_use": 423},
+        "get": {"description": "Returns 409 `in_use` or 404 `gone`."},
+    }
+    assert [one.split(":")[0] for one in find_unknown_codes_in_texts(seeded)] == [
+        "#/get names 409 `in_use`",
+        "#/get names 404 `gone`",
     ]
 
 

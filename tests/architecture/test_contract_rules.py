@@ -39,6 +39,11 @@ def test_an_operation_has_a_unique_name_and_one_declared_tag(contract: Node) -> 
     ids = [operation.id for operation in list_operations(contract)]
     assert_no_findings([name for name in ids if ids.count(name) > 1], "use another operationId")
     tags = {tag["name"] for tag in contract["tags"]}
+    used = {tag for operation in list_operations(contract) for tag in operation.node["tags"]}
+    assert_no_findings(
+        [f"#/tags/{index}" for index, tag in enumerate(contract["tags"]) if tag["name"] not in used],
+        "no operation has this tag: remove it, or give it to an operation",
+    )
     assert_no_findings(
         [operation.id for operation in list_operations(contract) if not set(operation.node["tags"]) <= tags],
         "declare the tag in openapi.yaml",
@@ -107,9 +112,10 @@ def test_deprecated_operations_declare_their_headers_and_are_in_the_changelog(
     assert_no_findings(find_unannounced_deprecations(contract, changelog), "name it in CHANGELOG.md")
     deprecated = copy.deepcopy(contract)
     deprecated["paths"]["/brands/"]["get"]["deprecated"] = True
-    assert find_undeclared_deprecations(deprecated) == ["list_brands 200"]
-    assert find_unannounced_deprecations(deprecated, changelog) == ["list_brands"]
-    assert find_unannounced_deprecations(deprecated, changelog + "`list_brands` is deprecated") == []
+    assert "list_brands 200" in find_undeclared_deprecations(deprecated)
+    assert "list_brands" in find_unannounced_deprecations(deprecated, changelog)
+    announced = changelog + "`list_brands` is deprecated"
+    assert "list_brands" not in find_unannounced_deprecations(deprecated, announced)
 
 
 def test_201_and_202_responses_have_a_location(contract: Node) -> None:
@@ -300,7 +306,9 @@ def test_null_is_spelled_as_every_tool_reads_it(contract: Node) -> None:
 def test_each_other_spelling_of_null_is_found(contract: Node, schema: Node, message: str) -> None:
     seeded = copy.deepcopy(contract)
     seeded["components"]["schemas"]["Brand"]["properties"]["name"] = schema
-    assert find_misspelled_nulls(seeded) == [message]
+    # The contract that is reviewed may have findings of its own. The rule above reports them.
+    known = find_misspelled_nulls(contract)
+    assert [one for one in find_misspelled_nulls(seeded) if one not in known] == [message]
 
 
 def test_a_component_a_header_and_a_form_field_that_are_null_are_found(contract: Node) -> None:
@@ -310,7 +318,8 @@ def test_a_component_a_header_and_a_form_field_that_are_null_are_found(contract:
     form = seeded["paths"]["/login/access-token"]["post"]["requestBody"]["content"]
     body = resolve(seeded, form["application/x-www-form-urlencoded"]["schema"])
     body["properties"]["username"]["type"] = ["string", "null"]
-    assert find_misspelled_nulls(seeded) == [
+    known = find_misspelled_nulls(contract)
+    assert [one for one in find_misspelled_nulls(seeded) if one not in known] == [
         "NullableGender: named for null",
         "header ETag: text is never null",
         "login field username: text is never null",
@@ -334,7 +343,9 @@ def test_enums_and_objects_are_named_components(contract: Node) -> None:
 def test_a_schema_without_a_name_is_found(contract: Node, schema: Node) -> None:
     seeded = copy.deepcopy(contract)
     seeded["components"]["schemas"]["Brand"]["properties"]["name"] = schema
-    assert [name.split("/anyOf")[0] for name in find_unnamed_schemas(seeded)] == ["Brand/properties/name"]
+    known = find_unnamed_schemas(contract)
+    found = [name for name in find_unnamed_schemas(seeded) if name not in known]
+    assert [name.split("/anyOf")[0] for name in found] == ["Brand/properties/name"]
 
 
 def test_every_event_type_has_a_webhook_and_a_closed_message(contract: Node) -> None:
@@ -441,10 +452,10 @@ def test_every_property_has_a_description_and_an_example(contract: Node) -> None
         for field, child in schema.get("properties", {}).items():
             child = resolve(contract, child)
             if len(child.get("description", "")) < 6:
-                found.append(f"{name}/{field}: no description")
+                found.append(f"{name}/properties/{field}: no description: add what it means")
             if is_scalar(child) and "example" not in child and child.get("format") != "binary":
-                found.append(f"{name}/{field}: no example")
-    assert_no_findings(found, "add a description of what it means and an example")
+                found.append(f"{name}/properties/{field}: no example: add a value that a client would send")
+    assert_no_findings(found)
 
 
 def test_no_name_of_the_implementation_occurs(contract: Node) -> None:

@@ -1,5 +1,6 @@
 // Updates the documentation when the YAML changes and shows errors in it. Open operations stay open.
 let shownVersion;
+let failures = 0;
 
 function showBox(id, role, text, colors) {
   let box = document.querySelector(`#${id}`);
@@ -11,7 +12,7 @@ function showBox(id, role, text, colors) {
     box.tabIndex = 0;
     Object.assign(box.style, {
       position: "sticky", top: 0, zIndex: 9, margin: 0, padding: "1rem", whiteSpace: "pre-wrap",
-      maxHeight: "30vh", overflow: "auto", ...colors,
+      overflowWrap: "anywhere", font: "14px/1.5 monospace", maxHeight: "30vh", overflow: "auto", ...colors,
     });
     document.body.prepend(box);
   }
@@ -31,6 +32,8 @@ function showFindings(findings) {
 async function poll() {
   try {
     const { version, error, findings } = await (await fetch("/preview/state")).json();
+    failures = 0;
+    showBox("preview-stopped");
     showError(error);
     showFindings(findings);
     shownVersion ??= version;
@@ -39,7 +42,12 @@ async function poll() {
       shownVersion = version;
     }
   } catch {
-    // The preview does not respond. It may be started again.
+    // It may be started again. One failure can be a request that was canceled by leaving the page.
+    if (++failures > 4) {
+      shownVersion = 0; // a started preview counts from 1 again
+      const text = "The preview has stopped: this page is out of date. Start it with `make preview`.";
+      showBox("preview-stopped", "alert", text, { background: "#8c1d18", color: "#ffffff" });
+    }
   }
   setTimeout(poll, 250);
 }

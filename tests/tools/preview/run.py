@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import threading
 import time
 import zlib
@@ -26,6 +27,7 @@ from tests.tools.review.tools import ToolFailed
 HERE = Path(__file__).parent
 OPENAPI = Path(__file__).parents[3] / "openapi"
 POLL_SECONDS = 0.2
+MAX_PORT = 65_535
 # The code samples use this URL, the default of `make run`.
 SERVER_URL = "http://localhost:8000"
 
@@ -64,9 +66,14 @@ class Preview:
             return
         self._linted = saved
         try:
-            self.findings = redocly_findings(self.sources.folder)
+            found = redocly_findings(self.sources.folder)
         except ToolFailed as error:
-            self.findings = [Finding("", str(error))]
+            found = [Finding("", str(error))]
+        # The linter may have read some files before a save and others after it.
+        if self.sources.modification_times() == saved:
+            self.findings = found
+        else:
+            self._linted = {}
 
     def lint_forever(self) -> None:
         """Lint after each change, apart from the polling thread: the linter takes a second."""
@@ -165,17 +172,33 @@ def create_server(preview: Preview, port: int) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
 
-def main() -> None:
-    """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8001")))
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a port: use a number up to {MAX_PORT}")
+    return int(text)
+
+
+def main() -> int:
+    """Serve until Ctrl-C and return the exit status."""
+    parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
+    # argparse also converts a default that is a text, and names the option if it is wrong.
+    parser.add_argument("--port", type=_port, default=os.environ.get("PORT", "8001"))
     parser.add_argument("--folder", type=Path, default=OPENAPI, help="folder of openapi.yaml")
     arguments = parser.parse_args()
     preview = Preview(arguments.folder.resolve())
+    try:
+        server = create_server(preview, arguments.port)
+    except OSError as error:
+        print(
+            f"Port {arguments.port} cannot be used: {error.strerror}. "
+            f"Use another one: make preview PORT={(arguments.port or 8000) + 1}",
+            file=sys.stderr,
+        )
+        return 1
     preview.poll()
     for task in (preview.watch, preview.lint_forever):
         threading.Thread(target=task, daemon=True).start()
-    with create_server(preview, arguments.port) as server:
+    with server:
         print(
             f"Preview of {arguments.folder} at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops it)",
             flush=True,
@@ -184,7 +207,8 @@ def main() -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -42,8 +42,9 @@ def list_access_changes(base: Node, revision: Node) -> Iterator[Change]:
         for scheme in sorted(now.schemes - was.schemes) if was.schemes else ():
             text = f"`{now.operation_id}` also accepts `{scheme}`."
             yield Change("security", (name,), text, f"{pointer}/security")
-        # One sentence for each changed permission tells of the other operations.
-        if was.permission != now.permission and now.schemes and was.schemes:
+        # One sentence for each changed permission tells of the other operations. Without a permission no role
+        # is known; a project rule reports that.
+        if was.permission != now.permission and now.permission and now.schemes and was.schemes:
             pointer = f"{pointer}/x-permission"
             if removed := sorted(was.roles - now.roles):
                 text = f"`{now.operation_id}` is no longer allowed for: {', '.join(removed)}."

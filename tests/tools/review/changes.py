@@ -28,6 +28,7 @@ from tests.tools.review.change_texts import (
     WORDS,
     describe_added_or_removed,
     describe_modified,
+    describe_text_change,
     resolve_pointer,
 )
 from tests.tools.review.name_changes import list_name_changes
@@ -71,6 +72,7 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
         for change in _parse_change(restored, old, new)
     ]
     found += list_access_changes(base, revision)
+    found += list_tag_changes(base, revision)
     # `allOf` is not merged here, so that named enumerations are found.
     used = ComponentUsage(base)
     found += list_name_changes(base, revision, lambda pointer: used.find_operations(pointer)[0])
@@ -80,6 +82,8 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
 def to_comparable(contract: Node) -> Node:
     """Return a copy without code samples, with security, events, `allOf`, null as Redocly compares them."""
     contract = _flatten(copy.deepcopy(contract), contract)
+    # Redocly compares lists by position, so a new tag would change all that follow it.
+    contract.pop("tags", None)
     for root, _, item in _list_path_items(contract):
         for method in (method for method in METHODS if method in item):
             # A published document has them, a bundle has not.
@@ -132,6 +136,21 @@ def flatten_schema(schema: Node, contract: Node) -> Node:
             if isinstance(kind := target.get("type"), str) and word != "$ref":
                 return {**target, **annotations, "type": [kind, "null"] if parts[1:] else kind}
     return schema
+
+
+def list_tag_changes(base: Node, revision: Node) -> Iterator[Change]:
+    """Yield the tags that are new, were removed or have another description."""
+    old, new = ({tag["name"]: tag for tag in contract.get("tags", [])} for contract in (base, revision))
+    places = {name: f"#/tags/{position}" for position, name in enumerate(new)}
+    for name in old.keys() - new.keys():
+        yield Change("wording", (), f"The tag `{name}` was removed.", "#/tags")
+    for name in new.keys() - old.keys():
+        yield Change("wording", (), f"The tag `{name}` is new.", places[name])
+    for name in old.keys() & new.keys():
+        was, now = old[name].get("description"), new[name].get("description")
+        if was != now:
+            text = f"The tag `{name}` has a different description: {describe_text_change(was, now)}"
+            yield Change("wording", (), text, places[name])
 
 
 class ComponentUsage:
@@ -226,6 +245,8 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
     is_name = len(steps) < 4 and (kind != "modified" or key == "key")
     if steps[0] == "components" and steps[1] != "securitySchemes" and (is_name or not operations):
         return  # Redocly does not recognize a renamed component, and no operation uses the others.
+    if raw["typeName"] == "Info" and key == "version":
+        return  # The head of the review has it, and a release changes it.
     if key in INVISIBLE_KEYS or steps[0] in INVISIBLE_KEYS or raw["typeName"] == "SpecExtension":
         return
     impact = _impact(raw, directions, old)

@@ -18,6 +18,7 @@ from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.resolver import find_handlers
 from tests.architecture.bundle import COMPOSITIONS, Node, list_operations, resolve
 from tests.tools.review import tools
+from tests.tools.review.linter_texts import explain_problem
 from tests.tools.review.source_map import SourceMap
 
 STRUCTURAL_RULES = {
@@ -51,8 +52,9 @@ def redocly_findings(folder: Path = tools.SOURCE.parent) -> list[Finding]:
         location = problem["location"][0]
         file = Path(os.path.normpath(tools.ROOT / location["source"]["ref"]))
         name = file.relative_to(folder.parent).as_posix() if file.is_relative_to(folder.parent) else str(file)
-        place = f"{name}:{location.get('start', {}).get('line', 1)}"
-        found.append(Finding(place, f"{problem['message']} ({problem['ruleId']})"))
+        line = location.get("start", {}).get("line", 1)
+        message = explain_problem(problem["message"], problem["ruleId"], file, line)
+        found.append(Finding(f"{name}:{line}", f"{message} ({problem['ruleId']})"))
     return list(dict.fromkeys(found))
 
 

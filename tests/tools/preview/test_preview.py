@@ -1,0 +1,72 @@
+"""`make preview`: wrong ports are named in one line, and the findings belong to the files as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools.preview import run
+from tests.tools.preview.run import Preview
+from tests.tools.review.checks import Finding
+from tests.tools.review.tools import ROOT, SOURCE
+
+
+@pytest.mark.parametrize("port", ["abc", "65536", "-1", "80.5", ""])
+def test_a_port_that_is_no_port_is_named(port: str) -> None:
+    outcome = start_preview(port)
+    assert outcome.returncode == 2
+    assert outcome.stderr.splitlines()[-1] == (
+        f"make preview: error: argument --port: `{port}` is not a port: use a number up to 65535"
+    )
+
+
+def test_a_port_in_use_is_named_with_another_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        outcome = start_preview(str(port))
+    assert outcome.returncode == 1
+    assert outcome.stderr == (
+        f"Port {port} cannot be used: Address already in use. Use another one: make preview PORT={port + 1}\n"
+    )
+
+
+def start_preview(port: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.tools.preview.run"],
+        cwd=ROOT,
+        env=os.environ | {"PORT": port},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_findings_of_files_that_changed_meanwhile_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "openapi"
+    shutil.copytree(SOURCE.parent, folder)
+    preview = Preview(folder)
+    preview.poll()
+    runs = []
+
+    def lint(_: Path) -> list[Finding]:
+        runs.append(len(runs))
+        if len(runs) == 1:
+            (folder / "paths" / "brands.yaml").touch()
+        return [Finding("", f"run {len(runs)}")]
+
+    monkeypatch.setattr(run, "redocly_findings", lint)
+    preview.lint()
+    assert preview.findings == []
+    preview.poll()
+    preview.lint()
+    assert preview.findings == [Finding("", "run 2")]
+    preview.lint()
+    assert len(runs) == 2
