@@ -138,6 +138,24 @@ def test_the_jobs_of_the_guide_use_options_that_exist(
         assert options.parts == list(kit.options.PARTS)
 
 
+@pytest.mark.parametrize("name", ["conformance-kit", "mock-server"])
+def test_the_jobs_of_the_guides_have_the_schema_of_their_ci_system(name: str, tmp_path: Path) -> None:
+    page = read_page(ROOT / "docs" / "guides" / f"{name}.md")
+    checked = []
+    for number, block in enumerate(page.code_blocks):
+        if block.language == "yaml" and (found := re.match(r"# \.(github|gitlab)", block.code)):
+            file = tmp_path / f"{number}.yml"
+            file.write_text(block.code)
+            schema = {"github": "vendor.github-workflows", "gitlab": "vendor.gitlab-ci"}[found[1]]
+            command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
+            outcome = subprocess.run(command, capture_output=True, text=True)
+            assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+            script = "\n".join(list_commands(yaml.safe_load(block.code)))
+            assert subprocess.run(["bash", "-n", "-c", script], capture_output=True).returncode == 0
+            checked.append(found[1])
+    assert checked == ["github", "gitlab"]
+
+
 PRINT = """
 import sys
 from sartiq_conformance import command
