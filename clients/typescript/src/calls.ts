@@ -122,7 +122,8 @@ function encode(
   });
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
-    if (value !== undefined && value !== null) query.set(name, String(value)); // arrays are joined with commas
+    if (value === undefined || value === null) continue;
+    query.set(name, value instanceof Date ? value.toISOString() : String(value)); // arrays are joined with commas
   }
   const url = baseUrl + path + (query.size ? `?${query}` : "");
   if (body === undefined || operation.body === undefined) return { url, body: null, contentType: null };

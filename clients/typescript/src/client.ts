@@ -56,7 +56,12 @@ export class Sartiq {
   readonly #signIn: (() => Promise<Token>) | undefined;
 
   constructor(options: SartiqOptions) {
-    if (!options.url) throw new TypeError("The option `url` is missing");
+    // Programs in JavaScript may pass nothing at all.
+    if (!(options as SartiqOptions | undefined)?.url) throw new TypeError("The option `url` is missing");
+    // A path is relative to the page, in browsers.
+    if (!/^(https?:\/)?\//i.test(options.url)) {
+      throw new TypeError(`${options.url} is not a URL such as https://api.example.com`);
+    }
     const url = options.url.replace(/\/+$/, "");
     const anonymous: Connection = {
       url: url.endsWith(BASE_PATH) ? url : url + BASE_PATH,

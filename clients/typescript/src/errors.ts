@@ -28,10 +28,10 @@ export class APIError extends SartiqError {
     const problem = parseProblem(text);
     const violations = Array.isArray(problem?.detail) ? problem.detail : [];
     const detail = violations.length
-      ? violations.map((violation) => `${violation.pointer}: ${violation.msg}`).join("; ")
+      ? violations.map(({ pointer, loc, msg }) => `${pointer || loc.join(".")}: ${msg}`).join("; ")
       : String(problem?.detail ?? response.statusText);
     const code = problem?.code ?? "unknown";
-    super(`${response.status} ${code}: ${detail}`);
+    super(`${response.status} ${code}: ${detail}${describeWayOut(problem)}`);
     this.status = response.status;
     this.code = code;
     this.detail = detail;
@@ -72,6 +72,15 @@ export class JobFailedError<Job = unknown> extends SartiqError {
 /** A webhook message has no valid signature, or is too old. */
 export class WebhookVerificationError extends SartiqError {
   override name = "WebhookVerificationError";
+}
+
+/** Return the permission that the caller lacks, or the values that the request may have; else nothing. */
+function describeWayOut(problem: APIError["problem"]): string {
+  const facts = (problem ?? {}) as Record<string, unknown>;
+  const needed = facts["required_scope"] ?? facts["required_permission"];
+  if (typeof needed === "string") return ` (needed: ${needed})`;
+  const allowed = facts["allowed_transitions"] ?? facts["allowed_values"];
+  return Array.isArray(allowed) && allowed.length ? ` (allowed: ${allowed.join(", ")})` : "";
 }
 
 function parseProblem(text: string): APIError["problem"] {

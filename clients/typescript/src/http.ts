@@ -71,12 +71,25 @@ async function attemptOnce(request: Exchange): Promise<Received> {
     if (error instanceof APIError) throw error;
     signal?.throwIfAborted();
     if (timer.signal.aborted) {
-      throw new APITimeoutError(`No response to ${request.method} ${request.url} within ${request.timeout} ms`);
+      throw new APITimeoutError(`No response to ${describe(request)} within ${request.timeout} ms`);
     }
-    throw new APIConnectionError(`${request.method} ${request.url} failed`, { cause: error });
+    throw new APIConnectionError(`${describe(request)} failed: ${findReason(error)}`, { cause: error });
   } finally {
     clearTimeout(timeout);
   }
+}
+
+/** Return the request without its query, which is a secret in presigned URLs. */
+function describe({ method, url }: Exchange): string {
+  return `${method} ${url.split("?", 1)[0]}`;
+}
+
+/** Return what `fetch` hides in its causes, such as ECONNREFUSED. */
+function findReason(error: unknown): string {
+  let cause = error;
+  while (cause instanceof Error && cause.cause instanceof Error) cause = cause.cause;
+  const { message, code } = cause as { message?: string; code?: string };
+  return message || code || String(cause);
 }
 
 /** Return how long to wait before the next attempt, in milliseconds, or null if there must be none. */

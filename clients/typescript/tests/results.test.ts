@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { JobFailedError, Sartiq, WaitTimeoutError, verifyWebhook } from "../src/index.ts";
 import { openFile, saveFile } from "../src/node.ts";
-import { sendJson, serve } from "./server.ts";
+import { sendJson, sendProblem, serve } from "./server.ts";
 
 function generation(status: string, progress: number) {
   return { id: "g1", generation_type: "BASE", status, progress, error: null };
@@ -78,6 +78,58 @@ test("wait polls where the server does not wait, and rejects for a job that fail
   const failed = await sartiq.wait(generation("pending", 0) as never).catch((caught: unknown) => caught);
   assert.ok(failed instanceof JobFailedError);
   assert.equal(failed.message, "g1 is failed: No capacity");
+});
+
+test("wait outlasts a restart of the server", async (context) => {
+  const { url } = await serve(context, (_, response, { length }) => {
+    if (length === 1) return response.destroy();
+    if (length === 2) return sendProblem(response, 503, "unavailable");
+    return sendJson(response, 200, generation("completed", 100), { etag: '"1"' });
+  });
+  const sartiq = new Sartiq({ url, apiKey: "sk_1", maxRetries: 0 });
+  const done: { status: string } = await sartiq.wait(generation("pending", 0) as never);
+  assert.equal(done.status, "completed");
+});
+
+test("wait ends at once at an error that does not pass, and takes jobs only", async (context) => {
+  const { url, requests } = await serve(context, (_, response) => sendProblem(response, 404, "not_found"));
+  const sartiq = new Sartiq({ url, apiKey: "sk_1" });
+  await assert.rejects(sartiq.wait(generation("pending", 0) as never), { status: 404 });
+  assert.equal(requests.length, 1);
+  await assert.rejects(sartiq.wait({ id: "p1" } as never), { name: "TypeError", message: /takes a generation/ });
+});
+
+test("an error says what the request needs, and where it is wrong", async (context) => {
+  const answers = [
+    { code: "not_enough_permissions", detail: "No", required_scope: "products:write" },
+    { code: "invalid_transition", detail: "No", allowed_transitions: ["approve", "reject"] },
+    { code: "invalid_request", detail: [{ loc: ["body"], msg: "Is required", type: "missing", pointer: "" }] },
+  ];
+  const { url, requests } = await serve(context, (_, response, { length }) =>
+    sendJson(response, 409, answers[length - 1]),
+  );
+  const sartiq = new Sartiq({ url, apiKey: "sk_1" });
+  const messages = [
+    "409 not_enough_permissions: No (needed: products:write)",
+    "409 invalid_transition: No (allowed: approve, reject)",
+    "409 invalid_request: body: Is required",
+  ];
+  for (const message of messages) {
+    await assert.rejects(async () => sartiq.brands.list_brands({ created_after: new Date(0) as never }), { message });
+  }
+  assert.equal(requests[0]?.path, "/brands/?created_after=1970-01-01T00%3A00%3A00.000Z");
+});
+
+test("a connection error names its reason, and no query", async () => {
+  const sartiq = new Sartiq({ url: "http://127.0.0.1:9", apiKey: "sk_1", maxRetries: 0 });
+  const message = /^GET http:\/\/127.0.0.1:9\/api\/v1\/brands\/ failed: (connect ECONNREFUSED|bad port)/;
+  await assert.rejects(async () => sartiq.brands.list_brands({ limit: 1 }), { name: "APIConnectionError", message });
+});
+
+test("a URL that is none is rejected at once", () => {
+  assert.throws(() => new (Sartiq as new () => Sartiq)(), { message: "The option `url` is missing" });
+  assert.throws(() => new Sartiq({ url: "localhost:8000" }), /localhost:8000 is not a URL such as/);
+  assert.equal(new Sartiq({ url: "/" }).url, "/api/v1");
 });
 
 test("wait gives up after its time limit", async (context) => {
