@@ -88,13 +88,15 @@ def _prepared_server_folders(run_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _reused_network_results(run_folder: Path) -> Iterator[None]:
-    """Run the mask network once per photo, unless the test uses `real_network`."""
+def _reused_network_results(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run the mask network once per photo, unless the test uses `real_network`.
+
+    `pytest --cache-clear` forgets the results.
+    """
     # Imported here because it loads OpenCV, which tests of other things do not need.
     from tests.support.mask_network import ReusedResults
 
-    folder = run_folder / "network-results"
-    folder.mkdir(exist_ok=True)
+    folder = request.config.cache.mkdir("network-results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("studio.rendering.network_mask.open_network", ReusedResults(folder).open_network)
         yield
