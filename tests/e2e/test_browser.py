@@ -199,7 +199,7 @@ def test_the_preview_updates_on_each_save_and_reports_errors(
     visit.save_screenshot("preview-of-a-mistake")
     assert visit.find_accessibility_violations() == []
 
-    reference = "../components/responses.yaml#/NotFound"
+    reference = "../components/responses.yaml#/Conflict"
     brands.write_text(text.replace(reference, f"{reference}Anywhere", 1), encoding="utf-8")
     number = next(number for number, line in enumerate(text.splitlines(), 1) if reference in line)
     message = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere does not exist"
