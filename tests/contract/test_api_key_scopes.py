@@ -55,20 +55,22 @@ def test_s03_the_scope_of_an_operation_is_sufficient(name: str, app: Application
     assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
-@pytest.mark.parametrize("name", KEY_OPERATIONS)
+# Rejected requests change nothing, so those of a test share the rows of a tenant.
+
+
 def test_s03_a_key_without_the_scope_is_denied(
-    name: str, app: Application, tenant: Tenant, long_form: bool
+    app: Application, tenant: Tenant, long_form: bool, subtests: pytest.Subtests
 ) -> None:
     """Test a key with all other scopes; in the long form also one key per other scope."""
-    request, others = (
-        tenant.request_for(name),
-        [scope for scope in SCOPES if scope != SCOPE_BY_OPERATION[name]],
-    )
-    for scopes in [others, *([scope] for scope in others if long_form)]:
-        response = request.send(app, api_key_headers(app, tenant.organization, scopes))
-        assert (response.status, response.json()["code"]) == (403, "not_enough_permissions"), (
-            f"{scopes} {describe_response(response)}"
-        )
+    for name in KEY_OPERATIONS:
+        with subtests.test(name):
+            request = tenant.request_for(name)
+            others = [scope for scope in SCOPES if scope != SCOPE_BY_OPERATION[name]]
+            for scopes in [others, *([scope] for scope in others if long_form)]:
+                response = request.send(app, api_key_headers(app, tenant.organization, scopes))
+                assert (response.status, response.json()["code"]) == (403, "not_enough_permissions"), (
+                    f"{scopes} {describe_response(response)}"
+                )
 
 
 @pytest.mark.parametrize("role", KEY_OWNER_ROLES)
@@ -101,33 +103,40 @@ def test_s03_an_invalid_key_is_401_for_every_operation(app: Application, tenant:
     assert snapshot_rows(app) == before
 
 
-@pytest.mark.parametrize("name", USER_OPERATIONS)
 def test_s03_a_key_is_401_where_the_contract_requires_a_user(
-    name: str, app: Application, tenant: Tenant
+    app: Application, tenant: Tenant, subtests: pytest.Subtests
 ) -> None:
-    response = tenant.request_for(name).send(app, api_key_headers(app, tenant.organization, SCOPES))
-    assert (response.status, response.json()["code"]) == (401, "invalid_token"), describe_response(response)
+    headers = api_key_headers(app, tenant.organization, SCOPES)
+    for name in USER_OPERATIONS:
+        with subtests.test(name):
+            response = tenant.request_for(name).send(app, headers)
+            assert (response.status, response.json()["code"]) == (401, "invalid_token"), describe_response(
+                response
+            )
 
 
 def takes_organization(name: str) -> bool:
     return any(parameter["name"] == "organization_id" for parameter in OPERATIONS[name].parameters)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in KEY_OPERATIONS if ids_in_path(OPERATIONS[name]) or takes_organization(name)]
-)
 def test_s01_rows_of_other_organizations_look_absent_to_a_key(
-    name: str, app: Application, tenant: Tenant, other_tenant: Tenant
+    app: Application, tenant: Tenant, other_tenant: Tenant, subtests: pytest.Subtests
 ) -> None:
     """This includes rows of the key creator's other organizations."""
-    request, path_ids = tenant.request_for(name), ids_in_path(OPERATIONS[name])
-    if path_ids:
-        request.query.pop("organization_id", None)
-        unknown = request.replace(path={**request.path, path_ids[0]: unknown_id()})
-    else:
-        unknown = request.replace(query={**request.query, "organization_id": unknown_id()})
-    for organization in (other_tenant.organization, tenant.sibling_organization):
-        headers = api_key_headers(app, organization, SCOPES)
-        foreign = request.send(app, headers)
-        assert foreign.status == 404, describe_response(foreign)
-        assert without_request_id(foreign) == without_request_id(unknown.send(app, headers))
+    organizations = (other_tenant.organization, tenant.sibling_organization)
+    keys = [api_key_headers(app, organization, SCOPES) for organization in organizations]
+    for name in KEY_OPERATIONS:
+        path_ids = ids_in_path(OPERATIONS[name])
+        if not path_ids and not takes_organization(name):
+            continue
+        with subtests.test(name):
+            request = tenant.request_for(name)
+            if path_ids:
+                request.query.pop("organization_id", None)
+                unknown = request.replace(path={**request.path, path_ids[0]: unknown_id()})
+            else:
+                unknown = request.replace(query={**request.query, "organization_id": unknown_id()})
+            for headers in keys:
+                foreign = request.send(app, headers)
+                assert foreign.status == 404, describe_response(foreign)
+                assert without_request_id(foreign) == without_request_id(unknown.send(app, headers))

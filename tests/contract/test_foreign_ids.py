@@ -82,19 +82,23 @@ IN_PATHS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "parameter"), IN_PATHS)
+# The requests of a test change nothing, so they share the rows of the tenants.
+
+
 def test_s01_a_row_of_another_tenant_in_the_path_looks_absent(
-    name: str, parameter: str, app: Application, tenant: Tenant, other_tenant: Tenant
+    app: Application, tenant: Tenant, other_tenant: Tenant, subtests: pytest.Subtests
 ) -> None:
     """Parameters before the id belong to the caller, those after it to the foreign row."""
-    request, theirs = tenant.request_for(name), other_tenant.request_for(name).path
-    names = request.operation.path_names()
-    first = names.index(parameter)
-    request.path |= {following: theirs[following] for following in names[first:]}
-    unknown = request.replace(path={**request.path, parameter: unknown_id()})
-    response = assert_same_response(app, auth_headers(app, tenant.owner), request, unknown)
-    expected = 403 if is_for_superusers(request.operation) else 404
-    assert response.status == expected, describe_response(response)
+    for name, parameter in IN_PATHS:
+        with subtests.test(name, parameter=parameter):
+            request, theirs = tenant.request_for(name), other_tenant.request_for(name).path
+            names = request.operation.path_names()
+            first = names.index(parameter)
+            request.path |= {following: theirs[following] for following in names[first:]}
+            unknown = request.replace(path={**request.path, parameter: unknown_id()})
+            response = assert_same_response(app, auth_headers(app, tenant.owner), request, unknown)
+            expected = 403 if is_for_superusers(request.operation) else 404
+            assert response.status == expected, describe_response(response)
 
 
 def test_s01_a_personal_row_of_another_user_looks_absent(
@@ -120,19 +124,20 @@ IN_QUERIES = [
 AUDIT_LOG_FILTERS = {"actor_id": "user", "target_id": "brand"}
 
 
-@pytest.mark.parametrize(("name", "parameter"), IN_QUERIES)
 def test_s01_a_row_of_another_tenant_in_the_query_looks_absent(
-    name: str, parameter: str, app: Application, tenant: Tenant, other_tenant: Tenant
+    app: Application, tenant: Tenant, other_tenant: Tenant, subtests: pytest.Subtests
 ) -> None:
-    request = tenant.request_for(name)
-    kind = AUDIT_LOG_FILTERS.get(parameter, parameter.removesuffix("_id"))
-    request.query[parameter] = str(other_tenant.rows[kind].id)
-    unknown = request.replace(query={**request.query, parameter: unknown_id()})
-    response = assert_same_response(app, auth_headers(app, tenant.owner), request, unknown)
-    if parameter in AUDIT_LOG_FILTERS:
-        assert (response.status, response.json()["data"]) == (200, []), describe_response(response)
-    else:
-        assert response.status == 404, describe_response(response)
+    for name, parameter in IN_QUERIES:
+        with subtests.test(name, parameter=parameter):
+            request = tenant.request_for(name)
+            kind = AUDIT_LOG_FILTERS.get(parameter, parameter.removesuffix("_id"))
+            request.query[parameter] = str(other_tenant.rows[kind].id)
+            unknown = request.replace(query={**request.query, parameter: unknown_id()})
+            response = assert_same_response(app, auth_headers(app, tenant.owner), request, unknown)
+            if parameter in AUDIT_LOG_FILTERS:
+                assert (response.status, response.json()["data"]) == (200, []), describe_response(response)
+            else:
+                assert response.status == 404, describe_response(response)
 
 
 def properties(schema: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
