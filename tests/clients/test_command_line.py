@@ -17,6 +17,7 @@ from PIL import Image
 import sartiq
 from sartiq import Sartiq
 from sartiq._credentials import Tokens
+from sartiq.cli.exports import PLACEHOLDERS
 from sartiq.cli.output import EXIT_CODES
 from sartiq.cli.session import Session, SessionFile
 from tests.clients.command_line import CommandLine, new_user
@@ -189,6 +190,11 @@ def test_an_exit_code_tells_the_kind_of_a_problem(
         (("shoot", "empty.csv", "--timeout", "-1"), "-1.0 is not in the range"),
         (("shoot", "empty.csv", "--url", "localhost:8000"), "'localhost:8000' is not a URL such as"),
         (("export", "s1"), "'s1' is not an ID such as"),
+        (
+            ("export", UNKNOWN, "--name-template", "{sku}_{size}"),
+            "There is no {size}. These exist: {product}",
+        ),
+        (("export", UNKNOWN, "--last", "--name-template", "{sku}"), "pass no template and no destination"),
         (("review", "approve", "p1"), "'p1' is not an ID such as"),
         (("review", "reject", UNKNOWN), "Missing option '--reason'"),
         (("products", "import", "empty.csv", "--url", URL), "empty.csv is empty"),
@@ -375,10 +381,20 @@ def test_a_user_goes_from_a_photo_to_exported_images(
     saved = user.run("review", "list", "--shooting", again.json["shooting_id"], "--save", "saved", "--json")
     assert [path.name for path in (user.folder / "saved").iterdir()] == [Path(saved.json["paths"][0]).name]
     assert user.run("review", "reopen", second).exit_code == 0
+    # One approval replaces the other.
+    both = user.run("review", "approve", second, first, "--json").json["predictions"]
+    assert [prediction["status"] for prediction in both] == ["pending_review", "approved"]
+    replaced = user.run("review", "approve", second, first).errors
+    assert replaced == f"{second} is open again: a shot has one approved prediction, now {first}\n"
 
     exported = user.run("export", result["shooting_id"], "--out", "approved.zip")
     assert exported.output.startswith("approved.zip: 1 image, ")
     assert zipfile.is_zipfile(user.folder / "approved.zip")
+    nothing = user.run("export", result["shooting_id"])
+    assert nothing.exit_code == 4
+    assert nothing.errors.endswith(f"sartiq export {result['shooting_id']} --last\n")
+    assert user.run("export", result["shooting_id"], "--last", "--out", "last.zip").exit_code == 0
+    assert (user.folder / "last.zip").read_bytes() == (user.folder / "approved.zip").read_bytes()
     assert user.run("logout").output == "Signed out.\n"
     assert not (user.folder / SESSION).exists()
     assert user.run("whoami").exit_code == 3
@@ -528,6 +544,12 @@ def test_the_guide_works_as_printed(user: CommandLine, demo_server: RunningServe
     assert zipfile.is_zipfile(user.folder / "approved.zip")
     assert "Products: 2 created, 0 updated, 0 unchanged, 0 failed" in done.stdout
     assert (user.folder / "dir" / "contact-sheet.jpg").exists()
+
+
+def test_the_placeholders_are_those_of_the_contract() -> None:
+    contract = json.loads(BUNDLE.read_text(encoding="utf-8"))
+    template = contract["components"]["schemas"]["ExportCreate"]["properties"]["name_template"]
+    assert set(PLACEHOLDERS) == set(re.findall(r"`({\w+})`", template["description"]))
 
 
 def test_the_guide_has_the_exit_codes_of_the_command() -> None:

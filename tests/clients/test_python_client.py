@@ -125,6 +125,7 @@ def test_an_empty_identifier_is_not_sent(scripted_server: ScriptedServer, value:
         ({"required_permission": "brands:write", "required_scope": "brands:write"}, "needed: brands:write"),
         ({"allowed_transitions": ["approve", "reject"]}, "allowed: approve, reject"),
         ({"allowed_values": ["BASE"]}, "allowed: BASE"),
+        ({"pointer": "/brand_id"}, "at /brand_id"),
     ],
 )
 def test_an_error_says_what_the_request_needs(member: dict[str, Any], shown: str) -> None:

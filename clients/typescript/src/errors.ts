@@ -74,9 +74,11 @@ export class WebhookVerificationError extends SartiqError {
   override name = "WebhookVerificationError";
 }
 
-/** Return the permission that the caller lacks, or the values that the request may have; else nothing. */
+/** Return where the error is, the permission that the caller lacks, or the values that are allowed; else nothing. */
 function describeWayOut(problem: APIError["problem"]): string {
   const facts = (problem ?? {}) as Record<string, unknown>;
+  const pointer = facts["pointer"];
+  if (typeof pointer === "string" && pointer) return ` (at ${pointer})`;
   const needed = facts["required_scope"] ?? facts["required_permission"];
   if (typeof needed === "string") return ` (needed: ${needed})`;
   const allowed = facts["allowed_transitions"] ?? facts["allowed_values"];

@@ -93,7 +93,11 @@ class APIError(SartiqError):
     def _describe(self) -> str:
         name = f"{self.status} {self.code or self.title}".strip()
         text = f"{name}: {self.detail}" if self.detail else name
-        facts = [describe_way_out(self.problem), f"request {self.request_id}" if self.request_id else ""]
+        facts = [
+            f"at {self.pointer}" if self.pointer else "",
+            describe_way_out(self.problem),
+            f"request {self.request_id}" if self.request_id else "",
+        ]
         shown = ", ".join(fact for fact in facts if fact)
         return f"{text} ({shown})" if shown else text
 

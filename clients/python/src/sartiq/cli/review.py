@@ -69,7 +69,24 @@ def save_image(client: Sartiq, prediction: models.Prediction, folder: Path) -> P
 @with_client
 def approve(client: Sartiq, output: Output, predictions: tuple[str, ...], note: str | None) -> None:
     """Approve PREDICTIONS by their IDs. The last one of a shot wins."""
-    change_each(output, predictions, lambda entry: client.predictions.approve_prediction(entry, note=note))
+    latest: dict[str | None, models.Prediction] = {}
+
+    def approve_one(entry: str) -> models.Prediction:
+        approved = client.predictions.approve_prediction(entry, note=note)
+        if (replaced := latest.get(approved.shot_id)) is not None and replaced.id != approved.id:
+            output.note(f"{replaced.id} is open again: a shot has one approved prediction, now {approved.id}")
+        latest[approved.shot_id] = approved
+        return approved
+
+    change_each(
+        output,
+        predictions,
+        approve_one,
+        lambda changed: [
+            each if latest[each.shot_id] is each else client.predictions.get_prediction(each.id)
+            for each in changed
+        ],
+    )
 
 
 @review.command()
@@ -90,9 +107,19 @@ def reopen(client: Sartiq, output: Output, predictions: tuple[str, ...]) -> None
 
 
 def change_each(
-    output: Output, predictions: tuple[str, ...], change: Callable[[str], models.Prediction]
+    output: Output,
+    predictions: tuple[str, ...],
+    change: Callable[[str], models.Prediction],
+    reload: Callable[[list[models.Prediction]], list[models.Prediction]] = list,
 ) -> None:
-    """Change every prediction, also after one that is rejected; exit with the code of the last error."""
+    """Change every prediction, also after one that is rejected; exit with the code of the last error.
+
+    Args:
+        output: Where the result is printed.
+        predictions: Their IDs.
+        change: Changes one of them.
+        reload: Returns the final states, if a change may have changed an earlier one.
+    """
     changed: list[models.Prediction] = []
     errors: list[dict[str, Any]] = []
     exit_code = 0
@@ -102,6 +129,7 @@ def change_each(
         except APIError as error:
             exit_code = find_exit_code(error)
             errors.append({"prediction_id": entry, **describe_error(error)})
+    changed = reload(changed)
     output.result(
         {"predictions": changed, "errors": errors},
         *(describe(prediction) for prediction in changed),
