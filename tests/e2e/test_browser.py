@@ -161,8 +161,8 @@ def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: PageVisit) 
 
 
 @pytest.fixture
-def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """`make preview` of a copy of the contract: the folder to edit and the URL of the page."""
+def preview(tmp_path: Path) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]:
+    """`make preview` of a copy of the contract: the folder to edit, the URL of the page and the process."""
     folder = tmp_path / "openapi"
     shutil.copytree(ROOT / "openapi", folder)
     command = [sys.executable, "-m", "tests.tools.preview.run", "--port", "0", "--folder", str(folder)]
@@ -170,15 +170,15 @@ def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         assert process.stdout
         found = re.search(r"http://\S+/", process.stdout.readline())
         assert found
-        yield folder, found[0]
+        yield folder, found[0], process
         process.terminate()
 
 
 @pytest.mark.slow("it bundles the contract five times")
 def test_the_preview_updates_on_each_save_and_reports_errors(
-    browser: Browser, preview: tuple[Path, str]
+    browser: Browser, preview: tuple[Path, str, subprocess.Popen[str]]
 ) -> None:
-    folder, address = preview
+    folder, address, process = preview
     brands = folder / "paths" / "brands.yaml"
     text = brands.read_text(encoding="utf-8")
     page = browser.new_page()
@@ -223,6 +223,9 @@ def test_the_preview_updates_on_each_save_and_reports_errors(
     assert page.request.head(address).ok
     for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
         assert page.request.get(visit.origin + str(link.get_attribute("href"))).ok
+
+    process.terminate()
+    expect(page.get_by_role("alert")).to_contain_text("The preview has stopped", timeout=MAX_LATENCY_MS)
     page.close()
 
 

@@ -32,7 +32,7 @@ from tests.tools.review.report import (
 from tests.tools.review.review import Comparison, Review
 from tests.tools.review.run import parse_arguments
 from tests.tools.review.source_map import SourceMap
-from tests.tools.review.tools import SOURCE, ToolFailed, split_json
+from tests.tools.review.tools import ROOT, SOURCE, ToolFailed, split_json
 
 REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` was removed.", "#/components/schemas/Brand")
 PLACE = "openapi/components/schemas/brands.yaml:20"
@@ -351,6 +351,20 @@ def test_missing_examples_and_handlers_are_found(contract) -> None:
     assert [one.text for one in checks.find_missing_handlers(edited, sources)] == [
         "handlers.brands has no function show_brands"
     ]
+
+
+def test_the_tests_of_the_rules_are_not_part_of_a_review() -> None:
+    names = [
+        name
+        for file in checks.ARCHITECTURE_TESTS
+        for name, body in re.findall(
+            r"^def (test_\w+)(.*?)(?=^def |^@|\Z)", Path(ROOT / file).read_text("utf-8"), re.S | re.M
+        )
+        # A rule that seeds mistakes in its own test first asserts that the contract has none.
+        if "deepcopy" in body and "assert_no_findings" not in body
+    ]
+    assert names
+    assert [name for name in names if not name.endswith(("is_found", "are_found"))] == []
 
 
 @pytest.mark.slow("it runs the linters in a copy of the repository")
