@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: a shared server with the demo data, and a real browser."""
+"""Fixtures of the end-to-end tests: a server with the demo data, and a real browser."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="package")
+# Not for the whole run: an idle server takes a fortieth of a core, and its start 1.5 s of CPU.
+@pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Yield a server process on an SQLite file with the demo accounts, shared by the whole package.
+    """Yield a server process on an SQLite file with the demo accounts, shared by the tests of a module.
 
     Its tests are not about masks: colours find the products, in a tenth of the time of the network.
     """
