@@ -1,4 +1,4 @@
-"""The MCP server of Sartiq, for assistants: `python -m sartiq.mcp`, with `pip install sartiq[mcp]`.
+"""The MCP server of Sartiq, for assistants: `python -m sartiq.mcp`, with the extra `mcp`.
 
 With stdio, the program that starts the server is the caller: the credential is in its environment, or that
 of `sartiq login`. With HTTP, each request has the credential of its caller in `Authorization`, which is used

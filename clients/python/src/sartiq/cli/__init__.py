@@ -1,4 +1,4 @@
-"""The command `sartiq`. It needs the extra `cli`: `pip install 'sartiq[cli]'`."""
+"""The command `sartiq`. It needs the extra `cli`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("click", "PIL"):
             raise
-        sys.stderr.write("The command line needs more packages: pip install 'sartiq[cli]'\n")
+        # Not the name of this package, which a registry may have from others
+        sys.stderr.write("The command line needs more packages: pip install click pillow\n")
         raise SystemExit(1) from None
     raise SystemExit(run())

@@ -58,7 +58,9 @@ def mcp(
     except ModuleNotFoundError as error:
         if error.name not in ("mcp", "starlette", "uvicorn"):
             raise
-        raise click.ClickException("The MCP server is missing: pip install 'sartiq[cli,mcp]'") from error
+        raise click.ClickException(
+            "The MCP server needs another package: pip install 'mcp>=2.3,<3'"
+        ) from error
     if transport == "http":
         # The credentials come with the requests, so nothing can look up a slug before.
         if organization is not None and not is_id(organization):
