@@ -18,6 +18,7 @@ import sartiq
 from sartiq import Sartiq
 from sartiq._credentials import Tokens
 from sartiq.cli.exports import PLACEHOLDERS
+from sartiq.cli.listen import describe_machine
 from sartiq.cli.output import EXIT_CODES
 from sartiq.cli.session import Session, SessionFile
 from tests.clients.command_line import CommandLine, new_user
@@ -297,6 +298,7 @@ def test_names_beyond_the_code_page_of_a_console_are_printed(
         assert json.loads(process.communicate()[0])["shootings"][0]["name"] == "Mug \u2615"
 
 
+@pytest.mark.slow("it starts a server with demo data")
 @pytest.mark.parametrize(
     ("background", "message"),
     [
@@ -316,6 +318,7 @@ def test_a_typing_error_in_a_background_costs_nothing(
     assert message in outcome.errors
 
 
+@pytest.mark.slow("it starts a server with demo data")
 def test_a_rejected_photo_leaves_no_product_with_its_sku(
     user: CommandLine, demo_server: RunningServer
 ) -> None:
@@ -482,6 +485,19 @@ def test_listen_forwards_signed_messages_until_they_are_accepted(
         assert request.path == "/hooks"
         assert request.headers["content-type"] == "application/json"
         assert sartiq.webhooks.verify(request.body, request.headers, secret).data.id == product.id
+
+
+def test_listen_knows_its_endpoints_by_the_folder_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two users, or two machines with the same name, must not share one."""
+
+    def describe(name: str) -> str:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / name))
+        return describe_machine()
+
+    assert describe("one") == describe("one")
+    assert describe("one") != describe("two")
 
 
 @pytest.mark.slow("it starts a server with demo data")

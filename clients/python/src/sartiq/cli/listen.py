@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import signal
 import socket
 import sys
@@ -160,8 +161,19 @@ def open_endpoint(client: Sartiq, output: Output, endpoint: str | None, events: 
 
 
 def describe_machine() -> str:
-    """Return the description of the endpoints that this command creates on this machine."""
-    return f"sartiq listen on {socket.gethostname()}"
+    """Return the description of the endpoints that this command creates for this user on this machine.
+
+    Many machines have the same name, and the locks are those of one configuration folder. So the description
+    has a number of this folder: a process must not take the endpoint of another user's process.
+    """
+    path = session_path().with_name("listen-id")
+    try:
+        number = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = secrets.token_hex(8)
+        path.write_text(f"{number}\n", encoding="ascii")
+    return f"sartiq listen on {socket.gethostname()[:100]} ({number})"
 
 
 def lock_path(endpoint_id: str) -> Path:
