@@ -202,7 +202,7 @@ clients: .venv/.dev node_modules/.stamp ## Generate the code of the clients from
 .PHONY: dist-python
 dist-python: .venv/.dev ## Build the Python package into clients/python/dist
 	@$(BIN)/python -m tests.tools.clients.python_package
-	@echo "Written: clients/python/dist"
+	@echo "Written: $$(ls -t clients/python/dist/*.whl | head -1)"
 
 .PHONY: client-typescript
 client-typescript: .venv/.dev clients/typescript/node_modules/.stamp ## Build the npm package @sartiq/client into .clients/npm/

@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -125,6 +126,8 @@ def _to_violations(
             )
             for name in names
         ]
+    if keyword == "propertyNames":
+        return _describe_property_name(kind.error, location, known)  # type: ignore[attr-defined]  # every kind has its own
     if keyword == "not":
         return [_describe_combination(kind, loc)]
     if keyword in ("anyOf", "oneOf"):
@@ -140,6 +143,20 @@ def _find_similar(name: str, known: Sequence[str]) -> str | None:
     """Return the known name that a client may have meant: `brand_id` for `brandId`, `color` for `colour`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:100]).replace("-", "_").lower()
     return next(iter(difflib.get_close_matches(words, known, n=1, cutoff=0.75)), None)
+
+
+def _describe_property_name(
+    error: jsonschema_rs.ValidationError, location: tuple[str, ...], known: PropertyNames
+) -> list[Violation]:
+    """Describe a property whose name breaks the schema for names, at the location of the property."""
+    return [
+        replace(
+            violation,
+            loc=(*violation.loc, _to_step(error.instance)),
+            msg=f"The name {violation.msg[0].lower()}{violation.msg[1:]}",
+        )
+        for violation in _to_violations(error, location, known)
+    ]
 
 
 def _describe_combination(kind: Any, loc: tuple[str | int, ...]) -> Violation:

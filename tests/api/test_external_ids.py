@@ -157,6 +157,20 @@ def test_metadata_maps_short_keys_to_texts(customer: Customer, metadata: Any) ->
     assert customer.client("GET", f"/products/{product['id']}").json() == product
 
 
+def test_a_wrong_key_of_metadata_is_named(customer: Customer) -> None:
+    metadata = {"a:b": "x", "k" * 41: "x", "right": "x"}
+    response = customer.client(
+        "POST", f"/products/{customer.organization_query}", {"name": "Dress", "metadata": metadata}
+    )
+    violations = {
+        violation["pointer"]: (violation["type"], violation["msg"]) for violation in response.json()["detail"]
+    }
+    assert violations == {
+        "/metadata/a:b": ("string_pattern_mismatch", r"The name must match the pattern ^[^\x00:]*$"),
+        "/metadata/" + "k" * 41: ("string_too_long", "The name must have at most 40 characters"),
+    }
+
+
 def test_metadata_has_at_most_fifty_keys_after_a_patch(customer: Customer) -> None:
     metadata = {f"key{number}": "x" * 500 for number in range(MAX_KEYS)}
     product = customer.create("/products/", {"name": "Dress", "metadata": metadata})
