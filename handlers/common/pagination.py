@@ -89,6 +89,9 @@ class ListQuery:
         search_columns: The columns that `q` is searched in, ignoring case.
         sort_expressions: What a list is sorted by under the name of a text column that can be null. It needs
             an index, and is an empty text for null: a position in a cursor cannot be null.
+        kept_counts: Statements that read the count from the row that `parent` is about: of all rows under an
+            empty name, and with one filter under the name of the filter. They have the bind parameters of
+            the parent and of the filter.
         capped_count: Whether the count always stops at `MAX_EXACT_COUNT`, for lists that only grow.
         is_global: Whether the list is neither filtered by tenant nor by a parent.
     """
@@ -99,6 +102,7 @@ class ListQuery:
     parent: Mapping[str, SQLColumnExpression[Any]] = field(default_factory=dict)
     search_columns: tuple[Any, ...] = ()
     sort_expressions: Mapping[str, SQLColumnExpression[str]] = field(default_factory=dict)
+    kept_counts: Mapping[str, Select[Any]] = field(default_factory=dict)
     capped_count: bool = False
     is_global: bool = False
 
@@ -332,10 +336,12 @@ def _is_capped(list_query: ListQuery, shape: _QueryShape) -> bool:
 
 
 def _find_stored_count(list_query: ListQuery, shape: _QueryShape) -> Select[Any] | None:
-    """Return the statement that reads a count maintained by triggers, None where there is no such count."""
-    if _is_capped(list_query, shape) or shape.with_public or list_query.parent:
+    """Return the statement that reads a count which is kept, None where there is no such count."""
+    if _is_capped(list_query, shape) or shape.with_public:
         return None
     column = next(iter(shape.filter_names), None)
+    if list_query.parent:
+        return list_query.kept_counts.get(column or "")
     if column is not None and not isinstance(list_query.filters.get(column), InstrumentedAttribute):
         return None
     match shape.row_filter_kind:

@@ -59,6 +59,17 @@ def run_imports(customer: Customer, database: Database) -> None:
     ImportRunner(database, storage, load_body_checks(BUNDLE)).run_pending()
 
 
+@pytest.mark.parametrize(("query", "count"), [("", 11), ("?status=created", 7), ("?status=failed", 4)])
+def test_results_are_counted_from_the_counts_of_their_import(
+    customer: Customer, query: str, count: int
+) -> None:
+    """Counting 50,000 results takes longer than reading a page. The factory makes one of the seven."""
+    row = factories.make_product_import(organization=customer.organization, created_count=6, failed_count=4)
+    factories.make_product_import_result(row)
+    page = customer.client("GET", f"/product-imports/{row.id}/results{query}").json()
+    assert (page["count"], page["count_exact"]) == (count, True)
+
+
 def test_a_file_is_uploaded_imported_and_its_results_are_read(customer: Customer, database: Database) -> None:
     response = create_import(customer, upload(customer.client, ROWS))
     assert response.status == 202, response.body
@@ -93,8 +104,11 @@ def test_a_file_is_uploaded_imported_and_its_results_are_read(customer: Customer
     assert problem["errors"] == [
         {"loc": ["body", "name"], "msg": "Is required", "type": "missing", "pointer": "/name"}
     ]
+    assert (results["count"], results["count_exact"]) == (3, True)
     failed = customer.client("GET", f"{path}/results?status=failed").json()
     assert (failed["count"], failed["data"]) == (1, results["data"][2:])
+    unchanged = customer.client("GET", f"{path}/results?status=unchanged").json()
+    assert (unchanged["count"], unchanged["count_exact"], unchanged["data"]) == (0, True, [])
 
     # Twice: the second time it is a stored file.
     for _ in range(2):

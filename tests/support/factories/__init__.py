@@ -16,7 +16,7 @@ from functools import cache
 from secrets import token_urlsafe
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, inspect, select
+from sqlalchemy import Select, bindparam, inspect, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -270,7 +270,7 @@ def make_product_import(**values: Any) -> ProductImport:
 def make_product_import_result(
     product_import: ProductImport | None = None, **values: Any
 ) -> ProductImportResult:
-    """Create the result of a row that created a product."""
+    """Create the result of a row that created a product, and count it in the import."""
     product_import = product_import or make_product_import()
     number = next(_number)
     defaults = {
@@ -280,7 +280,11 @@ def make_product_import_result(
         "external_id": f"row-{number}",
         "sku": f"SKU-{number}",
     }
-    return make(ProductImportResult(**(defaults | values)))
+    result = make(ProductImportResult(**(defaults | values)))
+    counted = getattr(ProductImport, f"{result.status}_count")
+    query = update(ProductImport).where(ProductImport.id == result.import_id)
+    get_session().execute(query.values({counted: counted + 1}))
+    return result
 
 
 def make_product_import_image(
