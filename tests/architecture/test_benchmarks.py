@@ -33,6 +33,7 @@ from tests.tools.bench.open_loop import Latencies, arrival_times, encode_request
 from tests.tools.bench.operations import COUNTER, OPERATIONS_BY_NAME, RUN, Request
 from tests.tools.bench.processes import pinned_to_cores
 from tests.tools.bench.progress import Progress
+from tests.tools.bench.published_tables import replace_table
 from tests.tools.bench.report import COSTS_BEGIN, SHOP_BEGIN, SHOP_END, replace_tables
 from tests.tools.bench.rows import STATEMENTS
 from tests.tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
@@ -463,3 +464,14 @@ def test_the_rates_of_a_shop_replace_those_of_the_performance_page() -> None:
     assert "| images of an import, 1200 x 1500 pixels | 200 | 5.0 |" in page
     assert replace_tables(results, page) == page
     assert shop.find_missed_targets() == ["an import takes 4.0 s, more than 1.2 s"]
+
+
+@pytest.mark.parametrize("name", ["bench-balanced", "bench-lists"])
+def test_the_table_of_a_single_benchmark_replaces_the_one_of_the_page(name: str) -> None:
+    page = PERFORMANCE_PAGE.read_text(encoding="utf-8")
+    replaced = replace_table(page, name, ["| another table |"])
+    assert "| another table |" in replaced
+    assert len(replaced) < len(page)
+    assert replace_table(replaced, name, ["| another table |"]) == replaced
+    with pytest.raises(ValueError, match="no comments around the table of bench-unknown"):
+        replace_table(page, "bench-unknown", [])

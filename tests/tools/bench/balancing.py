@@ -13,6 +13,9 @@ global
     maxconn 2000
 defaults
     mode http
+    retries 3
+    option redispatch
+    timeout check 10s
     option forwardfor
     timeout connect 5s
     timeout client 120s
