@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
-import errno
 import gc
 import getpass
 import logging
@@ -47,6 +46,7 @@ from handlers.server.mock_environment import (
 )
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
+from studio.listening import require_free_address
 from studio.media.backends import open_storage
 from studio.seed import seed_database
 from studio.seed.published_accounts import (
@@ -119,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
             connections = fit_connections(settings.max_connections, settings.other_files)
             settings = replace(settings, max_connections=connections)
             require_free_address(settings.host, settings.port)
+            if settings.metrics_port:
+                require_free_address(settings.metrics_host, settings.metrics_port, "METRICS_")
         if settings.mode == "mock":
             with mock_environment(settings, migrate_and_seed) as mock:
                 return serve(mock.settings, mock)
@@ -135,31 +137,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
         print(f"Not started: {error}", file=sys.stderr)
         return 2
-
-
-def require_free_address(host: str, port: int) -> None:
-    """Check that the server can listen, before the seconds in which it prepares the database.
-
-    Raises:
-        InvalidSettings: It cannot; the message names the settings.
-    """
-    try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _name, address in addresses:
-            with socket.socket(family, kind, protocol) as probe:
-                if os.name == "posix":  # as asyncio does: connections of an earlier server may be closing
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-    except OSError as error:
-        # `localhost` has an IPv6 address on machines without IPv6.
-        if error.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
-            return
-        reason = (error.strerror or str(error)).lower()
-        if error.errno == errno.EADDRINUSE:
-            reason = "address already in use: stop the other process, or set another PORT"
-        raise InvalidSettings(f"HOST={host} PORT={port}: {reason}") from error
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

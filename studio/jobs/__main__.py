@@ -11,6 +11,7 @@ from celery import signals
 from db.rls.owners import require_owners_of
 from db.rls.setup import RolesMissing
 from studio.jobs.celery.worker import run_beat, run_worker
+from studio.listening import require_free_address
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings
 from studio.telemetry.logs import configure_logging
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise InvalidSettings("CELERY_BROKER_URL is not set: without it, the server runs the jobs itself")
         # Beat does not connect to the database.
         if options.process == "worker":
+            if settings.metrics_port:
+                require_free_address(settings.metrics_host, settings.metrics_port, "METRICS_")
             require_no_published_account(settings)
             require_owners_of(settings.database_url)
         # With a receiver for this signal, Celery does not configure logging itself.
