@@ -84,6 +84,14 @@ def fail(response: httpx.Response, message: str) -> NonConformance:
     return NonConformance(describe_response(response, message))
 
 
+def read_problem_code(response: httpx.Response) -> str | None:
+    """Return the `code` of a problem, or None if the response is none."""
+    try:
+        return str(response.json()["code"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
 def find_external_reference(value: Any) -> str | None:
     """Return a reference of a document to another file, or None."""
     if isinstance(value, dict):
@@ -343,7 +351,7 @@ class Target:
         response = self.client.request(method, template.format(**(ids or {})), headers=headers, **options)
         expected = status if isinstance(status, tuple) else (status,)
         if response.status_code not in expected:
-            if '"out_of_credits"' in response.text:
+            if response.status_code == 409 and read_problem_code(response) == "out_of_credits":
                 raise ServerNotUsable(NO_CREDITS)
             named = " or ".join(map(str, expected))
             raise fail(response, f"{response.status_code}, not {named}: {response.text[:500]}")
