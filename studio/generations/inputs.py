@@ -108,6 +108,11 @@ class ResolvedInputs:
     background: Background
     """Loaded for GENERATE and BACKGROUND_FIXING only."""
 
+    @property
+    def has_unknown_background(self) -> bool:
+        """Return whether the requested background is neither a color nor a preset."""
+        return bool(self.request.background) and not self.background.is_requested
+
 
 @contextmanager
 def sharing_rows(shots: Sequence[Shot]) -> Iterator[None]:

@@ -86,7 +86,7 @@ def _list_framing(resolved: ResolvedInputs, scene: Mapping[str, Any]) -> Iterato
 
 def _list_background(resolved: ResolvedInputs, scene: Mapping[str, Any]) -> Iterator[str | None]:
     background, preset = scene["background"], resolved.background.preset
-    if resolved.request.background and not resolved.background.is_requested:
+    if resolved.has_unknown_background:
         # Neither a color nor a preset: only a generative provider can use it.
         yield resolved.request.background
         return

@@ -171,6 +171,8 @@ def _build_scene(resolved: ResolvedInputs) -> dict[str, Any]:
         "product": _to_photo_reference(resolved.product_media, resolved.product_image),
         "subject": _to_file_reference(resolved.subject_media),
     }
+    if resolved.has_unknown_background:
+        scene["unknown_background"] = True
     if resolved.subject_media is not None and resolved.product is not None and resolved.product.category:
         scene["product_category"] = resolved.product.category
     rules = _find_rules(resolved)
@@ -234,7 +236,10 @@ def _build_scene_from_source(resolved: ResolvedInputs, source: Prediction) -> di
     }
     reused = {name: previous[name] for name in fallback if previous.get("product") and name in previous}
     background = _build_background(resolved.background)
-    return {**fallback, **reused, **scene, "background": background, "source": None}
+    scene = {**fallback, **reused, **scene, "background": background, "source": None}
+    if resolved.has_unknown_background:
+        scene["unknown_background"] = True
+    return scene
 
 
 def _choose_size(resolved: ResolvedInputs) -> tuple[int, int]:

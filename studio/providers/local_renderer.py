@@ -33,6 +33,7 @@ from studio.rendering import (
     refine,
     render,
 )
+from studio.rendering.model import PredictionWarning
 
 __all__ = ["fit_to_scene", "get_cut_out_version", "prepare_context", "render_best_image", "render_image"]
 
@@ -135,8 +136,13 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         unused=unused,
         renderer_version=RENDERER_VERSION,
         compliance=rendering.compliance,
-        warnings=list(rendering.warnings),
+        warnings=[*rendering.warnings, *_list_warnings(context.scene)],
     )
+
+
+def _list_warnings(scene: Mapping[str, Any]) -> list[PredictionWarning]:
+    """Return the warnings about what was requested, which are the same for all images of a generation."""
+    return ["background_not_used"] if scene.get("unknown_background") else []
 
 
 def render_best_image(

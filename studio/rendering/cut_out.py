@@ -17,7 +17,7 @@ from PIL import Image
 from studio.media.inspection import open_stored
 from studio.rendering.colour import to_srgb
 from studio.rendering.confidence import MIN_CONFIDENCE
-from studio.rendering.geometry import find_touched_sides, get_bounding_box, is_standing, shrink
+from studio.rendering.geometry import drop_specks, find_touched_sides, get_bounding_box, is_standing, shrink
 from studio.rendering.masks import find_chosen_mask
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import (
@@ -138,7 +138,7 @@ def _from_photo(pixels: Pixels, find_mask: MaskProvider) -> CutOut:
     left, top, right, bottom = mask.box
     size = (right - left, bottom - top)
     full = np.clip(cv2.resize(mask.values, size, interpolation=cv2.INTER_CUBIC), 0, 1)
-    factor = max(size) / max(mask.values.shape)
+    factor = mask.coarseness * max(size) / max(mask.values.shape)
     band = int(np.clip(round(1.6 * factor + 1), 3, 12))
     inner = get_bounding_box((full * 255).astype(np.uint8), pad=4 * band)
     product, alpha = refine_mask(
@@ -146,6 +146,7 @@ def _from_photo(pixels: Pixels, find_mask: MaskProvider) -> CutOut:
         full[inner[1] : inner[3], inner[0] : inner[2]],
         band,
     )
+    alpha = drop_specks(alpha)
     left, top = left + inner[0], top + inner[1]
     inner = get_bounding_box(alpha, pad=4)
     product = np.ascontiguousarray(product[inner[1] : inner[3], inner[0] : inner[2]])

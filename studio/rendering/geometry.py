@@ -9,6 +9,8 @@ from studio.rendering.model import Box, Pixels
 
 # Opacity, of 255, from which on a pixel belongs to the bounding box.
 _MIN_OPACITY = 24
+# Area of a piece relative to the largest one below which it is a speck.
+_MIN_PIECE = 0.0004
 # A product stands if its base deviates from a smooth curve by at most this share of the product's width
 # (mean).
 _MAX_BASE_DEVIATION = 0.003
@@ -20,6 +22,17 @@ def shrink(pixels: Pixels, scale: float) -> Pixels:
     """Return a smaller copy of an image or a mask; `scale` is at most 1."""
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def drop_specks(alpha: Pixels) -> Pixels:
+    """Return the mask without pieces that are too small to be a part of the product."""
+    solid = (alpha > _MIN_OPACITY).astype(np.uint8)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
+    if count <= 2:
+        return alpha
+    areas = stats[:, cv2.CC_STAT_AREA]
+    specks = areas < _MIN_PIECE * areas[1:].max()
+    return np.where(specks[pieces], 0, alpha).astype(np.uint8) if specks.any() else alpha
 
 
 def get_bounding_box(alpha: Pixels, pad: int) -> Box:

@@ -3,9 +3,10 @@
 A network of 320 x 320 pixels knows what a thing is, but closes holes (rings, handles, the back of a chair)
 and overlooks thin or faint parts (a cord, a strap). On plain paper, what has exactly the paper's colour is a
 hole, and what clearly differs from the paper and touches the product is a part of it. On a dark background,
-the dark parts of a product have its colour too, so nothing is a hole there. On a background that is not
-plain, colours cannot correct a mask: a white hat before a pale sky would lose half of itself. They only say
-how much of the mask looks like its surroundings.
+the dark parts of a product have its colour too: nothing is a hole there, and a narrow gap between two large
+pieces (the hinge between screen and keyboard) is a part of the product. On a background that is not plain,
+colours cannot correct a mask: a white hat before a pale sky would lose half of itself. They only say how much
+of the mask looks like its surroundings.
 """
 
 from __future__ import annotations
@@ -35,9 +36,20 @@ _MAX_NOISE = 2.0
 _PAPER_NOISE = 1.5
 # Distance to the fitted paper (CIE76) and in units of its noise above which a pixel is something else.
 _MIN_DIFFERENCE, _DIFFERENCE_NOISE = 25.0, 8.0
+# The same, from which a pixel counts as not being paper.
+_MIN_OTHER, _OTHER_NOISE = 8.0, 4.0
 # A grey pixel with at least this share of the paper's brightness may be paper in shadow.
 _MIN_SHADOW = 0.35
 _MAX_SHADOW_SLOPE = 0.035
+# Chroma from which paper is coloured, the cosine of the angle between hues that are the same, and the share
+# of a mask with the hue of the paper from which the product has it too.
+_MIN_CHROMA, _MIN_LIKENESS, _MAX_TINTED = 20.0, 0.95, 0.15
+# Area of a large piece relative to the mask, and width of a gap between two of them relative to its size.
+_MIN_LARGE_PIECE, _MAX_GAP = 0.15, 0.08
+# A part is thin if it is this much darker than the paper on both of its sides, so many pixels apart.
+_MIN_THIN, _THIN_WIDTH = 0.25, 9
+# A thin part leads away from the mask if at most this share of it is next to the mask.
+_MAX_NEAR = 0.4
 # Frequency of a colour in the mask relative to its frequency around the mask below which it is background.
 _MAX_RATIO = 0.85
 # Regions smaller than this share of the mask stay; on a background that is not plain, so do all together.
@@ -60,10 +72,14 @@ def correct_mask(pixels: Pixels, values: Floats, box: Box) -> tuple[Floats, Box]
     if plainness <= _MIN_PLAINNESS:
         return values, box
     removed = np.zeros(solid.shape, dtype=bool)
-    if not _is_before_dark(small, solid):
-        removed = _find_paper(small, solid, residual, noise)
+    is_dark = _is_before_dark(small, solid)
+    tinted = _find_tinted_paper(small, solid, residual, noise)
+    if not is_dark:
+        removed = solid & tinted | _find_paper(small, solid, residual, noise)
     if noise < _MAX_NOISE:
-        added = _find_missing_parts(small, solid, residual, noise)
+        added = _find_missing_parts(small, solid, residual, noise) & ~tinted
+    if is_dark:
+        added |= _find_gaps(solid)
     if not removed.any() and not added.any():
         return values, box
     corrected = _extend(box, added, scale, pixels)
@@ -89,6 +105,24 @@ def measure_distinctness(pixels: Pixels, values: Floats, box: Box) -> float:
     if fit_background(small)[2] > _MIN_PLAINNESS:
         return _measure_visible_outline(small, solid) if _is_before_dark(small, solid) else 1.0
     return 1 - float(_find_surroundings(small, solid).sum()) / float(solid.sum())
+
+
+def compare_with_paper(pixels: Pixels, values: Floats, box: Box) -> float:
+    """Return the overlap, 0..1, of a mask with what is not the colour of plain paper or of a shadow on it.
+
+    Colours know nothing about products, and the network knows nothing about paper: a mask on which both agree
+    is right. It is 0 if the background is dark or not plain, and low if the product has the paper's colour.
+    """
+    small, solid, _ = _shrink_with_mask(pixels, values, box)
+    if not solid.any() or solid.mean() > _MAX_SHARE:
+        return 0.0
+    residual, noise, plainness = fit_background(small)
+    if plainness <= _MIN_PLAINNESS or noise >= _MAX_NOISE or _is_before_dark(small, solid):
+        return 0.0
+    darker, brightness = find_darker_background(small, ~solid & (residual < 3 * noise))
+    other = (residual > max(_MIN_OTHER, _OTHER_NOISE * noise)) & ~(darker & (brightness > _MIN_SHADOW))
+    other = cv2.morphologyEx(other.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    return float((other & solid).sum() / max(1, (other | solid).sum()))
 
 
 def _shrink_with_mask(
@@ -148,18 +182,65 @@ def _find_paper(small: Pixels, solid: np.ndarray, residual: Floats, noise: float
     return grown if grown.sum() < 2 * paper.sum() else paper
 
 
+def _find_tinted_paper(small: Pixels, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:
+    """Return where coloured paper is visible, also in shadow or in reflected light; nowhere on grey paper."""
+    colors = to_lab(small)
+    paper = np.median(colors[~solid & (residual < 3 * noise)], axis=0)
+    nothing, strength = np.zeros(solid.shape, dtype=bool), float(np.hypot(paper[1], paper[2]))
+    if not strength > _MIN_CHROMA:
+        return nothing
+    chroma = np.maximum(np.hypot(colors[..., 1], colors[..., 2]), 1e-3)
+    same_hue = (colors[..., 1:] @ paper[1:]) / (chroma * strength) > _MIN_LIKENESS
+    found = same_hue & (chroma > _MIN_SHADOW * strength)
+    # A product may have the hue of its paper.
+    return found if (found & solid).sum() < _MAX_TINTED * solid.sum() else nothing
+
+
 def _find_missing_parts(small: Pixels, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:
     """Return what differs from plain paper, is no shadow and touches the mask."""
     darker, brightness = find_darker_background(small, ~solid & (residual < 3 * noise))
-    other = (residual > max(_MIN_DIFFERENCE, _DIFFERENCE_NOISE * noise)) & ~(
-        darker & (brightness > _MIN_SHADOW)
-    )
+    shadow = darker & (brightness > _MIN_SHADOW) & ~_find_laces(brightness, solid)
+    other = (residual > max(_MIN_DIFFERENCE, _DIFFERENCE_NOISE * noise)) & ~shadow
     labels = cv2.connectedComponents((other | solid).astype(np.uint8), connectivity=8)[1]
     added = other & ~solid & np.isin(labels, np.setdiff1d(np.unique(labels[solid]), [0]))
     # Soft pixels along the outline are left to the matting.
     near = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     labels = cv2.connectedComponents(added.astype(np.uint8), connectivity=8)[1]
     return added & np.isin(labels, np.setdiff1d(np.unique(labels[added & ~near]), [0]))
+
+
+def _find_laces(brightness: Floats, solid: np.ndarray) -> np.ndarray:
+    """Return what is thin and dark and leads away from the mask: a shadow follows the outline, or is wide."""
+    wide = cv2.morphologyEx(brightness, cv2.MORPH_CLOSE, np.ones((_THIN_WIDTH, _THIN_WIDTH), np.uint8))
+    thin = ((wide - brightness > _MIN_THIN) & ~solid).astype(np.uint8)
+    near = cv2.dilate(solid.astype(np.uint8), np.ones((_THIN_WIDTH, _THIN_WIDTH), np.uint8)) > 0
+    count, labels = cv2.connectedComponents(thin, connectivity=8)
+    areas = np.bincount(labels.ravel(), minlength=count)
+    shares = np.bincount(labels[near], minlength=count) / np.maximum(areas, 1)
+    leads_away = shares < _MAX_NEAR
+    leads_away[0] = False
+    return leads_away[labels]
+
+
+def _find_gaps(solid: np.ndarray) -> np.ndarray:
+    """Return the narrow gaps between two large pieces of the mask."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
+    large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _MIN_LARGE_PIECE * solid.sum()) + 1
+    found = np.zeros(solid.shape, dtype=bool)
+    if count <= 2 or len(large) < 2:
+        return found
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    reach = max(1, round(_MAX_GAP / 2 * max(np.ptp(rows), np.ptp(columns))))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    # Closed on a larger canvas, because what lies beyond the edge of the photo closes nothing.
+    closed = np.pad(np.isin(pieces, large).astype(np.uint8), reach)
+    closed = cv2.morphologyEx(closed, cv2.MORPH_CLOSE, kernel)[reach:-reach, reach:-reach]
+    count, gaps = cv2.connectedComponents(((closed > 0) & ~solid).astype(np.uint8), connectivity=4)
+    for label in range(1, count):
+        around = cv2.dilate((gaps == label).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        if np.isin(large, pieces[around]).sum() >= 2:
+            found |= gaps == label
+    return found
 
 
 def _is_before_dark(small: Pixels, solid: np.ndarray) -> bool:

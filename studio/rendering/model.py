@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RENDERER_VERSION = "1.6"
+RENDERER_VERSION = "1.7"
 
 FileFormat = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Framing = Literal["FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE"]
@@ -28,6 +28,7 @@ PredictionWarning = Literal[
     "low_resolution",
     "background_already_compliant",
     "subject_not_shown",
+    "background_not_used",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -55,6 +56,8 @@ class Mask:
     is_usable: bool
     """Whether the mask may be shown, if need be with the warning `mask_uncertain`."""
     confidence_parts: dict[str, float] = field(default_factory=dict)
+    coarseness: float = 1.0
+    """Pixels of `values` per pixel of what the provider looked at: the outline is no more precise."""
 
 
 DOUBTFUL: frozenset[PredictionWarning] = frozenset(("not_cut_out", "mask_uncertain"))

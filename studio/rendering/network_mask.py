@@ -1,7 +1,8 @@
 """Find the product in a photo with a network: in the whole photo first, then in the part around it.
 
 The network sees every photo in the same small size. The second pass shows it the product larger, which brings
-back thin parts and straight edges; the first pass keeps it from choosing another object.
+back thin parts and straight edges; the first pass keeps it from choosing another object. Each pass is the
+mean of the photo and its mirror image: what only one of them shows is often wrong.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import numpy as np
 
 from studio.mask_models import MaskModelType
 from studio.rendering.confidence import overlap, score_agreement
-from studio.rendering.mask_correction import correct_mask, measure_distinctness
-from studio.rendering.mask_network import get_input_side, open_network
+from studio.rendering.mask_correction import compare_with_paper, correct_mask, measure_distinctness
+from studio.rendering.mask_network import Predict, get_input_side, open_network
+from studio.rendering.mask_rim import trim_rim
 from studio.rendering.model import Box, Floats, Mask, Pixels
 
-# Weight of the mask of the whole photo; the rest is that of the part around the product.
-_FIRST_PASS_WEIGHT = 0.35
+# Weight of the mask of the whole photo where the passes around the product are decided and agree, and where
+# they are not; the rest is that of the part around the product.
+_MIN_WEIGHT, _MAX_WEIGHT = 0.1, 0.5
 # Space around what the first pass found, in shares of its size.
 _SPACE = 0.12
+# What the first pass is not sure of belongs to that area too, if it is connected with the object: a strap, a
+# lace, the crown of a tree.
+_MIN_FAINT = 0.25
 # Pieces smaller than this share of the largest are not part of the product.
 _MIN_PIECE_SHARE = 0.05
 
@@ -37,7 +43,7 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
     side = get_input_side(model_type)
     photo = _fit(pixels, 2 * side)
     with open_network(path, model_type) as predict:
-        straight, mirrored = predict(photo), predict(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
+        straight, mirrored = _predict_both(predict, photo)
         whole = (straight + mirrored) / 2
         box = _find_box(whole, pixels)
         if box is None:
@@ -45,16 +51,33 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
             return Mask(whole, (0, 0, width, height), method, 0.0, is_usable=False)
         left, top, right, bottom = box
         part = pixels[top:bottom, left:right]
-        close = predict(_fit(part, 2 * side))
+        close = _predict_both(predict, _fit(part, 2 * side))
     size = _limit_size(part, side)
     first = _cut(whole, box, pixels, size)
-    second = cv2.resize(close, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    mixed = _drop_small_pieces(_FIRST_PASS_WEIGHT * first + (1 - _FIRST_PASS_WEIGHT) * second)
+    mixed = _drop_small_pieces(
+        _mix(first, *(cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) for mask in close))
+    )
     share = float((mixed > 0.5).mean()) * part.size / pixels.size
     mirror = overlap(straight > 0.5, mirrored > 0.5)
     distinctness = measure_distinctness(pixels, mixed, box)
     values, box = correct_mask(pixels, mixed, box)
-    return Mask(values, box, method, *score_agreement(first, mixed, share, mirror, distinctness))
+    paper = compare_with_paper(pixels, values, box)
+    values, coarseness = trim_rim(pixels, values, box)
+    confidence = score_agreement(first, mixed, share, mirror, distinctness, paper)
+    return Mask(values, box, method, *confidence, coarseness)
+
+
+def _predict_both(predict: Predict, photo: Pixels) -> tuple[Floats, Floats]:
+    """Return the masks of a photo and of its mirror image, the latter mirrored back."""
+    return predict(photo), predict(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
+
+
+def _mix(first: Floats, straight: Floats, mirrored: Floats) -> Floats:
+    """Return the mask of all passes: that of the whole photo counts where the others are not sure."""
+    second = (straight + mirrored) / 2
+    doubt = np.maximum(1 - np.abs(2 * second - 1), np.abs(straight - mirrored))
+    weight = _MIN_WEIGHT + (_MAX_WEIGHT - _MIN_WEIGHT) * doubt
+    return (second + weight * (first - second)).astype(np.float32)
 
 
 def _fit(pixels: Pixels, side: int) -> Pixels:
@@ -72,6 +95,11 @@ def _limit_size(pixels: Pixels, side: int) -> tuple[int, int]:
 def _find_box(mask: Floats, pixels: Pixels) -> Box | None:
     """Return the area around the object in the coordinates of the photo; None if there is no object."""
     solid = _drop_small_pieces(mask) > 0.5
+    # Thin parts have gaps of a few pixels.
+    joined = ((mask > _MIN_FAINT) | solid).astype(np.uint8)
+    joined = cv2.morphologyEx(joined, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    labels = cv2.connectedComponents(joined, connectivity=8)[1]
+    solid = np.isin(labels, np.setdiff1d(np.unique(labels[solid]), [0]))
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if not len(rows):
         return None

@@ -237,6 +237,12 @@ def test_only_given_inputs_without_an_effect_are_listed_as_ignored(
         "steps",
         "tone",
     ]
+    assert "background_not_used" in prediction.warnings
+
+
+def test_a_background_that_is_used_has_no_warning(generate: Any) -> None:
+    for background in ("#2040c0", "rebeccapurple", None):
+        assert "background_not_used" not in generate(background=background, width=96)[0].warnings
 
 
 @pytest.mark.slow("it renders three large images")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from studio.rendering.geometry import find_touched_sides
-from studio.rendering.mask_correction import correct_mask, measure_distinctness
+from studio.rendering.mask_correction import compare_with_paper, correct_mask, measure_distinctness
 from studio.rendering.model import Box, Floats, Pixels
 
 WHOLE: Box = (0, 0, 600, 600)
@@ -116,3 +116,60 @@ def test_a_mask_of_nothing_or_of_everything_stays() -> None:
     for value in (0.0, 1.0):
         mask = np.full((60, 60), value, np.float32)
         assert correct_mask(paper(), mask, WHOLE)[0] is mask
+
+
+def test_a_dark_lace_that_leads_away_from_the_product_is_no_shadow() -> None:
+    image = paper()
+    cv2.circle(image, (300, 420), 110, (60, 60, 62), -1)
+    cv2.line(image, (300, 320), (120, 60), (90, 90, 92), 3, cv2.LINE_AA)
+    mask = np.zeros((600, 600), np.float32)
+    cv2.circle(mask, (300, 420), 110, 1.0, -1)
+    values, box = correct_mask(image, mask, WHOLE)
+    full = cv2.resize(values, (box[2] - box[0], box[3] - box[1]))
+    assert box[:2] == (0, 0)
+    assert full[75, 130] > 0.5
+
+
+def test_coloured_paper_and_the_shadow_on_it_are_no_part_of_the_product() -> None:
+    tint = np.array((0.60, 0.27, 0.68), np.float32)
+    image = paper() * tint
+    shadow = np.zeros((600, 600), np.float32)
+    cv2.circle(shadow, (300, 300), 140, 1.0, -1)
+    image *= 1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), 20)[..., None]
+    pixels = np.clip(image, 0, 255).astype(np.uint8)
+    truth = draw_ring(pixels, (250, 170, 60))
+    mask = truth.astype(np.float32)
+    mask[260:340, 260:340] = 1
+    values, box = correct_mask(pixels, mask, WHOLE)
+    full = cv2.resize(values, (box[2] - box[0], box[3] - box[1]))
+    assert full[270:330, 270:330].max() < 0.1
+    assert overlap(values, box, truth) > 0.97
+    # A product of the hue of its paper stays.
+    pixels = np.clip(paper() * tint, 0, 255).astype(np.uint8)
+    cv2.circle(pixels, (300, 300), 195, (80, 30, 95), -1)
+    assert overlap(*correct_mask(pixels, fill(), WHOLE), fill() > 0.5) > 0.97
+
+
+@pytest.mark.parametrize(("brightness", "is_filled"), [(0.1, True), (1.0, False)])
+def test_a_narrow_gap_between_two_large_pieces_belongs_to_a_product_before_a_dark_background(
+    brightness: float, is_filled: bool
+) -> None:
+    image = (paper() * brightness).astype(np.uint8)
+    mask = np.zeros((600, 600), np.float32)
+    for top, bottom in ((150, 280), (300, 430)):
+        image[top:bottom, 150:450] = (60, 150, 200)
+        mask[top:bottom, 150:450] = 1
+    values, box = correct_mask(image, mask, WHOLE)
+    full = cv2.resize(values, (box[2] - box[0], box[3] - box[1]))
+    assert (full[290 - box[1], 160 - box[0] : 440 - box[0]] > 0.5).all() == is_filled
+
+
+def test_a_mask_that_colours_on_plain_paper_confirm_is_known_to_be_right() -> None:
+    image = paper()
+    cv2.circle(image, (300, 300), 195, (180, 40, 40), -1)
+    assert compare_with_paper(image, fill(), WHOLE) > 0.95
+    assert compare_with_paper(image, fill(130), WHOLE) < 0.6
+    assert compare_with_paper((image * 0.1).astype(np.uint8), fill(), WHOLE) == 0
+    on_checks = checks()
+    cv2.circle(on_checks, (300, 300), 195, (180, 40, 40), -1)
+    assert compare_with_paper(on_checks, fill(), WHOLE) == 0
