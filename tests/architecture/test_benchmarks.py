@@ -409,7 +409,7 @@ def test_the_parts_of_a_request_add_up_to_its_time_in_the_server() -> None:
     assert math.isclose(parts[tail.COMPUTING], 0.0015)
     assert math.isclose(parts[tail.WAITING], 0.0025)
     usual = {**record, tail_server.TOTAL: 0.009}
-    measured = tail.Tail(80.0, Latencies([0.01] * 100), [*[usual] * 99, record])
+    measured = tail.Tail(0.8, 80.0, Latencies([0.01] * 100), [*[usual] * 99, record])
     lines = list(tail.format_table(measured))
     assert f"| {tail.LOOP} | 1.00 | 2.00 | 100% |" in lines
     assert "| **in the server** | 9.00 | 10.00 | 100% |" in lines

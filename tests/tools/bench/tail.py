@@ -59,6 +59,8 @@ WAITING = "thread: waiting for the interpreter lock or the core"
 class Tail:
     """The latencies of the clients, and the times of the server for the same requests."""
 
+    share: float
+    """The rate as a share of the sustained one."""
     rate: float
     latencies: Latencies
     records: Sequence[Record]
@@ -69,14 +71,14 @@ def _build_requests(environment: BenchEnvironment, server: BenchServer) -> list[
         return CREATE.requests(client, environment.scale)
 
 
-def measure_tail(environment: BenchEnvironment, count: int) -> Tail:
-    """Find the sustained rate of creates, then send `count` of them at 80 % of it."""
+def measure_tail(environment: BenchEnvironment, count: int, share: float) -> Tail:
+    """Find the sustained rate of creates, then send `count` of them at a share of it."""
     environment.copy("tail")
     with start_server(environment, OURS, "tail") as server:
         requests = _build_requests(environment, server)
         loads = [run_load(server, CREATE, requests, each, CAPACITY_SECONDS) for each in (8, *CONNECTIONS)]
     # The first load is the warm-up.
-    rate = TAIL_SHARE * min(load.rate for load in loads[1:])
+    rate = share * min(load.rate for load in loads[1:])
     records = environment.folder / "tail.json"
     with start_server(environment, TIMED_SERVER, "tail", **{RECORDS: str(records)}) as server:
         requests = _build_requests(environment, server)
@@ -84,7 +86,7 @@ def measure_tail(environment: BenchEnvironment, count: int) -> Tail:
         latencies = run_at_rate(server, CREATE, requests, rate, count / rate)
     found: list[Record] = json.loads(records.read_text(encoding="utf-8"))
     # The records of the warm-up come first.
-    return Tail(rate, latencies, found[-len(latencies.seconds) :])
+    return Tail(share, rate, latencies, found[-len(latencies.seconds) :])
 
 
 def split_request(record: Record) -> dict[str, float]:
@@ -123,13 +125,15 @@ def format_table(tail: Tail) -> Iterator[str]:
     yield f"| latency at the client, p50 and p99 | {percentiles[0]:.2f} | {percentiles[1]:.2f} | |"
     yield ""
     count, errors = len(tail.records), tail.latencies.errors
-    yield f"({count:,} creates at {tail.rate:.0f} per second, 80 % of the sustained rate; {errors} failed.)"
+    rate = f"{tail.rate:.0f} per second, {tail.share:.0%} of the sustained rate"
+    yield f"({count:,} creates at {rate}; {errors} failed.)"
 
 
 def main() -> int:
     """Measure, print, and write the table into the documentation if `--write` is given."""
     parser = argparse.ArgumentParser(prog="make bench-tail ARGS=...", description=__doc__)
     parser.add_argument("--requests", type=int, default=TAIL_REQUESTS)
+    parser.add_argument("--share", type=float, default=TAIL_SHARE, help="share of the sustained rate")
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     options = parser.parse_args()
     try:
@@ -139,7 +143,7 @@ def main() -> int:
             tempfile.TemporaryDirectory(prefix="sartiq-bench-") as folder,
             run_environment(Path(folder), SCALE) as environment,
         ):
-            tail = measure_tail(environment, options.requests)
+            tail = measure_tail(environment, options.requests, options.share)
     except DependencyMissing as error:
         print(f"Not measured: {error} is missing", file=sys.stderr)
         return 2
