@@ -17,7 +17,7 @@ from tests.tools.clients.python_package import generate_package
 generate_package(BUNDLE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server process on an SQLite file with the demo accounts."""
     with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:
