@@ -245,6 +245,7 @@ class Provoker:
         limits: RateLimiter = self.app.app.config["LIMITS"]
         few = QuotaPolicies.from_settings(replace(self.app.settings, limit_account=1, limit_address=1))
         with self.monkeypatch.context() as patch:
+            patch.setattr("handlers.pipeline.errors.REJECTION_SECONDS", 0)
             patch.setattr(limits, "policies", few)
             patch.setattr(limits, "store", MemoryStore())
             headers = self.headers(request)
@@ -261,6 +262,7 @@ class Provoker:
     def check_concurrency_limit(self, request: Request) -> None:
         """Assert that the operation rejects a request whose account or address has too many running."""
         with self.monkeypatch.context() as patch:
+            patch.setattr("handlers.pipeline.errors.REJECTION_SECONDS", 0)
             patch.setattr(self.app.app.config["CONCURRENCY"], "limit", 0)
             reply = request.send(self.app, self.headers(request))
         assert (reply.status, reply.json()["code"]) == (429, "too_many_concurrent_requests")

@@ -18,10 +18,14 @@ from tests.tools.review.tools import ROOT, SOURCE
 
 
 @pytest.mark.parametrize("port", ["abc", "65536", "-1", "80.5", ""])
-def test_a_port_that_is_no_port_is_named(port: str) -> None:
-    outcome = start_preview(port)
-    assert outcome.returncode == 2
-    assert outcome.stderr.splitlines()[-1] == (
+def test_a_port_that_is_no_port_is_named(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", port)
+    monkeypatch.setattr(sys, "argv", ["preview"])
+    with pytest.raises(SystemExit, match="2"):
+        run.main()
+    assert capsys.readouterr().err.splitlines()[-1] == (
         f"make preview: error: argument --port: `{port}` is not a port: use a number up to 65535"
     )
 
@@ -29,21 +33,17 @@ def test_a_port_that_is_no_port_is_named(port: str) -> None:
 def test_a_port_in_use_is_named_with_another_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        outcome = start_preview(str(port))
+        outcome = subprocess.run(
+            [sys.executable, "-m", "tests.tools.preview.run"],
+            cwd=ROOT,
+            env=os.environ | {"PORT": str(port)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert outcome.returncode == 1
     assert outcome.stderr == (
         f"Port {port} cannot be used: Address already in use. Use another one: make preview PORT={port + 1}\n"
-    )
-
-
-def start_preview(port: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.tools.preview.run"],
-        cwd=ROOT,
-        env=os.environ | {"PORT": port},
-        capture_output=True,
-        text=True,
-        timeout=120,
     )
 
 
