@@ -54,8 +54,13 @@ class PsycopgDialect(PGDialect_psycopg):
             return
         # `connection.execute` takes 15 us longer, of 60 us for an empty transaction.
         result = connection.pgconn.exec_(b"BEGIN; " + self._set_statements)
-        if result.status != ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result, encoding=connection.info.encoding)
+        if result.status == ExecStatus.COMMAND_OK:
+            return
+        error = psycopg.errors.error_from_result(result, encoding=connection.info.encoding)
+        if connection.broken:
+            # The server closed the connection: there is no SQLSTATE, and the driver raises this class.
+            raise psycopg.OperationalError(str(error)) from None
+        raise error
 
 
 def set_at_begin(engine: Engine, name: str, value: str) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from db.audit import insert_event
 from db.engine import build_engine
@@ -304,5 +305,23 @@ def test_a_closed_idle_connection_is_replaced(database_url: str, monkeypatch: py
     monkeypatch.setattr("db.engine.PING_AFTER_IDLE_SECONDS", 0)
     with database.transaction(write=False) as reading:
         assert reading.scalar(backend) != before
+    for opened in (database, other):
+        opened.dispose()
+
+
+@on_postgresql
+def test_a_transaction_cannot_begin_on_a_connection_that_was_just_closed(database_url: str) -> None:
+    database, other = (Database(build_engine(database_url, pool_size=1)) for _ in range(2))
+    with database.transaction(write=False) as reading:
+        before = reading.scalar(text("SELECT pg_backend_pid()"))
+    with other.transaction(write=False) as reading:
+        reading.execute(text("RESET ROLE"))
+        assert reading.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": before})
+    # Workers and the retry of a request expect this class.
+    with pytest.raises(OperationalError) as caught, database.transaction(write=False) as reading:
+        reading.scalar(text("SELECT 1"))
+    assert caught.value.connection_invalidated
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(text("SELECT pg_backend_pid()")) != before
     for opened in (database, other):
         opened.dispose()
