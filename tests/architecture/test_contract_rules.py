@@ -165,7 +165,7 @@ def test_exactly_the_creating_operations_accept_an_idempotency_key(
             parameter["name"] == "Idempotency-Key" for parameter in list_parameters(contract, operation)
         )
         if accepts != expected:
-            found.append(f"{operation.id}: {'does not accept a key' if expected else 'accepts a key'}")
+            found.append(f"{operation.id}: {'add' if expected else 'remove'} the parameter Idempotency-Key")
         success = [code for code in ("200", "201", "202") if accepts and code in operation.node["responses"]]
         for code in [*success, *({"404", "409"} & set(operation.node["responses"]) if accepts else ())]:
             headers = resolve(contract, operation.node["responses"][code]).get("headers", {})
@@ -173,8 +173,8 @@ def test_exactly_the_creating_operations_accept_an_idempotency_key(
                 found.append(f"{operation.id} {code}: lacks Idempotency-Replayed")
     assert_no_findings(
         found,
-        "only a POST with authentication that creates or starts something has the parameter Idempotency-Key, "
-        "and the header Idempotency-Replayed in its 200, 201, 202, 404 and 409",
+        "a POST with authentication that creates or starts something has it, and no other operation; "
+        "its 200, 201, 202, 404 and 409 have the header Idempotency-Replayed",
     )
 
 

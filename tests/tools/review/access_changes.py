@@ -35,7 +35,7 @@ def list_access_changes(base: Node, revision: Node) -> Iterator[Change]:
         pointer = "#" + join_pointer(["paths", path, method.lower()])
         was = before.get(name)
         if not now.schemes and (was is None or was.schemes):
-            text = f"`{now.operation_id}` needs no authentication: everybody can call it."
+            text = f"`{now.operation_id}` can be called by everybody, without authentication."
             yield Change("security", (name,), text, pointer)
         if was is None:
             continue

@@ -48,6 +48,11 @@ def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
     if steps[-2:-1] in (["oneOf"], ["anyOf"]) and steps[-1].isdigit():
         subject = describe_subject(join_pointer(steps[:-2]), contract)
         return f"{subject} can {'also' if is_added else 'no longer'} be {_name_of_schema(value)}."
+    if steps[-1] in ("allOf", "oneOf", "anyOf"):
+        subject = describe_subject(join_pointer(steps[:-1]), contract)
+        return f"{subject}: {'another condition applies' if is_added else 'a condition no longer applies'}."
+    if steps[-1] == "additionalProperties" and is_added:
+        return f"{describe_subject(join_pointer(steps[:-1]), contract)}: other properties are now accepted."
     subject = describe_subject(pointer, contract)
     if isinstance(value, dict) and "$ref" in value:
         value = resolve_pointer(contract, pointer)
@@ -89,6 +94,12 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             return f"{subject} {'can now be null' if 'null' in now else 'can no longer be null'}."
         case "deprecated":
             return f"{subject} is {'' if now else 'no longer '}deprecated."
+        case "x-guest-access":
+            return f"Guests with a review link can {'now' if now else 'no longer'} call the operation."
+        case "x-max-body-bytes":
+            return f"The maximum size of the request body in bytes is {_format_pair(now, was)}."
+        case "additionalProperties" if was is False and now is None:
+            return f"{subject}: properties that the contract does not name are now possible."
         case "readOnly" if now:
             return f"{subject} is now read-only: requests can no longer set it."
         case "key" if raw["typeName"] == "PathItem":

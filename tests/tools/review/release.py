@@ -22,10 +22,10 @@ from tests.tools import asyncapi, openapi_30
 from tests.tools.review import tools
 from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
 from tests.tools.review.change import IMPACTS, Change, required_bump
+from tests.tools.review.changelog import render_changelog
 from tests.tools.review.changes import list_changes, operation_ids_by_path
 from tests.tools.review.feed import write_feeds
 from tests.tools.review.releases import FOLDER, InvalidVersion, Version, find_release, parse_version
-from tests.tools.review.report import render_changes_markdown
 from tests.tools.review.review import Comparison
 from tests.tools.standard_parts import StandardPartsError
 
@@ -103,7 +103,7 @@ def render_section(version: str, day: datetime.date, comparison: Comparison, ope
     if comparison.changes is None:
         lines += [f"The first release: {operations_count} operations.", ""]
     else:
-        lines += render_changes_markdown(comparison)
+        lines += render_changelog(comparison)
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from tests.tools.review.change import Change
+from tests.tools.review.changelog import render_changelog
 from tests.tools.review.checks import Finding
 from tests.tools.review.review import Comparison, Review
 
@@ -92,10 +93,15 @@ def render_stopped_markdown(findings: list[Finding]) -> str:
 
 
 def _render_not_allowed(comparison: Comparison) -> Iterator[str]:
+    not_allowed = _leave_not_allowed(comparison)
+    yield from _render_changes_text(not_allowed)
+    if others := len(comparison.changes or []) - len(not_allowed.breaking):
+        yield f"  {others} {'others' if not_allowed.breaking else 'changes'}: {SEE_MARKDOWN}"
+
+
+def _leave_not_allowed(comparison: Comparison) -> Comparison:
     not_allowed = [one for one in comparison.breaking if one not in comparison.reasons]
-    yield from _render_changes_text(replace(comparison, changes=not_allowed))
-    if others := len(comparison.changes or []) - len(not_allowed):
-        yield f"  {others} {'others' if not_allowed else 'changes'}: {SEE_MARKDOWN}"
+    return replace(comparison, changes=not_allowed)
 
 
 def _render_changes_text(comparison: Comparison) -> Iterator[str]:
@@ -116,7 +122,11 @@ def _render_changes_text(comparison: Comparison) -> Iterator[str]:
 
 
 def render_markdown(review: Review) -> str:
-    """Return the review for a pull request. Findings come first."""
+    """Return the review for a pull request. Findings come first, then the changes of the branch.
+
+    Of the earlier changes since the last release, those that break clients have their places; the changelog
+    summarizes the others.
+    """
     lines = ["# Review of the contract", "", f"**{format_verdict(review)}**", ""]
     lines += [*(f"- {one}" for one in review.failures), ""] * bool(review.failures)
     if entries := review.entries_to_allow:
@@ -136,11 +146,13 @@ def render_markdown(review: Review) -> str:
         if findings:
             lines += [f"## {title}", "", *(f"- {one.text}{_format_place(one.place)}" for one in findings), ""]
     for comparison in review.list_distinct_comparisons():
-        lines += [
-            f"## Changes for clients {comparison.since}",
-            "",
-            *render_changes_markdown(comparison),
-        ]
+        lines += [f"## Changes for clients {comparison.since}", ""]
+        if comparison is review.comparisons[0] and review.is_compared_with_branch:
+            lines += render_changes_markdown(_leave_not_allowed(comparison))
+            lines += ["<details>", "<summary>The section of the changelog</summary>", ""]
+            lines += [*render_changelog(comparison), "</details>", ""]
+        else:
+            lines += render_changes_markdown(comparison)
     return "\n".join(lines).rstrip() + "\n"
 
 

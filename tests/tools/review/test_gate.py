@@ -106,7 +106,7 @@ def test_a_response_that_allows_unknown_properties_breaks_no_client(contract, tm
         get_schema(before, name)["additionalProperties"] = False
         get_schema(after, name).pop("additionalProperties", None)
     found = {change.text: change.impact for change in list_changes(before, after, tmp_path)}
-    assert found["`Brand`: additionalProperties is not set, was `false`."] == "changed"
+    assert found["`Brand`: properties that the contract does not name are now possible."] == "changed"
     assert "breaking" not in found.values()
 
 
@@ -124,6 +124,11 @@ def test_changes_of_the_whole_contract_are_reported(contract, tmp_path: Path) ->
         "get": {**get_operation(before, "get_version"), "operationId": "list_regions"}
     }
     get_schema(after, "ProductCreate")["not"] = {"required": ["sku", "name"]}
+    get_schema(after, "StyleCreate")["allOf"] = [{"not": {"required": ["description", "name"]}}]
+    get_operation(after, "create_brand")["x-max-body-bytes"] = 5
+    get_operation(after, "list_brands")["x-guest-access"] = True
+    get_schema(before, "Style")["additionalProperties"] = False
+    get_schema(after, "Style")["additionalProperties"] = {"type": "string"}
     created = get_response(after, "create_brand", "201")["links"]["get_brand"]
     created["operationId"] = "list_brands"
     texts = {impact: [] for impact in IMPACTS}
@@ -136,15 +141,20 @@ def test_changes_of_the_whole_contract_are_reported(contract, tmp_path: Path) ->
         f"{token_url} is `/api/v1/token`, was `/api/v1/login/access-token`.",
         "The status of the problem code `malformed_request` is `422`, was `400`.",
         '`ProductCreate`: `{"required": ["sku", "name"]}` is no longer accepted.',
+        "`StyleCreate`: another condition applies.",
         "The webhook event `shot.rejected` is no longer sent.",
     ]
     assert texts["security"] == [
-        "`get_brand` needs no authentication: everybody can call it.",
-        "`list_regions` needs no authentication: everybody can call it.",
+        "`get_brand` can be called by everybody, without authentication.",
+        "`list_regions` can be called by everybody, without authentication.",
     ]
     assert "The problem code `still_used` is new." in texts["added"]
+    assert "`Style`: other properties are now accepted." in texts["added"]
     assert [text for text in texts["changed"] if "shot.rejected" not in text] == [
-        "The link `get_brand` of the response 201: operationId is `list_brands`, was `get_brand`."
+        "Guests with a review link can now call the operation.",
+        "`Style`: properties that the contract does not name are now possible.",
+        "The link `get_brand` of the response 201: operationId is `list_brands`, was `get_brand`.",
+        "The maximum size of the request body in bytes is `5`, was not set.",
     ]
 
 

@@ -266,7 +266,9 @@ def test_a_report_is_marked_and_shortened_for_a_comment() -> None:
         Change("wording", (), f"`Brand.name` has a different example: “{number}”.", "#")
         for number in range(250)
     ]
-    markdown = render_markdown(build_review(changes=wording))
+    review = build_review(changes=wording)
+    review.comparisons[1].changes = wording
+    markdown = render_markdown(review)
     assert render_comment(markdown) == COMMENT_MARK + markdown
     short = render_comment(markdown, 2000)
     assert len(short) <= 2020
@@ -296,7 +298,10 @@ def test_the_changes_of_the_branch_come_first_and_a_comment_keeps_them() -> None
     own = Change("added", (), "`Brand.tagline` is new.", "#")
     review = build_review(changes=[REMOVED, *earlier, own])
     review.comparisons[1].changes = [own]
-    assert own.text in render_comment(render_markdown(review), 2000)
+    markdown = render_markdown(review)
+    assert own.text in render_comment(markdown, 2000)
+    assert f"`Brand.slug` was removed. ({PLACE})" in markdown
+    assert "- New properties\n  - `Brand`: `tagline`" in markdown.partition("<summary>The section")[2]
     text = render_text(review, 1)
     assert text.index(own.text) < text.index(REMOVED.text)
     assert '  251 others: see ARGS="--markdown FILE"' in text.splitlines()
