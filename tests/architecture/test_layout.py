@@ -152,7 +152,10 @@ def test_every_operation_is_named_in_a_test(root: Path, contract: dict[str, Any]
         for path in (root / "tests" / folder).rglob("*.py")
     ]
     ids = [operation.id for operation in list_operations(contract)]
-    assert not (found := find_unmentioned_operations(ids, texts)), format_findings(found)
+    found = [
+        f"{name}: name it in tests/api or tests/contract" for name in find_unmentioned_operations(ids, texts)
+    ]
+    assert not found, format_findings(found)
 
 
 HANDLERS = """

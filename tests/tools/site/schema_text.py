@@ -8,16 +8,12 @@ from typing import Any
 Link = Callable[[str], str]
 """Returns the Markdown link to a schema, by its name."""
 
-_LIMITS = {
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minimum": "at least {}",
-    "maximum": "at most {}",
-    "exclusiveMinimum": "more than {}",
-    "minItems": "at least {} items",
-    "maxItems": "at most {} items",
-    "maxProperties": "at most {} properties",
-}
+_SIZES = (
+    ("minLength", "maxLength", "character", "characters"),
+    ("minimum", "maximum", "", ""),
+    ("minItems", "maxItems", "item", "items"),
+    ("minProperties", "maxProperties", "property", "properties"),
+)
 
 
 def cell(text: object) -> str:
@@ -53,9 +49,24 @@ def _name_type(kind: str, schema: dict[str, Any], link: Link) -> str:
     return kind
 
 
+def _describe_size(schema: dict[str, Any], lowest: str, highest: str, one: str, several: str) -> str:
+    """Return the limits of a size: "1 to 120 characters", "at least 1 item", or an empty text."""
+    low, high = schema.get(lowest), schema.get(highest)
+    noun = one if (low if high is None else high) == 1 else several
+    if low is None and high is None:
+        return ""
+    if low is None or high is None:
+        limit = f"at most {high}" if low is None else f"at least {low}"
+    else:
+        limit = f"exactly {low}" if low == high else f"{low} to {high}"
+    return f"{limit} {noun}".rstrip()
+
+
 def list_limits(schema: dict[str, Any]) -> list[str]:
     """Return what else a value must be: lengths, ranges, values, the default."""
-    limits = [text.format(schema[name]) for name, text in _LIMITS.items() if name in schema]
+    limits = [text for size in _SIZES if (text := _describe_size(schema, *size))]
+    if "exclusiveMinimum" in schema:
+        limits.append(f"more than {schema['exclusiveMinimum']}")
     if "enum" in schema:
         limits.insert(0, "one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
     if "const" in schema:

@@ -94,6 +94,10 @@ def test_types_and_limits_of_values() -> None:
     )
     assert describe_type({}, link) == "any value"
     assert list_limits({"enum": ["A", "B"], "minimum": 0}) == ["one of `A`, `B`", "at least 0"]
+    assert list_limits({"minLength": 1, "maxLength": 120}) == ["1 to 120 characters"]
+    assert list_limits({"minLength": 4, "maxLength": 4}) == ["exactly 4 characters"]
+    assert list_limits({"minItems": 1}) == ["at least 1 item"]
+    assert list_limits({"exclusiveMinimum": 0, "maxProperties": 3}) == ["at most 3 properties", "more than 0"]
 
 
 def test_each_target_of_the_makefile_is_listed() -> None:
