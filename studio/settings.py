@@ -569,8 +569,8 @@ class Settings:
         "Background work",
         "OUTBOUND_ALLOWED_HOSTS",
         (),
-        "Servers that webhooks, image URLs and providers may reach outside the public internet, with "
-        "HTTP too. All other targets need HTTPS, port 443 and a public address.",
+        "Servers that webhooks, deliveries, image URLs and providers may reach outside the public "
+        "internet, with HTTP too. All other targets need HTTPS, port 443 and a public address.",
         _HOSTS,
         in_mock=True,
     )

@@ -170,6 +170,12 @@ function nameControls() {
   document.querySelectorAll("#documentation pre:not([tabindex])").forEach((text) => (text.tabIndex = 0));
 }
 
+// Swagger UI puts the fields of the sign-in into no form, so Enter would do nothing there.
+function signInWithEnter(event) {
+  if (event.key !== "Enter" || !["oauth_username", "oauth_password"].includes(event.target.id)) return;
+  event.target.closest(".auth-container").querySelector("button.authorize").click();
+}
+
 // Swagger UI has a dark mode, but its switch is in a top bar that this page does not have.
 function followColorScheme() {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -221,4 +227,7 @@ async function showContract() {
 }
 
 followColorScheme();
+document.addEventListener("keydown", signInWithEnter);
+// Swagger UI reads the fragment only when it starts; its own changes of it send no event.
+window.addEventListener("hashchange", () => window.documentation?.layoutActions.parseDeepLinkHash(window.location.hash));
 window.addEventListener("DOMContentLoaded", showContract);

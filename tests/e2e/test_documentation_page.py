@@ -63,8 +63,18 @@ def test_a_wrong_password_shows_an_error_and_the_correct_one_then_works(visit: P
     expect(dialog.locator(".errors")).to_contain_text("Unauthorized")
     visit.save_screenshot("docs-wrong-password")
     assert visit.find_accessibility_violations() == []
-    visit.sign_in(dialog, "sartiq-demo")
+    dialog.locator("#oauth_password").fill("sartiq-demo")
+    visit.page.keyboard.press("Enter")
     expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
+
+
+def test_a_link_to_an_operation_opens_it_in_the_open_page(visit: PageVisit) -> None:
+    visit.open("/api/v1/docs")
+    expect(visit.page.locator(".opblock-tag").first).to_be_visible()
+    visit.page.evaluate("window.location.hash = '#/predictions/get_prediction_image'")
+    expect(
+        visit.page.locator("#operations-predictions-get_prediction_image .responses-table")
+    ).to_be_visible()
 
 
 # A list, a form with a file and links to what follows, and a body with choices.

@@ -53,6 +53,7 @@ GENERATORS = (
         walk=("{bin}/python", "{tools}/walks/openapi_python_client.py", "{url}", "{photo}"),
         limits=(
             "Files: `sync` returns None for images and archives; use `sync_detailed(...).content`.",
+            "With `raise_on_unexpected_status`, they raise `UnexpectedStatus`; its `content` has the file.",
             "`TaskCallback.additional_properties`, which only providers send, has the name of an attribute.",
             "`mypy --strict` reports that class.",
             "The event stream and the YAML document are read as one response.",

@@ -231,6 +231,15 @@ async function showShooting(id, signal) {
     else if (event.key === "r") rejectMany([card.dataset.shot]).then(() => focusCard(card.dataset.shot)).catch(report);
     else if (event.key === "x") toggle(card.dataset.shot, !selected.has(card.dataset.shot));
   });
+  // The first arrow goes to the first card on the screen.
+  document.addEventListener("keydown", (event) => {
+    const isElsewhere = event.target.closest("a, button, input, select, textarea, dialog");
+    if (!event.key.startsWith("Arrow") || isElsewhere || event.ctrlKey || event.metaKey || event.altKey) return;
+    const first = [...sheet.children].find((card) => !card.hidden && card.getBoundingClientRect().bottom > 0);
+    if (!first?.dataset.shot) return;
+    first.querySelector("a").focus();
+    event.preventDefault();
+  }, { signal });
   const focusCard = (shotId) => cards.get(shotId)?.querySelector("a").focus();
 
   show(shooting.row.name,
