@@ -21,6 +21,7 @@ COPIED = (
     "tests",
     "clients",
     "deploy",
+    "docs",
     "pyproject.toml",
     "redocly.yaml",
     ".spectral.yaml",

@@ -1,8 +1,8 @@
 """`make release VERSION=x.y.z`: freeze the contract, if the version is high enough for the changes.
 
 It writes info.version, the bundle, openapi/released/x.y.z.json, openapi/CHANGELOG.md, the feeds
-openapi/changes.atom and openapi/changes.json, and the version in pyproject.toml, clients/typescript and
-deploy/kubernetes.
+openapi/changes.atom and openapi/changes.json, the version in pyproject.toml, clients/python,
+clients/typescript and deploy/kubernetes, and the names of files and tags in instructions.
 It empties openapi/allowed-breaks.yaml, and does not commit or tag.
 """
 
@@ -31,6 +31,14 @@ from tests.tools.standard_parts import StandardPartsError
 
 TYPESCRIPT = tools.ROOT / "clients" / "typescript"
 CHANGELOG = tools.ROOT / "openapi" / "CHANGELOG.md"
+MENTIONS = {
+    "clients/python/README.md": r"(?<=sartiq-)\d+\.\d+\.\d+(?=-py3)",
+    "clients/typescript/README.md": r"(?<=sartiq-client-)\d+\.\d+\.\d+(?=\.tgz)",
+    "docs/guides/conformance-kit.md": r"(?<= v)\d+\.\d+\.\d+(?=, | https)",
+    "docs/guides/mock-server.md": r"(?<= v)\d+\.\d+\.\d+(?=, | https)",
+    "docs/guides/typescript-client.md": r"(?<=sartiq-client-)\d+\.\d+\.\d+(?=\.tgz)",
+}
+"""The names of files and tags of the release in instructions."""
 HEAD = """\
 # API changelog
 
@@ -147,6 +155,9 @@ def release(version: str, day: datetime.date) -> list[str]:
     _replace(
         tools.ROOT / "deploy/kubernetes/kustomization.yaml", r"^    newTag: .*$", f"    newTag: {version}"
     )
+    _replace(tools.ROOT / "clients/python/pyproject.toml", r'^version = ".*"$', f'version = "{version}"')
+    for name, mention in MENTIONS.items():
+        _replace(tools.ROOT / name, mention, version, count=0)
     for name in ("package.json", "package-lock.json"):
         _replace(TYPESCRIPT / name, r'^  "version": ".*"', f'  "version": "{version}"')
     # The lock file repeats the version of its own package.
@@ -164,10 +175,10 @@ def release(version: str, day: datetime.date) -> list[str]:
     return _git("status", "--porcelain", "--untracked-files=all").splitlines()
 
 
-def _replace(path: Path, pattern: str, line: str) -> None:
-    """Replace the first line that matches."""
+def _replace(path: Path, pattern: str, new: str, count: int = 1) -> None:
+    """Replace the first matches, or all if `count` is 0."""
     text = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(pattern, line, text, count=1, flags=re.MULTILINE), encoding="utf-8")
+    path.write_text(re.sub(pattern, new, text, count=count, flags=re.MULTILINE), encoding="utf-8")
 
 
 def _git(*arguments: str) -> str:

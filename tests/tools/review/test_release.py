@@ -16,6 +16,7 @@ from tests.tools.review.feed import ATOM, build_atom, build_json_feed, parse_rel
 from tests.tools.review.release import (
     CHANGELOG,
     HEAD,
+    MENTIONS,
     ReleaseRejected,
     check_version,
     prepend_section,
@@ -193,6 +194,13 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     assert released == repository.read("openapi/openapi.json")
     assert 'version = "7.0.0"\n' in repository.read("pyproject.toml")
     assert "\n    newTag: 7.0.0\n" in repository.read("deploy/kubernetes/kustomization.yaml")
+    assert '\nversion = "7.0.0"\n' in repository.read("clients/python/pyproject.toml")
+    mentions = {name: repository.read(name) for name in MENTIONS}
+    assert "sartiq-7.0.0-py3-none-any.whl" in mentions["clients/python/README.md"]
+    assert "ref: v7.0.0" in mentions["docs/guides/mock-server.md"]
+    assert "--branch v7.0.0 " in mentions["docs/guides/conformance-kit.md"]
+    stale = re.compile(r"(?:\bv|sartiq-(?:client-)?)(?!7)\d+\.\d+\.\d+")
+    assert not {name: stale.findall(text) for name, text in mentions.items() if stale.search(text)}
     for name in ("openapi-3.0.json", "asyncapi.json"):
         assert '"version": "7.0.0"' in repository.read(f"openapi/{name}")
     assert repository.read("clients/typescript/package.json").count('"version": "7.0.0"') == 1
@@ -202,8 +210,12 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
         r"^The first release: \d+ operations\.$", repository.read("openapi/CHANGELOG.md"), re.MULTILINE
     )
     assert repository.git("status", "--porcelain").split() == [
+        *("M", "clients/python/README.md", "M", "clients/python/pyproject.toml"),
+        *("M", "clients/typescript/README.md"),
         *("M", "clients/typescript/package-lock.json", "M", "clients/typescript/package.json"),
         *("M", "deploy/kubernetes/kustomization.yaml"),
+        *("M", "docs/guides/conformance-kit.md", "M", "docs/guides/mock-server.md"),
+        *("M", "docs/guides/typescript-client.md"),
         *("M", "openapi/asyncapi.json"),
         *("M", "openapi/openapi-3.0.json"),
         *("M", "openapi/openapi.json", "M", "openapi/openapi.yaml", "M", "pyproject.toml"),
