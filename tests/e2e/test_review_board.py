@@ -87,6 +87,7 @@ def test_a_reviewer_finds_a_shot_and_approves_it_with_the_keyboard(visit: PageVi
     expect(front.get_by_role("link")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".wall li")).to_have_count(2)
+    expect(page.locator(".wall .chosen")).to_be_in_viewport(ratio=0.9)
     expect(page.locator(".compare img")).to_have_count(2)
     visit.save_screenshot("review-shot")
     assert_clean(visit)

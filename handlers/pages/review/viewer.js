@@ -30,6 +30,9 @@ export async function showViewer(shooting, shot, show, report) {
     [...wall.children].forEach((item, number) => item.classList.toggle("chosen", number === chosen));
     wall.children[chosen]?.querySelector("button").setAttribute("aria-pressed", "true");
     [...wall.children].forEach((item, number) => item.querySelector("button").setAttribute("aria-pressed", number === chosen));
+    // On a phone the row is wider than the screen.
+    const [row, item] = [wall, wall.children[chosen]].map((one) => one.getBoundingClientRect());
+    wall.scrollLeft += item.left - row.left - (row.width - item.width) / 2;
     drawStage().catch(report);
     drawComments().catch(report);
   };
