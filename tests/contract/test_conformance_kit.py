@@ -198,3 +198,23 @@ def test_a_reader_that_is_gone_does_not_end_the_run() -> None:
         process.stdout.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (7, b"")
+
+
+@pytest.mark.parametrize(("answers", "status"), [(["0", "0"], 201), (["0"] * 20, 429), (["3600"], 429)])
+def test_a_rate_limited_request_is_sent_again(kit: Kit, answers: list[str], status: int) -> None:
+    httpx = importlib.import_module("httpx")
+    target = importlib.import_module("sartiq_conformance.target")
+    waiting, bodies = list(answers), []
+
+    def respond(request: Any) -> Any:
+        bodies.append(request.read())
+        return (
+            httpx.Response(429, headers={"Retry-After": waiting.pop(0)}) if waiting else httpx.Response(201)
+        )
+
+    transport = target.RateLimitedTransport(httpx.MockTransport(respond))
+    with httpx.Client(transport=transport) as client:
+        response = client.post("http://localhost/", files={"file": b"PNG"})
+    assert response.status_code == status
+    assert len(set(bodies)) == 1
+    assert len(bodies) == {"0": min(len(answers) + 1, 10)}.get(answers[0], 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,9 @@ NO_CREDITS = (
 )
 # A row can be deleted only after the rows that refer to it.
 MAX_CLEAN_UP_ROUNDS = 5
+# Another run with the same account shares its rate limit.
+MAX_RATE_LIMITED_TRIES = 10
+MAX_RETRY_AFTER_SECONDS = 60
 
 
 class ServerNotUsable(Exception):
@@ -104,6 +108,30 @@ def find_external_reference(value: Any) -> str | None:
     return None
 
 
+class RateLimitedTransport(httpx.BaseTransport):
+    """Send a request again, as its `Retry-After` says, while the response is 429."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self._inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the first response that is not 429, or the last one."""
+        request.read()  # a form is sent as a stream, which could be sent once only
+        for _ in range(MAX_RATE_LIMITED_TRIES - 1):
+            response = self._inner.handle_request(request)
+            delay = response.headers.get("retry-after", "")
+            if response.status_code != 429 or not delay.isdecimal() or int(delay) > MAX_RETRY_AFTER_SECONDS:
+                return response
+            response.read()
+            response.close()
+            time.sleep(int(delay))
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._inner.close()
+
+
 @dataclass
 class Target:
     """A server, its contract, and the organization that the run writes to.
@@ -137,7 +165,10 @@ class Target:
         source = str(self.contract_file or f"{self.base_url}/openapi.json")
         try:
             self.client = httpx.Client(
-                base_url=self.base_url, timeout=90, event_hooks={"response": [self.remember]}
+                base_url=self.base_url,
+                timeout=90,
+                transport=RateLimitedTransport(httpx.HTTPTransport()),
+                event_hooks={"response": [self.remember]},
             )
             self.contract = self._read_contract()
             checked = set_closed_responses(self.contract, not self.allows_additional_properties)
