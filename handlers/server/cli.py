@@ -257,7 +257,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 def print_banner(settings: Settings) -> None:
     """Print the URLs and the demo login; with JSON logs, log the URL instead."""
     if settings.log_format == "json":
-        logger.info("serving at %s", settings.public_url)
+        logger.info("serving at %s, port %d", settings.public_url, settings.port)
         return
     lines = [
         "",

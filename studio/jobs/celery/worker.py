@@ -163,6 +163,7 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
 
 def run_beat(settings: Settings) -> int:
     """Run beat until SIGTERM or SIGINT, and return its exit status. It needs no database."""
+    logger.info("beat starts")
     build_celery(settings).Beat(quiet=True, loglevel=settings.log_level).run()
     return 0
 
