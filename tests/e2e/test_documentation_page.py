@@ -17,7 +17,8 @@ def test_the_documentation_page_is_small_and_requests_each_file_once(visit: Page
     expect(visit.page.locator(".opblock-tag").first).to_be_visible()
     assert len(visit.requests) == len(set(visit.requests))
     sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
-    assert sum(sizes) < 600_000
+    # Compressed: Swagger UI has 460 kB, the contract of 225 operations 160 kB.
+    assert sum(sizes) < 700_000
     # The second visit uses the cache.
     visit.open("/api/v1/docs")
     sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
