@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 _FOLDER = Path(__file__).parent
 
 
+class DatabaseIsNewer(Exception):
+    """A newer release has migrated the database, so this one cannot know its tables."""
+
+
 def head_revision() -> str:
     """Return the newest revision, read from the file names, so that Alembic need not be imported."""
     return max(path.name.partition("_")[0] for path in (_FOLDER / "versions").glob("[0-9]*_*.py"))
@@ -54,6 +58,7 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
         RolesMissing: The database roles are missing, and the owner may not create or grant them; or functions
             or policies belong to another role (OwnersChanged).
         MigrationBlocked: PostgreSQL only: another session holds a lock, after several attempts.
+        DatabaseIsNewer: The database has a revision of a newer release.
     """
     if revision == "head" and _is_ready(url, login):
         return
@@ -91,7 +96,13 @@ def _is_ready(url: str, login: str | None) -> bool:
     engine = build_engine(url, pool_size=1)
     try:
         with engine.begin() as connection:
-            if _revision(connection) != head_revision():
+            revision, newest = _revision(connection), head_revision()
+            if revision is not None and revision > newest:
+                raise DatabaseIsNewer(
+                    f"The database has revision {revision} of a newer release; this one ends at {newest}. "
+                    "Start the newer release, or restore a backup from before its first start"
+                )
+            if revision != newest:
                 return False
             # The login of the server may be new although the schema is not.
             if connection.dialect.name == "postgresql":

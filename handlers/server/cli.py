@@ -28,7 +28,7 @@ from sqlalchemy import make_url
 
 from db.engine import build_engine
 from db.errors import EmailTaken, NotFound
-from db.migrations import upgrade
+from db.migrations import DatabaseIsNewer, upgrade
 from db.migrations.locks import MigrationBlocked
 from db.rls.setup import RolesMissing
 from db.session import Database
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     except CommandError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except (InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
+    except (DatabaseIsNewer, InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
         print(f"Not started: {error}", file=sys.stderr)
         return 2
 
@@ -195,7 +195,7 @@ def upgrade_schema(settings: Settings) -> None:
     """Migrate the database with the login that owns the tables.
 
     Raises:
-        RolesMissing: As `db.migrations.upgrade`.
+        DatabaseIsNewer, MigrationBlocked, RolesMissing: As `db.migrations.upgrade`.
     """
     login = make_url(settings.database_url).username
     upgrade(settings.migration_database_url or settings.database_url, login=login)

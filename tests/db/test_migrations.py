@@ -12,7 +12,7 @@ from sqlalchemy import Column, Engine, func, inspect, select, text
 
 from db.base import Base, utc_now
 from db.engine import build_engine
-from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
+from db.migrations import DatabaseIsNewer, build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
 from db.session import Database
 from tests.support.factories import (
@@ -50,6 +50,15 @@ def test_the_migrated_schema_equals_the_models(database_engine: Engine) -> None:
 
 def test_head_revision_equals_the_head_of_alembic() -> None:
     assert head_revision() == ScriptDirectory.from_config(build_config("sqlite://")).get_current_head()
+
+
+def test_a_database_of_a_newer_release_is_refused(own_database_url: str) -> None:
+    engine = build_engine(own_database_url, pool_size=1)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(DatabaseIsNewer, match="revision 9999 of a newer release"):
+        upgrade(own_database_url)
 
 
 def test_the_database_has_the_delete_rules_of_the_models(database_engine: Engine) -> None:

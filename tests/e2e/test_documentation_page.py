@@ -123,7 +123,7 @@ def test_long_descriptions_of_the_contract_are_folded_by_topic(visit: PageVisit)
 def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
-    expect(page.locator(".search output")).to_have_text(re.compile(r"^1\d\d operations$"))
+    expect(page.locator(".search output")).to_have_text(re.compile(r"^\d{3} operations$"))
     for phrase, found in {
         "/products/{product_id}/images/from-url post": ["add_product_image_from_url"],
         "renew_subscr": ["renew_subscription"],
