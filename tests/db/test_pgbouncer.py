@@ -35,8 +35,11 @@ SETTINGS = text(
 
 
 @contextmanager
-def run_or_skip(database_url: str, folder: Path, connections: int, **settings: object) -> Iterator[str]:
-    """Yield the URL of a database behind PgBouncer. Without PgBouncer, skip or fail the test."""
+def open_pool(database_url: str, folder: Path, connections: int, **settings: object) -> Iterator[str]:
+    """Yield the URL of a database behind PgBouncer.
+
+    If PgBouncer is not installed, the test fails in CI and is skipped elsewhere.
+    """
     with ExitStack() as stack:
         try:
             url = stack.enter_context(run_pgbouncer(folder, database_url, connections, **settings))
@@ -48,7 +51,7 @@ def run_or_skip(database_url: str, folder: Path, connections: int, **settings: o
 @pytest.fixture
 def pooled_url(own_database_url: str, tmp_path: Path) -> Iterator[str]:
     """Yield the URL of a database behind PgBouncer, which has fewer connections than there are threads."""
-    with run_or_skip(own_database_url, tmp_path / "pgbouncer", CONNECTIONS) as url:
+    with open_pool(own_database_url, tmp_path / "pgbouncer", CONNECTIONS) as url:
         yield url
 
 
@@ -158,7 +161,7 @@ def test_each_process_has_its_own_settings_on_shared_connections(
 def test_no_free_connection_is_reported_as_an_unavailable_database(
     own_database_url: str, tmp_path: Path
 ) -> None:
-    with run_or_skip(own_database_url, tmp_path / "pgbouncer", 1, query_wait_timeout=1) as url:
+    with open_pool(own_database_url, tmp_path / "pgbouncer", 1, query_wait_timeout=1) as url:
         database = Database(build_engine(url, pool_size=2))
         with database.transaction(write=False):
             list_tenants()

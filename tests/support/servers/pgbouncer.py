@@ -85,8 +85,10 @@ def run_program(command: Sequence[str], log: Path, port: int) -> Iterator[None]:
 
     def accepts_connections() -> bool:
         assert process.poll() is None, log.read_text(errors="replace")
-        # suppressed: refused until the program listens
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with (
+            contextlib.suppress(OSError),  # refused until the program listens
+            socket.create_connection(("127.0.0.1", port), 1),
+        ):
             return True
         return False
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 DATABASE_NAME = "sartiq.db"
 
-# With these settings, the rows or images of a server are elsewhere.
+# A server with one of these settings keeps its rows or images outside its folder, so a copy would not help.
 _ELSEWHERE = frozenset(("DATA_DIR", "DATABASE_URL", "MEDIA_DIR", "MEDIA_URL", "SARTIQ_MODE"))
 # These settings choose the rows that a start adds.
 _KINDS = ("SARTIQ_ENV", "SARTIQ_SEED")
@@ -43,7 +43,7 @@ def copy_prepared_folder(
 ) -> None:
     """Copy a prepared folder to the folder of a server, unless a server has started there before.
 
-    It does nothing outside of tests, and for servers with a database or images elsewhere.
+    Nothing is copied outside a test run, nor for a server whose database or images are outside its folder.
 
     Args:
         folder: The folder of the server.
