@@ -90,6 +90,7 @@ def test_the_permissions_page_shows_the_roles_of_each_operation(visit: PageVisit
     visit.open(place)
     row = page.locator("#update_brand")
     expect(row).to_be_in_viewport()
+    expect(row.get_by_role("rowheader")).to_contain_text("PATCH /brands/{brand_id} update_brand")
     allowed = row.locator("td.role").filter(has_text="yes")
     roles = [cell.get_attribute("data-role") for cell in allowed.all()]
     assert roles == ["superuser", "owner", "admin", "member", "personal", "key"]

@@ -195,6 +195,19 @@ def _name_of_schema(schema: Any) -> str:
     return _format_value(name or schema)
 
 
+def _find_status(name: str, contract: Node) -> str:
+    """Return the status of a response of the components, or an empty text if it has none or several."""
+    statuses = {
+        status
+        for root in OPERATION_ROOTS
+        for item in contract.get(root, {}).values()
+        for method in METHODS
+        for status, response in item.get(method, {}).get("responses", {}).items()
+        if response.get("$ref") == f"#/components/responses/{name}"
+    }
+    return statuses.pop() if len(statuses) == 1 else ""
+
+
 def describe_subject(pointer: str, contract: Node) -> str:
     """Return a readable name of a node: `Brand.name`, "The query parameter `limit`" ..."""
     steps, words, trail = split_pointer(pointer), [], ""
@@ -215,6 +228,8 @@ def describe_subject(pointer: str, contract: Node) -> str:
                     trail = name
                 elif following == "parameters":
                     words.append(f"the {node.get('in', '')} parameter `{node.get('name', name)}`")
+                elif following == "responses":
+                    words.append(f"the response {_find_status(name, contract) or f'`{name}`'}")
                 else:
                     words.append(f"the {following.removesuffix('s')} `{name}`")
                 consumed = 3

@@ -29,8 +29,9 @@ PARAMETER = re.compile(r"The (?:query|header|path|cookie) parameter (?P<name>`[^
 PROBLEM_CODE = re.compile(r"The problem code (?P<name>`[^`]+`) is new\.")
 ENTITY = re.compile(r"`\w+` is new\.")
 SUBJECT = re.compile(r"(?P<kind>The (?:[a-z]+ )+)?(?P<name>`[^`]+`)(?P<statement>:? .+)")
-PLURALS = {" is ": " are ", " was ": " were ", " has ": " have "}
-COUNTABLE = ("parameter ", "header ", "permission ", "tag ")
+VERB = re.compile(r"(?P<place>(?: of the response \S+)?) (?P<verb>is|was|has) ")
+PLURALS = {"is": "are", "was": "were", "has": "have"}
+COUNTABLE = ("parameter ", "header ", "link ", "permission ", "tag ")
 
 
 def render_changelog(comparison: Comparison) -> Iterator[str]:
@@ -98,8 +99,8 @@ def list_statements(changes: Sequence[Change], comparison: Comparison) -> Iterat
 def _join_subject(kind: str, names: Sequence[str], statement: str, limit: int | None) -> str:
     if len(names) > 1 and (not kind or kind.endswith(COUNTABLE)):
         kind = f"{kind.rstrip()}s " if kind else ""
-        verb = next((verb for verb in PLURALS if statement.startswith(verb)), "")
-        statement = PLURALS.get(verb, "") + statement.removeprefix(verb)
+        if found := VERB.match(statement):
+            statement = f"{found['place']} {PLURALS[found['verb']]} {statement[found.end() :]}"
     return f"{kind}{_join(names, limit)}{statement}"
 
 

@@ -45,6 +45,8 @@ INVISIBLE_KEYS = {
     "x-not-audited",
     "x-signed-body",
 }
+NAMED_MEMBERS = {"links", "headers", "content", "examples", "callbacks", "properties"}
+"""Objects whose keys are names: a new one is described by its members."""
 INVISIBLE_TYPES = {"Example", "ExamplesMap", "Tag", "TagList", "Info", "License", "Contact", "ExternalDocs"}
 SCHEMAS = "#/components/schemas/"
 ANNOTATIONS = ("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title")
@@ -269,6 +271,12 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
         text = describe_modified(raw, pointer, old.contract, uses.contract, directions)
     elif kind == "added" and _is_required_by_requests(pointer, uses.contract, directions):
         return  # The change of `required` says that it must be sent.
+    elif steps[-1] in NAMED_MEMBERS and steps[-2] != "properties" and (members := raw[side].get("value")):
+        for name in members:
+            member = join_pointer([*steps, name])
+            text = describe_added_or_removed({**raw, side: {"value": members[name]}}, member, uses.contract)
+            yield Change(impact, operations, text, f"#{member}")
+        return
     else:
         text = describe_added_or_removed(raw, pointer, uses.contract)
         if raw["typeName"] == "Response" and impact == "breaking" and kind == "added":

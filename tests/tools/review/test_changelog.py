@@ -75,11 +75,14 @@ def test_operations_are_listed_if_the_statement_names_no_schema() -> None:
         (tuple(IDS), "The response 418 was removed."),
         ((LIST,), "The request body as `text/csv` is new."),
         ((LIST,), "The request body as `text/plain` is new."),
+        ((LIST,), "The link `a` of the response 201 is new."),
+        ((LIST,), "The link `b` of the response 201 is new."),
     ) == [
         "The query parameters `a`, `b`: maximum is `2`, was `1` (`list_brands`, `get_brand`).",
         "The response 409 was removed (16 operations).",
         "The response 418 was removed (all operations).",
         "The request body as `text/csv`, `text/plain` is new (`list_brands`).",
+        "The links `a`, `b` of the response 201 are new (`list_brands`).",
     ]
 
 

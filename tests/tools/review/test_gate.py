@@ -245,6 +245,19 @@ def test_the_first_and_the_last_webhook_are_reported_by_name(contract, tmp_path:
     }
 
 
+def test_new_links_and_headers_are_named_and_a_response_by_its_status(contract, tmp_path: Path) -> None:
+    before, after = contract(), contract()
+    links = get_response(before, "create_brand", "201").pop("links")
+    after["components"]["responses"]["NotFoundWithKey"]["headers"]["X-Kind"] = {"schema": {"type": "string"}}
+    found = {change.text: change for change in list_changes(before, after, tmp_path)}
+    links_texts = {f"The link `{name}` of the response 201 is new." for name in links}
+    assert found.keys() == {*links_texts, "The header `X-Kind` of the response 404 is new."}
+    for name in links:
+        change = found[f"The link `{name}` of the response 201 is new."]
+        assert change.operations == ("POST /brands/",)
+        assert change.pointer == f"#/paths/~1brands~1/post/responses/201/links/{name}"
+
+
 def test_equal_contracts_have_no_changes(contract, tmp_path: Path) -> None:
     assert list_changes(contract(), contract(), tmp_path) == []
 
