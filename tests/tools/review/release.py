@@ -102,6 +102,10 @@ def check_version(
         listed = [f"  {change.text}" for change in changes if change.impact == impact][:10]
         minimum = ".".join(map(str, lowest))
         message = f"{version} is too low: {IMPACT_NAMES[impact]} require at least {minimum}."
+        if impact == "breaking" and old[0] == 0:
+            message += (
+                " Below 1.0, openapi/allowed-breaks.yaml can allow them; `make review` prints the entry."
+            )
         raise ReleaseRejected("\n".join([message, *listed]))
 
 

@@ -76,6 +76,16 @@ def test_an_invalid_or_too_low_version_is_rejected_with_the_reason(
         check_version(version, "1.2.3", changes)
 
 
+def test_a_rejected_break_below_1_0_says_how_to_allow_it() -> None:
+    with pytest.raises(
+        ReleaseRejected, match="require at least 1.0.0. Below 1.0, openapi/allowed-breaks.yaml can"
+    ):
+        check_version("0.2.1", "0.2.0", [BREAKING])
+    with pytest.raises(ReleaseRejected) as rejected:
+        check_version("1.3.0", "1.2.3", [BREAKING])
+    assert "allowed-breaks" not in str(rejected.value)
+
+
 def test_an_allowed_break_requires_a_minor_version_and_is_listed_with_its_reason() -> None:
     reasons = {BREAKING: "Slugs were not unique."}
     check_version("0.2.0", "0.1.0", [BREAKING], reasons)
