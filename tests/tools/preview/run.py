@@ -115,6 +115,13 @@ class Preview:
         except (ContractError, LookupError, StopIteration):
             return self.bundle
 
+    def permissions(self) -> Content:
+        """Return the permissions page, or a sentence if a draft has a permission that is not listed yet."""
+        try:
+            return pages.permissions_page(self.bundle), "text/html"
+        except LookupError as error:
+            return f"`{error.args[0]}` is missing: see openapi/permissions.yaml.\n".encode(), "text/plain"
+
     def page(self) -> Content:
         """Return the documentation page with the script that polls."""
         script = b'<script src="/preview.js" defer></script>\n</head>'
@@ -129,7 +136,7 @@ class Preview:
             "/api/v1/openapi-3.0.json": lambda: (self.openapi_30(), "application/json"),
             "/api/v1/openapi.json": lambda: (self.published(), "application/json"),
             "/api/v1/openapi.yaml": lambda: (pages.contract_yaml(self.published()), "application/yaml"),
-            "/api/v1/docs/permissions": lambda: (pages.permissions_page(self.bundle), "text/html"),
+            "/api/v1/docs/permissions": self.permissions,
             "/api/v1/docs/states": lambda: (pages.states_page(), "text/html"),
             "/api/v1/problems/": lambda: (pages.problems_page(), "text/html"),
         }

@@ -1,4 +1,4 @@
-"""`make preview`: wrong ports are named in one line, and the findings belong to the files as they are."""
+"""`make preview`: mistakes are named in one line, and the findings belong to the files as they are."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ def test_a_port_in_use_is_named_with_another_one() -> None:
     assert outcome.stderr == (
         f"Port {port} cannot be used: Address already in use. Use another one: make preview PORT={port + 1}\n"
     )
+
+
+def test_a_permission_that_is_not_listed_is_named_on_the_permissions_page(tmp_path: Path) -> None:
+    folder = tmp_path / "openapi"
+    shutil.copytree(SOURCE.parent, folder)
+    brands = folder / "paths" / "brands.yaml"
+    brands.write_text(
+        brands.read_text(encoding="utf-8").replace("brands:write", "brands:wrte"), encoding="utf-8"
+    )
+    preview = Preview(folder)
+    preview.poll()
+    page = preview.content("/api/v1/docs/permissions")
+    assert page == (b"`brands:wrte` is missing: see openapi/permissions.yaml.\n", "text/plain")
 
 
 def test_findings_of_files_that_changed_meanwhile_are_not_shown(

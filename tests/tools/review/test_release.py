@@ -78,7 +78,7 @@ def test_an_invalid_or_too_low_version_is_rejected_with_the_reason(
 
 def test_a_rejected_break_below_1_0_says_how_to_allow_it() -> None:
     with pytest.raises(
-        ReleaseRejected, match="require at least 1.0.0. Below 1.0, openapi/allowed-breaks.yaml can"
+        ReleaseRejected, match=r"1\.0\.0\. Below 1\.0, openapi/allowed-breaks\.yaml can allow them"
     ):
         check_version("0.2.1", "0.2.0", [BREAKING])
     with pytest.raises(ReleaseRejected) as rejected:
