@@ -207,8 +207,11 @@ def list_alerts(review: Review) -> Iterator[Alert]:
     broken = [change for change in released.breaking if change not in released.reasons]
     yield from (_alert("error", change, released) for change in broken)
     own = review.comparisons[-1] if review.is_compared_with_branch else released
+    # The branch may change more operations than the release has.
+    told = {(change.text, released.places.get(change, "")) for change in broken}
     for change in own.changes or []:
-        if change.impact in ("breaking", "security") and change not in broken:
+        is_told = (change.text, own.places.get(change, "")) in told
+        if change.impact in ("breaking", "security") and not is_told:
             yield _alert("warning", change, own)
 
 

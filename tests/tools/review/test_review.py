@@ -279,7 +279,9 @@ def test_findings_and_changes_become_annotations_of_the_changed_lines() -> None:
     finding = Finding("openapi/paths/brands.yaml:7", "50% of\nall")
     wider = Change("security", (), "`a` also accepts `ApiKey`.", "#/paths")
     review = build_review(changes=[REMOVED, wider], findings={"Redocly": [finding]})
-    review.comparisons[1].changes = [REMOVED, wider]
+    with_new_operation = REMOVED._replace(operations=("GET /brands/", "POST /brands/{brand_id}/transfer"))
+    review.comparisons[1].changes = [with_new_operation, wider]
+    review.comparisons[1].places = {with_new_operation: PLACE}
     assert [format_annotation(alert) for alert in list_alerts(review)] == [
         "::error file=openapi/paths/brands.yaml,line=7,title=Redocly::50%25 of%0Aall",
         f"::error file={PLACE[:-3]},line=20,title=Breaking::`Brand.slug` was removed.",
