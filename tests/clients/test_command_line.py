@@ -364,6 +364,9 @@ def test_a_user_goes_from_a_photo_to_exported_images(
     with Image.open(user.folder / result["contact_sheet"]) as sheet:
         assert sheet.width > 3 * 420
 
+    empty = user.run("export", result["shooting_id"])
+    assert empty.exit_code == 4
+    assert empty.errors.endswith(f"sartiq review list --shooting {result['shooting_id']}\n")
     listed = user.run("review", "list", "--shooting", result["shooting_id"], "--json").json
     first, second = (prediction["id"] for prediction in listed["predictions"])
     assert user.run("review", "approve", first, "--note", "Sharp").exit_code == 0

@@ -31,7 +31,11 @@ ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
 PREDICTION = "01990000-5eed-7000-8000-001300000001"
 UNKNOWN = "01990000-5eed-7000-8000-0000000fffff"
-READ_ONLY = {"find_products", "review_shooting", "find_approved_images", "get_usage", "follow_changes"}
+GENERATION = "01990000-5eed-7000-8000-001200000001"
+READ_ONLY = {
+    "find_products", "review_shooting", "find_approved_images", "get_usage", "follow_changes",
+    "wait_for_generation",
+}  # fmt: skip
 SAFE = {
     *READ_ONLY, "shoot_product_photo", "generate_images", "import_products", "create_shooting",
     "generate_shooting", "comment_on_prediction", "approve_prediction", "export_shooting",
@@ -165,6 +169,40 @@ def test_over_stdio_the_credential_is_that_of_the_environment(local_server: Stdi
             assert {tool.name for tool in (await client.list_tools()).tools} == SAFE
             assert (await call(client, "find_products", limit=1))["count"] > 0
             assert (await fail(client, "approve_prediction", prediction_id=UNKNOWN)).startswith("not_found: ")
+
+    asyncio.run(steps())
+
+
+def test_arguments_that_a_tool_does_not_have_are_rejected() -> None:
+    async def steps() -> None:
+        server = build_server(connect_locally(None, None), is_local=True, allow_destructive=True)
+        async with Client(server) as client:
+            for tool in (await client.list_tools()).tools:
+                assert tool.input_schema["additionalProperties"] is False
+            # Without the check it would return all products, or those of another organization.
+            for name in ("quary", "organization_id"):
+                assert name in await fail(client, "find_products", **{name: "mug"})
+
+    asyncio.run(steps())
+
+
+def test_a_generation_that_takes_long_is_waited_for_and_not_requested_again(
+    demo_server: RunningServer, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sartiq.mcp_tools.WAIT_SECONDS", 0.0)
+    monkeypatch.setenv("SARTIQ_TOKEN", token)
+
+    async def steps() -> None:
+        server = build_server(connect_locally(demo_server.origin, ORGANIZATION), is_local=True)
+        async with Client(server) as client:
+            started = await call(client, "generate_images", product_id=PRODUCT, count=1)
+            assert started["status"] in ("pending", "running")
+            assert started["next"].startswith("The images are not there yet. Call `wait_for_generation`")
+            again = await call(client, "wait_for_generation", generation_id=started["generation_id"])
+            assert again["generation_id"] == started["generation_id"]
+            ended = await call(client, "wait_for_generation", generation_id=GENERATION)
+            assert (ended["status"], len(ended["predictions"])) == ("completed", 2)
+            assert "next" not in ended
 
     asyncio.run(steps())
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sartiq import TokenStore, __version__
 from sartiq.client import AsyncSartiq
-from sartiq.mcp_tools import Connect, add_resources, add_tools
+from sartiq.mcp_tools import Connect, add_resources, build_tools
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
@@ -30,7 +30,7 @@ PATH = "/mcp"
 INSTRUCTIONS = """\
 Makes product images: photos in, approved images out. A generation makes predictions (images) of a product;
 people approve or reject them. Show predictions to the user before you approve one. Read an image at its
-`image` URI. Errors start with a stable code, such as `out_of_credits`."""
+`image` URI. The message of an error has a stable code, such as `out_of_credits`, before its detail."""
 
 
 def build_server(connect: Connect, *, is_local: bool, allow_destructive: bool = False) -> MCPServer:
@@ -42,9 +42,13 @@ def build_server(connect: Connect, *, is_local: bool, allow_destructive: bool = 
         allow_destructive: Whether to offer tools that delete, reject, deliver or publish.
     """
     server = MCPServer(
-        "sartiq", title="Sartiq", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
+        "sartiq",
+        title="Sartiq",
+        version=__version__,
+        instructions=INSTRUCTIONS,
+        tools=build_tools(connect, is_local=is_local, allow_destructive=allow_destructive),
+        log_level="WARNING",
     )
-    add_tools(server, connect, is_local=is_local, allow_destructive=allow_destructive)
     add_resources(server, connect)
     return server
 

@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from sartiq import models
 from sartiq._model import OMIT
 from sartiq.client import AsyncSartiq
-from sartiq.errors import APIError, SartiqError
+from sartiq.errors import APIError, SartiqError, WaitTimeoutError
 
 Connect: TypeAlias = Callable[[Context], AbstractAsyncContextManager[AsyncSartiq]]
 """Opens a client with the credential of the caller of a request."""
@@ -40,17 +41,20 @@ Photo = Annotated[
 ]
 ProductId = Annotated[str, Field(description="ID of a product that has a photo.")]
 ShootingId = Annotated[str, Field(description="ID of a shooting.")]
+GenerationId = Annotated[str, Field(description="ID of a generation, which other tools return.")]
 PredictionId = Annotated[str, Field(description="ID of a prediction.")]
 Count = Annotated[int, Field(ge=1, le=8, description="Number of predictions.")]
 Limit = Annotated[int, Field(ge=1, le=MAX_ROWS, description="Maximum number of items.")]
 
 
-def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_destructive: bool) -> None:
-    """Add the tools. Their names, arguments and docstrings are what an assistant sees."""
+def build_tools(connect: Connect, *, is_local: bool, allow_destructive: bool) -> list[Tool]:
+    """Return the tools. Their names, arguments and docstrings are what an assistant sees."""
+    tools: list[Tool] = []
 
     def tool(annotations: ToolAnnotations) -> Callable[[Run], Run]:
         def register(run: Run) -> Run:
-            server.add_tool(_with_problems(run), annotations=annotations, description=run.__doc__)
+            made = Tool.from_function(_with_problems(run), annotations=annotations, description=run.__doc__)
+            tools.append(_reject_unknown_arguments(made))
             return run
 
         return register
@@ -82,6 +86,12 @@ def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_dest
         """Generate images of a product, and wait for them. It costs credits."""
         async with connect(context) as client:
             return await _generate(client, product_id, count, background)
+
+    @tool(READ)
+    async def wait_for_generation(context: Context, generation_id: GenerationId) -> Result:
+        """Wait for a generation that was requested before, and return its images. It costs nothing."""
+        async with connect(context) as client:
+            return await _wait(client, await client.generations.get_generation(generation_id))
 
     @tool(READ)
     async def find_products(
@@ -236,7 +246,7 @@ def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_dest
             return {"changes": [_dump(change) for change in page.data], "cursor": page.next_cursor}
 
     if not allow_destructive:
-        return
+        return tools
 
     @tool(DESTRUCTIVE)
     async def reject_prediction(
@@ -271,6 +281,8 @@ def add_tools(server: MCPServer, connect: Connect, *, is_local: bool, allow_dest
         async with connect(context) as client:
             return _dump(await client.predictions.publish_prediction(prediction_id))
 
+    return tools
+
 
 def add_resources(server: MCPServer, connect: Connect) -> None:
     """Add the images of predictions."""
@@ -299,6 +311,19 @@ def describe_error(error: SartiqError) -> str:
         text = f"{error.code or error.status}: {error.detail or error.title}"
         return f"{text} (needed: {needed})" if needed else text
     return str(error)
+
+
+def _reject_unknown_arguments(tool: Tool) -> Tool:
+    """Let a tool reject arguments that it does not have, and return it.
+
+    By default they are ignored: a misspelt filter or an `organization_id` would return other rows than those
+    that were asked for.
+    """
+    model = tool.fn_metadata.arg_model
+    model.model_config["extra"] = "forbid"
+    model.model_rebuild(force=True)
+    tool.parameters["additionalProperties"] = False
+    return tool
 
 
 def _with_problems(run: Run) -> Run:
@@ -342,10 +367,26 @@ async def _generate(
     started = await client.generations.create_generation(
         product_id=product_id, batch_size=count, background=OMIT if background is None else background
     )
-    done = await client.wait(started, timeout=WAIT_SECONDS)
-    page = await client.predictions.list_predictions(generation_id=done.id, limit=MAX_ROWS)
-    predictions = [_describe(prediction) for prediction in page.data]
-    return {"generation_id": done.id, "cost_credits": done.cost_credits, "predictions": predictions}
+    return await _wait(client, started)
+
+
+async def _wait(client: AsyncSartiq, generation: models.Generation) -> Result:
+    """Wait for a generation, and return its predictions.
+
+    The end of the time is no error: an assistant that sees one asks for the images, and pays, again.
+    """
+    try:
+        generation = await client.wait(generation, timeout=WAIT_SECONDS)
+    except WaitTimeoutError:
+        generation = await client.generations.get_generation(generation.id)
+    page = await client.predictions.list_predictions(generation_id=generation.id, limit=MAX_ROWS)
+    result = _dump(generation, "status", "cost_credits") | {
+        "generation_id": generation.id,
+        "predictions": [_describe(prediction) for prediction in page.data],
+    }
+    if generation.completed_at is None:
+        result["next"] = "The images are not there yet. Call `wait_for_generation`, do not generate again."
+    return result
 
 
 async def _export(client: AsyncSartiq, shooting_id: str, destination_id: str | None) -> Result:

@@ -73,8 +73,10 @@ def export(
         )
         path = download_export(client, output, job, out, timeout)
     except (SartiqError, KeyboardInterrupt) as error:
-        is_known = isinstance(error, APIError) and error.code != "nothing_to_export"
-        if not (last or is_known):
+        is_empty = isinstance(error, APIError) and error.code == "nothing_to_export"
+        if is_empty and find_newest(client, shooting) is None:
+            error.add_note(f"To find predictions to approve: sartiq review list --shooting {shooting}")
+        elif not last and (is_empty or not isinstance(error, APIError)):
             error.add_note(f"To download the last export of the shooting: sartiq export {shooting} --last")
         raise
     job = client.exports.get_export(job.id)
@@ -102,10 +104,14 @@ def find_last(client: Sartiq, shooting: str) -> models.Export:
     Raises:
         click.UsageError: There is none.
     """
-    found = client.exports.list_exports(shooting_id=shooting, limit=1).data
-    if not found:
+    if (found := find_newest(client, shooting)) is None:
         raise click.UsageError("The shooting has no export yet: leave out --last.")
-    return found[0]
+    return found
+
+
+def find_newest(client: Sartiq, shooting: str) -> models.Export | None:
+    """Return the newest export of a shooting, if there is one."""
+    return next(iter(client.exports.list_exports(shooting_id=shooting, limit=1).data), None)
 
 
 def download_export(client: Sartiq, output: Output, job: models.Export, out: Path, timeout: float) -> Path:
