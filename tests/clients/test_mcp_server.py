@@ -232,6 +232,13 @@ def test_over_stdio_the_session_of_the_command_line_is_used_and_renewed(
     unknown = user.run("mcp", "--organization", "maison-dem")
     assert unknown.exit_code == 2
     assert "There is no organization maison-dem. Pass --organization with one of these:" in unknown.errors
+    unknown = user.run("mcp", "--organization", UNKNOWN)
+    assert unknown.exit_code == 2
+    assert f"There is no organization {UNKNOWN}." in unknown.errors
+    user.environment |= {"SARTIQ_URL": demo_server.origin, "SARTIQ_TOKEN": "sk_revoked"}
+    revoked = user.run("mcp", "--organization", ORGANIZATION)
+    assert revoked.exit_code == 3
+    assert revoked.errors.endswith("The credential is that of the variable SARTIQ_TOKEN.\n")
 
 
 @pytest.mark.slow("it generates an image; the tests of the other tools use the same transports")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import click
 
-from sartiq.cli.session import SessionFile, has_environment, is_id, open_client, read_url, session_path
+from sartiq import AuthenticationError, NotFoundError, PermissionDeniedError, Sartiq
+from sartiq.cli.session import (
+    SessionFile,
+    describe_sign_in,
+    has_environment,
+    is_id,
+    open_client,
+    read_url,
+    session_path,
+)
 
 
 def register(group: click.Group) -> None:
@@ -70,7 +79,28 @@ def mcp(
         serve_http(connect_by_request(read_url(url), organization), port, origins, allow_destructive)
         return
     # A wrong credential or organization is reported now, and not by each tool.
-    with open_client(url, organization) as client:
-        base_url, organization_id = client.base_url, client.organization_id
+    try:
+        with open_client(url, organization) as client:
+            check_access(client)
+            base_url, organization_id = client.base_url, client.organization_id
+    except AuthenticationError as error:
+        error.add_note(describe_sign_in(url))
+        raise
     store = None if has_environment() else SessionFile(session_path())
     serve_stdio(connect_locally(base_url, organization_id, store), allow_destructive)
+
+
+def check_access(client: Sartiq) -> None:
+    """Check the credential and the organization of a client, which an ID alone does not.
+
+    Raises:
+        click.UsageError: The organization does not exist, or the account is not in it.
+    """
+    if client.organization_id is None:
+        return
+    try:
+        client.organizations.get_organization(client.organization_id)
+    except PermissionDeniedError:  # an API key that is valid, without `organizations:read`
+        return
+    except NotFoundError as error:
+        raise click.UsageError(f"There is no organization {client.organization_id}.") from error
