@@ -161,7 +161,9 @@ class Endpoint:
             return
         if error.value is not None:
             error.members |= find_place(context.arguments, error.value) or self._path_parameter(error)
-        if isinstance(error, PermissionDenied) and self._operation.permission is not None:
+        # A request that lacks a parameter, such as the organization of an API key, may have the permission.
+        lacks_permission = isinstance(error, PermissionDenied) and "parameter" not in error.members
+        if lacks_permission and self._operation.permission is not None:
             error.members["required_permission"] = self._operation.permission
             if context.caller is not None and context.caller.api_key_id is not None:
                 error.members["required_scope"] = self._operation.permission

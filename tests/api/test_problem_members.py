@@ -109,7 +109,9 @@ def test_an_api_key_without_organization_id_learns_the_parameter(customer: Custo
     for method, body in (("GET", None), ("POST", {"name": "Atelier"})):
         response = with_key(method, "/brands/", body)
         problem = members(response)
-        assert (problem["status"], problem["parameter"]) == (403, "organization_id")
+        assert problem == {
+            "status": 403, "code": "not_enough_permissions", "parameter": "organization_id",
+        }  # fmt: skip
         assert response.json()["detail"] == "An API key has no personal resources: send its organization_id"
 
 

@@ -280,6 +280,23 @@ def test_a_key_without_organizations_learns_how_to_name_its_own(
     ]
 
 
+def test_a_token_without_a_url_is_sent_to_the_default_server(
+    user: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody_listens = "http://127.0.0.1:1"
+    monkeypatch.setattr("sartiq._configuration.DEFAULT_URL", nobody_listens)
+    monkeypatch.setattr("sartiq.cli.session.DEFAULT_URL", nobody_listens)
+    note = f"The URL is the default, {nobody_listens}. Set SARTIQ_URL, or pass --url URL."
+    command = ("review", "list", "--organization", UNKNOWN)
+    outcome = user.run(*command, SARTIQ_TOKEN="sk_test")
+    assert (outcome.exit_code, outcome.errors.splitlines()[-1]) == (5, note)
+    for arguments, environment in (
+        ((*command, "--url", nobody_listens), {}),
+        (command, {"SARTIQ_URL": nobody_listens}),
+    ):
+        assert note not in user.run(*arguments, SARTIQ_TOKEN="sk_test", **environment).errors
+
+
 def test_names_beyond_the_code_page_of_a_console_are_printed(
     user: CommandLine, scripted_server: ScriptedServer
 ) -> None:

@@ -126,6 +126,7 @@ def test_an_empty_identifier_is_not_sent(scripted_server: ScriptedServer, value:
         ({"allowed_transitions": ["approve", "reject"]}, "allowed: approve, reject"),
         ({"allowed_values": ["BASE"]}, "allowed: BASE"),
         ({"pointer": "/brand_id"}, "at /brand_id"),
+        ({"parameter": "prediction_id"}, "parameter prediction_id"),
     ],
 )
 def test_an_error_says_what_the_request_needs(member: dict[str, Any], shown: str) -> None:

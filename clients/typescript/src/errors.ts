@@ -74,11 +74,13 @@ export class WebhookVerificationError extends SartiqError {
   override name = "WebhookVerificationError";
 }
 
-/** Return where the error is, the permission that the caller lacks, or the values that are allowed; else nothing. */
+/** Return the place of the error, the permission that the caller lacks, or the values that are allowed; else nothing. */
 function describeWayOut(problem: APIError["problem"]): string {
   const facts = (problem ?? {}) as Record<string, unknown>;
   const pointer = facts["pointer"];
   if (typeof pointer === "string" && pointer) return ` (at ${pointer})`;
+  const parameter = facts["parameter"];
+  if (typeof parameter === "string" && parameter) return ` (parameter ${parameter})`;
   const needed = facts["required_scope"] ?? facts["required_permission"];
   if (typeof needed === "string") return ` (needed: ${needed})`;
   const allowed = facts["allowed_transitions"] ?? facts["allowed_values"];

@@ -104,6 +104,7 @@ test("an error says what the request needs, and where it is wrong", async (conte
     { code: "not_enough_permissions", detail: "No", required_scope: "products:write" },
     { code: "invalid_transition", detail: "No", allowed_transitions: ["approve", "reject"] },
     { code: "not_found", detail: "No", pointer: "/brand_id" },
+    { code: "not_found", detail: "No", parameter: "brand_id" },
     { code: "invalid_request", detail: [{ loc: ["body"], msg: "Is required", type: "missing", pointer: "" }] },
   ];
   const { url, requests } = await serve(context, (_, response, { length }) =>
@@ -114,6 +115,7 @@ test("an error says what the request needs, and where it is wrong", async (conte
     "409 not_enough_permissions: No (needed: products:write)",
     "409 invalid_transition: No (allowed: approve, reject)",
     "409 not_found: No (at /brand_id)",
+    "409 not_found: No (parameter brand_id)",
     "409 invalid_request: body: Is required",
   ];
   for (const message of messages) {

@@ -95,6 +95,7 @@ class APIError(SartiqError):
         text = f"{name}: {self.detail}" if self.detail else name
         facts = [
             f"at {self.pointer}" if self.pointer else "",
+            f"parameter {self.parameter}" if self.parameter else "",
             describe_way_out(self.problem),
             f"request {self.request_id}" if self.request_id else "",
         ]

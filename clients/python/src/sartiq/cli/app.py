@@ -11,9 +11,9 @@ from typing import Any, Concatenate, ParamSpec
 import click
 from click.shell_completion import get_completion_class
 
-from sartiq import AuthenticationError, Sartiq, SartiqError, __version__
+from sartiq import APIConnectionError, AuthenticationError, Sartiq, SartiqError, __version__
 from sartiq.cli.output import EXIT_CODES, Output, describe_error, find_exit_code, read_notes, write_json
-from sartiq.cli.session import describe_sign_in, is_id, open_client
+from sartiq.cli.session import describe_default_url, describe_sign_in, is_id, open_client
 
 P = ParamSpec("P")
 INTERRUPTED = 130
@@ -68,6 +68,10 @@ def with_client(command: Callable[Concatenate[Sartiq, Output, P], None]) -> Call
                 command(client, Output(as_json), *args, **kwargs)
         except AuthenticationError as error:
             error.add_note(describe_sign_in(url))
+            raise
+        except APIConnectionError as error:
+            if note := describe_default_url(url):
+                error.add_note(note)
             raise
 
     decorated: Callable[..., None] = run_command

@@ -19,7 +19,7 @@ from uuid import UUID
 import click
 
 from sartiq import PermissionDeniedError, Sartiq, models
-from sartiq._configuration import BASE_PATH, resolve_url
+from sartiq._configuration import BASE_PATH, DEFAULT_URL, resolve_url
 from sartiq._credentials import Tokens
 from sartiq.errors import ConfigurationError
 
@@ -183,6 +183,16 @@ def describe_sign_in(url: str | None) -> str:
     session = SessionFile(session_path()).read()
     wanted = read_url(url or os.environ.get("SARTIQ_URL") or (session.url if session else None))
     return f"Your session has ended. Run: sartiq login --url {wanted.removesuffix(BASE_PATH)}"
+
+
+def describe_default_url(url: str | None) -> str:
+    """Return how to choose the server, if the credentials of the environment go to the default one.
+
+    The URL of a stored session is not used: the credentials may be those of another server.
+    """
+    if url or os.environ.get("SARTIQ_URL") or not has_environment():
+        return ""
+    return f"The URL is the default, {DEFAULT_URL}. Set SARTIQ_URL, or pass --url URL."
 
 
 class NotSignedIn(click.ClickException):
