@@ -48,6 +48,7 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
         # Imported here because an installation on SQLite needs no PostgreSQL driver. The import registers the
         # dialect.
         from db.dialect import set_at_begin
+        from db.fast_path.json_columns import load_json
         from db.fast_path.psycopg_cursor import LazyDescriptionCursor
 
         # If the machine of PostgreSQL disappears, a statement fails after a minute instead of two hours.
@@ -60,6 +61,7 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
         }
         own = {name: value for name, value in defaults.items() if name not in parsed_url.query}
         options["connect_args"] = {"cursor_factory": LazyDescriptionCursor, **own}
+        options["json_deserializer"] = load_json
     engine = create_engine(parsed_url, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

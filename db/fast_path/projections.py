@@ -1,8 +1,9 @@
 """Projections: read the columns that a response shows, with referenced rows, without creating ORM entities.
 
 An entity tracks changes, which a response never needs. In a list of a hundred products this was half of the
-work of the whole request. A record is a named tuple with the requested attributes of an entity; its ids are
-text, as JSON needs them. A collection, such as a product's photos, takes one more statement for all rows.
+work of the whole request. A record is a named tuple with the requested attributes of an entity; its ids and
+times are text, as JSON needs them (times in RFC 3339 with microseconds and `Z`). Where a path is `*`, times
+keep their type. A collection, such as a product's photos, takes one more statement for all rows.
 
 Benchmark: `make bench-profile`, columns "list 20" and "list 100"; `make bench-lists` for large tables.
 """
@@ -10,9 +11,11 @@ Benchmark: `make bench-profile`, columns "list 20" and "list 100"; `make bench-l
 from __future__ import annotations
 
 from collections import defaultdict, namedtuple
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
@@ -24,6 +27,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from db.base import UtcDateTime
+from db.fast_path.source import SourceBuilder
 from db.session import current_session
 
 Record = Any
@@ -32,6 +37,7 @@ Paths = Mapping[str, "Paths"]
 """A tree of attribute names: each name maps to the names read from that attribute."""
 
 ALL_COLUMNS = "*"
+_TIME_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 # Read in any case: the id tells a missing reference and links collections to their rows.
 _ID: Paths = {"id": {}}
 
@@ -68,10 +74,21 @@ class Projection:
 
     def fetch_records(self, rows: Sequence[Row[Any]]) -> list[Record]:
         """Return the records of the rows that a query from `apply` found, and load their collections."""
+        if not rows:
+            return []
         # The first column is always the id, see __init__.
         ids = [row[0] for row in rows]
-        collections = [each.load_by_parent(ids) for each in self._collections.values()] if rows else ()
-        return [self._row.build_record(row, *(records[row[0]] for records in collections)) for row in rows]
+        return self._row.build_records(
+            rows, *[collection.load_by_parent(ids) for collection in self._collections.values()]
+        )
+
+
+def fetch_rows(statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    """Return all rows of a statement that selects columns, in the running transaction.
+
+    The session would only call a function for each value.
+    """
+    return current_session().connection().execute(statement, values).all()
 
 
 class _RowProjection:
@@ -83,7 +100,9 @@ class _RowProjection:
         names = [name for name in tree if name not in related and name != ALL_COLUMNS]
         if ALL_COLUMNS in tree:
             names += [column.key for column in mapper.column_attrs if column.key not in tree]
-        self.columns = [_select_expression(getattr(entity, name)) for name in names]
+        # Every column is read for functions of a schema, which may calculate with times.
+        keeps_times = ALL_COLUMNS in tree
+        self.columns = [_select_expression(getattr(entity, name), keeps_times) for name in names]
         self.joins: list[QueryableAttribute[Any]] = []
         self._own = slice(start, start + len(names))
         self._references: list[_RowProjection] = []
@@ -97,21 +116,29 @@ class _RowProjection:
             self.joins += [getattr(entity, name).of_type(target), *part.joins]
             self._references.append(part)
         # Named tuples have attributes, like entities, and are cheap to create.
-        self._make = _build_record_type((*names, *related, *collections))._make
+        self._record_type = _build_record_type((*names, *related, *collections))
+        self.build_records = self._compile(len(collections))
+        """Return the records of rows; for each collection, pass the related records by row id."""
 
-    def build_record(self, row: Row[Any], *collections: list[Record]) -> Record:
-        """Return the record in a row of the result."""
-        own = row[self._own]
-        if not self._references and not collections:
-            return self._make(own)
-        return self._make(
-            (*own, *[reference.build_reference(row) for reference in self._references], *collections)
-        )
+    def _compile(self, collections: int) -> Callable[..., list[Record]]:
+        builder = SourceBuilder()
+        names = [builder.new_variable() for _ in range(collections)]
+        record = self._write_record(builder, [f"{name}[row[0]]" for name in names])
+        source = f"def build_records({', '.join(['rows', *names])}): return [{record} for row in rows]"
+        return cast("Callable[..., list[Record]]", builder.compile("build_records", source))
 
-    def build_reference(self, row: Row[Any]) -> Record | None:
-        """Return the record of a referenced row, or None if the reference is null."""
-        # The first column is the id, which is null only if the outer join found no row.
-        return None if row[self._own.start] is None else self.build_record(row)
+    def _write_record(self, builder: SourceBuilder, more: Sequence[str] = ()) -> str:
+        """Return the expression of the record in `row`. `more` are the expressions of its last attributes."""
+        values = own = f"row[{self._own.start}:{self._own.stop}]"
+        related = [
+            # The first column is the id, which is null only if the outer join found no row.
+            f"(None if row[{reference._own.start}] is None else {reference._write_record(builder)})"
+            for reference in self._references
+        ]
+        if related or more:
+            values = f"(*{own}, {', '.join([*related, *more])})"
+        # What `_make` does, without its call.
+        return f"{builder.refer(tuple.__new__)}({builder.refer(self._record_type)}, {values})"
 
 
 class _CollectionProjection:
@@ -132,13 +159,16 @@ class _CollectionProjection:
             .order_by(*relationship.order_by or ())
         )
         self._statement = _apply_columns(query, [_select_expression(parent), *part.columns], part.joins)
-        self._read = itemgetter(1) if is_of_values else part.build_record
+        self._build: Callable[[Sequence[Row[Any]]], Iterable[Any]] = (
+            partial(map, itemgetter(1)) if is_of_values else part.build_records
+        )
 
     def load_by_parent(self, ids: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return the related records by parent id, in the order of the relationship."""
         records: defaultdict[str, list[Any]] = defaultdict(list)
-        for row in current_session().execute(self._statement, {"ids": ids}):
-            records[row[0]].append(self._read(row))
+        rows = fetch_rows(self._statement, {"ids": ids})
+        for row, record in zip(rows, self._build(rows), strict=True):
+            records[row[0]].append(record)
         return records
 
 
@@ -177,7 +207,9 @@ def _apply_columns(
     return projected
 
 
-def _select_expression(column: QueryableAttribute[Any]) -> Any:
+def _select_expression(column: QueryableAttribute[Any], keeps_times: bool = False) -> Any:
+    if isinstance(column.type, UtcDateTime) and not keeps_times:
+        return _TimeAsText(column)
     return _IdAsText(column) if isinstance(column.type, Uuid) else column
 
 
@@ -208,6 +240,38 @@ def _compile_plain(element: _IdAsText, compiler: SQLCompiler, **options: Any) ->
 @compiles(_IdAsText, "postgresql")
 def _compile_cast_to_text(element: _IdAsText, compiler: SQLCompiler, **options: Any) -> str:
     return f"CAST({compiler.process(element.clauses, **options)} AS TEXT)"
+
+
+class _TimeText(TypeDecorator[str]):
+    """A time in RFC 3339. PostgreSQL formats it; SQLite has the text of a time without a zone."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return (
+            None if value is None else f"{datetime.fromisoformat(value).isoformat(timespec='microseconds')}Z"
+        )
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        # No call per value on PostgreSQL.
+        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
+
+
+class _TimeAsText(FunctionElement[str]):
+    type = _TimeText()
+    inherit_cache = True
+
+
+@compiles(_TimeAsText)
+def _compile_time(element: _TimeAsText, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_TimeAsText, "postgresql")
+def _compile_format_time(element: _TimeAsText, compiler: SQLCompiler, **options: Any) -> str:
+    # `db.engine` sets the time zone of connections to UTC.
+    return f"to_char({compiler.process(element.clauses, **options)}, '{_TIME_FORMAT}')"
 
 
 class _IdArray(TypeDecorator[Sequence[str]]):

@@ -38,7 +38,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from db.base import Labeled, Owned
 from db.caller import current_caller
 from db.errors import NotFound
-from db.fast_path.projections import Projection
+from db.fast_path.projections import Projection, fetch_rows
 from db.models.metadata_entries import MetadataEntry
 from db.row_counts.queries import stored_count
 from db.session import current_session
@@ -169,7 +169,7 @@ class ListQuery:
             position = _decode_cursor(params["cursor"], self._cursor_scope(shape, values))
             values["place"], values["place_id"] = position
 
-        rows = current_session().execute(_build_page(self, shape), values).all()
+        rows = fetch_rows(_build_page(self, shape), values)
         # Each row has the count as a column; an empty page needs a statement of its own.
         total: int = (
             rows[0].counted if rows else current_session().scalars(_build_count(self, shape), values).one()
@@ -186,8 +186,11 @@ class ListQuery:
         if len(rows) > limit:
             last = records[-1]
             scope = self._cursor_scope(shape, values)
-            position = getattr(last, sort.lstrip("-"))
-            page["next_cursor"] = _encode_cursor(scope, "" if position is None else position, last.id)
+            name = sort.lstrip("-")
+            sorted_by = getattr(last, name) or ""
+            if name not in TEXT_SORTS:
+                sorted_by = _format_position(sorted_by)
+            page["next_cursor"] = encode_position(scope, sorted_by, last.id)
             headers["Link"] = build_next_link(page["next_cursor"])
         elif total == 0 and kind is RowFilterKind.PERSONAL and (links := _build_organization_links()):
             headers["Link"] = links
@@ -217,7 +220,7 @@ class ListQuery:
         """Return the newest visible rows in which a text is found, serialized."""
         values = {**tenant_filter.values, "text": like_pattern(text), "rows": limit}
         shape = _QueryShape(tenant_filter.kind, tenant_filter.with_public, has_search_text=True)
-        rows = current_session().execute(_build_latest(self, shape), values).all()
+        rows = fetch_rows(_build_latest(self, shape), values)
         return serialize_many(self.projection.fetch_records(rows), self.schema)
 
 
@@ -362,10 +365,9 @@ def cursor_serializer(secret_keys: tuple[str, ...]) -> URLSafeSerializer:
     return URLSafeSerializer(secret_keys[::-1], salt="cursor", signer_kwargs=options)
 
 
-def _encode_cursor(scope: str, value: object, row_id: str) -> str:
-    """Return the signed position after a row: the list, the value that the list is sorted by, and the id."""
-    text = value.isoformat() if isinstance(value, datetime) else value
-    return encode_position(scope, text, row_id)
+def _format_position(time: datetime | str) -> str:
+    """Return a time as cursors have it."""
+    return (datetime.fromisoformat(time) if isinstance(time, str) else time).isoformat()
 
 
 def _decode_cursor(cursor: str, scope: str) -> tuple[Any, UUID]:

@@ -18,7 +18,7 @@ from flask import request
 from marshmallow import Schema
 from werkzeug.datastructures import Accept
 
-from handlers.schemas.serializer import get_serializer
+from handlers.schemas.serializer import get_list_serializer, get_serializer
 from studio.change_hub import Watched
 from studio.generations.watch import GenerationState
 
@@ -77,7 +77,7 @@ def serialize(row: object, schema: type[Schema]) -> dict[str, Any]:
 
 def serialize_many(rows: Iterable[object], schema: type[Schema]) -> list[dict[str, Any]]:
     """Return rows as JSON data."""
-    return list(map(get_serializer(schema), rows))
+    return get_list_serializer(schema)(rows)
 
 
 def encode_json(value: object) -> bytes:

@@ -5,6 +5,7 @@ Ids and times become text here, so that the data that is validated is the data t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,22 @@ from handlers.common.context import current_settings
 from studio.media.ingest import file_url
 
 
-class Uuid(fields.Field[Any]):
+class PreparedField(fields.Field[Any]):
+    """A field whose values depend on the settings, which are read once for all rows of a response."""
+
+    def prepare(self) -> Callable[[Any], Any]:
+        """Return the function that converts a value, for the running request."""
+        raise NotImplementedError
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return self.prepare()(value)
+
+
+class TextField(fields.Field[Any]):
+    """A field that keeps a value that is text already, as most ids and times in lists are."""
+
+
+class Uuid(TextField):
     """A UUID as text."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
@@ -36,27 +52,49 @@ def format_timestamp(value: datetime) -> str:
     return text if value.microsecond else f"{text[:-1]}.000000Z"
 
 
-class Timestamp(fields.Field[Any]):
+class Timestamp(TextField):
     """An aware UTC time, as `format_timestamp` writes it."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        return None if value is None else format_timestamp(value)
+        return value if value is None or isinstance(value, str) else format_timestamp(value)
 
 
-class MediaUrl(fields.Field[Any]):
+class MediaUrl(PreparedField):
     """The URL of a stored image, null if there is none."""
 
     attribute_paths = ("id", "extension")
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        return None if value is None else file_url(current_settings().public_url, value.id, value.extension)
+    def prepare(self) -> Callable[[Any], str | None]:
+        """Return the function that returns the URL of an image."""
+        url = current_settings().public_url
+        return lambda image: None if image is None else file_url(url, image.id, image.extension)
+
+
+class IdUrl(PreparedField):
+    """A URL of this server with the id of the row.
+
+    Args:
+        before: The path before the id, with a slash at its end.
+        after: The URL after the id.
+    """
+
+    def __init__(self, before: str, after: str) -> None:
+        # Only for output: then another field may have the same attribute.
+        super().__init__(attribute="id", dump_only=True)
+        self._before, self._after = before, after
+
+    def prepare(self) -> Callable[[Any], str]:
+        """Return the function that returns the URL of an id."""
+        before, after = current_settings().public_url + self._before, self._after
+        return lambda row_id: f"{before}{row_id}{after}"
 
 
 class SortedMap(fields.Field[Any]):
     """A JSON object with sorted names, because databases return different orders and an ETag hashes bytes."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, Any] | None:
-        return None if value is None else dict(sorted(value.items()))
+        # Most maps are empty.
+        return dict(sorted(value.items())) if value else value
 
 
 class IdentifiedSchema(Schema):

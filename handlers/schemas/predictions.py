@@ -9,10 +9,11 @@ from marshmallow import Schema, fields
 from db.models.comments import PredictionComment
 from db.models.generations import Prediction
 from handlers.common.context import current_settings
-from handlers.schemas.fields import IdentifiedSchema, OwnedSchema, Timestamp, Uuid
+from handlers.schemas.fields import IdentifiedSchema, IdUrl, OwnedSchema, Timestamp, Uuid
 from handlers.schemas.serializer import get_serializer
 
 THUMBNAIL_WIDTH = 480
+_PATH, _IMAGE = "/api/v1/predictions/", "/image"
 
 
 class ReviewSchema(Schema):
@@ -30,10 +31,8 @@ class PredictionSchema(OwnedSchema):
     shot_id = Uuid()
     index = fields.Raw()
     status = fields.Raw()
-    image_url = fields.Function(lambda prediction: build_image_url(prediction))
-    thumbnail_url = fields.Function(
-        lambda prediction: f"{build_image_url(prediction)}?width={THUMBNAIL_WIDTH}"
-    )
+    image_url = IdUrl(_PATH, _IMAGE)
+    thumbnail_url = IdUrl(_PATH, f"{_IMAGE}?width={THUMBNAIL_WIDTH}")
     width = fields.Raw()
     height = fields.Raw()
     content_type = fields.Raw()
@@ -76,7 +75,7 @@ class PublicationSchema(Schema):
 
 def build_image_url(prediction: Prediction) -> str:
     """Return the URL of the image of a prediction."""
-    return f"{current_settings().public_url}/api/v1/predictions/{prediction.id}/image"
+    return f"{current_settings().public_url}{_PATH}{prediction.id}{_IMAGE}"
 
 
 def _serialize_position(comment: PredictionComment) -> dict[str, float] | None:

@@ -9,7 +9,7 @@ from marshmallow import Schema, fields
 
 from db.models.shootings import Shooting
 from handlers.schemas.fields import LabeledSchema, Timestamp, Uuid, UuidList
-from handlers.schemas.serializer import get_serializer, list_attribute_paths
+from handlers.schemas.serializer import get_list_serializer, list_attribute_paths
 from studio.generations.batch import ShotResult
 from studio.shootings import aggregate_shot_status
 
@@ -51,7 +51,7 @@ class LookShots(fields.Field[Any]):
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[dict[str, Any]]:
         order = {shot_type_id: index for index, shot_type_id in enumerate(obj.shot_type_ids)}
         shots = sorted(value, key=lambda shot: order.get(shot.shot_type_id, len(order)))
-        return list(map(get_serializer(LookShotSchema), shots))
+        return get_list_serializer(LookShotSchema)(shots)
 
 
 class LookSchema(LabeledSchema):

@@ -47,8 +47,14 @@ def test_every_schema_serializes_a_row_as_marshmallow_dumps_it(
 
         return serialize
 
-    for module in ("common.responses", "schemas.predictions", "schemas.shootings"):
+    def get_comparing_list_serializer(schema: type[Schema]) -> Callable[[list[Row]], list[dict[str, Any]]]:
+        serialize = get_comparing_serializer(schema)
+        return lambda rows: [serialize(row) for row in rows]
+
+    for module in ("common.responses", "schemas.predictions"):
         monkeypatch.setattr(f"handlers.{module}.get_serializer", get_comparing_serializer)
+    for module in ("common.responses", "schemas.shootings"):
+        monkeypatch.setattr(f"handlers.{module}.get_list_serializer", get_comparing_list_serializer)
     # Dry runs come first, while there are credits; GET comes last, when there are rows to read.
     dry_runs = [
         operation

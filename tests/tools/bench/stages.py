@@ -116,7 +116,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "sqlalchemy.event",
         "sqlalchemy.pool",
     ),
-    "psycopg": ("psycopg",),
+    "psycopg": ("psycopg", "db.fast_path.json_columns"),
     # Sending counts as waiting, too: PostgreSQL may get the core as soon as the kernel has the statement.
     WAITING: (
         "psycopg.connection.Connection.wait",
