@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from sqlalchemy import Connection, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from db.copy_database import CopyFailed, CopyRejected, CopyReport, copy_database
 from db.engine import build_engine
@@ -79,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
         target = settings.migration_database_url or settings.database_url
         print(f"From {source}\nto   {make_url(target).render_as_string(hide_password=True)}\n")
         is_complete = copy_database(source, target, Report(open_storage(settings)).verify)
+    except ArgumentError:
+        print(f"Not moved: --from must be a URL such as sqlite:///path, not {source!r}", file=sys.stderr)
+        return 2
     except (InvalidSettings, CopyRejected, RolesMissing) as error:
         print(f"Not moved: {error}", file=sys.stderr)
         return 2

@@ -25,6 +25,7 @@ from typing import Any
 
 import uvicorn
 from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 
 from db.engine import build_engine
 from db.errors import EmailTaken, NotFound
@@ -136,6 +137,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (DatabaseIsNewer, InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
         print(f"Not started: {error}", file=sys.stderr)
+        return 2
+    except OperationalError as error:
+        # Without a statement, the connection itself failed. Its message has no password.
+        if error.statement is not None:
+            raise
+        reason = str(error.orig).partition("\n")[0]
+        print(f"Not started: the database cannot be reached: {reason}. Check DATABASE_URL", file=sys.stderr)
         return 2
 
 
@@ -316,7 +324,7 @@ def deactivate_demo_accounts(settings: Settings, _options: argparse.Namespace) -
 
 
 def wait_until_ready(settings: Settings, options: argparse.Namespace) -> str:
-    """Wait until the server is ready and return its URL.
+    """Wait until the server is ready and return its URL, and the polled address if it is another one.
 
     Raises:
         CommandError: It is not ready in time.
@@ -329,7 +337,9 @@ def wait_until_ready(settings: Settings, options: argparse.Namespace) -> str:
         try:
             connection.request("GET", READINESS_PATH)
             if connection.getresponse().status == HTTPStatus.OK:
-                return f"Ready: {settings.public_url}"
+                polled = f"http://{host}:{settings.port}"
+                is_public = settings.public_url in (polled, f"http://localhost:{settings.port}")
+                return f"Ready: {settings.public_url}" + ("" if is_public else f" (polled at {polled})")
         except (OSError, HTTPException):
             pass  # it does not listen yet
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,9 @@ def test_s29_the_runtime_packages_render_an_image_through_celery_in_production(
                 assert done["status"] == GenerationStatus.COMPLETED, done
                 assert (len(done["predictions"]), done["attempts"]) == (1, 1)
                 assert beat.process.poll() is None
+            # Celery's message at the end is a line of the log, too.
+            lines = [json.loads(line) for line in worker.log.read_text().splitlines()]
+            assert "worker: Warm shutdown (MainProcess)" in [line["message"] for line in lines]
         assert httpx.get(f"{server.url}/utils/system-health-check").json()["checks"]["broker"] == "ok"
         readiness = f"{server.url}/utils/readiness"
         broker.stop()

@@ -364,7 +364,10 @@ def test_a_mock_does_not_start_with_a_file_that_is_no_scenario(tmp_path: Path) -
 def test_the_wait_command_returns_when_the_server_is_ready(mock: httpx.Client) -> None:
     ready = run_command("wait", PORT=str(mock.base_url.port))
     assert ready.returncode == 0, ready.stderr
-    assert ready.stdout.startswith(f"Ready: http://localhost:{mock.base_url.port}")
+    assert ready.stdout == f"Ready: http://localhost:{mock.base_url.port}\n"
+    proxied = run_command("wait", PORT=str(mock.base_url.port), PUBLIC_URL="https://api.example.com")
+    polled = f"http://127.0.0.1:{mock.base_url.port}"
+    assert proxied.stdout == f"Ready: https://api.example.com (polled at {polled})\n"
     absent = run_command("wait", "--seconds", "1", PORT=str(free_port()))
     assert absent.returncode == 1
     assert "is not ready after 1 s" in absent.stderr

@@ -227,3 +227,12 @@ def test_production_does_not_start_with_the_default_secret(tmp_path: Path) -> No
     assert refused.returncode == 2
     assert said.startswith("Not started: SECRET_KEY")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_cannot_be_reached_stops_the_start_with_the_reason(tmp_path: Path) -> None:
+    url = f"postgresql://user:hidden@127.0.0.1:{free_port()}/name"
+    refused = start_server(tmp_path, DATABASE_URL=url)
+    said, _ = refused.communicate(timeout=30)
+    assert refused.returncode == 2
+    assert said.startswith("Not started: the database cannot be reached: connection failed"), said
+    assert (len(said.splitlines()), "hidden" in said) == (1, False), said

@@ -204,3 +204,8 @@ def test_databases_of_the_wrong_kind_are_rejected(
     upgrade(f"sqlite:///{tmp_path / 'sartiq.db'}", "0001")
     assert migrate_to_postgres.main([]) == 2
     assert "bring it up to date first" in capsys.readouterr().err
+
+
+def test_a_source_that_is_no_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert migrate_to_postgres.main(["--from", "sartiq.db"]) == 2
+    assert "--from must be a URL such as sqlite:///path, not 'sartiq.db'" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from celery import Celery, signals
+from celery.apps import worker as celery_worker
 from celery.beat import EmbeddedService
 
 from db.engine import build_engine
@@ -139,6 +140,8 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
     drain_executor = partial(drain, executor)
     signals.worker_shutting_down.connect(drain_executor)
     signals.worker_ready.connect(_log_ready)
+    # Celery would print "Warm shutdown" as text between the lines of the log.
+    celery_worker.safe_say = _log_message
     for service in background_services:
         service.start()
     try:
@@ -177,6 +180,10 @@ def _add_task(app: Celery, name: str, work: Callable[..., object]) -> None:
 
 def _log_ready(**_: object) -> None:
     logger.info("the worker is ready")
+
+
+def _log_message(message: str, _stream: object = None) -> None:
+    logger.info(message)
 
 
 def drain(executor: GenerationExecutor, **_: object) -> None:
