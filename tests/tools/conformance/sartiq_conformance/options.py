@@ -114,6 +114,9 @@ def parse_base_url(text: str) -> str:
         is_usable = False
     if not is_usable:
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL such as https://host/api/v1")
+    # Reports and logs of CI contain the URL.
+    if url.username is not None or url.query or url.fragment:
+        raise argparse.ArgumentTypeError("must have no user, password, query or fragment")
     return text.rstrip("/")
 
 

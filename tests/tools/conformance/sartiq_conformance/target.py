@@ -40,6 +40,7 @@ NO_CREDITS = (
     "the account of the token has no credits for one prediction. A superuser gives it a subscription "
     "with POST /subscriptions/{account_id}; `--skip flow` runs without one."
 )
+NO_PERMISSION = "The account of the token must be an owner or admin of the organization of `--organization`."
 # A row can be deleted only after the rows that refer to it.
 MAX_CLEAN_UP_ROUNDS = 5
 # Another run with the same account shares its rate limit.
@@ -384,6 +385,14 @@ class Target:
         if response.status_code not in expected:
             if response.status_code == 409 and read_problem_code(response) == "out_of_credits":
                 raise ServerNotUsable(NO_CREDITS)
+            # In an organization that the run has made, its account is the owner.
+            if (
+                self.organization_id
+                and self.created is None
+                and response.status_code == 403
+                and read_problem_code(response) == "not_enough_permissions"
+            ):
+                raise ServerNotUsable(f"{method} {template}: 403. {NO_PERMISSION}")
             named = " or ".join(map(str, expected))
             raise fail(response, f"{response.status_code}, not {named}: {response.text[:500]}")
         return response
