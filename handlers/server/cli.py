@@ -147,6 +147,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def parse_seconds(text: str) -> int:
+    """Return a number of seconds from 0 on.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return int(text)
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options of the command line; `run` is the function of the command, None to serve."""
     parser = argparse.ArgumentParser(prog="python -m handlers", description="Serve the Sartiq Backend API.")
@@ -179,7 +190,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="wait until the server of these settings is ready",
         description="Wait until the server at HOST and PORT is ready to serve requests.",
     )
-    wait.add_argument("--seconds", type=int, default=30, metavar="N", help="how long; default: 30")
+    wait.add_argument("--seconds", type=parse_seconds, default=30, metavar="N", help="how long; default: 30")
     wait.set_defaults(run=wait_until_ready)
     options = parser.parse_args(arguments)
     if options.prepare_only and options.run is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from handlers.server import cli
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, find_interpreter, free_port, running_server
 from tests.resilience.processes import RedisServer
@@ -236,3 +237,11 @@ def test_a_database_that_cannot_be_reached_stops_the_start_with_the_reason(tmp_p
     assert refused.returncode == 2
     assert said.startswith("Not started: the database cannot be reached: connection failed"), said
     assert (len(said.splitlines()), "hidden" in said) == (1, False), said
+
+
+@pytest.mark.parametrize("seconds", ["-5", "soon"])
+def test_wait_takes_a_number_of_seconds(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["wait", "--seconds", seconds])
+    assert ended.value.code == 2
+    assert f"'{seconds}' is not a number of seconds" in capsys.readouterr().err
