@@ -40,13 +40,14 @@ def aggregate_shot_status(shooting: Shooting) -> str:
 
     Exported shots count as approved.
     """
-    if shooting.shots_count == 0:
+    counts = shooting.shot_counts
+    if counts.total == 0:
         return "empty"
-    if shooting.shots_approved_count == shooting.shots_count:
+    if counts.approved == counts.total:
         return "approved"
-    if shooting.shots_in_review_count > 0:
+    if counts.in_review > 0:
         return "in_review"
-    return "pending" if shooting.shots_pending_count == shooting.shots_count else "in_progress"
+    return "pending" if counts.pending == counts.total else "in_progress"
 
 
 def change_phase(shooting: Shooting, phase: str) -> None:

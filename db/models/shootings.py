@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, func, select
+from sqlalchemy import JSON, ColumnElement, Dialect, ForeignKey, String, UniqueConstraint, func, select
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
 
 from db.base import Base, Labeled, sort_indexes, tenant_indexes, unique_per_tenant
 from db.models.brands import Brand
@@ -77,10 +81,7 @@ class Shooting(Labeled):
 
     if TYPE_CHECKING:
         looks_count: Mapped[int]
-        shots_count: Mapped[int]
-        shots_pending_count: Mapped[int]
-        shots_in_review_count: Mapped[int]
-        shots_approved_count: Mapped[int]
+        shot_counts: Mapped[ShotCounts]
 
     brand_row: Mapped[Brand | None] = relationship(lazy="raise")
     default_guidelines: Mapped[Guidelines | None] = relationship(lazy="raise")
@@ -245,15 +246,54 @@ Look.product = summarize_product(Look, Look.main_product_id, may_change=True)
 Shot.product = summarize_product(Shot, Look.main_product_id, Look.id == Shot.look_id)
 Shot.predictions_count = _count_column(Prediction, Prediction.shot_id == Shot.id)
 Shooting.looks_count = _count_column(Look, Look.shooting_id == Shooting.id)
-Shooting.shots_count = _count_column(Shot, Shot.shooting_id == Shooting.id)
-Shooting.shots_pending_count = _count_column(
-    Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING
-)
-Shooting.shots_in_review_count = _count_column(
-    Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING_REVIEW
-)
-Shooting.shots_approved_count = _count_column(
-    Shot,
-    Shot.shooting_id == Shooting.id,
-    Shot.status.in_((ShotStatus.APPROVED, ShotStatus.EXPORTED)),
-)
+
+
+class ShotCounts(NamedTuple):
+    """How many shots a shooting has: all of them, and those with some statuses."""
+
+    total: int
+    pending: int
+    in_review: int
+    approved: int
+    """Exported shots count as approved."""
+
+
+class _ShotCountsType(TypeDecorator[ShotCounts]):
+    """The counts as a JSON array in the order of `ShotCounts`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: list[int] | None, dialect: Dialect) -> ShotCounts | None:
+        return None if value is None else ShotCounts(*value)
+
+
+class _CountsArray(FunctionElement[ShotCounts]):
+    type = _ShotCountsType()
+    inherit_cache = True
+
+
+@compiles(_CountsArray)
+def _compile_json_array(element: _CountsArray, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_array({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_CountsArray, "postgresql")
+def _compile_json_build_array(element: _CountsArray, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_build_array({compiler.process(element.clauses, **options)})"
+
+
+def _count_shots() -> Any:
+    """Return a column property with the counts, for which the shots are read once."""
+    statuses = (
+        (ShotStatus.PENDING,),
+        (ShotStatus.PENDING_REVIEW,),
+        (ShotStatus.APPROVED, ShotStatus.EXPORTED),
+    )
+    counts = _CountsArray(func.count(), *(func.count().filter(Shot.status.in_(one)) for one in statuses))
+    # unscoped: belongs to a scoped row
+    counted = select(counts).select_from(Shot).where(Shot.shooting_id == Shooting.id)
+    return column_property(counted.correlate_except(Shot).scalar_subquery())
+
+
+Shooting.shot_counts = _count_shots()

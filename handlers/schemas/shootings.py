@@ -30,8 +30,8 @@ class ShootingSchema(LabeledSchema):
     require_test_shooting = fields.Raw()
     shot_status = fields.Function(lambda shooting: _shot_status(shooting))
     looks_count = fields.Raw()
-    shots_count = fields.Raw()
-    shots_approved_count = fields.Raw()
+    shots_count = fields.Raw(attribute="shot_counts.total")
+    shots_approved_count = fields.Raw(attribute="shot_counts.approved")
 
 
 class LookShotSchema(Schema):

@@ -24,6 +24,7 @@ from db.models import (
     ShotType,
     User,
 )
+from db.models.shootings import ShotCounts
 from db.queries.organizations import has_records
 from db.queries.users import delete_user_rows, owns_organization
 from db.session import Database
@@ -203,14 +204,14 @@ def test_lists_of_ids_keep_their_order_and_are_replaced(database: Database) -> N
 
 
 def test_a_shooting_counts_its_looks_and_shots(database: Database) -> None:
-    look = make.make_look()
-    for status in ("pending", "pending_review", "approved", "approved"):
+    look, empty = make.make_look(), make.make_shooting()
+    for status in ("pending", "pending_review", "approved", "exported", "rejected"):
         make.make_shot(look, status=status)
     with database.transaction(write=False) as reading:
         shooting = reading.get_one(Shooting, look.shooting_id)
-        assert (shooting.looks_count, shooting.shots_count) == (1, 4)
-        assert (shooting.shots_pending_count, shooting.shots_in_review_count) == (1, 1)
-        assert shooting.shots_approved_count == 2
+        assert shooting.looks_count == 1
+        assert shooting.shot_counts == ShotCounts(total=5, pending=1, in_review=1, approved=2)
+        assert reading.get_one(Shooting, empty.id).shot_counts == ShotCounts(0, 0, 0, 0)
 
 
 def test_an_organization_with_files_only_can_be_deleted(database: Database) -> None:
