@@ -55,7 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds: list[Any] = ["sqlite"]
     if metafunc.config.getoption("--long") or _commits(metafunc):
         kinds.append("postgresql")
-    elif metafunc.definition.get_closest_marker("both_databases"):
+    # Without `--slow`, the tests would be deselected. Not creating them is faster.
+    elif metafunc.config.getoption("--slow") and metafunc.definition.get_closest_marker("both_databases"):
         kinds.append(pytest.param("postgresql", marks=pytest.mark.slow("only its SQL differs from SQLite")))
     metafunc.parametrize("database_kind", kinds, indirect=True, scope="session")
 
