@@ -89,21 +89,30 @@ def _prepared_server_folders(run_folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _reused_network_results(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run the mask network once per photo, unless the test uses `real_network`.
+    """Cut out once per photo, unless the test uses `real_network` or `real_cut_outs`.
 
-    `pytest --cache-clear` forgets the results.
+    `pytest --cache-clear` forgets the results of the mask network.
     """
     # Imported here because it loads OpenCV, which tests of other things do not need.
-    from tests.support.mask_network import ReusedResults
+    from tests.support.mask_network import ReusedCutOuts, ReusedResults
 
     folder = request.config.cache.mkdir("network-results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("studio.rendering.network_mask.open_network", ReusedResults(folder).open_network)
+        patch.setattr("studio.rendering.cut_out._from_photo", ReusedCutOuts().cut_out_of_photo)
         yield
 
 
 @pytest.fixture
-def real_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def real_cut_outs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut out each photo again, for tests that compare two renderings."""
+    from tests.support.mask_network import cut_out_of_photo
+
+    monkeypatch.setattr("studio.rendering.cut_out._from_photo", cut_out_of_photo)
+
+
+@pytest.fixture
+def real_network(real_cut_outs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the mask network for each photo again, for tests of its time or its use."""
     from studio.rendering import mask_network
 

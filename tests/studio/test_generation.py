@@ -256,6 +256,7 @@ def test_a_seed_determines_the_image(generate: Any, scenario: PhotographedProduc
 
 
 @pytest.mark.slow("it renders two images more than the test of the seed")
+@pytest.mark.usefixtures("real_cut_outs")
 def test_the_seed_of_a_prediction_renders_the_same_image_again(
     generate: Any, scenario: PhotographedProduct
 ) -> None:

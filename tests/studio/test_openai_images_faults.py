@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from email.utils import formatdate
-from functools import cache
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ from studio.providers import openai_images_client
 from studio.providers.openai_images import EditRequest, ImagesConfig, ImagesUnavailable, RequestRejected
 from studio.providers.openai_images import ImagesServer as ServerSettings
 from studio.providers.openai_images_client import ImagesClient, RateLimited, ReceivedImage, ServerFailed
-from studio.rendering import CutOut, cut_out_product
+from studio.rendering import cut_out_product
 from studio.rendering.model import FRAMED_CROP
 from tests.studio.compute_fixtures import (
     assert_refunded,
@@ -57,21 +56,10 @@ RELEASED = threading.Event()
 REQUEST = EditRequest("a bag", "", (64, 64), 1, [paint((64, 64))])
 
 
-@cache
-def cut_out_cached(photo: bytes, size: tuple[int, int], side: int) -> CutOut:
-    return cut_out_product(Image.frombytes("RGB", size, photo), side)
-
-
-def cut_out_once(_storage: LocalDisk, _file: Any, photo: Image.Image, side: int) -> CutOut:
-    """Return the cut-out of a photo; most tests have the same one, and it takes a second."""
-    return cut_out_cached(photo.tobytes(), photo.size, side)
-
-
 @pytest.fixture
 def images_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImagesServer]:
     """Yield a running server; generations that wait for it are due at once."""
     monkeypatch.setattr(images, "MIN_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(photos, "cut_out_photo", cut_out_once)
     with run_images_server() as running:
         yield running
 

@@ -139,6 +139,7 @@ def test_an_enlarged_photo_does_not_show_the_blocks_of_its_compression(photo: Im
     assert errors[0] < 0.95 * errors[1]
 
 
+@pytest.mark.usefixtures("real_cut_outs")
 def test_the_same_seed_gives_the_same_bytes(photo: Image.Image) -> None:
     small = photo.resize((450, 600))
     first = RenderRequest(cut_out_product(small), 240, 320, seed=41)

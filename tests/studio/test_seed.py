@@ -145,6 +145,7 @@ def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of
 
 
 @pytest.mark.slow("it renders the sample images again")
+@pytest.mark.usefixtures("real_cut_outs")
 def test_the_stored_images_of_the_seed_equal_a_new_rendering(own_database: Database, tmp_path: Path) -> None:
     settings = build_settings(tmp_path)
     seed_database(own_database, settings)
