@@ -52,9 +52,9 @@ def outcomes(mini: Any) -> list[str]:
     return database.outcomes
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Yield the real application, built once per module."""
+    """Yield the real application, built once per process: it compiles its validators at their first use."""
     app = create_test_app(tmp_path_factory.mktemp("contract"))
     yield app
     app.bridge.pool.shutdown()
