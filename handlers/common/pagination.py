@@ -332,7 +332,7 @@ def _is_capped(list_query: ListQuery, shape: _QueryShape) -> bool:
         or len(shape.filter_names) >= 2
         # No counter cache covers these, and most rows can match.
         or any(
-            name.endswith(("_in", "_before")) or name in ("products", "metadata")
+            name.endswith(("_in", "_after", "_before")) or name in ("products", "metadata")
             for name in shape.filter_names
         )
     )

@@ -157,7 +157,8 @@ def test_a_count_is_exact_until_a_search_reaches_the_cap(
     monkeypatch.setattr("handlers.common.pagination.MAX_EXACT_COUNT", 5)
     for query, count, exact in [
         ("limit=1", 7, True),
-        ("created_after=2025-01-01T00:00:00Z", 7, True),
+        ("created_after=2026-01-01T02:00:00Z", 4, True),
+        ("created_after=2025-01-01T00:00:00Z", 5, False),
         ("q=Brand", 5, False),
         ("q=Brand 6", 1, True),
         ("created_after=2025-01-01T00:00:00Z&updated_after=2025-01-01T00:00:00Z", 5, False),
