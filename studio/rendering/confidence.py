@@ -4,7 +4,8 @@ A network that is sure of an object finds the same object in the whole photo, in
 part around the object. Four signs are measured: how much the masks of the passes agree, how much those of
 the photo and its mirror image agree, how much of the mask is neither product nor background, and how much of
 it has the colours of its surroundings. On plain paper, colours find the product without the network: a mask
-that both find is right, whatever the other signs say.
+that both find is right, whatever the other signs say, unless lines on the paper outline a part of the colour
+of the paper.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ _UNCERTAIN = (0.25, 0.75)
 
 
 def score_agreement(
-    first: Floats, second: Floats, share: float, mirror: float, distinctness: float, paper: float
+    first: Floats,
+    second: Floats,
+    share: float,
+    mirror: float,
+    distinctness: float,
+    paper: float,
+    completeness: float = 1.0,
 ) -> tuple[float, bool, dict[str, float]]:
     """Return the probability that a mask is right, whether it may be shown, and the parts of the score.
 
@@ -41,6 +48,7 @@ def score_agreement(
         mirror: The overlap of the masks of the whole photo and its mirror image, 0..1.
         distinctness: The share of the mask whose colours are not typical of its surroundings, 0..1.
         paper: The overlap of the corrected mask with what differs from plain paper, 0..1.
+        completeness: The share of the product that the mask has, 0..1, as far as lines on plain paper show.
     """
     agreement = overlap(first > 0.5, second > 0.5)
     certainty = measure_certainty(second)
@@ -50,10 +58,11 @@ def score_agreement(
         "mirror": mirror,
         "distinctness": distinctness,
         "paper": paper,
+        "completeness": completeness,
         "share": share,
     }
     is_usable = agreement >= _MIN_AGREEMENT and _MIN_SHARE <= share <= _MAX_SHARE
-    value = max(agreement * certainty * mirror * distinctness, paper)
+    value = max(agreement * certainty * mirror * distinctness, paper) * completeness
     confidence = calibrate(value) if is_usable else 0.0
     return confidence, is_usable, {name: round(value, 4) for name, value in signs.items()}
 

@@ -17,7 +17,7 @@ from PIL import Image
 from studio.media.inspection import open_stored
 from studio.rendering.colour import to_srgb
 from studio.rendering.confidence import MIN_CONFIDENCE
-from studio.rendering.geometry import drop_specks, find_touched_sides, get_bounding_box, is_standing, shrink
+from studio.rendering.geometry import drop_specks, find_touched_sides, get_bounding_box, shrink
 from studio.rendering.masks import find_chosen_mask
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import (
@@ -30,6 +30,7 @@ from studio.rendering.model import (
     Pixels,
     PredictionWarning,
 )
+from studio.rendering.standing import stands
 
 _MAX_SIDE = 3000
 # The closest framing enlarges a part of the product: this many pixels of the photo per pixel of the output
@@ -126,7 +127,8 @@ def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
     product[opacity < 24] = np.clip(around[opacity < 24], 0, 255).astype(np.uint8)
     photo = _over_white(pixels, alpha)
     touches = find_touched_sides(opacity, box, photo)
-    return CutOut(photo, product, opacity, box, "alpha", _ALPHA_CONFIDENCE, touches, is_standing(opacity))
+    is_standing = stands(opacity, box, photo)
+    return CutOut(photo, product, opacity, box, "alpha", _ALPHA_CONFIDENCE, touches, is_standing)
 
 
 def _from_photo(pixels: Pixels, find_mask: MaskProvider) -> CutOut:
@@ -161,7 +163,7 @@ def _from_photo(pixels: Pixels, find_mask: MaskProvider) -> CutOut:
         mask.method,
         mask.confidence,
         touches,
-        is_standing(alpha),
+        stands(alpha, box, pixels),
         confidence_parts=mask.confidence_parts,
     )
 

@@ -102,7 +102,10 @@ def place_product(
         offset_y = float(
             np.clip(middle - scale * down / 2, top + air, max(top + air, bottom - air - scale * down))
         )
-    scale = min(scale, MAX_ENLARGEMENT)
+    if scale > MAX_ENLARGEMENT:
+        # What becomes smaller keeps its middle, or stays at the edge that cuts it off.
+        offset_y += _get_anchor(bleeds) * (scale - MAX_ENLARGEMENT) * down
+        scale = MAX_ENLARGEMENT
     offset_x = centre_x - scale * across / 2
     if not framed and framing not in _CROP and not bleeds:
         offset_x = float(np.clip(offset_x, left + air, max(left + air, right - air - scale * across)))
@@ -133,6 +136,13 @@ def choose_pose(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed
     if cut_out.standing and (framing == "STILL_LIFE" or not tall):
         return "standing"
     return "hanging"
+
+
+def _get_anchor(bleeds: set[str]) -> float:
+    """Return the height that keeps its place when a product becomes smaller: 0 is its top, 1 its bottom."""
+    if "top" in bleeds:
+        return 0.0
+    return 1.0 if "bottom" in bleeds else 0.5
 
 
 def _fit_bleeding(

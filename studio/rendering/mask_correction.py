@@ -34,6 +34,9 @@ _MIN_EDGE, _EDGE_WIDTH = 6.0, 4
 _MAX_NOISE = 2.0
 # Distance to the fitted paper, in units of its noise, below which a pixel is paper.
 _PAPER_NOISE = 1.5
+# Distance to it (CIE76) and in units of its noise that the product has around a hole, along this share of the
+# hole's outline.
+_MIN_OUTLINE, _OUTLINE_NOISE, _MIN_OUTLINED = 4.0, 4.0, 0.5
 # Distance to the fitted paper (CIE76) and in units of its noise above which a pixel is something else.
 _MIN_DIFFERENCE, _DIFFERENCE_NOISE = 25.0, 8.0
 # The same, from which a pixel counts as not being paper.
@@ -64,7 +67,7 @@ def correct_mask(pixels: Pixels, values: Floats, box: Box) -> tuple[Floats, Box]
     Args:
         values: The mask, 0..1: a small copy of the area `box` of the photo.
     """
-    small, solid, scale = _shrink_with_mask(pixels, values, box)
+    small, solid, scale = shrink_with_mask(pixels, values, box)
     if not solid.any() or solid.mean() > _MAX_SHARE:
         return values, box
     residual, noise, plainness = fit_background(small)
@@ -99,7 +102,7 @@ def measure_distinctness(pixels: Pixels, values: Floats, box: Box) -> float:
     On a plain background it is 1, because what has the colour of the paper is often a white product. If this
     background is dark, it is the visible share of the outline.
     """
-    small, solid, _ = _shrink_with_mask(pixels, values, box)
+    small, solid, _ = shrink_with_mask(pixels, values, box)
     if not solid.any() or solid.mean() > _MAX_SHARE:
         return 1.0
     if fit_background(small)[2] > _MIN_PLAINNESS:
@@ -113,7 +116,7 @@ def compare_with_paper(pixels: Pixels, values: Floats, box: Box) -> float:
     Colours know nothing about products, and the network knows nothing about paper: a mask on which both agree
     is right. It is 0 if the background is dark or not plain, and low if the product has the paper's colour.
     """
-    small, solid, _ = _shrink_with_mask(pixels, values, box)
+    small, solid, _ = shrink_with_mask(pixels, values, box)
     if not solid.any() or solid.mean() > _MAX_SHARE:
         return 0.0
     residual, noise, plainness = fit_background(small)
@@ -125,7 +128,7 @@ def compare_with_paper(pixels: Pixels, values: Floats, box: Box) -> float:
     return float((other & solid).sum() / max(1, (other | solid).sum()))
 
 
-def _shrink_with_mask(
+def shrink_with_mask(
     pixels: Pixels, values: Floats, box: Box
 ) -> tuple[Pixels, np.ndarray, tuple[float, float]]:
     """Return a small copy of the photo, its mask, and its width and height relative to the photo."""
@@ -171,15 +174,26 @@ def _extend(box: Box, added: np.ndarray, scale: tuple[float, float], pixels: Pix
 def _find_paper(small: Pixels, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:
     """Return the holes of the mask through which plain paper is visible, with the shadow on it."""
     paper = _keep_regions(solid & (cv2.GaussianBlur(residual, (0, 0), 1.0) < _PAPER_NOISE * noise), solid)
-    if not paper.any():
-        return paper
     darker, brightness = find_darker_background(small, ~solid)
     slope = np.hypot(cv2.Sobel(brightness, cv2.CV_32F, 1, 0), cv2.Sobel(brightness, cv2.CV_32F, 0, 1)) / 8
     shaded = solid & darker & (brightness > _MIN_SHADOW) & (slope < _MAX_SHADOW_SLOPE)
     labels = cv2.connectedComponents((paper | shaded).astype(np.uint8), connectivity=4)[1]
     grown = solid & np.isin(labels, np.setdiff1d(np.unique(labels[paper]), [0]))
     # A grey product next to a hole is not its shadow.
-    return grown if grown.sum() < 2 * paper.sum() else paper
+    return _keep_outlined(grown if grown.sum() < 2 * paper.sum() else paper, solid, residual, noise)
+
+
+def _keep_outlined(paper: np.ndarray, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:
+    """Return the regions that end at an edge. In the shading of a white product, paper's colour fades out."""
+    count, labels = cv2.connectedComponents(paper.astype(np.uint8), connectivity=4)
+    limit = max(_MIN_OUTLINE, _OUTLINE_NOISE * noise)
+    for label in range(1, count):
+        region = (labels == label).astype(np.uint8)
+        inner, outer = (cv2.dilate(region, np.ones((size, size), np.uint8)) > 0 for size in (5, 7))
+        around = outer & ~inner & solid
+        if around.any() and float((residual[around] > limit).mean()) < _MIN_OUTLINED:
+            paper = paper & (labels != label)
+    return paper
 
 
 def _find_tinted_paper(small: Pixels, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RENDERER_VERSION = "1.7"
+RENDERER_VERSION = "1.8"
 
 FileFormat = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Framing = Literal["FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE"]

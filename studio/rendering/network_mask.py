@@ -14,6 +14,7 @@ import numpy as np
 
 from studio.mask_models import MaskModelType
 from studio.rendering.confidence import overlap, score_agreement
+from studio.rendering.mask_completeness import measure_completeness
 from studio.rendering.mask_correction import compare_with_paper, correct_mask, measure_distinctness
 from studio.rendering.mask_network import Predict, get_input_side, open_network
 from studio.rendering.mask_rim import trim_rim
@@ -27,8 +28,11 @@ _SPACE = 0.12
 # What the first pass is not sure of belongs to that area too, if it is connected with the object: a strap, a
 # lace, the crown of a tree.
 _MIN_FAINT = 0.25
-# Pieces smaller than this share of the largest are not part of the product.
-_MIN_PIECE_SHARE = 0.05
+# Pieces smaller than this share of the largest are not part of the product, unless they are connected with
+# it, or near it: no smaller than the second share, sure (mean of the mask), and with a narrow gap, as a share
+# of the product's size.
+_MIN_PIECE_SHARE, _MIN_NEAR_SHARE = 0.05, 0.01
+_MIN_SURE, _MAX_GAP = 0.85, 0.05
 
 
 def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, method: str) -> Mask:
@@ -54,7 +58,7 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
         close = _predict_both(predict, _fit(part, 2 * side))
     size = _limit_size(part, side)
     first = _cut(whole, box, pixels, size)
-    mixed = _drop_small_pieces(
+    mixed = drop_small_pieces(
         _mix(first, *(cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) for mask in close))
     )
     share = float((mixed > 0.5).mean()) * part.size / pixels.size
@@ -63,7 +67,8 @@ def find_network_mask(pixels: Pixels, path: Path, model_type: MaskModelType, met
     values, box = correct_mask(pixels, mixed, box)
     paper = compare_with_paper(pixels, values, box)
     values, coarseness = trim_rim(pixels, values, box)
-    confidence = score_agreement(first, mixed, share, mirror, distinctness, paper)
+    completeness = measure_completeness(pixels, values, box)
+    confidence = score_agreement(first, mixed, share, mirror, distinctness, paper, completeness)
     return Mask(values, box, method, *confidence, coarseness)
 
 
@@ -94,7 +99,7 @@ def _limit_size(pixels: Pixels, side: int) -> tuple[int, int]:
 
 def _find_box(mask: Floats, pixels: Pixels) -> Box | None:
     """Return the area around the object in the coordinates of the photo; None if there is no object."""
-    solid = _drop_small_pieces(mask) > 0.5
+    solid = drop_small_pieces(mask) > 0.5
     # Thin parts have gaps of a few pixels.
     joined = ((mask > _MIN_FAINT) | solid).astype(np.uint8)
     joined = cv2.morphologyEx(joined, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
@@ -125,15 +130,30 @@ def _cut(mask: Floats, box: Box, pixels: Pixels, size: tuple[int, int]) -> Float
     return cv2.warpAffine(mask, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
 
 
-def _drop_small_pieces(mask: Floats) -> Floats:
-    """Return the mask without pieces that are small beside the largest."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8), connectivity=8)
+def drop_small_pieces(mask: Floats) -> Floats:
+    """Return the mask without pieces that are small beside the largest and do not belong to it.
+
+    What the network is not sure of connects a wheel or a lace with the product. Without it, a piece belongs
+    to the product if the network is sure of it and the gap is narrow.
+    """
+    solid = mask > 0.5
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
     if count <= 2:
         return mask
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
-    areas[0] = np.inf
-    small = areas < _MIN_PIECE_SHARE * areas[1:].max()
-    # With the soft edge of each piece.
-    dropped = cv2.dilate(small[labels].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    kept = (labels > 0) & ~small[labels]
-    return np.where(dropped & ~kept, 0, mask).astype(np.float32)
+    areas[0] = 0
+    large = areas >= _MIN_PIECE_SHARE * areas.max()
+    is_large = large[labels]
+    joined = cv2.connectedComponents((mask > _MIN_FAINT).astype(np.uint8), connectivity=8)[1]
+    kept = solid & np.isin(joined, np.unique(joined[is_large]))
+    gap = cv2.distanceTransform((~is_large).astype(np.uint8), cv2.DIST_L2, 5)
+    reach = _MAX_GAP * float(stats[large][:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].max())
+    for label in np.flatnonzero(~large & (areas >= _MIN_NEAR_SHARE * areas.max())):
+        piece = labels == label
+        if float(gap[piece].min()) <= reach and float(mask[piece].mean()) >= _MIN_SURE:
+            kept |= piece
+    # With the soft edge of each piece, but not with that of another one.
+    edge = np.ones((5, 5), np.uint8)
+    dropped = cv2.dilate((solid & ~kept).astype(np.uint8), edge) > 0
+    beside = cv2.dilate(kept.astype(np.uint8), edge) > 0
+    return np.where(dropped & ~beside | solid & ~kept, 0, mask).astype(np.float32)

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from studio.rendering.cut_out import cut_out_product
-from studio.rendering.geometry import find_touched_sides, get_bounding_box, is_standing
+from studio.rendering.geometry import find_touched_sides, get_bounding_box
 from studio.rendering.masks import find_chosen_mask
 from studio.rendering.model import FRAMED_CROP, Box, CutOut, Floats, Mask, MaskProvider, Pixels
+from studio.rendering.standing import stands
 
 GIVEN = "given"
 """Method of a cut-out with a mask that a person made."""
@@ -164,7 +165,7 @@ def _limit_to_region(cut_out: CutOut, region: Region) -> CutOut:
         alpha=alpha,
         box=box,
         touches=touches,
-        standing=is_standing(alpha),
+        standing=stands(alpha, box, cut_out.photo),
         warnings=tuple(warning for warning in cut_out.warnings if touches or warning != "touches_edge"),
     )
 

@@ -54,6 +54,15 @@ def test_a_hole_that_shows_plain_paper_is_opened() -> None:
     assert overlap(*correct_mask(image, fill(), WHOLE), truth) > 0.93
 
 
+def test_the_shading_of_a_white_product_is_no_hole() -> None:
+    image = paper()
+    shading = cv2.GaussianBlur(fill(150), (0, 0), 25)[..., None]
+    white = cv2.circle(np.zeros((600, 600), np.uint8), (300, 300), 195, 1, -1) > 0
+    # Its middle has the colour of the paper; towards its outline it becomes darker.
+    image[white] = (image - 70 * (1 - shading)).clip(0, 255).astype(np.uint8)[white]
+    assert overlap(*correct_mask(image, fill(), WHOLE), fill() > 0.5) > 0.99
+
+
 def test_a_hole_that_shows_another_background_lowers_the_distinctness_only() -> None:
     image = checks()
     truth = draw_ring(image, (196, 160, 70))

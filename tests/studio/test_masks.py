@@ -32,6 +32,7 @@ from studio.rendering import (
 )
 from studio.rendering.mask_network import UnusableMaskModel, open_network
 from studio.rendering.masks import find_u2netp_mask
+from studio.rendering.network_mask import drop_small_pieces
 from studio.rendering.weights import U2NETP
 from tests.tools.sample_images.photograph import load_phone_photo
 
@@ -248,3 +249,33 @@ def test_agentic_generations_do_not_stop_at_a_doubtful_image(photo: Image.Image)
         image = render_best_image(context, 0, 0, 3, 0.0, lambda _share: None)
         assert image.settings["tries"] == attempts
         assert image.quality["confidence"] == round(context.cut_out.confidence, 4)
+
+
+def draw_pieces(*others: tuple[int, int, int, int, float]) -> np.ndarray:
+    """Return a mask of a large piece with a soft edge, and of other pieces: x, y, width, height and value."""
+    mask = np.zeros((200, 200), np.float32)
+    mask[40:140, 40:160] = 1
+    mask = cv2.GaussianBlur(mask, (0, 0), 1.5)
+    for x, y, width, height, value in others:
+        mask[y : y + height, x : x + width] = value
+    return mask
+
+
+def test_a_wheel_beside_the_product_stays_and_what_lies_around_it_does_not() -> None:
+    near, far, unsure = (60, 144, 16, 16, 0.95), (60, 175, 16, 16, 0.95), (120, 144, 16, 16, 0.6)
+    kept = drop_small_pieces(draw_pieces(near, far, unsure))
+    assert kept[150, 66] > 0.9
+    assert kept[180, 66] == 0
+    assert kept[150, 126] == 0
+
+
+def test_a_piece_that_the_network_connects_with_the_product_stays() -> None:
+    faint, end = (100, 140, 4, 35, 0.3), (98, 175, 8, 8, 0.8)
+    assert drop_small_pieces(draw_pieces(faint, end))[178, 101] > 0.7
+    assert drop_small_pieces(draw_pieces(end))[178, 101] == 0
+
+
+def test_a_speck_that_is_dropped_makes_no_hole_in_the_edge_of_the_product() -> None:
+    speck = (100, 143, 2, 1, 0.6)
+    expected = draw_pieces()[139:143, 95:107]
+    assert np.array_equal(drop_small_pieces(draw_pieces(speck))[139:142, 95:107], expected[:3])

@@ -27,6 +27,7 @@ from studio.rendering import (
     score,
 )
 from studio.rendering.colour_mask import find_colour_mask
+from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.framing import Placement, project_product
 from tests.images.measurements import compare, get_colour_difference
 from tests.tools.sample_images.mannequin import draw, encode_mannequin
@@ -260,6 +261,15 @@ def test_a_product_that_hangs_from_the_upper_edge_has_no_shadow_on_the_ground(cu
         pixels = np.asarray(open_rendered(rendering.image)).astype(int)
         assert (pixels[0].min(axis=1) < 200).any()
         assert pixels[-10:].min() > 250
+
+
+def test_a_small_product_that_may_not_be_enlarged_to_fit_is_in_the_middle(cut_out: CutOut) -> None:
+    small = shrink_cut_out(cut_out, 40 / max(cut_out.alpha.shape))
+    rendering = render(RenderRequest(small, 500, 500))
+    left, top, right, bottom = rendering.provenance["crop"]
+    assert max(right - left, bottom - top) < 0.6 * 500
+    assert abs(left + right - 500) < 0.2 * 500
+    assert abs(top + bottom - 500) < 0.2 * 500
 
 
 @pytest.mark.parametrize("side", ["left", "right", "bottom"])
