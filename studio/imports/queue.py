@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -189,12 +189,19 @@ def _end(row: ProductImport, status: ImportStatus) -> None:
 
 def _available() -> ColumnElement[bool]:
     other = aliased(ProductImport)
-    runs = exists().where(other.status == ImportStatus.RUNNING, _tenant(other) == _tenant(ProductImport))
+    # An earlier one that waits counts, too: another worker may have locked it to lease it at this moment.
+    is_earlier = and_(
+        other.status == ImportStatus.PENDING,
+        tuple_(other.created_at, other.id) < tuple_(ProductImport.created_at, ProductImport.id),
+    )
+    must_wait = exists().where(
+        _tenant(other) == _tenant(ProductImport), or_(other.status == ImportStatus.RUNNING, is_earlier)
+    )
     is_free = or_(ProductImport.lease_expires_at.is_(None), leases.is_expired(ProductImport.lease_expires_at))
     has_rows = ProductImport.rows_completed_at.is_(None)
     return or_(
         and_(ProductImport.status == ImportStatus.RUNNING, is_free, has_rows),
-        and_(ProductImport.status == ImportStatus.PENDING, ~runs),
+        and_(ProductImport.status == ImportStatus.PENDING, ~must_wait),
     )
 
 

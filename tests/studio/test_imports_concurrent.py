@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from db.models import Organization, Product
+from db.models import Organization, Product, ProductImport
 from db.session import Database
-from studio.imports import writing
+from studio.imports import queue, writing
 from studio.media.storage import LocalDisk
 from tests.studio.test_imports import get_import, list_products, list_results, run_imports, start_import
 from tests.support import factories
@@ -37,6 +38,21 @@ def test_two_workers_run_two_imports_of_the_same_products_one_after_the_other(
     assert (second.status, second.updated_count, second.failed_count) == ("completed", 30, 0)
     names = {product.name for product in list_products(own_database, organization).values()}
     assert names == {"New"}
+
+
+@on_postgresql
+def test_an_import_does_not_overtake_one_that_a_worker_is_leasing(
+    own_database: Database, storage: LocalDisk
+) -> None:
+    with own_database.transaction(write=True):
+        organization = factories.make_organization()
+        first, _second = (start_import(own_database, storage, organization, "sku\nA-1\n") for _ in range(2))
+    with own_database.engine.begin() as other_worker:
+        other_worker.execute(select(ProductImport.id).where(ProductImport.id == first).with_for_update())
+        assert queue.lease_next(own_database, "token", timedelta(minutes=1)) is None
+    lease = queue.lease_next(own_database, "token", timedelta(minutes=1))
+    assert lease is not None
+    assert lease.import_id == first
 
 
 def write_meanwhile(monkeypatch: pytest.MonkeyPatch, write: Callable[[], None]) -> None:
