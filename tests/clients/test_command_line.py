@@ -284,6 +284,7 @@ def test_a_token_without_a_url_is_sent_to_the_default_server(
     user: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody_listens = "http://127.0.0.1:1"
+    monkeypatch.setattr("sartiq._retries.FIRST_DELAY", 0.001)
     monkeypatch.setattr("sartiq._configuration.DEFAULT_URL", nobody_listens)
     monkeypatch.setattr("sartiq.cli.session.DEFAULT_URL", nobody_listens)
     note = f"The URL is the default, {nobody_listens}. Set SARTIQ_URL, or pass --url URL."
