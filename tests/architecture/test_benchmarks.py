@@ -204,7 +204,8 @@ def test_the_table_of_targets_has_the_range_of_all_operations_and_of_their_limit
     assert row[1:] == ("", "at least 1", "0.80 to 1.20", "**no**, 2 of 3 met")
     litestar = targets.TARGETS["litestar"]
     operations = [
-        targets.Verdict(litestar.of_operation(name), "", "", 0.57) for name in ("list_20", "list_100", "other")
+        targets.Verdict(litestar.of_operation(name), "", "", 0.57)
+        for name in ("list_20", "list_100", "other")
     ]
     (row,) = targets.summarize(operations)
     assert row[1:] == (
