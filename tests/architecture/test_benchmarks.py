@@ -241,7 +241,7 @@ def build_latencies(p99: float) -> ServerResults:
     return results
 
 
-@pytest.mark.parametrize(("ours", "is_met"), [(28.0, True), (28.1, False)])
+@pytest.mark.parametrize(("ours", "is_met"), [(40.0, True), (40.1, False)])
 def test_the_tail_is_compared_with_the_best_peer_over_all_rounds(ours: float, is_met: bool) -> None:
     peers = {"slow": build_latencies(9.0), "fast": build_latencies(8.0), "none": build_results(100)}
     (verdict,) = targets.tail_verdicts(build_latencies(ours), peers)
