@@ -38,7 +38,7 @@ SETTINGS = text(
 def open_pool(database_url: str, folder: Path, connections: int, **settings: object) -> Iterator[str]:
     """Yield the URL of a database behind PgBouncer.
 
-    If PgBouncer is not installed, the test fails in CI and is skipped elsewhere.
+    Without PgBouncer, the test fails in CI. On other machines it is skipped.
     """
     with ExitStack() as stack:
         try:
