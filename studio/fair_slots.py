@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -121,7 +121,9 @@ class FairSlots:
         future = self._request(subject)
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.wrap_future(future)
+                waiting = asyncio.wrap_future(future)
+                while not (await asyncio.wait((waiting,), timeout=CONTENDED_SECONDS))[0]:
+                    self._serve_uncontended()
         except BaseException as error:
             # The slot may have been handed over in the same moment.
             if not future.cancel():
@@ -143,8 +145,12 @@ class FairSlots:
             TimeoutError: No slot was free within these seconds.
         """
         future = self._request(subject)
+        ends_at = float("inf") if seconds is None else time.monotonic() + seconds
         try:
-            future.result(seconds)
+            while not wait((future,), min(CONTENDED_SECONDS, ends_at - time.monotonic())).done:
+                if time.monotonic() >= ends_at:
+                    raise TimeoutError
+                self._serve_uncontended()
         except BaseException:
             # The slot may have been handed over in the same moment.
             if not future.cancel():
@@ -163,10 +169,19 @@ class FairSlots:
                 held = self._held.pop(name) - 1
                 if held:
                     self._held[name] = held
-            while self._waiting and self._free and (waiting := self._find_next()) is not None:
-                self._serve(waiting)
-            if not self._waiting:
-                self._turns.clear()
+            self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        """Give the free slots to those that wait and can have them; the caller holds the lock."""
+        while self._waiting and self._free and (waiting := self._find_next()) is not None:
+            self._serve(waiting)
+        if not self._waiting:
+            self._turns.clear()
+
+    def _serve_uncontended(self) -> None:
+        """Give free slots to owners that can have more now, as no other one took a slot for a time."""
+        with self._lock:
+            self._serve_waiting()
 
     def _request(self, subject: Subject) -> Future[None]:
         """Return a future that is done when the slot is taken. A cancelled one takes none."""

@@ -141,6 +141,22 @@ def test_an_owner_gets_fewer_slots_while_another_one_takes_some(monkeypatch: pyt
     assert take_all(other) == 4
 
 
+def test_a_task_gets_a_free_slot_once_no_other_owner_takes_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_slots, "CONTENDED_SECONDS", 0.05)
+    slots = share_threads(8, contended_share=4)
+    busy, other = Subject.of("busy"), Subject.of("other")
+    assert slots.try_take(other)
+    assert [slots.try_take(busy) for _ in range(3)] == [True, True, False]
+    # No slot is returned meanwhile.
+    assert asyncio.run(slots.take(busy, 10))
+    assert slots.try_take(other)
+    with slots.hold(busy, 10):
+        assert slots.count_held("busy") == 4
+        with pytest.raises(TimeoutError), slots.hold(busy, 0.2):
+            pass
+    assert slots.count_waiting("busy") == 0
+
+
 def test_a_task_that_gives_up_takes_no_slot() -> None:
     async def scenario() -> None:
         slots = FairSlots(1, 1)
