@@ -119,7 +119,7 @@ bench-waiting: .venv/.dev ## Measure whether 200 waiting clients slow others dow
 	@$(BIN)/python -m tests.tools.bench.long_polling $(ARGS)
 
 .PHONY: bench-lists
-bench-lists: .venv/.dev ## Measure lists of a tenant with a million products beside one with a thousand (half an hour)
+bench-lists: .venv/.dev ## Measure lists of a tenant with a million products beside one with a thousand (10 minutes)
 	@$(BIN)/python -m tests.tools.bench.lists $(ARGS)
 
 .PHONY: bench-shop

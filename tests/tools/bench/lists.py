@@ -274,7 +274,7 @@ def main() -> int:
     parser.add_argument(
         "--wait", type=float, default=60, help="the longest wait for a calm machine, in seconds"
     )
-    parser.add_argument("--crowds", type=int, default=3, help="rounds with a hundred clients")
+    parser.add_argument("--crowds", type=int, default=10, help="rounds with a hundred clients")
     options = parser.parse_args()
     try:
         require_wrk()
