@@ -29,7 +29,8 @@ def make_cutout(storage: Storage, lease: Lease) -> MadeCutout:
     """
     try:
         file = _describe_photo(lease)
-        cut_out = cut_out_photo(storage, file, open_photo(storage, file, LARGEST_SIDE), LARGEST_SIDE)
+        with open_photo(storage, file, LARGEST_SIDE) as photo:
+            cut_out = cut_out_photo(storage, file, photo, LARGEST_SIDE)
     except NotFound as error:
         raise UnusableCutoutInputs from error
     except OSError as error:

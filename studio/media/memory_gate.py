@@ -4,13 +4,16 @@ An image of the maximum size fills half a gigabyte while it is converted. So at 
 at a time, and at most one of them is large. The slot is taken before the file's bytes are read, because these
 count too. One account has one of the two slots at most, and waiting accounts and addresses take turns. An
 address may have both: a turn comes after one decoding, which takes a few seconds at most.
+
+Rendering has a gate of its own, weighted by pixels, because its work takes longer than a request can wait.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from studio.fair_slots import FairSlots, Subject, current_subject
+from studio.weighted_semaphore import WeightedSemaphore
 
 LARGE_PIXELS = 16_000_000
 MAX_LOADED_IMAGES = 2
@@ -18,10 +21,16 @@ MAX_LOADED_IMAGES = 2
 MAX_WAIT_SECONDS = 10.0
 """How long a request waits for a slot. A worker, for which no client waits, waits any time."""
 
+PIXELS_PER_RENDER_THREAD = 8_000_000
+"""What each thread that renders adds to the pixels that large work of a process may have at the same time."""
+SMALL_RENDER_PIXELS = 4_000_000
+"""Work with at most so many pixels never waits: its memory is bounded by the number of threads."""
+
 # Lock order: the slot first, then the lock for large images. The holder of both can always finish, so the two
 # cannot deadlock.
 LOAD_SLOTS = FairSlots(MAX_LOADED_IMAGES, 1)
 _large_lock = threading.Lock()
+_render_pixels = WeightedSemaphore(2 * PIXELS_PER_RENDER_THREAD)
 
 
 @contextmanager
@@ -51,4 +60,25 @@ def reserve_memory(size: tuple[int, int]) -> Iterator[None]:
         size: Width and height in pixels.
     """
     with _large_lock if size[0] * size[1] > LARGE_PIXELS else nullcontext():
+        yield
+
+
+def set_render_threads(count: int) -> None:
+    """Set how many threads of this process render. They share the memory for large work."""
+    _render_pixels.resize(count * PIXELS_PER_RENDER_THREAD)
+
+
+@contextmanager
+def reserve_render_memory(size: tuple[int, int], check: Callable[[], None] | None = None) -> Iterator[None]:
+    """Reserve the memory to decode and cut out a photo of this size, or to render an image, and wait for it.
+
+    With two threads, two photos of 8 megapixels are worked on at the same time, and those of 16 take turns.
+    A block within another one of the same thread never waits. The caller holds no slot of `LOAD_SLOTS`.
+
+    Args:
+        size: Width and height in pixels.
+        check: Called twice a second during the wait. If it raises, the wait ends.
+    """
+    pixels = size[0] * size[1]
+    with nullcontext() if pixels <= SMALL_RENDER_PIXELS else _render_pixels.hold(pixels, check):
         yield

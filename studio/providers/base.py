@@ -16,8 +16,12 @@ class Renderer(Protocol):
     def get_cut_out_version(self) -> str:
         """Return what decides the cut-out of a photo, besides the photo."""
 
-    def prepare_context(self, storage: Storage, strategy: str, scene: Mapping[str, Any], /) -> Any:
+    def prepare_context(
+        self, storage: Storage, strategy: str, scene: Mapping[str, Any], check: Callable[[], None], /
+    ) -> Any:
         """Return what the images of one generation share.
+
+        It may wait for memory that other work uses. Meanwhile it calls `check`, which may raise an exception.
 
         Raises:
             NotFound: A file that the generation needs was deleted.

@@ -6,6 +6,7 @@ created.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from studio.cutouts.photos import cut_out_photo, open_file, open_photo
 from studio.media.digital_source_type import GENERATIVE, DigitalSourceType, parse_packet
+from studio.media.memory_gate import reserve_render_memory
 from studio.media.storage import Storage
 from studio.providers.local import SOURCE_TYPE, RenderedImage
 from studio.rendering import (
@@ -59,22 +61,31 @@ class RenderContext:
     source_type: DigitalSourceType = SOURCE_TYPE
 
 
-def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> RenderContext:
+def prepare_context(
+    storage: Storage, strategy: str, scene: Mapping[str, Any], check: Callable[[], None] | None = None
+) -> RenderContext:
     """Decode the files and cut out the product, once for all images.
+
+    Args:
+        storage: The storage of the files.
+        strategy: The strategy of the generation.
+        scene: The fixed inputs of the generation.
+        check: Called twice a second while other work uses the memory. If it raises, the wait ends.
 
     Raises:
         NotFound: A file was deleted.
     """
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
         source = open_file(storage, scene["source"])
-        return RenderContext(
-            scene,
-            strategy,
-            source=source,
-            cut_out=cut_out_product(downscale(source)),
-            # Retouching does not change what made the image.
-            source_type=_find_source_type(scene["source"], source) or SOURCE_TYPE,
-        )
+        with reserve_render_memory(source.size, check):
+            return RenderContext(
+                scene,
+                strategy,
+                source=source,
+                cut_out=cut_out_product(downscale(source)),
+                # Retouching does not change what made the image.
+                source_type=_find_source_type(scene["source"], source) or SOURCE_TYPE,
+            )
     size, backdrop = (scene["width"], scene["height"]), scene["background"]["image"]
     source_types = set()
 
@@ -83,8 +94,9 @@ def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -
         return image
 
     def cut_out(file: Mapping[str, Any]) -> CutOut:
-        photo = note_source_type(file, open_photo(storage, file, max(size)))
-        return cut_out_photo(storage, file, photo, max(size))
+        with open_photo(storage, file, max(size), check) as photo:
+            note_source_type(file, photo)
+            return cut_out_photo(storage, file, photo, max(size))
 
     def open_backdrop(file: Mapping[str, Any]) -> Image.Image:
         return note_source_type(file, open_file(storage, file, get_image_size(*size)))
@@ -115,10 +127,12 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         index: The index of the image, counted from 0.
         report_progress: Called with the progress from 0 to 1. An exception aborts the rendering.
     """
-    if context.source is not None:
-        rendering = _retouch(context, context.source, index, report_progress)
-    else:
-        rendering = render(_build_request(context, seed + index), report_progress)
+    size = max((context.scene["width"], context.scene["height"]), _get_source_size(context), key=math.prod)
+    with reserve_render_memory(size, lambda: report_progress(0.0)):
+        if context.source is not None:
+            rendering = _retouch(context, context.source, index, report_progress)
+        else:
+            rendering = render(_build_request(context, seed + index), report_progress)
     facts = dict(rendering.provenance)
     unused = frozenset(facts.pop("ignored_inputs", ()))
     for name in ("renderer_version", "seed", "honoured_inputs"):
@@ -138,6 +152,10 @@ def render_image(context: RenderContext, seed: int, index: int, report_progress:
         compliance=rendering.compliance,
         warnings=[*rendering.warnings, *_list_warnings(context.scene)],
     )
+
+
+def _get_source_size(context: RenderContext) -> tuple[int, int]:
+    return (0, 0) if context.source is None else context.source.size
 
 
 def _list_warnings(scene: Mapping[str, Any]) -> list[PredictionWarning]:
@@ -230,8 +248,9 @@ def fit_to_scene(image: Image.Image, scene: Mapping[str, Any], cut_out: CutOut |
         scene: The fixed inputs of the generation.
         cut_out: Where the product is; by default it is looked for.
     """
-    cut_out = cut_out or cut_out_product(downscale(image))
-    return refine(image, strength=0.0, cut_out=cut_out, **_get_output_options(scene))
+    with reserve_render_memory(max(image.size, (scene["width"], scene["height"]), key=math.prod)):
+        cut_out = cut_out or cut_out_product(downscale(image))
+        return refine(image, strength=0.0, cut_out=cut_out, **_get_output_options(scene))
 
 
 def _get_output_options(scene: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def get_cut_out_version() -> str:
     return VERSION
 
 
-def prepare_context(_storage: Storage, _strategy: str, scene: Mapping[str, Any]) -> Mapping[str, Any]:
+def prepare_context(
+    _storage: Storage, _strategy: str, scene: Mapping[str, Any], _check: Callable[[], None] | None = None
+) -> Mapping[str, Any]:
     """Return the inputs: the images of one generation share nothing else."""
     return scene
 

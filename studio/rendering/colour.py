@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 from studio.rendering.model import Floats, Pixels
 
 _SRGB = ImageCms.createProfile("sRGB")
+_STRIP_ROWS = 256
 
 
 def _with_fixed_date(profile: bytes) -> bytes:
@@ -44,8 +45,20 @@ def to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
         image = _to_eight_bit(image)
     if image.mode in ("P", "1"):
         image = image.convert("RGB")
-    rgb = _apply_profile(image)
-    return np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
+    return _to_array(_apply_profile(image)), None if alpha is None else _to_array(alpha)
+
+
+def _to_array(image: Image.Image) -> Pixels:
+    """Return the pixels of an image with the mode RGB or L.
+
+    In strips: numpy asks Pillow for all pixels as bytes, which is one more copy of them.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, 3) if image.mode == "RGB" else (height, width), dtype=np.uint8)
+    for first in range(0, height, _STRIP_ROWS):
+        last = min(height, first + _STRIP_ROWS)
+        pixels[first:last] = np.asarray(image.crop((0, first, width, last)))
+    return pixels
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
@@ -66,7 +79,8 @@ def _apply_profile(image: Image.Image) -> Image.Image:
                 return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # A profile that does not fit its image is common; the conversion without it is close.
-    return image.convert("RGB")
+    # Pillow would copy an image that has this mode already.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def parse_color(color: str | None, fallback: str = "#FFFFFF") -> Floats:

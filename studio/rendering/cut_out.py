@@ -57,7 +57,11 @@ def get_working_side(output_side: int) -> int:
 
 
 def cut_out_product(
-    product: bytes | Image.Image, output_side: int = _MAX_SIDE, find_mask: MaskProvider = find_chosen_mask
+    product: bytes | Image.Image,
+    output_side: int = _MAX_SIDE,
+    find_mask: MaskProvider = find_chosen_mask,
+    *,
+    closes_photo: bool = False,
 ) -> CutOut:
     """Return the cut-out of a product photo, to be shared by all predictions of one generation.
 
@@ -65,12 +69,16 @@ def cut_out_product(
         product: The upright photo, as a stored file or opened.
         output_side: The longer side of the predictions, in pixels.
         find_mask: Finds the product in the photo; by default what this process has chosen.
+        closes_photo: Close the photo when its pixels are read. They would take four bytes per pixel while a
+            network runs.
 
     Raises:
         UnusableMaskModel: The file of the mask model is missing, or OpenCV cannot run it.
     """
     image = open_stored(product) if isinstance(product, bytes) else product
     pixels, alpha = to_srgb(image)
+    if closes_photo:
+        image.close()
     scale = min(1.0, get_working_side(output_side) / max(pixels.shape[:2]))
     if scale < 1:
         pixels = shrink(pixels, scale)

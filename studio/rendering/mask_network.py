@@ -67,19 +67,22 @@ def open_network(path: Path, model_type: MaskModelType) -> Iterator[Predict]:
         UnusableMaskModel: The file is missing, or OpenCV cannot run it.
     """
     with _lock:
-        network, output = _load_network(path)
+        loaded = [_load_network(path)]
         try:
-            yield partial(_predict, network, output, _FAMILIES[model_type])
+            yield partial(_predict, loaded, _FAMILIES[model_type])
         except cv2.error as error:
             raise UnusableMaskModel(
                 f"{path} does not run as a model of the type {model_type}: {error}"
             ) from error
         finally:
+            # The function outlives the block, as a variable of the caller. It must not keep the network.
+            loaded.clear()
             if path.stat().st_size < _MIN_KEPT_BYTES:
                 _load_network.cache_clear()
 
 
-def _predict(network: cv2.dnn.Net, output: str, family: _Family, photo: Pixels) -> Floats:
+def _predict(loaded: list[tuple[cv2.dnn.Net, str]], family: _Family, photo: Pixels) -> Floats:
+    ((network, output),) = loaded
     mask = _run(network, output, _to_input(photo, family))
     return _to_probability(mask, family)
 

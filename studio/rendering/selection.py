@@ -41,6 +41,8 @@ def cut_out_selection(
     region: Region | None = None,
     mask: Image.Image | None = None,
     find_mask: MaskProvider = find_chosen_mask,
+    *,
+    closes_photo: bool = False,
 ) -> CutOut:
     """Return the cut-out of a photo, inside a region and by a mask if there are any.
 
@@ -51,18 +53,22 @@ def cut_out_selection(
         mask: What is opaque in it, or bright if it has no transparency, is the product. It is scaled to the
             photo.
         find_mask: Finds the product in the photo if there is no mask.
+        closes_photo: As `cut_out_product`.
 
     Raises:
         EmptyMask: The mask shows nothing inside the region.
         UnusableMaskModel: As `cut_out_product`.
     """
+    original = photo
     if region is not None:
         photo, mask = crop_around(photo, region), None if mask is None else crop_around(mask, region)
         region = _place_in_crop(region)
     if mask is not None:
         given = _read_mask(mask)
         photo, find_mask = _over_white(photo), lambda pixels: _fit_mask(given, pixels, region)
-    cut_out = cut_out_product(photo, output_side, find_mask)
+    if closes_photo and photo is not original:
+        original.close()
+    cut_out = cut_out_product(photo, output_side, find_mask, closes_photo=closes_photo)
     return cut_out if region is None else _limit_to_region(cut_out, region)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +40,7 @@ from studio.rendering.selection import EmptyMask, cut_out_selection
 from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out, restore_cut_out
 from tests.support import factories
 from tests.support.cutouts import box_of, build_mask, make_cutouts
+from tests.support.sample_media import encode_image
 from tests.support.scenarios import (
     PhotographedProduct,
     make_stored_image,
@@ -312,3 +316,26 @@ def read_cutout(database: Database) -> ProductImageCutout:
         # unscoped: the cut-out of this test
         query = select(ProductImageCutout).execution_options(populate_existing=True)
         return reading.scalars(query).one()
+
+
+def test_a_photo_reserves_its_memory_until_it_is_cut_out_and_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, reserved = LocalDisk(tmp_path), list[tuple[int, int]]()
+
+    @contextmanager
+    def reserve(size: tuple[int, int], _check: object) -> Iterator[None]:
+        reserved.append(size)
+        yield
+        reserved.remove(size)
+
+    monkeypatch.setattr(photos, "reserve_render_memory", reserve)
+    file = {"media_id": str(UUID(int=1)), "extension": "png"}
+    storage.write(media_key(UUID(int=1), "png"), encode_image(draw_two_products(), "PNG"))
+    with photos.open_photo(storage, file, 512) as photo:
+        assert reserved == [(800, 600)]
+        photos.cut_out_photo(storage, file, photo, 512)
+        # Its pixels would stay in memory while the network runs.
+        with pytest.raises(ValueError, match="closed image"):
+            photo.getpixel((0, 0))
+    assert reserved == []

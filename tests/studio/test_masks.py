@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -164,6 +165,25 @@ def test_a_network_whose_output_is_no_mask_is_named(monkeypatch: pytest.MonkeyPa
         open_network(U2NETP, "isnet") as predict,
     ):
         predict(np.zeros((20, 20, 3), np.uint8))
+
+
+def test_a_network_is_freed_although_the_caller_keeps_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network:
+        pass
+
+    networks: weakref.WeakSet[Network] = weakref.WeakSet()
+
+    def load(_path: Path) -> tuple[Network, str]:
+        network = Network()
+        networks.add(network)
+        return network, "mask"
+
+    monkeypatch.setattr(mask_network, "_load_network", cache(load))
+    # The function is still a variable here, like that of the mask provider which measures the mask next.
+    with open_network(U2NETP, "u2net") as predict:
+        assert len(networks) == 1
+    assert callable(predict)
+    assert not networks
 
 
 def test_a_photo_without_an_object_is_never_a_confident_cut_out() -> None:

@@ -29,6 +29,7 @@ from studio.generations.worker.queue import Lease
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import JobAborted, RenderJob, UnusableInputs
 from studio.http_client import SafeHttpClient
+from studio.media.memory_gate import set_render_threads
 from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
@@ -79,6 +80,7 @@ class GenerationExecutor:
         self._renderer = renderer
         self._cutouts = CutoutWorker(database, storage, self._lease_duration)
         self._storage_failed = False
+        set_render_threads(render_threads)
         self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="renderer")
         self.stopping = threading.Event()
         self.aborting = threading.Event()

@@ -20,6 +20,7 @@ from studio.generations.worker.queue import Lease
 from studio.generations.worker.render_job import UnusableInputs
 from studio.media.digital_source_type import RENDERED, DigitalSourceType, parse_packet
 from studio.media.images import normalise, open_stored
+from studio.media.memory_gate import reserve_render_memory
 from studio.media.storage import Storage, is_storage_unavailable, media_key
 from studio.media.stored_image import StoredImage
 from studio.providers.local import RenderedImage
@@ -205,7 +206,8 @@ def _build_stage(storage: Storage, strategy: str, scene: Mapping[str, Any], pres
             stage = stage_whole
             if preserves:
                 stage = stage_faces if strategy == "FACE_FIXING" else stage_image
-            return stage(source)
+            with reserve_render_memory(source.size):
+                return stage(source)
         if not preserves:
             return None
         cut_out = _cut_out(storage, scene["product"], max(size))
@@ -221,8 +223,7 @@ def _cut_out(storage: Storage, file: Mapping[str, Any], output_side: int) -> Cut
     """Return the cut-out of a product's photo: what a person chose in it, or what the mask model finds."""
     from studio.cutouts import photos
 
-    with _reading_inputs():
-        photo = photos.open_photo(storage, file, output_side)
+    with _reading_inputs(), photos.open_photo(storage, file, output_side) as photo:
         return photos.cut_out_photo(storage, file, photo, output_side)
 
 

@@ -102,12 +102,13 @@ class RenderJob:
 
     @start_span("set_stage")
     def _prepare(self) -> Any:
-        if self._canceled.is_set():
-            raise JobAborted
+        self._check_canceled()
         try:
             version = self._renderer.get_cut_out_version()
             scene = add_stored_cutout(self._database, self._lease.inputs["scene"], version)
-            return self._renderer.prepare_context(self._storage, self._lease.strategy, scene)
+            return self._renderer.prepare_context(
+                self._storage, self._lease.strategy, scene, self._check_canceled
+            )
         except (NotFound, OSError, UnusableCutoutInputs) as error:
             if is_storage_unavailable(error):
                 raise
@@ -127,9 +128,12 @@ class RenderJob:
             rendered = self._renderer.render_image(context, lease.seed, index, report_progress)
         return queue.store_rendered_file(self._storage, lease, rendered, to_stored_image(rendered))
 
-    def _report_progress(self, index: int, share: float) -> None:
+    def _check_canceled(self) -> None:
         if self._canceled.is_set():
             raise JobAborted
+
+    def _report_progress(self, index: int, share: float) -> None:
+        self._check_canceled()
         self._progress_shares[index] = max(self._progress_shares[index], min(1.0, share))
 
     def _progress(self) -> int:
