@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RENDERER_VERSION = "1.8"
+RENDERER_VERSION = "1.9"
 
 FileFormat = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Framing = Literal["FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE"]
@@ -89,7 +89,7 @@ class CutOut:
     touches: frozenset[str] = frozenset()
     """Edges of the photo that cut the product off: left, top, right, bottom."""
     standing: bool = False
-    """Whether the product stands on a flat base."""
+    """Whether the product stands on the ground."""
     warnings: tuple[PredictionWarning, ...] = ()
     """What is wrong or doubtful with the photo and its mask."""
     confidence_parts: dict[str, float] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from studio.rendering import DOUBTFUL, Background, CutOut, Mask, RenderRequest, cut_out_product, render
+from studio.rendering.framing import Pose
 from studio.rendering.masks import find_u2netp_mask
 from studio.rendering.model import Pixels
 from tests.images.measurements import (
@@ -37,7 +38,14 @@ _THRESHOLDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "right masks with a warning": ("<= 0.20", lambda value: value <= 0.20),
     "AUC of the confidence, held out": (">= 0.90", lambda value: value >= 0.90),
     "colour difference, median": ("<= 1.0", lambda value: value <= 1.0),
+    "right kind of shadow": (">= 0.90", lambda value: value >= 0.90),
+    # More things that stand must not mean that everything stands. A bag or a shoe that lies has the base of
+    # one that stands, so the outline cannot tell.
+    "hanging, with a shadow on the ground": ("<= 0.00", lambda value: value <= 0.0),
+    "lying, with a shadow on the ground": ("<= 0.60", lambda value: value <= 0.60),
 }
+# The product has no kind of shadow to be right or wrong: the photo lacks a part of it.
+_WITHOUT_KIND = "bleeding"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +65,8 @@ class Result:
     spread: float | None
     """Largest CIEDE2000 between the mean colours of two predictions."""
     white_shares: tuple[float, ...]
-    has_right_shadow: bool | None
+    pose: Pose | None
+    """Pose in which the first prediction shows the product, or None if it shows the photo."""
     seconds: float
     """CPU time of the cut-out and the predictions."""
     sample: Image.Image
@@ -67,6 +76,11 @@ class Result:
     def is_right(self) -> bool:
         """Return whether the mask counts as right."""
         return self.overlap >= WRONG_BELOW
+
+    @property
+    def is_on_ground(self) -> bool:
+        """Return whether the prediction has a shadow on the ground."""
+        return self.pose == "standing"
 
 
 def evaluate(photograph: Photograph) -> Result:
@@ -88,7 +102,7 @@ def evaluate(photograph: Photograph) -> Result:
     seconds = time.process_time() - started
     mask = _place_alpha(cut_out) if _shows_cut_out(cut_out) else _place_mask(masks[-1], cut_out.photo)
     truth = cv2.resize(photograph.truth, mask.shape[::-1], interpolation=cv2.INTER_AREA)
-    differences, means, shares, shadow = [], [], [], None
+    differences, means, shares, pose = [], [], [], None
     if _shows_cut_out(cut_out):
         found = [compare(*pair) for pair in zip(requests, renderings, strict=True)]
         measured = [each for each in found if len(each.rendered)]
@@ -97,9 +111,7 @@ def evaluate(photograph: Photograph) -> Result:
         ]
         means = [each.rendered.mean(axis=0) for each in measured]
         shares = [each.white_share for each in found]
-        # Garments may hang or lie.
-        if photograph.pose != "lying":
-            shadow = (found[0].pose == "standing") == (photograph.pose == "standing")
+        pose = found[0].pose
     return Result(
         photograph,
         get_intersection_over_union(mask, truth),
@@ -109,7 +121,7 @@ def evaluate(photograph: Photograph) -> Result:
         tuple(differences),
         max((float(get_colour_difference(*pair)) for pair in combinations(means, 2)), default=None),
         tuple(shares),
-        shadow,
+        pose,
         seconds,
         Image.open(io.BytesIO(renderings[0].image)),
     )
@@ -167,10 +179,27 @@ def summarize(results: Sequence[Result]) -> dict[str, float]:
                 min(result.white_shares or (1.0,)) for result in results
             ),
         }
-        shadows = [result.has_right_shadow for result in results if result.has_right_shadow is not None]
-        rows |= {"right kind of shadow": float(np.mean(shadows))} if shadows else {}
+    rows |= _summarize_shadows(results)
     rows["shown as a cut-out"] = float(np.mean([result.is_shown for result in results]))
     rows["CPU seconds per photograph"] = float(np.mean([result.seconds for result in results]))
+    return rows
+
+
+def _summarize_shadows(results: Sequence[Result]) -> dict[str, float]:
+    """Return how often a shadow on the ground is right, and how many photographs have no kind of shadow."""
+    rows: dict[str, float] = {}
+    with_kind = [each for each in results if each.pose not in (None, _WITHOUT_KIND)]
+    # Garments may hang or lie.
+    known = [each for each in with_kind if each.photograph.pose != "lying"]
+    if known:
+        right = [each.is_on_ground == (each.photograph.pose == "standing") for each in known]
+        rows["right kind of shadow"] = float(np.mean(right))
+    for pose in ("hanging", "lying"):
+        part = [each.is_on_ground for each in with_kind if each.photograph.pose == pose]
+        if part:
+            rows[f"{pose}, with a shadow on the ground"] = float(np.mean(part))
+    rows["without a kind: shown as a photo"] = float(sum(each.pose is None for each in results))
+    rows["without a kind: cut off by the photo"] = float(sum(each.pose == _WITHOUT_KIND for each in results))
     return rows
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from studio.rendering.framing import Pose
 from tests.images import run
-from tests.images.evaluation import find_misses, format_table
+from tests.images.evaluation import Result, find_misses, format_table, summarize
 from tests.images.photographs import KINDS, NAMES, take_photograph
 
 
@@ -41,6 +43,29 @@ def test_a_missed_threshold_is_named() -> None:
     rows = {plain: 0.96, busy: 0.91, color: 1.2}
     assert find_misses(rows) == [plain, color]
     assert format_table(rows).count("MISSED") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "pose", "misses"),
+    [
+        ("mug", "standing", []),
+        ("mug", "hanging", ["right kind of shadow"]),
+        ("mug", "bleeding", []),
+        ("mug", None, []),
+        ("pendant lamp", "standing", ["right kind of shadow", "hanging, with a shadow on the ground"]),
+        ("bangle", "standing", ["lying, with a shadow on the ground"]),
+    ],
+)
+def test_a_wrong_shadow_is_missed_and_a_product_without_a_kind_does_not_count(
+    name: str, pose: Pose | None, misses: list[str]
+) -> None:
+    photograph = take_photograph(name, "plain")
+    image = Image.new("RGB", (4, 4))
+    result = Result(photograph, 0.99, 0.99, False, pose is not None, (), None, (), pose, 0.1, image)
+    rows = summarize([result])
+    assert find_misses(rows) == misses
+    assert rows["without a kind: shown as a photo"] == (pose is None)
+    assert rows["without a kind: cut off by the photo"] == (pose == "bleeding")
 
 
 @pytest.mark.slow("it renders the predictions of a hundred photographs")

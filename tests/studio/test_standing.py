@@ -1,11 +1,14 @@
-"""Test what stands on the ground and what does not: a lamp on its cord, and a flat thing seen from above."""
+"""Test what stands on the ground (on a base, on legs, on its shadow) and what hangs, floats or lies."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 
+from studio.rendering.base import describe_base
 from studio.rendering.geometry import is_standing
 from studio.rendering.model import Pixels
 from studio.rendering.standing import stands
@@ -97,3 +100,124 @@ def test_a_photo_without_a_visible_shadow_leaves_the_decision_to_the_base() -> N
     texture = np.random.default_rng(4).integers(60, 190, (600, 600, 3), dtype=np.uint8)
     assert stands(tablet, BOX, paint(draw_paper(), tablet))
     assert stands(tablet, BOX, paint(texture, tablet))
+
+
+def draw_bottle() -> Pixels:
+    """Return the opacity of a bottle whose base is a flat ellipse with round corners."""
+    bottle = np.zeros((420, 120), np.uint8)
+    bottle[60:400, 20:100] = 255
+    bottle[:80, 48:72] = 255
+    cv2.ellipse(bottle, (60, 398), (39, 20), 0, 0, 360, 255, -1)
+    return bottle
+
+
+def draw_chair() -> Pixels:
+    """Return the opacity of a chair on four thin legs, the ones at the back higher in the photo."""
+    chair = np.zeros((400, 300), np.uint8)
+    chair[150:190, 20:280] = 255
+    chair[:160, 20:50] = 255
+    for left, bottom in ((20, 360), (70, 399), (240, 360), (268, 385)):
+        chair[180:bottom, left : left + 12] = 255
+    return chair
+
+
+def draw_fridge() -> Pixels:
+    """Return the opacity of a box at an angle: its base is a V of two straight edges."""
+    fridge = np.zeros((420, 200), np.uint8)
+    cv2.fillPoly(fridge, [np.array([(0, 20), (140, 0), (199, 25), (199, 385), (62, 419), (0, 395)])], 255)
+    return fridge
+
+
+def draw_figures() -> Pixels:
+    """Return the opacity of two figures, one behind the other: the middle is above the gap between them."""
+    figures = np.zeros((200, 200), np.uint8)
+    cv2.ellipse(figures, (50, 100), (48, 99), 0, 0, 360, 255, -1)
+    cv2.ellipse(figures, (150, 88), (48, 87), 0, 0, 360, 255, -1)
+    return figures
+
+
+def place(alpha: Pixels, low: int = 235) -> tuple[Pixels, tuple[int, int, int, int]]:
+    """Return paper of the size of the photo, and a box of the size of the product on it."""
+    photo = draw_paper(low)
+    left, top = (600 - alpha.shape[1]) // 2, 520 - alpha.shape[0]
+    return photo, (left, top, left + alpha.shape[1], 520)
+
+
+def put(photo: Pixels, alpha: Pixels, box: tuple[int, int, int, int]) -> Pixels:
+    photo[box[1] : box[3], box[0] : box[2]][alpha > 127] = (120, 60, 50)
+    return photo
+
+
+def add_shadow(photo: Pixels, box: tuple[int, int, int, int], gap: int) -> Pixels:
+    """Return the photo with a soft, flat shadow, as far below the product as the gap says."""
+    dark = np.zeros(photo.shape[:2], np.float32)
+    middle = ((box[0] + box[2]) // 2, box[3] + gap)
+    cv2.ellipse(dark, middle, ((box[2] - box[0]) // 2, 8), 0, 0, 360, 1.0, -1)
+    dark = cv2.GaussianBlur(dark, (0, 0), 4)
+    return (photo * (1 - 0.4 * dark)[..., None]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("draw", [draw_bottle, draw_chair, draw_fridge])
+def test_what_is_balanced_on_a_smooth_base_or_on_legs_stands_without_any_shadow(
+    draw: Callable[[], Pixels],
+) -> None:
+    alpha = draw()
+    photo, box = place(alpha)
+    assert stands(alpha, box, put(photo, alpha, box))
+
+
+def test_what_leans_over_its_base_does_not_stand() -> None:
+    hammer = np.zeros((300, 300), np.uint8)
+    cv2.line(hammer, (20, 20), (280, 280), 255, 30)
+    photo, box = place(hammer)
+    assert not stands(hammer, box, put(photo, hammer, box))
+
+
+def test_two_things_stand_if_their_shadow_touches_them() -> None:
+    figures = draw_figures()
+    photo, box = place(figures)
+    assert not stands(figures, box, put(photo.copy(), figures, box))
+    assert stands(figures, box, put(add_shadow(photo, box, 0), figures, box))
+
+
+def test_what_floats_above_its_shadow_does_not_stand() -> None:
+    bottle = draw_bottle()
+    photo, box = place(bottle)
+    assert stands(bottle, box, put(add_shadow(photo.copy(), box, 0), bottle, box))
+    assert not stands(bottle, box, put(add_shadow(photo, box, 24), bottle, box))
+
+
+def test_trousers_do_not_stand_on_their_legs() -> None:
+    trousers = np.zeros((400, 200), np.uint8)
+    trousers[:120] = 255
+    for left in (0, 120):
+        trousers[100:392, left : left + 80] = 255
+        for column in range(left, left + 80):
+            trousers[392 : 396 + round(4 * np.sin(column / 6)), column] = 255
+    photo, box = place(trousers)
+    assert not stands(trousers, box, put(photo, trousers, box))
+
+
+def test_an_empty_mask_has_no_base() -> None:
+    assert describe_base(np.zeros((40, 30), np.uint8)) is None
+
+
+@pytest.mark.parametrize(
+    ("draw", "feet", "is_balanced"),
+    [(draw_bottle, 1, True), (draw_chair, 4, True), (draw_figures, 2, False)],
+)
+def test_a_base_has_feet_and_a_middle(draw: Callable[[], Pixels], feet: int, is_balanced: bool) -> None:
+    base = describe_base(draw())
+    assert base is not None
+    assert (base.feet, base.is_balanced, base.has_balanced_feet) == (feet, is_balanced, True)
+
+
+def test_a_hem_is_rougher_than_a_base() -> None:
+    shirt = np.zeros((300, 240), np.uint8)
+    shirt[:280] = 255
+    for column in range(240):
+        shirt[280 : 290 + round(8 * np.sin(column / 9)), column] = 255
+    hem, base = describe_base(shirt), describe_base(draw_bottle())
+    assert hem is not None
+    assert base is not None
+    assert hem.roughness > 4 * base.roughness
