@@ -281,6 +281,7 @@ def test_the_deletion_of_the_account_deletes_the_copies(
         assert list(storage.list_files(export_folder(export_id))) == []
 
 
+@pytest.mark.slow("it writes 5,000 rows to measure memory")
 def test_a_copy_of_5000_products_is_read_in_pages_with_little_memory(
     client: Client, user: User, database: Database, storage: LocalDisk
 ) -> None:

@@ -139,6 +139,7 @@ def test_the_jobs_of_the_guide_use_options_that_exist(
 
 
 @pytest.mark.parametrize("name", ["conformance-kit", "mock-server"])
+@pytest.mark.slow("it reads the schemas of two CI systems; only an edit of the guides can break it")
 def test_the_jobs_of_the_guides_have_the_schema_of_their_ci_system(name: str, tmp_path: Path) -> None:
     page = read_page(ROOT / "docs" / "guides" / f"{name}.md")
     checked = []

@@ -230,6 +230,7 @@ def test_the_preview_updates_on_each_save_and_reports_errors(
     page.close()
 
 
+@pytest.mark.slow("the linter bundles 300 files; it changes only with the bundler")
 def test_the_preview_bundles_like_the_linter() -> None:
     bundle = json.loads(json.dumps(Sources(ROOT / "openapi").bundle(), default=str))
     committed = json.loads((ROOT / "openapi" / "openapi.json").read_bytes())

@@ -143,6 +143,7 @@ def test_the_samples_of_all_operations_run_in_an_order(language: str, tmp_path: 
     assert rejected == set()
 
 
+@pytest.mark.slow("it starts a process for each sample; tests/contract/test_roles.py covers the rule")
 def test_samples_that_need_a_superuser_fail_for_others(
     server: RunningServer, samples: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

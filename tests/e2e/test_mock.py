@@ -243,6 +243,7 @@ def test_two_runs_give_the_same_ids_and_bytes(tmp_path: Path) -> None:
     assert first[1] < first[2] < first[-1]
 
 
+@pytest.mark.slow("it starts two servers")
 def test_start_up_uses_little_cpu_and_leaves_no_files(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -302,6 +303,7 @@ def test_an_unknown_mode_is_rejected_and_a_mock_needs_its_own_command() -> None:
         create_app(Settings.from_environment({"SARTIQ_MODE": "mock"}))
 
 
+@pytest.mark.slow("tests/contract/test_conformance_kit.py runs the same checks on a server")
 def test_the_checks_of_the_conformance_kit_pass(mock: httpx.Client) -> None:
     # The other tests of the kit are slow, because they install it. This one shows each operation that it does
     # not know yet.

@@ -114,6 +114,7 @@ def test_a_reviewer_finds_a_shot_and_approves_it_with_the_keyboard(visit: PageVi
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
 def test_many_predictions_are_rejected_at_once_and_progress_is_shown(visit: PageVisit, api: Api) -> None:
     page = visit.page
     sign_in(visit)
@@ -146,6 +147,7 @@ def test_many_predictions_are_rejected_at_once_and_progress_is_shown(visit: Page
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
 def test_a_comment_has_a_place_on_the_image_and_belongs_to_its_author(visit: PageVisit, api: Api) -> None:
     page = visit.page
     sign_in(visit)
@@ -187,6 +189,7 @@ def test_a_comment_has_a_place_on_the_image_and_belongs_to_its_author(visit: Pag
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
 def test_an_owner_sees_the_usage_of_the_last_days(visit: PageVisit) -> None:
     page = visit.page
     sign_in(visit)
@@ -199,6 +202,7 @@ def test_an_owner_sees_the_usage_of_the_last_days(visit: PageVisit) -> None:
     assert_clean(visit)
 
 
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
 def test_a_guest_reviews_one_shooting_until_the_link_is_revoked(visit: PageVisit, api: Api) -> None:
     page, (shooting,) = visit.page, api.get("/shootings/", organization_id=organization(api))["data"]
     links = f"/shootings/{shooting['id']}/review-links"

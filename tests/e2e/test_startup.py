@@ -193,6 +193,7 @@ def test_later_starts_import_neither_migrations_nor_image_libraries(server, data
             assert resident_bytes(later.process.pid) < MAX_MEMORY_BYTES
 
 
+@pytest.mark.slow("it starts a process; tests/studio/test_masks.py covers the message")
 def test_a_mask_model_that_cannot_be_read_stops_the_start(server, data_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "missing.onnx"
     refused = start_server(data_folder, PORT=str(free_port()), MASK_MODEL=str(path))
@@ -230,6 +231,7 @@ def test_production_does_not_start_with_the_default_secret(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow("it starts a process")
 def test_a_database_that_cannot_be_reached_stops_the_start_with_the_reason(tmp_path: Path) -> None:
     url = f"postgresql://user:hidden@127.0.0.1:{free_port()}/name"
     refused = start_server(tmp_path, DATABASE_URL=url)

@@ -23,6 +23,7 @@ def test_a_few_photographs_meet_the_thresholds(tmp_path: Path, capsys: pytest.Ca
     assert sheet.stat().st_size > 10_000
 
 
+@pytest.mark.slow("it draws a photograph twice")
 def test_a_photograph_is_the_same_each_time() -> None:
     first, second = (take_photograph("sneaker", "busy") for _ in range(2))
     assert first.data == second.data

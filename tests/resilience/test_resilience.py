@@ -89,6 +89,7 @@ def test_a_condition_that_never_holds_fails_with_the_state_and_the_logs(tmp_path
     assert note.endswith("line 99")
 
 
+@pytest.mark.slow("it starts a process")
 def test_a_worker_that_does_not_start_fails_with_its_log(tmp_path: Path) -> None:
     message = "ended with status 2: Not started: CELERY_BROKER_URL"
     with (

@@ -314,6 +314,7 @@ def test_s30_deactivation_affects_only_accounts_with_a_published_password(
     assert (again.returncode, "No account" in again.stdout) == (0, True)
 
 
+@pytest.mark.slow("it starts a process")
 def test_s30_deactivation_on_a_new_database_creates_no_accounts(tmp_path: Path) -> None:
     result = run(tmp_path, "deactivate-demo-accounts", environment="development")
     assert (result.returncode, "No account" in result.stdout) == (0, True)
@@ -435,6 +436,7 @@ def run_at_terminal(folder: Path, *lines: str) -> tuple[int, str]:
     return process.wait(30), output
 
 
+@pytest.mark.slow("it starts a process at a terminal")
 def test_s30_a_terminal_prompts_twice_without_echo(production_folder: Path) -> None:
     status, output = run_at_terminal(production_folder, PASSWORD, PASSWORD)
     assert status == 0, output
@@ -444,7 +446,7 @@ def test_s30_a_terminal_prompts_twice_without_echo(production_folder: Path) -> N
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-@pytest.mark.slow("it starts a process at a terminal; the test of the prompts does so too")
+@pytest.mark.slow("it starts a process at a terminal")
 def test_s30_two_different_passwords_at_a_terminal_are_rejected(production_folder: Path) -> None:
     status, output = run_at_terminal(production_folder, PASSWORD, f"{PASSWORD}!")
     assert (status, "The passwords differ" in output) == (1, True), output

@@ -313,6 +313,7 @@ def test_s32_a_difference_between_rows_and_manifest_empties_the_target(
     assert target.is_empty()
 
 
+@pytest.mark.slow("it goes through half of the migrations; tests/db/test_migrations.py covers them")
 def test_s32_a_backup_of_an_older_schema_is_upgraded(
     install: Install, filled: Installation, saved: Path
 ) -> None:
@@ -621,6 +622,7 @@ def test_s32_a_killed_restore_of_another_backup_is_refused(
     assert target.run("restore", another) == 0
 
 
+@pytest.mark.slow("it starts a process")
 def test_s32_what_a_server_has_written_after_a_killed_restore_is_kept(
     install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

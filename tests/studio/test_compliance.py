@@ -215,6 +215,7 @@ def test_white_paper_beyond_a_contact_shadow_is_exactly_white(cut_out: CutOut) -
     assert np.isin(levels, (253, 254)).mean() < 0.012
 
 
+@pytest.mark.slow("it renders an image of a megapixel four times")
 def test_a_retouched_image_is_measured_again(cut_out: CutOut) -> None:
     request = RenderRequest(cut_out, 1000, 1000, background=WHITE, marketplace="AMAZON_MAIN", seed=3)
     source = Image.open(io.BytesIO(render(request).image))

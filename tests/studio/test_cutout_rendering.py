@@ -235,6 +235,7 @@ def test_a_generation_shows_the_region_and_then_the_mask_that_a_person_chose(
     assert generate(database, storage, scenario) == ("given", True, False)
 
 
+@pytest.mark.slow("it renders a generation; tests/studio/test_generation_snapshots.py covers snapshots")
 def test_a_generation_keeps_the_region_that_was_chosen_when_it_was_requested(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage
 ) -> None:
@@ -282,6 +283,7 @@ def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_aga
     assert read_cutout(database).renderer_version == RENDERER_VERSION
 
 
+@pytest.mark.slow("the same rule as for another version of the renderer")
 def test_a_cutout_of_another_mask_model_is_not_used_and_is_made_again(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage,
     monkeypatch: pytest.MonkeyPatch,

@@ -148,6 +148,7 @@ def test_a_missing_or_changed_file_leaves_the_target_empty(
 
 
 @on_postgresql
+@pytest.mark.slow("it copies a database; another test detects a value that PostgreSQL rejects")
 def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptied(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -318,6 +318,7 @@ def test_a_photo_without_a_confident_cut_out_becomes_a_framed_crop(noisy_photo: 
 
 
 @pytest.mark.parametrize("content", ["noise", "flat", "pixel", "line"])
+@pytest.mark.slow("it measures the time of the network")
 def test_an_image_without_a_product_is_rendered_quickly(content: str, real_network: None) -> None:
     image = {
         "noise": Image.fromarray(np.random.default_rng(1).integers(0, 256, (900, 900, 3), dtype=np.uint8)),

@@ -30,6 +30,7 @@ def test_a_port_that_is_no_port_is_named(
     )
 
 
+@pytest.mark.slow("it starts a process")
 def test_a_port_in_use_is_named_with_another_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
