@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--beat", action="store_true", help="also run beat in this worker; in one worker only"
     )
     options = parser.parse_args(arguments)
+    if options.beat and options.process == "beat":
+        parser.error("--beat is an option of `worker`")
     os.umask(PRIVATE_UMASK)
     try:
         settings = Settings.from_environment(service_name=f"sartiq-{options.process}")

@@ -64,16 +64,18 @@ def test_a_wrong_option_is_named_before_the_run(
     assert "two" not in printed
 
 
-def test_the_source_of_a_contract_is_not_taken_for_the_bundle(
-    kit: Kit, capsys: pytest.CaptureFixture[str]
+def test_another_file_is_not_taken_for_the_bundle(
+    kit: Kit, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    source = str(ROOT / "openapi" / "openapi.yaml")
-    arguments = ["--base-url", "http://127.0.0.1:9/api/v1", "--token", "token", "--contract", source]
-    assert kit.command.main(arguments) == 2
-    assert (
-        "it refers to another file, permissions.yaml: pass the bundle, openapi.json"
-        in capsys.readouterr().out
-    )
+    words = tmp_path / "words"
+    words.write_text("root:x:0:0", encoding="utf-8")
+    for path, reason in (
+        (ROOT / "openapi" / "openapi.yaml", "it refers to another file, permissions.yaml"),
+        (words, "it is no OpenAPI document"),
+    ):
+        options = ["--base-url", "http://127.0.0.1:9/api/v1", "--token", "token", "--contract", str(path)]
+        assert kit.command.main(options) == 2
+        assert f"{reason}: pass the bundle, openapi.json" in capsys.readouterr().out
 
 
 def test_a_defect_of_the_kit_is_no_finding_and_the_other_checks_run(kit: Kit) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import REGISTRY
 
+from studio.jobs.__main__ import main as run_jobs
 from studio.jobs.celery.app import HEARTBEAT_FILE, Heartbeat, Scheduler, build_celery
 from studio.jobs.celery.worker import MaintenanceRunner
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_task
@@ -25,6 +26,12 @@ UNREACHABLE_BROKER = "redis://127.0.0.1:1/0"
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), data_dir=tmp_path / "data", celery_broker_url=UNREACHABLE_BROKER)
+
+
+def test_beat_rejects_the_option_of_a_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_jobs(["beat", "--beat"])
+    assert "--beat is an option of `worker`" in capsys.readouterr().err
 
 
 def test_beat_touches_its_heartbeat_while_the_broker_is_away(settings: Settings) -> None:

@@ -202,7 +202,9 @@ class Target:
         if self.contract_file is None:
             return dict(self.client.get("/openapi.json").raise_for_status().json())
         text = self.contract_file.read_text(encoding="utf-8")
-        contract = dict(json.loads(text) if self.contract_file.suffix == ".json" else yaml.safe_load(text))
+        contract = json.loads(text) if self.contract_file.suffix == ".json" else yaml.safe_load(text)
+        if not isinstance(contract, dict):
+            raise ValueError("it is no OpenAPI document: pass the bundle, openapi.json")
         if reference := find_external_reference(contract):
             raise ValueError(f"it refers to another file, {reference}: pass the bundle, openapi.json")
         return contract
