@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.page_visits import PageVisit
 from tests.e2e.server import RunningServer, running_server
+from tests.support.concurrency import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,15 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
 
 @pytest.fixture
 def api(demo_server: RunningServer) -> Iterator[Api]:
-    """Yield a client with the token of the demo account. All predictions are in review."""
+    """Yield a client with the token of the demo account. All predictions are in review, without comments."""
     with Api(demo_server.origin) as client:
         client.sign_in(EMAIL, PASSWORD)
         yield client
         predictions = client.get("/predictions/", organization_id=organization(client))["data"]
+        for prediction in predictions:
+            path = f"/predictions/{prediction['id']}/comments"
+            for comment in client.get(path)["data"]:
+                client.client.delete(f"{path}/{comment['id']}").raise_for_status()
         decided = [row["id"] for row in predictions if row["status"] != "pending_review"]
         if decided:
             items = [{"action": "reopen", "id": row_id} for row_id in decided]
@@ -119,8 +124,10 @@ def test_many_predictions_are_rejected_at_once_and_progress_is_shown(visit: Page
     page = visit.page
     sign_in(visit)
     open_sheet(visit)
-    shots = api.get("/shots/", organization_id=organization(api), status="pending")["data"]
-    api.post(f"/shots/{shots[0]['id']}/generate", json={"num_predictions": 1})
+    shots = api.get("/shots/", organization_id=organization(api))["data"]
+    (shot,) = (shot for shot in shots if shot["shot_type"] == "Back packshot")
+    generation = api.post(f"/shots/{shot['id']}/generate", json={"num_predictions": 1})
+    wait_for(lambda: api.get(f"/generations/{generation['id']}")["status"] == "completed", 60)
     back = card(page, "Back packshot")
     expect(back.locator(".chip")).to_have_text("In review", timeout=60_000)
     expect(back.get_by_role("img")).to_be_visible()

@@ -34,7 +34,9 @@ from studio.generations.worker import queue
 from studio.generations.worker.render_job import RenderJob
 from studio.media.storage import LocalDisk, export_key, media_key
 from studio.providers.local import RenderedImage
+from studio.rendering.model import RENDERER_VERSION
 from studio.seed import seed_database
+from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
 from studio.settings import Settings
@@ -142,6 +144,12 @@ def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of
     with own_database.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
     assert ids == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
+
+
+def test_the_stored_images_of_the_seed_are_of_this_version_of_the_renderer() -> None:
+    # A cut-out of another version is made again by each server with the demo data: seconds of CPU.
+    versions = {image.renderer_version for image in load_packshots()} | {load_cutout()[1].renderer_version}
+    assert versions == {RENDERER_VERSION}, "run `python -m tests.tools.sample_images.packshots`"
 
 
 @pytest.mark.slow("it renders the sample images again")
