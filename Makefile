@@ -79,7 +79,7 @@ test: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Ru
 	@$(PYTEST) --ignore=tests/architecture $(ARGS)
 
 .PHONY: test-slow
-test-slow: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run the tests that are marked slow (5 minutes)
+test-slow: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run the tests that are marked slow (20 minutes)
 	@$(PYTEST) --slow -m slow $(ARGS)
 
 .PHONY: test-all
