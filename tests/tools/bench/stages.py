@@ -98,7 +98,10 @@ STAGES: dict[str, tuple[str, ...]] = {
         "db.queries",
         "db.fast_path.projections",
         "db.models",
+        "studio.products",
+        "studio.catalogue",
     ),
+    "webhook events": ("studio.webhooks",),
     "passwords and sessions": ("studio.accounts.identity", "db.queries.users"),
     "transaction": (
         "db.session",
@@ -111,6 +114,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "SQLAlchemy: rows and units of work": ("sqlalchemy.orm",),
     "SQLAlchemy: connection, execution, results": (
         "db.base.UtcDateTime",
+        # It compiles and executes statements in place of SQLAlchemy, so a comparison finds both in one line.
+        "db.fast_path.driver_statement",
         "sqlalchemy.dialects",
         "sqlalchemy.engine",
         "sqlalchemy.event",
@@ -119,6 +124,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "psycopg": ("psycopg", "db.fast_path.json_columns"),
     # Sending counts as waiting, too: PostgreSQL may get the core as soon as the kernel has the statement.
     WAITING: (
+        # BEGIN is one call of libpq, which sends and waits.
+        "db.dialect.PsycopgDialect.do_begin",
         "psycopg.connection.Connection.wait",
         "psycopg._connection_base.BaseConnection._exec_command",
         "psycopg._cursor_base.BaseCursor._execute_send",
