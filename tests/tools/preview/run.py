@@ -1,7 +1,7 @@
 """`make preview`: serve the documentation page of the contract while you edit it, and update it on each save.
 
 It serves only the pages, not the operations. The page shows errors in the YAML with file and line, above the
-last bundle without errors, and the findings of Redocly a second later.
+last bundle without errors, and the findings of Redocly about two seconds later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from handlers import pages
 from handlers.contract.errors import ContractError
 from tests.tools.preview.sources import SourceError, Sources
 from tests.tools.review.checks import Finding, redocly_findings
-from tests.tools.review.tools import ToolFailed
+from tests.tools.review.tools import ToolFailed, ToolStopped
 
 HERE = Path(__file__).parent
 OPENAPI = Path(__file__).parents[3] / "openapi"
@@ -51,32 +51,44 @@ class Preview:
         saved = self.sources.modification_times()
         if saved == self.saved:
             return
-        self.saved, self.error = saved, None
         try:
             self.bundle = json.dumps(self.sources.bundle(), default=str).encode("utf-8")
         except SourceError as error:
             self.error = error
         else:
+            self.error = None
             self.version += 1
+        # Last, so that the linter does not start on files whose errors are not known yet.
+        self.saved = saved
 
     def lint(self) -> None:
-        """Run the linter if a file has changed since the last call and the YAML has no errors."""
+        """Run the linter if a file has changed since the last call and the YAML has no errors.
+
+        A save ends the run: the next call starts again, instead of waiting for findings of an older version.
+        """
         saved = self.saved
-        if saved == self._linted or self.error:
+
+        def is_outdated() -> bool:
+            try:
+                return self.sources.modification_times() != saved
+            except FileNotFoundError:
+                # An editor replaces a file.
+                return True
+
+        if saved == self._linted or self.error or is_outdated():
             return
-        self._linted = saved
         try:
-            found = redocly_findings(self.sources.folder)
+            found = redocly_findings(self.sources.folder, is_outdated)
+        except ToolStopped:
+            return
         except ToolFailed as error:
             found = [Finding("", str(error))]
         # The linter may have read some files before a save and others after it.
-        if self.sources.modification_times() == saved:
-            self.findings = found
-        else:
-            self._linted = {}
+        if not is_outdated():
+            self.findings, self._linted = found, saved
 
     def lint_forever(self) -> None:
-        """Lint after each change, apart from the polling thread: the linter takes a second."""
+        """Lint after each change, apart from the polling thread: the linter takes two seconds."""
         while True:
             time.sleep(POLL_SECONDS)
             self.lint()

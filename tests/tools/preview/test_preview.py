@@ -7,12 +7,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.tools.preview import run
 from tests.tools.preview.run import Preview
+from tests.tools.review import tools
 from tests.tools.review.checks import Finding
 from tests.tools.review.tools import ROOT, SOURCE
 
@@ -70,7 +74,7 @@ def test_findings_of_files_that_changed_meanwhile_are_not_shown(
     preview.poll()
     runs = []
 
-    def lint(_: Path) -> list[Finding]:
+    def lint(_: Path, _is_outdated: Callable[[], bool]) -> list[Finding]:
         runs.append(len(runs))
         if len(runs) == 1:
             (folder / "paths" / "brands.yaml").touch()
@@ -84,3 +88,35 @@ def test_findings_of_files_that_changed_meanwhile_are_not_shown(
     assert preview.findings == [Finding("", "run 2")]
     preview.lint()
     assert len(runs) == 2
+
+
+def test_a_save_ends_the_run_of_the_linter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "openapi"
+    shutil.copytree(SOURCE.parent, folder)
+    preview = Preview(folder)
+    preview.poll()
+    program = tmp_path / "node_modules" / tools.REDOCLY
+    program.parent.mkdir(parents=True)
+    # The run ends after 20 seconds without the change, so that the test cannot wait forever.
+    program.write_text(
+        "const fs = require('fs');"
+        "fs.writeFileSync('started', '');"
+        "setTimeout(() => { fs.writeFileSync('completed', ''); console.log('{\"problems\": []}') }, 20_000)"
+    )
+    monkeypatch.setattr(tools, "ROOT", tmp_path)
+
+    def save() -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.05)
+        (folder / "paths" / "brands.yaml").touch()
+
+    threading.Thread(target=save, daemon=True).start()
+    # It waits for the output of the linter, so no process of the linter is left when it returns.
+    preview.lint()
+    assert not (tmp_path / "completed").exists()
+
+    monkeypatch.undo()
+    preview.poll()
+    monkeypatch.setattr(run, "redocly_findings", lambda *_: [Finding("", "new")])
+    preview.lint()
+    assert preview.findings == [Finding("", "new")]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,10 +46,12 @@ class Finding(NamedTuple):
     text: str
 
 
-def redocly_findings(folder: Path = tools.SOURCE.parent) -> list[Finding]:
-    """Return the findings of Redocly in the sources in a folder."""
+def redocly_findings(
+    folder: Path = tools.SOURCE.parent, is_outdated: Callable[[], bool] | None = None
+) -> list[Finding]:
+    """Return the findings of Redocly in the sources in a folder: see `tools.run_redocly_lint`."""
     found = []
-    for problem in tools.run_redocly_lint(folder / tools.SOURCE.name):
+    for problem in tools.run_redocly_lint(folder / tools.SOURCE.name, is_outdated):
         location = problem["location"][0]
         file = Path(os.path.normpath(tools.ROOT / location["source"]["ref"]))
         name = file.relative_to(folder.parent).as_posix() if file.is_relative_to(folder.parent) else str(file)

