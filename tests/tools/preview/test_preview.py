@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +121,47 @@ def test_a_save_ends_the_run_of_the_linter(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(run, "redocly_findings", lambda *_: [Finding("", "new")])
     preview.lint()
     assert preview.findings == [Finding("", "new")]
+
+
+def test_the_linter_waits_for_a_file_that_an_editor_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "openapi"
+    shutil.copytree(SOURCE.parent, folder)
+    preview = Preview(folder)
+    preview.poll()
+    monkeypatch.setattr(run, "redocly_findings", lambda *_: [Finding("", "found")])
+
+    def read_times() -> dict[Path, int]:
+        raise FileNotFoundError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preview.sources, "modification_times", read_times)
+        preview.lint()
+    assert preview.findings == []
+    preview.lint()
+    assert preview.findings == [Finding("", "found")]
+
+
+def test_an_error_is_shown_until_the_next_bundle_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "openapi"
+    shutil.copytree(SOURCE.parent, folder)
+    brands = folder / "paths" / "brands.yaml"
+    text = brands.read_text(encoding="utf-8")
+    brands.write_text(f"{text}\nbroken: [", encoding="utf-8")
+    preview = Preview(folder)
+    preview.poll()
+    error = preview.error
+    assert error
+    brands.write_text(text, encoding="utf-8")
+    build, errors = preview.sources.bundle, []
+
+    def bundle() -> dict[str, Any]:
+        errors.append(preview.error)
+        return build()
+
+    monkeypatch.setattr(preview.sources, "bundle", bundle)
+    preview.poll()
+    assert (errors, preview.error) == ([error], None)
