@@ -108,7 +108,6 @@ STAGES: dict[str, tuple[str, ...]] = {
         "db.rls.session_role",
         "db.engine",
         "db.fast_path.insert",
-        "db.fast_path.psycopg_cursor",
     ),
     "SQLAlchemy: statements": ("sqlalchemy.sql",),
     "SQLAlchemy: rows and units of work": ("sqlalchemy.orm",),
@@ -121,7 +120,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "sqlalchemy.event",
         "sqlalchemy.pool",
     ),
-    "psycopg": ("psycopg", "db.fast_path.json_columns"),
+    "psycopg": ("psycopg", "db.fast_path.json_columns", "db.fast_path.psycopg_cursor"),
     # Sending counts as waiting, too: PostgreSQL may get the core as soon as the kernel has the statement.
     WAITING: (
         # BEGIN is one call of libpq, which sends and waits.
