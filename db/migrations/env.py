@@ -61,6 +61,9 @@ def migrate_postgresql(engine: Engine) -> None:
                 pid = connection.scalar(text("SELECT pg_backend_pid()"))
             with locks.report_blockers(guard, pid):
                 migrate(connection, in_own_transactions=True)
+            # If another process has run all revisions during the wait for the lock, Alembic leaves the
+            # transaction open in which it read the revision.
+            connection.commit()
             # The first migration of a database has created the table of the revision.
             with connection.begin():
                 prepare_roles(connection, context.config.attributes["login"])

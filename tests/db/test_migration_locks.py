@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 
 from db.base import Base
 from db.engine import build_engine
-from db.migrations import downgrade, is_current, locks, upgrade
+from db.migrations import downgrade, head_revision, is_current, locks, upgrade
 from db.migrations.locks import MigrationBlocked
 from tests.e2e.server import ROOT
 from tests.resilience.processes import wait_until
@@ -91,6 +91,12 @@ def test_each_revision_has_a_transaction_of_its_own(older_url: str, monkeypatch:
         )
     upgrading.join(30)
     assert is_current(older_url)
+
+
+def test_a_process_that_waited_while_another_one_migrated_has_nothing_to_do(own_database_url: str) -> None:
+    # A number instead of "head" skips the check before the lock, as if it had found an older revision.
+    upgrade(own_database_url, head_revision())
+    assert read_revision(own_database_url) == head_revision()
 
 
 @pytest.mark.slow("it starts processes")
