@@ -259,6 +259,7 @@ def test_an_export_takes_no_destination_of_another_tenant(
     ]
 
 
+@pytest.mark.slow("it starts a process")
 def test_the_server_starts_without_the_package_that_encrypts() -> None:
     code = "import handlers.app, sys; print('cryptography' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -96,6 +96,7 @@ def test_migrations_go_up_and_down_with_rows_in_the_tables(empty_database_url: s
     database.dispose()
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
     own_database_url: str,
 ) -> None:
@@ -135,6 +136,7 @@ def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
     database.dispose()
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_predictions_from_before_marketplaces_have_no_compliance(own_database_url: str) -> None:
     database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
@@ -148,6 +150,7 @@ def test_predictions_from_before_marketplaces_have_no_compliance(own_database_ur
     database.dispose()
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_predictions_from_before_warnings_have_none(own_database_url: str) -> None:
     database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
@@ -159,6 +162,7 @@ def test_predictions_from_before_warnings_have_none(own_database_url: str) -> No
     database.dispose()
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_images_of_imports_come_and_go_with_imports_in_the_table(own_database_url: str) -> None:
     database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):
@@ -181,6 +185,7 @@ def test_images_of_imports_come_and_go_with_imports_in_the_table(own_database_ur
     database.engine.dispose()
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_exports_from_before_destinations_keep_their_items_and_counts_and_have_no_delivery(
     own_database_url: str,
 ) -> None:

@@ -98,6 +98,7 @@ def test_counts_of_every_table_follow_inserts_and_deletes(session: Session, conn
     assert {key[0] for key in stored_counts(connection)} == left
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_rows_older_than_the_count_triggers_are_counted(own_database_url: str) -> None:
     database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True):

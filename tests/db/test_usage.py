@@ -242,6 +242,7 @@ def test_concurrent_writers_of_an_organization_do_not_wait_and_lose_nothing(own_
         assert sum_usage(organization.id, *DAYS) == Usage(120, 40, 0, 0)
 
 
+@pytest.mark.slow("the migration is released; `make upgrade` runs it on a release with rows")
 def test_the_usage_of_rows_from_before_is_recorded(own_database_url: str) -> None:
     database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True) as session:
