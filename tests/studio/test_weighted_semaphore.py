@@ -17,7 +17,7 @@ WAIT_SECONDS = 10
 
 
 class Work:
-    """Work in a thread that reserves a weight, and lasts until it is told to end."""
+    """A thread that holds a weight of the semaphore until `end` is called."""
 
     def __init__(self, semaphore: WeightedSemaphore, weight: int) -> None:
         self.started, self._ending = threading.Event(), threading.Event()

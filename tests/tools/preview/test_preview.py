@@ -53,9 +53,13 @@ def test_a_port_in_use_is_named_with_another_one() -> None:
     )
 
 
-def test_a_permission_that_is_not_listed_is_named_on_the_permissions_page(tmp_path: Path) -> None:
-    folder = tmp_path / "openapi"
-    shutil.copytree(SOURCE.parent, folder)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a copy of the sources of the contract."""
+    return Path(shutil.copytree(SOURCE.parent, tmp_path / "openapi"))
+
+
+def test_a_permission_that_is_not_listed_is_named_on_the_permissions_page(folder: Path) -> None:
     brands = folder / "paths" / "brands.yaml"
     brands.write_text(
         brands.read_text(encoding="utf-8").replace("brands:write", "brands:wrte"), encoding="utf-8"
@@ -67,10 +71,8 @@ def test_a_permission_that_is_not_listed_is_named_on_the_permissions_page(tmp_pa
 
 
 def test_findings_of_files_that_changed_meanwhile_are_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "openapi"
-    shutil.copytree(SOURCE.parent, folder)
     preview = Preview(folder)
     preview.poll()
     runs = []
@@ -91,9 +93,9 @@ def test_findings_of_files_that_changed_meanwhile_are_not_shown(
     assert len(runs) == 2
 
 
-def test_a_save_ends_the_run_of_the_linter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "openapi"
-    shutil.copytree(SOURCE.parent, folder)
+def test_a_save_ends_the_run_of_the_linter(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     preview = Preview(folder)
     preview.poll()
     program = tmp_path / "node_modules" / tools.REDOCLY
@@ -124,10 +126,8 @@ def test_a_save_ends_the_run_of_the_linter(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_linter_waits_for_a_file_that_an_editor_replaces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "openapi"
-    shutil.copytree(SOURCE.parent, folder)
     preview = Preview(folder)
     preview.poll()
     monkeypatch.setattr(run, "redocly_findings", lambda *_: [Finding("", "found")])
@@ -144,10 +144,8 @@ def test_the_linter_waits_for_a_file_that_an_editor_replaces(
 
 
 def test_an_error_is_shown_until_the_next_bundle_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "openapi"
-    shutil.copytree(SOURCE.parent, folder)
     brands = folder / "paths" / "brands.yaml"
     text = brands.read_text(encoding="utf-8")
     brands.write_text(f"{text}\nbroken: [", encoding="utf-8")
