@@ -26,6 +26,8 @@ _MAX_FOOT = 0.2
 _MIN_PIECE = 0.9
 # How far the middle of the mass may lie outside of the base, as a share of the product's width.
 _MAX_OVERHANG = 0.02
+# How far a broad base may deviate from a smooth curve, as a share of the product's width (mean).
+_MAX_BASE_DEVIATION = 0.003
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,25 @@ def describe_base(alpha: Pixels) -> Base | None:
         and all(last - first < max(3, _MAX_FOOT * wide) for first, last in feet),
         has_balanced_feet=feet[0][0] - slack <= middle <= feet[-1][1] + slack,
     )
+
+
+def has_broad_base(alpha: Pixels) -> bool:
+    """Return whether the lowest part of an outline is broad, and flat or evenly round. A hem is wavy."""
+    solid = alpha > 128
+    rows = np.flatnonzero(solid.any(axis=1))
+    if not len(rows):
+        return False
+    lowest = solid[max(0, int(rows[-1]) - max(2, len(rows) // 25)) : int(rows[-1]) + 1]
+    columns = np.flatnonzero(lowest.any(axis=0))
+    if len(columns) / solid.shape[1] <= 0.28 or len(columns) < 8:
+        return False
+    # The ends are rounded even on a flat base.
+    inset = max(1, len(columns) // 12)
+    columns = columns[inset:-inset]
+    bottoms = (solid.shape[0] - np.argmax(solid[::-1], axis=0))[columns].astype(np.float64)
+    across = (columns - columns.mean()) / max(1.0, float(np.ptp(columns)))
+    deviation = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
+    return float(np.abs(deviation).mean()) < _MAX_BASE_DEVIATION * solid.shape[1]
 
 
 def _resize(alpha: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""Sizes and shapes of masks: copies of another size, bounding boxes, cut edges and flat bases."""
+"""Sizes and shapes of masks: copies of another size, bounding boxes and cut edges."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from studio.rendering.model import Box, Pixels
 _MIN_OPACITY = 24
 # Area of a piece relative to the largest one below which it is a speck.
 _MIN_PIECE = 0.0004
-# A product stands if its base deviates from a smooth curve by at most this share of the product's width
-# (mean).
-_MAX_BASE_DEVIATION = 0.003
 # Share of an edge of the photo that the product covers if the edge cuts it off. What hangs has a thin cord.
 _MIN_TOUCHED_SHARE, _MIN_TOUCHED_TOP = 0.03, 0.003
 
@@ -70,22 +67,3 @@ def find_touched_sides(alpha: Pixels, box: Box, photo: Pixels) -> frozenset[str]
         for side, strip in strips.items()
         if at_edge[side] and float((strip > 128).mean(axis=1).sum()) > least[side]
     )
-
-
-def is_standing(alpha: Pixels) -> bool:
-    """Return whether the lowest part is a broad base, flat or evenly round. A hem is broad but wavy."""
-    solid = alpha > 128
-    rows = np.flatnonzero(solid.any(axis=1))
-    if not len(rows):
-        return False
-    lowest = solid[max(0, int(rows[-1]) - max(2, len(rows) // 25)) : int(rows[-1]) + 1]
-    columns = np.flatnonzero(lowest.any(axis=0))
-    if len(columns) / solid.shape[1] <= 0.28 or len(columns) < 8:
-        return False
-    # The ends are rounded even on a flat base.
-    inset = max(1, len(columns) // 12)
-    columns = columns[inset:-inset]
-    bottoms = (solid.shape[0] - np.argmax(solid[::-1], axis=0))[columns].astype(np.float64)
-    across = (columns - columns.mean()) / max(1.0, float(np.ptp(columns)))
-    deviation = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
-    return float(np.abs(deviation).mean()) < _MAX_BASE_DEVIATION * solid.shape[1]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.base import Base, describe_base
+from studio.rendering.base import Base, describe_base, has_broad_base
 from studio.rendering.colour import luminance, to_lab
 from studio.rendering.colour_mask import fit_background
-from studio.rendering.geometry import is_standing, shrink
+from studio.rendering.geometry import shrink
 from studio.rendering.model import Box, Floats, Pixels
 
 _SIDE = 480
@@ -67,7 +67,7 @@ def stands(alpha: Pixels, box: Box, photo: Pixels) -> bool:
     base = describe_base(alpha)
     if base is None:
         return False
-    is_sure = is_standing(alpha) or _is_stable(base)
+    is_sure = has_broad_base(alpha) or _is_stable(base)
     if not is_sure and not _may_be_stable(base):
         return False
     factor = min(1.0, _SIDE / max(photo.shape[:2]))

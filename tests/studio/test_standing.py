@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from studio.rendering.base import describe_base
-from studio.rendering.geometry import is_standing
+from studio.rendering.base import describe_base, has_broad_base
 from studio.rendering.model import Pixels
 from studio.rendering.standing import stands
 
@@ -52,7 +51,7 @@ def test_a_product_with_a_flat_base_on_plain_paper_stands() -> None:
 def test_a_lamp_stands_on_nothing_if_a_cord_leads_to_it(color: tuple[int, int, int]) -> None:
     photo = draw_paper(200)
     cv2.line(photo, (300, 0), (300, BOX[1] + 4), color, 3)
-    assert is_standing(draw_dome())
+    assert has_broad_base(draw_dome())
     assert not stands(draw_dome(), BOX, paint(photo, draw_dome()))
 
 
@@ -62,7 +61,7 @@ def test_a_lamp_whose_mask_has_the_cord_hangs_too() -> None:
     alpha[:230, 98:102] = 255
     photo = draw_paper()
     photo[20:420, 200:400][alpha > 127] = (120, 60, 50)
-    assert is_standing(alpha)
+    assert has_broad_base(alpha)
     assert not stands(alpha, (200, 20, 400, 420), photo)
 
 
@@ -82,7 +81,7 @@ def test_a_line_beside_the_product_is_no_cord() -> None:
 def test_a_flat_thing_with_a_shadow_along_its_side_was_seen_from_above() -> None:
     tablet = np.full((180, 200), 255, np.uint8)
     photo = paint(cast_shadow(draw_paper(), tablet, (7, 7), 1.0), tablet)
-    assert is_standing(tablet)
+    assert has_broad_base(tablet)
     assert not stands(tablet, BOX, photo)
 
 
