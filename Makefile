@@ -111,7 +111,7 @@ generators: .venv/.dev .venv/generators/.stamp tests/generators/node_modules/.st
 	@$(BIN)/python -m tests.generators.run $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp $(FASTIFY)/node_modules/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: all peers, a million rows, an hour)
+bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp $(FASTIFY)/node_modules/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: all peers, a million rows, 80 minutes)
 	@$(BIN)/python -m tests.tools.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting

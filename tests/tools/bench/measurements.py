@@ -115,6 +115,8 @@ class ServerResults:
     starts: list[float]
     """Seconds from each start to the first response."""
     idle_bytes: int = 0
+    warm_bytes: int = 0
+    """After the first round, when every operation has run with all connections."""
     loaded_bytes: int = 0
     peak_bytes: int = 0
     requests: int = 0
@@ -251,6 +253,9 @@ class BenchmarkRun:
                     for name, load in found.items():
                         self.results[name].loads[operation.name, connections].append(load)
                         self.results[name].requests += load.requests
+            if number == 0:
+                for server in self.servers:
+                    self.results[server.spec.name].warm_bytes = resident_bytes(server.process_id)
 
     def _load(self, server: BenchServer, operation: Operation, connections: int) -> LoadResult:
         load = run_load(

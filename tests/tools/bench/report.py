@@ -60,10 +60,10 @@ class Report:
         self.peers = [each for each in self.specs if not each.is_ours]
         self.ours = run.results["ours"]
 
-    def lines(self, verdicts: Sequence[Verdict]) -> Iterator[str]:
-        """Yield the lines of the report."""
+    def lines(self, verdicts: Sequence[Verdict], plot: str) -> Iterator[str]:
+        """Yield the lines of the report, which shows the plot with this file name."""
         yield from self._head()
-        yield from ("![Requests per second of Sartiq, divided by those of each peer](results.svg)", "")
+        yield from (f"![Requests per second of Sartiq, divided by those of each peer]({plot})", "")
         yield from ("## Targets", "")
         yield TARGETS_BEGIN
         yield from targets_table(verdicts)
@@ -204,7 +204,12 @@ class Report:
                 f"{median(results.starts):.2f}",
                 *(
                     f"{value / MEGABYTE:.0f}"
-                    for value in (results.idle_bytes, results.loaded_bytes, results.peak_bytes)
+                    for value in (
+                        results.idle_bytes,
+                        results.warm_bytes,
+                        results.loaded_bytes,
+                        results.peak_bytes,
+                    )
                 ),
                 f"{results.requests:,}",
                 f"{results.statements[1]} / {results.statements[100]}",
@@ -217,6 +222,7 @@ class Report:
             "",
             "start, s",
             "idle, MB",
+            "after the first round, MB",
             "after the run, MB",
             "peak, MB",
             "requests",
