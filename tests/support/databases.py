@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,14 @@ DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
 on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
 """Run a test on PostgreSQL only, for features that SQLite lacks."""
 
+postgresql_is_slow = pytest.mark.parametrize(
+    "database_kind",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow("only its SQL differs from SQLite"))],
+    indirect=True,
+    scope="session",
+)
+"""Run a test that commits on PostgreSQL with the slow tests only: no lock and no other process matters."""
+
 
 def admin_url() -> str:
     """Return the URL of a database on the PostgreSQL server for tests, whose role may create databases."""
@@ -38,7 +47,7 @@ def _postgresql_url() -> URL:
 
 @contextmanager
 def create_database(
-    kind: str, folder: Path, template: str | None = None, dropping: BackgroundDrops | None = None
+    kind: str, folder: Path, template: str | None = None, dropping: LateDrops | None = None
 ) -> Iterator[str]:
     """Yield the URL of a new database, and drop it afterwards.
 
@@ -86,7 +95,7 @@ class DatabaseFactory:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._drops = folder, BackgroundDrops()
+        self._folder, self._drops = folder, LateDrops()
         self._templates: dict[str, str] = {}
 
     def get_template(self, kind: str) -> str:
@@ -149,25 +158,38 @@ def _skip_without_postgresql() -> Iterator[None]:
         skip_or_fail(f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}")
 
 
-class BackgroundDrops:
-    """Drops databases in threads.
+class LateDrops:
+    """Drops databases at the end of the run, in threads.
 
-    PostgreSQL writes a checkpoint for each, which takes seconds on a busy disk. Concurrent drops share it.
+    A database has a thousand files. For a minute after their deletion, ext4 skips their inodes one by one for
+    each new file: creating the next database takes half a second of CPU instead of a twentieth.
+    PostgreSQL writes a checkpoint for each drop. Concurrent ones share it.
     """
+
+    MAX_KEPT = 50
+    """How many databases of 13 MB a process keeps. It drops the oldest one of more."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="drop-database")
+        self._kept: deque[str] = deque()
         self._futures: list[Future[None]] = []
 
     def submit(self, name: str) -> None:
-        """Drop a database of the PostgreSQL server for tests soon."""
-        self._futures.append(self._threads.submit(_drop_database, name))
+        """Drop a database of the PostgreSQL server for tests later."""
+        self._kept.append(name)
+        while len(self._kept) > self.MAX_KEPT:
+            self._drop_oldest()
 
     def finish(self) -> None:
-        """Wait until all databases are dropped, and raise the first error."""
+        """Drop all databases, and raise the first error."""
+        while self._kept:
+            self._drop_oldest()
         self._threads.shutdown()
         for future in self._futures:
             future.result()
+
+    def _drop_oldest(self) -> None:
+        self._futures.append(self._threads.submit(_drop_database, self._kept.popleft()))
 
 
 def _drop_database(name: str) -> None:
