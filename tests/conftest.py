@@ -23,6 +23,7 @@ from db.base import Base
 from db.engine import build_engine
 from db.models import AuditEvent, RowCount, UsageRecord
 from db.session import Database
+from studio.mask_models import MaskModel, choose_mask_model
 from tests.support import factories
 from tests.support.databases import DatabaseFactory
 from tests.support.passwords import real_hashes, use_cheap_hashes
@@ -117,6 +118,14 @@ def real_network(real_cut_outs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.rendering import mask_network
 
     monkeypatch.setattr("studio.rendering.network_mask.open_network", mask_network.open_network)
+
+
+@pytest.fixture
+def colour_masks() -> Iterator[None]:
+    """Find products by their colours, without the network, for tests that are not about masks."""
+    choose_mask_model(MaskModel("colour"))
+    yield
+    choose_mask_model(MaskModel())
 
 
 @pytest.fixture

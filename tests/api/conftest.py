@@ -48,7 +48,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applicatio
 
 
 @pytest.fixture
-def app(application: Application, database: Database) -> Iterator[Application]:
+def app(application: Application, database: Database, colour_masks: None) -> Iterator[Application]:
     """Yield the application, connected to the database of this test."""
     with application.database.switched_to(database):
         yield application

@@ -404,18 +404,18 @@ def test_a_repeated_batch_is_replayed(customer: Customer, products: Batch, datab
 
 
 @pytest.mark.usefixtures("enough_time")
-def test_500_items_take_a_bounded_number_of_statements(
+def test_many_items_take_a_bounded_number_of_statements(
     customer: Customer, products: Batch, statements: list[str]
 ) -> None:
     products(create(name="Warm"))
     statements.clear()
-    body = products(*(create(name="Shirt", sku=f"S-{number}") for number in range(500)))
-    assert body["accepted_count"] == 500
-    assert len(statements) < 500 * 5
+    body = products(*(create(name="Shirt", sku=f"S-{number}") for number in range(100)))
+    assert body["accepted_count"] == 100
+    assert len(statements) < 100 * 5
     statements.clear()
     ids = [result["id"] for result in body["results"]]
-    assert products(*(update(row_id, color="sand") for row_id in ids))["accepted_count"] == 500
-    assert len(statements) < 500 * 6
+    assert products(*(update(row_id, color="sand") for row_id in ids))["accepted_count"] == 100
+    assert len(statements) < 100 * 6
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from mcp.types import BlobResourceContents, TextContent
 from sartiq.mcp import build_server, connect_locally
 from tests.clients.command_line import new_user
 from tests.e2e.demo import EMAIL, PASSWORD
-from tests.e2e.server import ROOT, SECONDS_TO_START, RunningServer, free_port, stop
+from tests.e2e.server import ROOT, SECONDS_TO_START, RunningServer, free_port, running_server, stop
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
@@ -42,6 +42,17 @@ SAFE = {
 }  # fmt: skip
 DESTRUCTIVE = {"reject_prediction", "delete_prediction", "deliver_shooting", "publish_image"}
 PYTHONPATH = str(ROOT / "clients" / "python" / "src")
+
+
+@pytest.fixture(scope="module")
+def demo_server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RunningServer]:
+    """Yield a server with the demo accounts, which generates images for the slow test only."""
+    is_slow = request.config.getoption("--slow") or request.config.getoption("--long")
+    settings = {"SARTIQ_ENV": "development", "RENDER_WORKERS": "1" if is_slow else "0"}
+    with running_server(tmp_path_factory.mktemp("server"), **settings) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +218,7 @@ def test_a_generation_that_takes_long_is_waited_for_and_not_requested_again(
     asyncio.run(steps())
 
 
+@pytest.mark.slow("it starts a process; the first test uses the same transport")
 def test_over_stdio_the_session_of_the_command_line_is_used_and_renewed(
     demo_server: RunningServer, tmp_path: Path
 ) -> None:

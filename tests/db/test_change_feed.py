@@ -38,7 +38,7 @@ from db.session import Database
 from studio import leases
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
-from tests.support.databases import on_postgresql
+from tests.support.databases import on_postgresql, postgresql_is_slow
 
 NOT_IN_THE_FEED = {
     "destinations": "settings that members may not read",
@@ -359,6 +359,7 @@ def test_changes_are_deleted_a_day_after_the_last_cursor_expired(database: Datab
         assert session.scalars(select(Change.changed_at)).all() == [age + timedelta(minutes=1)]
 
 
+@postgresql_is_slow
 def test_the_feed_of_each_database_has_its_own_id(own_database: Database, empty_database_url: str) -> None:
     with own_database.transaction(write=False):
         first = get_feed_id()

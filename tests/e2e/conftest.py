@@ -29,7 +29,7 @@ FLAGS = [
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server process on an SQLite file with the demo accounts, shared by the tests of a module.
 
-    Its tests are not about masks: colours find the products, in a tenth of the time of the network.
+    Its tests are not about masks: colours find the products, which is faster than the network.
     """
     folder = tmp_path_factory.mktemp("server")
     with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:

@@ -155,11 +155,14 @@ def running_server(
 
 
 def prepare_folder(folder: Path, settings: Mapping[str, str]) -> None:
-    """Create the tables and the rows of a server in an empty folder, as its start would do."""
+    """Create the tables and the rows of a server in an empty folder, as its start would do.
+
+    The umask is 0: a test checks that others cannot read the files all the same.
+    """
     environment = {**os.environ, **build_environment(folder, free_port()), "MAIL": "off", **settings}
     command = [find_interpreter(), "-m", "handlers", "--prepare-only"]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=ROOT, env=environment, umask=0, capture_output=True, text=True, check=False, timeout=300
     )
     if done.returncode != 0:
         raise ServerDidNotStart(done.stderr)

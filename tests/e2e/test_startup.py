@@ -164,6 +164,7 @@ def test_bytes_that_are_not_http_are_rejected_with_a_problem(server, sent: bytes
     }
 
 
+@pytest.mark.slow("it starts a process")
 def test_a_second_server_on_the_same_port_exits_with_the_reason(server, data_folder: Path) -> None:
     _, port, _ = server
     second = start_server(data_folder, PORT=str(port))

@@ -82,6 +82,7 @@ def test_the_version_of_the_package_is_that_of_the_contract() -> None:
     assert "dependencies" not in manifest
 
 
+@pytest.mark.slow("it waits for retries; `make test-clients` runs it, too")
 def test_the_client_copes_with_a_server_that_misbehaves() -> None:
     typescript.generate()
     tests = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "tests").glob("*.test.ts"))

@@ -1,7 +1,8 @@
-"""Test a few photographs of the image set, and the command that runs all of them."""
+"""Test a photograph of the image set, and the command that runs all of them."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,22 @@ from PIL import Image
 from studio.rendering.framing import Pose
 from tests.images import run
 from tests.images.evaluation import Result, find_misses, format_table, summarize
-from tests.images.photographs import KINDS, NAMES, take_photograph
+from tests.images.photographs import KINDS, NAMES, Photograph, take_photograph
 
 
-def test_a_few_photographs_meet_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@cache
+def take_plain_photograph(name: str) -> Photograph:
+    return take_photograph(name, "plain")
+
+
+@pytest.mark.slow("it runs the mask network; `make images` runs the same command for the whole set")
+def test_a_photograph_meets_the_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "sheet.png"
-    arguments = ["--names", "carton", "--kinds", "plain", "busy", "--sheet", str(sheet)]
+    arguments = ["--names", "carton", "--kinds", "plain", "--sheet", str(sheet)]
     assert run.main(arguments) == 0, capsys.readouterr().out
     printed = capsys.readouterr()
     assert "IoU, plain, mean" in printed.out
-    assert "2/2" in printed.err
+    assert "1/1" in printed.err
     assert sheet.stat().st_size > 10_000
 
 
@@ -60,7 +67,7 @@ def test_a_missed_threshold_is_named() -> None:
 def test_a_wrong_shadow_is_missed_and_a_product_without_a_kind_does_not_count(
     name: str, pose: Pose | None, misses: list[str]
 ) -> None:
-    photograph = take_photograph(name, "plain")
+    photograph = take_plain_photograph(name)
     image = Image.new("RGB", (4, 4))
     result = Result(photograph, 0.99, 0.99, False, pose is not None, (), None, (), pose, 0.1, image)
     rows = summarize([result])

@@ -25,7 +25,7 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
-from tests.support.databases import on_postgresql
+from tests.support.databases import on_postgresql, postgresql_is_slow
 from tests.support.factories.catalogue import post_form
 from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct, make_product_photo
@@ -60,6 +60,7 @@ def count_statements(committing_server: CommittingServer, shooting: Shooting) ->
     return len(statements), codes
 
 
+@postgresql_is_slow
 def test_s36_rejected_shots_of_a_look_cost_no_statement_each(committing_server: CommittingServer) -> None:
     with committing_server.database.transaction(write=True):
         few = make_shots(committing_server.scenario, looks=2, shot_types=2)
@@ -72,6 +73,7 @@ def test_s36_rejected_shots_of_a_look_cost_no_statement_each(committing_server: 
     assert statements_of_many - statements_of_few == 10
 
 
+@postgresql_is_slow
 def test_s36_rejected_shots_leave_little_to_the_garbage_collector(
     committing_server: CommittingServer,
 ) -> None:

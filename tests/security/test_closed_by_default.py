@@ -30,9 +30,18 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, InvalidSettings, Settings
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
-from tests.e2e.server import ROOT, SECRET_KEY, build_environment, find_interpreter, free_port, running_server
+from tests.e2e.server import (
+    ROOT,
+    SECRET_KEY,
+    build_environment,
+    find_interpreter,
+    free_port,
+    prepare_folder,
+    running_server,
+)
 from tests.support import factories
 from tests.support.client import send_request
+from tests.support.servers.prepared_folder import copy_prepared_folder
 
 PRODUCTION = {"SARTIQ_ENV": "production", "SECRET_KEY": SECRET_KEY, "MAIL": "off"}
 PASSWORD = "a-linen-dress-in-may"
@@ -302,16 +311,15 @@ def list_open_paths(folder: Path) -> list[str]:
 
 def test_s31_database_and_media_are_accessible_to_their_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    environment = {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": "development"}
-    command = [find_interpreter(), "-m", "handlers", "--prepare-only"]
-    subprocess.run(command, cwd=ROOT, env=environment, umask=0o000, check=True, timeout=60)
+    # A copy has the modes of what `prepare_folder` created with a umask of 0.
+    copy_prepared_folder(folder, {"SARTIQ_ENV": "development"}, prepare_folder)
     assert {path.name for path in folder.iterdir()} >= {"media", "sartiq.db"}
     assert any(path.is_file() for path in (folder / "media").rglob("*"))
     assert list_open_paths(folder) == []
 
 
-def test_s31_each_entry_point_sets_the_umask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_s31_workers_set_the_umask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
     os.umask(0o022)
@@ -319,6 +327,10 @@ def test_s31_each_entry_point_sets_the_umask(
         jobs.main(["worker"])
     assert "CELERY_BROKER_URL is not set" in capsys.readouterr().err
     assert os.umask(0o022) == 0o077
+
+
+@pytest.mark.slow("it starts a process")
+def test_s31_the_module_for_web_servers_sets_the_umask(tmp_path: Path) -> None:
     # The process ends before it creates the application.
     script = "import os; os.umask(0)\ntry:\n    import wsgi\nfinally:\n    print(oct(os.umask(0)))"
     environment = {**os.environ, "SARTIQ_ENV": "none", "DATA_DIR": str(tmp_path)}

@@ -92,6 +92,7 @@ def test_s42_readiness_writes_to_the_disks_of_stored_and_received_files(
     assert customer.client("GET", "/utils/readiness").status == 200
 
 
+@pytest.mark.usefixtures("colour_masks")
 def test_s42_a_generation_on_a_full_disk_returns_to_the_queue_and_is_completed_later(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:

@@ -13,7 +13,16 @@ from PIL import Image, ImageOps
 
 from studio.marketplaces import MARKETPLACES, ImageRules
 from studio.providers import sample
-from studio.rendering import Background, CutOut, RenderRequest, adjust, cut_out_product, downscale, render
+from studio.rendering import (
+    Background,
+    CutOut,
+    RenderRequest,
+    adjust,
+    cut_out_product,
+    downscale,
+    get_mask_provider,
+    render,
+)
 from studio.rendering.compliance import measure_compliance
 from studio.rendering.model import Grade
 from tests.architecture.sources import ROOT
@@ -31,7 +40,6 @@ RULES = ImageRules(
     fill=(0.85, 0.95),
 )
 WHITE = Background("SOLID", "#FFFFFF", shadow="NONE")
-SAME_RENDERER = "the first case renders with the same code"
 
 
 def draw(side: int = 200, fill: float = 0.9, height: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -172,18 +180,20 @@ def test_the_default_size_and_format_of_a_marketplace_meet_its_rules(marketplace
 
 @pytest.fixture(scope="module")
 def cut_out() -> CutOut:
-    return cut_out_product(ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo()))))
+    photo = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo())))
+    return cut_out_product(photo, find_mask=get_mask_provider("colour"))
 
 
 @pytest.mark.parametrize(
     ("marketplace", "framing"),
     [
         ("AMAZON_MAIN", "STILL_LIFE"),
-        pytest.param("AMAZON_MAIN", "FLAT_LAY", marks=pytest.mark.slow(SAME_RENDERER)),
-        pytest.param("GOOGLE_MERCHANT", "STILL_LIFE", marks=pytest.mark.slow(SAME_RENDERER)),
-        pytest.param("ZALANDO", "FULL_BODY", marks=pytest.mark.slow(SAME_RENDERER)),
+        ("AMAZON_MAIN", "FLAT_LAY"),
+        ("GOOGLE_MERCHANT", "STILL_LIFE"),
+        ("ZALANDO", "FULL_BODY"),
     ],
 )
+@pytest.mark.slow("it renders large images; tests/api/test_marketplaces.py renders one of them")
 def test_every_prediction_of_a_packshot_meets_the_rules(
     cut_out: CutOut, marketplace: str, framing: Any
 ) -> None:

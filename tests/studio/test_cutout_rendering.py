@@ -48,6 +48,9 @@ from tests.support.scenarios import (
     run_pending_generations,
 )
 
+# The tests are about regions, given masks and stored cut-outs, not about how a product is found.
+pytestmark = pytest.mark.usefixtures("colour_masks")
+
 LEFT, RIGHT = box_of(0.05, 0.1, 0.4, 0.8), box_of(0.55, 0.1, 0.4, 0.8)
 
 
@@ -227,7 +230,7 @@ def test_a_generation_shows_the_region_and_then_the_mask_that_a_person_chose(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage
 ) -> None:
     choose(database, image, RIGHT)
-    assert generate(database, storage, scenario) == ("u2netp", False, True)
+    assert generate(database, storage, scenario) == ("plain_background", False, True)
     mask = make_stored_image(
         storage, database, scenario.ownership, build_mask(800, 600, (120, 150, 281, 451))
     )
@@ -245,7 +248,7 @@ def test_a_generation_keeps_the_region_that_was_chosen_when_it_was_requested(
     # The stored cut-out shows the other product by now.
     assert make_cutouts(database, storage, make_cutout) == 1
     assert run_pending_generations(database, storage) == 1
-    assert read_result(database, storage, generation_id) == ("u2netp", False, True)
+    assert read_result(database, storage, generation_id) == ("plain_background", False, True)
 
 
 def test_a_generation_uses_the_stored_cutout_instead_of_looking_for_the_product(
@@ -263,12 +266,12 @@ def test_a_generation_uses_the_stored_cutout_instead_of_looking_for_the_product(
 
     with monkeypatch.context() as patched:
         patched.setattr(photos, "cut_out_selection", cut_out)
-        assert generate(database, storage, scenario) == ("u2netp", True, False)
+        assert generate(database, storage, scenario) == ("plain_background", True, False)
     # Without its file, the renderer looks for the product.
     media_id = read_cutout(database).media_id
     assert media_id is not None
     storage.delete_folder(media_folder(media_id))
-    assert generate(database, storage, scenario) == ("u2netp", True, False)
+    assert generate(database, storage, scenario) == ("plain_background", True, False)
 
 
 def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_again(
@@ -277,10 +280,10 @@ def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_aga
     # `make_quickly` stores a cut-out of another version.
     assert make_cutouts(database, storage) == 1
     method, _, _ = generate(database, storage, scenario)
-    assert method == "u2netp"
+    assert method == "plain_background"
     assert read_cutout(database).status == CutoutStatus.PENDING
     assert make_cutouts(database, storage, make_cutout) == 1
-    assert read_cutout(database).renderer_version == RENDERER_VERSION
+    assert read_cutout(database).renderer_version == f"{RENDERER_VERSION}-colour"
 
 
 @pytest.mark.slow("the same rule as for another version of the renderer")
@@ -289,11 +292,11 @@ def test_a_cutout_of_another_mask_model_is_not_used_and_is_made_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     assert make_cutouts(database, storage, make_cutout) == 1
-    monkeypatch.setattr("studio.mask_models._chosen", [MaskModel("colour")])
+    monkeypatch.setattr("studio.mask_models._chosen", [MaskModel()])
     method, _, _ = generate(database, storage, scenario)
-    assert method in ("plain_background", "grabcut", "framed_crop")
+    assert method == "u2netp"
     assert make_cutouts(database, storage, make_cutout) == 1
-    assert read_cutout(database).renderer_version == f"{RENDERER_VERSION}-colour"
+    assert read_cutout(database).renderer_version == RENDERER_VERSION
 
 
 def test_a_generation_with_an_empty_mask_fails_because_of_its_inputs(

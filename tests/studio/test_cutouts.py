@@ -23,7 +23,7 @@ from studio.media.storage import LocalDisk, media_key
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import LEASE, box_of, make_cutouts, make_quickly
-from tests.support.databases import on_postgresql
+from tests.support.databases import on_postgresql, postgresql_is_slow
 
 EXPIRED = timedelta(seconds=-1)
 
@@ -232,6 +232,7 @@ def test_a_worker_makes_one_cutout_after_each_generation(
     executor.close()
 
 
+@postgresql_is_slow
 def test_garbage_collection_deletes_the_files_of_cutouts_that_nothing_refers_to(
     own_database: Database, storage: LocalDisk
 ) -> None:

@@ -23,7 +23,10 @@ from tests.support import factories, scenarios
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 
 # One kind of database is enough: the inputs do not depend on it, and rendering is slow.
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session")
+pytestmark = [
+    pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session"),
+    pytest.mark.usefixtures("colour_masks"),
+]
 
 
 @pytest.fixture

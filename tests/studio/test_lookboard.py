@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from studio.rendering import CutOut, RenderRequest, cut_out_product, render
+from studio.rendering import CutOut, RenderRequest, cut_out_product, get_mask_provider, render
 from studio.rendering.lookboard import arrange_lookboard, settle_subject
 from studio.rendering.variation import sample_variation
 from tests.tools.sample_images.mannequin import draw
@@ -19,7 +19,8 @@ from tests.tools.sample_images.photograph import load_phone_photo
 
 @pytest.fixture(scope="module")
 def product() -> CutOut:
-    return cut_out_product(ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo()))))
+    photo = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo())))
+    return cut_out_product(photo, 400, get_mask_provider("colour"))
 
 
 @pytest.fixture(scope="module")

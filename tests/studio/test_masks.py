@@ -231,7 +231,7 @@ def test_a_photo_on_white_that_should_have_another_background_is_not_cut_out() -
 
 
 def test_a_small_product_is_reported_as_low_resolution_and_its_image_as_enlarged(photo: Image.Image) -> None:
-    small = cut_out_product(photo.resize((150, 200)))
+    small = cut_out_product(photo.resize((150, 200)), find_mask=get_mask_provider("colour"))
     assert small.warnings == ("low_resolution",)
     assert render(RenderRequest(small, 600, 800)).warnings == ("low_resolution", "enlarged")
     assert render(RenderRequest(small, 90, 120)).warnings == ("low_resolution",)
@@ -244,9 +244,10 @@ def test_a_doubtful_mask_is_shown_with_a_warning(photo: Image.Image) -> None:
 
 
 def test_a_product_that_the_photo_cuts_off_is_reported(photo: Image.Image) -> None:
-    _, top, _, bottom = cut_out_product(photo).box
+    colours = get_mask_provider("colour")
+    _, top, _, bottom = cut_out_product(photo, find_mask=colours).box
     half = photo.crop((0, 0, 600, (top + bottom) // 2)).resize((1200, top + bottom))
-    cut_out = cut_out_product(half)
+    cut_out = cut_out_product(half, find_mask=colours)
     assert cut_out.touches == {"bottom"}
     assert "touches_edge" in cut_out.warnings
 
@@ -265,7 +266,7 @@ def test_agentic_generations_do_not_stop_at_a_doubtful_image(photo: Image.Image)
         "margin_percent": 0,
     }
     for find_mask, attempts in ((find_u2netp_mask, 1), (find_doubtful_mask, 3)):
-        context = RenderContext(scene, "GENERATE", cut_out=cut_out_product(photo, 80, find_mask))
+        context = RenderContext(scene, "GENERATE", cut_out=cut_out_product(photo, 320, find_mask))
         image = render_best_image(context, 0, 0, 3, 0.0, lambda _share: None)
         assert image.settings["tries"] == attempts
         assert image.quality["confidence"] == round(context.cut_out.confidence, 4)

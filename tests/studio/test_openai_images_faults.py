@@ -52,6 +52,8 @@ from tests.support.servers.images import (
     run_images_server,
 )
 
+pytestmark = pytest.mark.usefixtures("colour_masks")
+
 RELEASED = threading.Event()
 REQUEST = EditRequest("a bag", "", (64, 64), 1, [paint((64, 64))])
 

@@ -18,6 +18,7 @@ from studio.seed.published_accounts import (
 )
 from studio.seed.rows import get_seed_id
 from studio.settings import Settings
+from tests.support.databases import postgresql_is_slow
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return passwords
 
 
+@postgresql_is_slow
 def test_the_seeded_accounts_are_rejected_after_three_verifications(
     seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
@@ -56,6 +58,7 @@ def test_the_seeded_accounts_are_rejected_after_three_verifications(
     assert verified == list(PUBLISHED_PASSWORDS.values())
 
 
+@postgresql_is_slow
 def test_passwords_of_inactive_accounts_are_not_verified(
     seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
@@ -65,6 +68,7 @@ def test_passwords_of_inactive_accounts_are_not_verified(
     assert verified == []
 
 
+@postgresql_is_slow
 def test_the_password_of_an_account_with_another_id_is_not_verified(
     own_database: Database, production_settings: Settings, verified: list[str]
 ) -> None:
@@ -82,6 +86,7 @@ def test_other_environments_are_not_checked(tmp_path: Path, environment: str) ->
     )
 
 
+@postgresql_is_slow
 def test_deactivated_accounts_are_accepted(seeded: Database, production_settings: Settings) -> None:
     assert deactivate_published_accounts(seeded) == list(PUBLISHED_PASSWORDS)
     require_no_published_account(production_settings)
@@ -92,6 +97,7 @@ def test_deactivated_accounts_are_accepted(seeded: Database, production_settings
     assert len({user.hashed_password for user in users}) == 3
 
 
+@postgresql_is_slow
 def test_a_database_without_tables_is_rejected(empty_database_url: str) -> None:
     production_settings = Settings(environment="production", database_url=empty_database_url)
     with pytest.raises(StartRefused, match="--prepare-only"):

@@ -40,6 +40,7 @@ from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
 from studio.settings import Settings
+from tests.support.databases import postgresql_is_slow
 from tests.support.sample_media import open_image
 from tests.tools.sample_images.packshots import render_samples
 
@@ -66,6 +67,7 @@ def count_rows(database: Database) -> dict[str, int]:
         return count_seeded_rows()
 
 
+@postgresql_is_slow
 def test_the_production_seed_has_system_rows_and_no_accounts(own_database: Database, tmp_path: Path) -> None:
     seed_database(own_database, build_settings(tmp_path, "production"))
     counts = {name: count for name, count in count_rows(own_database).items() if count}
@@ -84,6 +86,7 @@ def test_the_production_seed_has_system_rows_and_no_accounts(own_database: Datab
         assert [(row.name, row.owner_id, row.public) for row in public] == [("Mara", None, True)]
 
 
+@postgresql_is_slow
 def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_images(
     own_database: Database, tmp_path: Path
 ) -> None:
