@@ -56,11 +56,12 @@ def run_workflows(server: RunningServer, destination_url: str, folder: Path, *na
     return json.loads(report.read_text(encoding="utf-8"))["files"][FILE.name]
 
 
+@pytest.mark.slow("it starts a server and Redocly Respect; tests of the API cover the operations")
 def test_a_published_workflow_runs(demo_server: RunningServer, tmp_path: Path) -> None:
     assert run_workflows(demo_server, "https://uploads.example.com", tmp_path, FAST)["totalRequests"] == 1
 
 
-@pytest.mark.slow("one workflow runs in each test run, and tests of the API cover the operations")
+@pytest.mark.slow("it starts a server and Redocly Respect; tests of the API cover the operations")
 def test_every_published_workflow_runs(
     server: RunningServer, destination: HttpRecorder, tmp_path: Path
 ) -> None:
