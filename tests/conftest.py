@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 # jsonschema compiles the grammar of IRIs at import: a second of CPU. No value of the contract is an IRI.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type] - what marks a module as missing
 
+# Idle threads of OpenBLAS spin, and the processes of a run share the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Servers that tests start must not read the developer's `.env` file.
 os.environ.setdefault("ENV_FILE", os.devnull)
 
