@@ -1,8 +1,8 @@
 """Requests that are large, deeply nested or slow to parse on purpose are rejected within 0.1 seconds.
 
-No request reaches a database. The tests measure the CPU time of this process and take the best of three runs.
-A busy machine shares caches and threads of a core, which doubles CPU time: the limit grows with the time that
-the standard library needs for a body of the same size.
+No request reaches a database. The tests measure the CPU time of this process. A busy machine shares caches
+and threads of a core, which multiplies CPU time for a moment: the least of up to ten times counts, and the
+limit grows with the time that the standard library needs for a body of the same size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -30,6 +31,9 @@ from tests.support.client import ClientResponse, send_request
 
 MAX_SECONDS = 0.1
 MAX_BODY_BYTES = 1_000_000
+MAX_PATTERN_SECONDS = 0.01
+"""The limit for one text of 60,000 characters. A linear pattern takes less than a millisecond."""
+MAX_ATTEMPTS = 10
 MAX_PARSES = 6
 """The limit in times of `json.loads` for a body of the maximum size, which takes a quiet core 17 ms."""
 PLAIN_BODY = b"[" + b"0," * (MAX_BODY_BYTES // 2 - 1) + b"0]"
@@ -60,25 +64,29 @@ def token(app: Application) -> str:
 def assert_rejected_quickly(
     app: Application, method: str, target: str, headers: dict[str, str], body: Any
 ) -> ClientResponse:
-    """Return the response; fail if it is no 4xx or takes more CPU time than the limit three times."""
-    measured = []
-    for _ in range(3):
-        limit = max(MAX_SECONDS, MAX_PARSES * measure_parse())
-        start = time.process_time()
-        response = send_request(app, method, target, headers, body=body)
-        measured.append((time.process_time() - start, limit))
-        if measured[-1][0] < limit:
-            break
+    """Return the response; fail if it is no 4xx or takes too much CPU time."""
+    responses = []
+    seconds = measure(
+        lambda: responses.append(send_request(app, method, target, headers, body=body)), MAX_SECONDS
+    )
+    response = responses[-1]
     assert 400 <= response.status < 500, (response.status, response.body[:300])
-    assert measured[-1][0] < measured[-1][1], f"{response.status} after (seconds, limit): {measured}"
+    if seconds > MAX_SECONDS:
+        limit = max(MAX_SECONDS, MAX_PARSES * measure(lambda: json.loads(PLAIN_BODY), 0))
+        assert seconds <= limit, f"{response.status} after {seconds} s of CPU, more than {limit} s"
     return response
 
 
-def measure_parse() -> float:
-    """Return the CPU seconds that `json.loads` takes for a body of the maximum size."""
-    start = time.process_time()
-    json.loads(PLAIN_BODY)
-    return time.process_time() - start
+def measure(call: Callable[[], object], limit: float) -> float:
+    """Return the CPU seconds that a call takes: the least of up to ten times, until it is within a limit."""
+    seconds = float("inf")
+    for _ in range(MAX_ATTEMPTS):
+        start = time.process_time()
+        call()
+        seconds = min(seconds, time.process_time() - start)
+        if seconds <= limit:
+            break
+    return seconds
 
 
 def fill_body(item: bytes, start: bytes = b"[", end: bytes = b"]") -> bytes:
@@ -262,22 +270,10 @@ def list_near_misses(pattern: str) -> list[str]:
     collect()
     return [
         f"{text[:start]}{text[start:end] * (MAX_TARGET_LENGTH // (end - start))}{text[end:]}\0"
-        for text in {*matches, "a"}
+        for text in dict.fromkeys((*matches, "a"))
         for start in range(len(text))
         for end in range(start + 1, min(start + 4, len(text) + 1))
     ]
-
-
-def find_slowest_near_miss(pattern: str) -> str:
-    """Return the near miss that takes the validator longest."""
-    validator = jsonschema_rs.validator_for({"type": "string", "pattern": pattern})
-
-    def measure(text: str) -> float:
-        start = time.perf_counter()
-        validator.is_valid(text)
-        return time.perf_counter() - start
-
-    return max(list_near_misses(pattern), key=measure)
 
 
 def send_text(app: Application, token: str, pattern_input: PatternInput, text: str) -> ClientResponse:
@@ -309,9 +305,13 @@ def send_text(app: Application, token: str, pattern_input: PatternInput, text: s
 def test_s19_no_input_is_slow_for_a_pattern_of_the_contract(
     app: Application, token: str, pattern: str, long_form: bool
 ) -> None:
-    text = find_slowest_near_miss(pattern)
+    validator = jsonschema_rs.validator_for({"type": "string", "pattern": pattern})
+    near_misses = list_near_misses(pattern)
+    for text in near_misses:
+        seconds = measure(partial(validator.is_valid, text), MAX_PATTERN_SECONDS)
+        assert seconds <= MAX_PATTERN_SECONDS, f"{text[:40]!r} takes {seconds} s"
     for pattern_input in PATTERN_INPUTS[pattern] if long_form else PATTERN_INPUTS[pattern][:2]:
-        send_text(app, token, pattern_input, text)
+        send_text(app, token, pattern_input, near_misses[0])
 
 
 def test_s19_every_pattern_of_the_contract_is_tested() -> None:
