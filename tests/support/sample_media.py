@@ -38,6 +38,11 @@ def read_heic(name: str) -> bytes:
     return (Path(__file__).parent / "heic" / f"{name}.heic").read_bytes()
 
 
+def read_large_avif() -> bytes:
+    """Return an AVIF of 8,192 x 8,192 pixels, which is stored because encoding it takes seconds."""
+    return (Path(__file__).parent / "heic" / "large.avif").read_bytes()
+
+
 def heic_with_size(data: bytes, size: tuple[int, int]) -> bytes:
     """Return a HEIC file whose container announces another size."""
     sent = bytearray(data)
