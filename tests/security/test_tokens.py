@@ -31,12 +31,6 @@ from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
 
 PASSWORD = "a-linen-dress-in-may"
 ADDRESS = "dana@example.com"
-RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-EC_KEY = ec.generate_private_key(ec.SECP256R1())
-PUBLIC_PEM = RSA_KEY.public_key().public_bytes(
-    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-)
-PUBLIC_JWK = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)
 
 
 class ValidToken(NamedTuple):
@@ -45,6 +39,18 @@ class ValidToken(NamedTuple):
     token: str
     claims: dict[str, Any]
     secret: str
+
+
+@pytest.fixture(scope="module")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def build_pem(key: rsa.RSAPrivateKey) -> bytes:
+    """Return the public key of a key pair as PEM."""
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 @pytest.fixture
@@ -107,18 +113,20 @@ def test_s15_a_token_without_a_signature_is_rejected(
 
 
 def test_s15_a_token_signed_with_a_public_key_or_an_asymmetric_key_is_rejected(
-    anonymous: Client, valid_token: ValidToken
+    anonymous: Client, valid_token: ValidToken, rsa_key: rsa.RSAPrivateKey
 ) -> None:
-    der = RSA_KEY.public_key().public_bytes(
+    pem = build_pem(rsa_key)
+    der = rsa_key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     forged = [
         build_token({"alg": algorithm, "typ": "JWT"}, valid_token.claims, key)
         for algorithm in ("HS256", "RS256")
-        for key in (PUBLIC_PEM, PUBLIC_PEM.strip(), der)
+        for key in (pem, pem.strip(), der)
     ]
-    forged += [jwt.encode(valid_token.claims, RSA_KEY, algorithm) for algorithm in ("RS256", "PS256")]
-    forged += [jwt.encode(valid_token.claims, EC_KEY, "ES256")]
+    forged += [jwt.encode(valid_token.claims, rsa_key, algorithm) for algorithm in ("RS256", "PS256")]
+    elliptic_key = ec.generate_private_key(ec.SECP256R1())
+    forged += [jwt.encode(valid_token.claims, elliptic_key, "ES256")]
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
@@ -153,14 +161,16 @@ def test_s15_the_kid_header_of_a_token_does_not_select_a_key(
 
 
 def test_s15_a_key_that_a_token_embeds_or_links_to_is_not_used(
-    anonymous: Client, valid_token: ValidToken, canary: HttpRecorder
+    anonymous: Client, valid_token: ValidToken, canary: HttpRecorder, rsa_key: rsa.RSAPrivateKey
 ) -> None:
     url = f"{canary.url}/keys.json"
+    public_jwk = jwt.algorithms.RSAAlgorithm.to_jwk(rsa_key.public_key(), as_dict=True)
+    certificate = encode_part(build_pem(rsa_key))
     symmetric = {"kty": "oct", "k": encode_part(b"a key that the forger knows, long enough")}
     forged = [
-        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"jwk": PUBLIC_JWK}),
-        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"jku": url, "kid": "1"}),
-        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"x5u": url, "x5c": [encode_part(PUBLIC_PEM)]}),
+        jwt.encode(valid_token.claims, rsa_key, "RS256", {"jwk": public_jwk}),
+        jwt.encode(valid_token.claims, rsa_key, "RS256", {"jku": url, "kid": "1"}),
+        jwt.encode(valid_token.claims, rsa_key, "RS256", {"x5u": url, "x5c": [certificate]}),
         build_token(
             {"alg": "HS256", "jwk": symmetric},
             valid_token.claims,

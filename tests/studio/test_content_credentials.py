@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,17 +105,17 @@ def test_a_changed_pixel_makes_the_manifest_invalid() -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    "generate",
     [
-        ec.generate_private_key(ec.SECP384R1()),
-        ec.generate_private_key(ec.SECP521R1()),
-        ed25519.Ed25519PrivateKey.generate(),
-        rsa.generate_private_key(65_537, 2_048),
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        lambda: ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate,
+        lambda: rsa.generate_private_key(65_537, 2_048),
     ],
     ids=["P-384", "P-521", "Ed25519", "RSA"],
 )
-def test_the_key_determines_the_algorithm(key: Any) -> None:
-    assert read_manifest(load(key)(build_file()), "image/webp")[0] == "Valid"
+def test_the_key_determines_the_algorithm(generate: Callable[[], Any]) -> None:
+    assert read_manifest(load(generate())(build_file()), "image/webp")[0] == "Valid"
 
 
 def test_a_key_in_the_notation_of_openssl_is_accepted() -> None:

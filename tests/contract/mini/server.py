@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -45,6 +47,11 @@ class RecordingDatabase:
 
 def load_mini_document() -> dict[str, Any]:
     """Return a new copy of the mini contract."""
+    return deepcopy(_parse_mini_document())
+
+
+@cache
+def _parse_mini_document() -> dict[str, Any]:
     return yaml.safe_load((Path(__file__).parent / "contract.yaml").read_text())
 
 
