@@ -31,6 +31,7 @@ from tests.support.requirements import skip_or_fail
 from tests.support.servers.prepared_folder import prepared_folders_in
 
 if TYPE_CHECKING:
+    from handlers.app import Application
     from tests.resilience.processes import RedisServer
     from tests.support.servers.webhook_receiver import WebhookReceiver
 
@@ -136,6 +137,20 @@ def real_password_hashes() -> Iterator[None]:
     """Hash passwords as the server does, for tests of the hashes and of the time that they take."""
     with real_hashes():
         yield
+
+
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """Yield the application without a database, created once per process.
+
+    It compiles a validator at its first use, which all tests then share.
+    """
+    # Imported here because many tests need no application.
+    from tests.support.app import create_test_app
+
+    application = create_test_app(tmp_path_factory.mktemp("application"))
+    yield application
+    application.bridge.pool.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from db.session import Database
 from handlers.app import Application
 from studio.media.storage import LocalDisk
 from tests.support import factories
-from tests.support.app import auth_headers, create_test_app
+from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request
 from tests.support.factories.catalogue import Customer
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
@@ -37,14 +37,6 @@ class Client:
         """Send one request and return the response."""
         all_headers = self.headers | (headers or {})
         return send_request(self.app, method, f"/api/v1{path}", all_headers, body=body, as_json=as_json)
-
-
-@pytest.fixture(scope="session")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Yield the application, which is created once per run."""
-    application = create_test_app(tmp_path_factory.mktemp("api"))
-    yield application
-    application.bridge.pool.shutdown()
 
 
 @pytest.fixture

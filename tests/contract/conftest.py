@@ -16,7 +16,6 @@ from handlers.app import Application
 from tests.contract.mini.server import RecordingDatabase, build_token, create_mini_app
 from tests.contract.tenant import Tenant
 from tests.support import factories
-from tests.support.app import create_test_app
 from tests.support.client import ClientResponse, send_request
 
 TenantSnapshot = tuple[Connection, tuple[bytes, bytes]]
@@ -53,11 +52,9 @@ def outcomes(mini: Any) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Yield the real application, built once per process: it compiles its validators at their first use."""
-    app = create_test_app(tmp_path_factory.mktemp("contract"))
-    yield app
-    app.bridge.pool.shutdown()
+def app(application: Application) -> Application:
+    """Return the real application."""
+    return application
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from tests.api.conftest import (
     app,
-    application,
     client_for,
     committing_server,
     customer,
@@ -14,7 +13,6 @@ from tests.security.rate_limits import set_limits
 
 __all__ = [
     "app",
-    "application",
     "client_for",
     "committing_server",
     "customer",

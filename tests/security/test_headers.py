@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from db.base import utc_now
-from db.session import Database
 from handlers.app import Application
 from studio.settings import InvalidSettings, Settings
 from tests.contract.mini.server import build_token, create_mini_app
 from tests.contract.operations import OPERATIONS, resolve
 from tests.contract.tenant import Tenant
-from tests.support.app import auth_headers, create_test_app
+from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, drop_rate_limit_headers, send_request
 
 APP, OTHER = "https://app.example.com", "https://evil.example.com"
@@ -187,19 +186,10 @@ def test_s25_the_security_contact_comes_from_the_settings_or_the_host() -> None:
         Settings.from_environment({"SECURITY_CONTACT": "security@example.com"})
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Yield the real application, created once per module."""
-    application = create_test_app(tmp_path_factory.mktemp("headers"))
-    yield application
-    application.bridge.pool.shutdown()
-
-
 @pytest.fixture
-def tenant(app: Application, database: Database) -> Iterator[Tenant]:
-    """Yield a tenant with a row of every kind in this test's database."""
-    with app.database.switched_to(database):
-        yield Tenant(app.settings)
+def tenant(app: Application) -> Tenant:
+    """Return a tenant with a row of every kind in this test's database."""
+    return Tenant(app.settings)
 
 
 def test_s25_a_304_repeats_the_policy_headers_of_the_full_response(

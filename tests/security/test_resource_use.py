@@ -26,7 +26,6 @@ from handlers.contract.strict_json import MAX_ITEMS
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from tests.architecture.bundle import list_schemas, request_roots
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
-from tests.support.app import create_test_app
 from tests.support.client import ClientResponse, send_request
 
 MAX_SECONDS = 0.1
@@ -43,11 +42,9 @@ IMAGES = f"{BASE}/products/{uuid.uuid4()}/images"
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Yield the real application without a database."""
-    app = create_test_app(tmp_path_factory.mktemp("resources"))
-    yield app
-    app.bridge.pool.shutdown()
+def app(application: Application) -> Application:
+    """Return the real application without a database."""
+    return application
 
 
 @pytest.fixture(scope="module")
