@@ -183,11 +183,12 @@ def wait_for_response(
 ) -> None:
     """Request a URL every `pause` seconds until it returns 200; raise ServerDidNotStart if it does not."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):  # the server does not listen yet
-            if httpx.get(url, headers=headers, timeout=5).status_code == 200:
-                return
-        time.sleep(pause)
+    with httpx.Client(headers=headers, timeout=5) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):  # the server does not listen yet
+                if client.get(url).status_code == 200:
+                    return
+            time.sleep(pause)
     ended = process.poll()
     cause = f"was not ready after {seconds:g} s" if ended is None else f"ended with status {ended}"
     text = log.read_text(errors="replace")[-4000:] or "(its log is empty)"

@@ -17,8 +17,9 @@ DATABASE_NAME = "sartiq.db"
 
 # A server with one of these settings keeps its rows or images outside its folder, so a copy would not help.
 _ELSEWHERE = frozenset(("DATA_DIR", "DATABASE_URL", "MEDIA_DIR", "MEDIA_URL", "SARTIQ_MODE"))
-# These settings choose the rows that a start adds.
+# These settings choose the rows that a start adds. With the values below, they are the same.
 _KINDS = ("SARTIQ_ENV", "SARTIQ_SEED")
+_WITH_DEMO_DATA = frozenset(("", "test", "development", "demo"))
 
 
 class _Run:
@@ -53,7 +54,7 @@ def copy_prepared_folder(
     if _Run.root is None or not _ELSEWHERE.isdisjoint(settings) or (folder / DATABASE_NAME).exists():
         return
     given = {**os.environ, **settings}
-    kind = {name: given[name] for name in _KINDS if given.get(name)}
+    kind = {name: given[name] for name in _KINDS if given.get(name, "") not in _WITH_DEMO_DATA}
     prepared = _Run.root / "-".join(("folder", *kind.values()))
     with prepared.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
