@@ -1,12 +1,9 @@
-"""Tests of the command behind `make run`: first start, output, imports, malformed requests and shutdown."""
+"""Tests of the command behind `make run`: output, imports, reasons not to start, and shutdown."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,8 +15,9 @@ import pytest
 
 from handlers.server import cli
 from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import ROOT, RunningServer, find_interpreter, free_port, running_server
+from tests.e2e.server import ROOT, find_interpreter, free_port, prepare_folder, running_server
 from tests.resilience.processes import RedisServer
+from tests.support.servers.prepared_folder import copy_prepared_folder
 from tests.tools.bench.processes import resident_bytes
 from tests.tools.sample_images.photograph import load_phone_photo
 
@@ -44,27 +42,35 @@ def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder of the first server, which later starts use again."""
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def server(data_folder: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """A server on a new SQLite database: the process, its port and its start-up output."""
-    port = free_port()
-    process = start_server(data_folder, PORT=str(port))
+def read_output(process: subprocess.Popen[str]) -> str:
+    """Return what a server prints until it serves requests."""
     said = ""
     assert process.stdout
     while "Ctrl-C" not in said:
         line = process.stdout.readline()
         assert line, said
         said += line
-    yield process, port, said
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    return said
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with tables and rows, as after a first start."""
+    folder = tmp_path_factory.mktemp("data")
+    copy_prepared_folder(folder, {}, prepare_folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(data_folder: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A server on this folder: the process, its port and its output until it served, with its imports."""
+    port = free_port()
+    process = start_server(data_folder, PORT=str(port), PYTHONPROFILEIMPORTTIME="1")
+    try:
+        yield process, port, read_output(process)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_start_up_output_has_the_url_the_demo_account_and_how_to_stop(server) -> None:
@@ -80,12 +86,33 @@ def test_the_server_is_ready_when_it_prints_its_url(server) -> None:
     assert "server" not in answer.headers
 
 
-def list_loaded_modules(server: RunningServer) -> set[str]:
+def list_loaded_modules(output: str) -> set[str]:
     """Return the modules that a server with PYTHONPROFILEIMPORTTIME imported until it was ready."""
-    lines = server.log.read_text().splitlines()
+    lines = output.splitlines()
     loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     assert {"sqlalchemy", "connexion", "uvicorn"} <= loaded
     return loaded
+
+
+def test_later_starts_import_neither_migrations_nor_image_libraries(server) -> None:
+    process, _, said = server
+    assert list_loaded_modules(said) & (LAZY_MODULES | FIRST_START_MODULES) == set()
+    # Measured with /proc, which only Linux has.
+    if sys.platform == "linux":
+        assert resident_bytes(process.pid) < MAX_MEMORY_BYTES
+
+
+@pytest.mark.slow("`--prepare-only`, which prepared the folder of the other tests, runs the same function")
+def test_the_first_start_creates_the_tables_and_the_demo_account(tmp_path: Path) -> None:
+    port = free_port()
+    process = start_server(tmp_path, PORT=str(port))
+    try:
+        read_output(process)
+        with Api(f"http://127.0.0.1:{port}") as api:
+            api.sign_in(EMAIL, PASSWORD)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.slow("the test of later starts proves most of it")
@@ -93,75 +120,7 @@ def list_loaded_modules(server: RunningServer) -> set[str]:
 def test_optional_dependencies_are_not_imported_at_startup(tmp_path: Path, mode: str) -> None:
     settings = {"SARTIQ_MODE": mode, "PYTHONPROFILEIMPORTTIME": "1"}
     with running_server(tmp_path, prepares=True, **settings) as server:
-        assert list_loaded_modules(server) & LAZY_MODULES == set()
-
-
-@pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
-def test_s19_a_request_head_that_never_ends_is_rejected(server, head: list[bytes]) -> None:
-    _, port, _ = server
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
-        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
-
-
-def exchange(port: int, sent: bytes) -> tuple[str, dict[str, str], dict[str, object]]:
-    """Send bytes to the server; return the status line, headers and JSON of the response."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(sent)
-        received = b"".join(iter(lambda: connection.recv(65_536), b""))
-    head, _, body = received.partition(b"\r\n\r\n")
-    status, *lines = head.decode("ascii").split("\r\n")
-    return status, dict(line.lower().split(": ", 1) for line in lines), json.loads(body)
-
-
-@pytest.mark.parametrize("method", ["BREW", "get", "CONNECT", "PROPFIND", "X-!#$%&'*+.^_`|~"])
-def test_s25_an_unknown_method_is_rejected_with_405(server, method: str) -> None:
-    _, port, _ = server
-    request = (
-        f"{method} /api/v1/brands/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
-    )
-    status, headers, problem = exchange(port, request.encode("ascii"))
-    assert status == "HTTP/1.1 405 Method Not Allowed"
-    assert headers["allow"] == "get, head, options, post"
-    assert problem["code"] == "method_not_allowed"
-    assert problem["request_id"] == headers["x-request-id"]
-
-
-def test_a_connection_stays_usable_after_an_unknown_method(server) -> None:
-    _, port, _ = server
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.connect()
-    own_end = connection.sock.getsockname()
-    for method, expected in (("BREW", 405), ("GET", 200), ("BREW", 405)):
-        connection.request(method, "/api/v1/utils/version")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == expected
-        assert connection.sock.getsockname() == own_end
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"GET /api/v1/br\xc3\xa4nds/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00",
-        b"hello\r\n\r\n",
-    ],
-)
-def test_bytes_that_are_not_http_are_rejected_with_a_problem(server, sent: bytes) -> None:
-    _, port, _ = server
-    status, headers, problem = exchange(port, sent)
-    assert status == "HTTP/1.1 400 Bad Request"
-    assert headers["content-type"] == "application/problem+json"
-    assert problem == {
-        "type": f"http://localhost:{port}/api/v1/problems/malformed_request",
-        "title": "Bad Request",
-        "status": 400,
-        "detail": "Invalid HTTP request received.",
-        "code": "malformed_request",
-        "request_id": headers["x-request-id"],
-    }
+        assert list_loaded_modules(server.log.read_text()) & LAZY_MODULES == set()
 
 
 @pytest.mark.slow("it starts a process")
@@ -181,17 +140,6 @@ def test_sigterm_stops_the_server(server) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=15)
     assert time.monotonic() - began < 12
-
-
-def test_later_starts_import_neither_migrations_nor_image_libraries(server, data_folder: Path) -> None:
-    process, _, _ = server
-    process.kill()
-    process.wait()
-    with running_server(data_folder, PYTHONPROFILEIMPORTTIME="1") as later:
-        assert list_loaded_modules(later) & (LAZY_MODULES | FIRST_START_MODULES) == set()
-        # Measured with /proc, which only Linux has.
-        if sys.platform == "linux":
-            assert resident_bytes(later.process.pid) < MAX_MEMORY_BYTES
 
 
 @pytest.mark.slow("it starts a process; tests/studio/test_masks.py covers the message")
@@ -224,11 +172,14 @@ def test_a_server_with_a_broker_never_loads_the_mask_model(tmp_path: Path, broke
     assert "cv2" not in maps
 
 
-def test_production_does_not_start_with_the_default_secret(tmp_path: Path) -> None:
-    refused = start_server(tmp_path, SARTIQ_ENV="production", MAIL="off")
-    said, _ = refused.communicate(timeout=30)
-    assert refused.returncode == 2
-    assert said.startswith("Not started: SECRET_KEY")
+def test_production_does_not_start_with_the_default_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+    for name, value in {"SARTIQ_ENV": "production", "MAIL": "off", "DATA_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err.startswith("Not started: SECRET_KEY")
     assert list(tmp_path.iterdir()) == []
 
 

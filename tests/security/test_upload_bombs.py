@@ -352,7 +352,7 @@ def test_s10_a_content_length_above_the_limit_is_rejected_before_the_body_is_rea
         assert connection.recv(12) == b"HTTP/1.1 413"
 
 
-@pytest.mark.slow("forty connections; tests/e2e/test_unfinished_bodies.py covers their limit")
+@pytest.mark.slow("forty connections; tests/e2e/test_malformed_requests.py covers their limit")
 def test_s10_slow_uploads_do_not_block_other_clients(target: Target) -> None:
     stalled = [SlowUpload(target) for _ in range(40)]
     try:
