@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.page_visits import SIZES, PageVisit
+from tests.e2e.review_board import organization
 from tests.e2e.server import RunningServer, running_server
 from tests.support.requirements import skip_or_fail
 
@@ -72,3 +74,20 @@ def visit(
     expect.set_options(timeout=30_000)
     yield visit
     context.close()
+
+
+@pytest.fixture
+def reviewer(demo_server: RunningServer) -> Iterator[Api]:
+    """Yield a client with the token of the demo account. All predictions are in review, without comments."""
+    with Api(demo_server.origin) as client:
+        client.sign_in(EMAIL, PASSWORD)
+        yield client
+        predictions = client.get("/predictions/", organization_id=organization(client))["data"]
+        for prediction in predictions:
+            path = f"/predictions/{prediction['id']}/comments"
+            for comment in client.get(path)["data"]:
+                client.client.delete(f"{path}/{comment['id']}").raise_for_status()
+        decided = [row["id"] for row in predictions if row["status"] != "pending_review"]
+        if decided:
+            items = [{"action": "reopen", "id": row_id} for row_id in decided]
+            client.post("/predictions/batch", organization(client), json={"items": items})

