@@ -45,8 +45,8 @@ BATCHES = ("batch_products", "batch_shots", "batch_predictions")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A separate server, because the samples change rows."""
     folder = tmp_path_factory.mktemp("samples")
-    # No sample shows a mask: the network would cut out a photo for each language.
-    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:
+    # These samples generate nothing. Workers would cut out the photo that each language uploads.
+    with running_server(folder, SARTIQ_ENV="development", RENDER_WORKERS="0") as server:
         yield server
 
 

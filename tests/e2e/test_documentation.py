@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 from PIL import Image
 from standardwebhooks import Webhook
 
-from tests.e2e.server import RunningServer
+from tests.e2e.server import RunningServer, running_server
 from tests.support.documentation import Page, list_pages
 from tests.support.requirements import skip_or_fail
 
@@ -24,6 +25,17 @@ SIGN_IN = """TOKEN=$(curl -s -d 'username=demo@example.com&password=sartiq-demo'
 """
 MARK = "# next block"
 PAGES = {page.name: page for page in list_pages()}
+
+
+@pytest.fixture(scope="module")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Yield a server with the demo accounts and the default mask model.
+
+    The demo product has a stored cut-out of this model. With `MASK_MODEL=colour`, each generation would cut
+    it out again, which takes two seconds of CPU.
+    """
+    with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:
+        yield server
 
 
 def list_runnable(page: Page, language: str) -> list[str]:
