@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from studio.rendering import CutOut, RenderRequest, cut_out_product, get_mask_provider, render
 from studio.rendering.lookboard import arrange_lookboard, settle_subject
 from studio.rendering.variation import sample_variation
-from tests.tools.sample_images.mannequin import draw
-from tests.tools.sample_images.photograph import load_phone_photo
+from studio.seed import IMAGES_DIR
+from tests.tools.sample_images.photograph import open_small_photo
 
 
 @pytest.fixture(scope="module")
 def product() -> CutOut:
-    photo = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo())))
-    return cut_out_product(photo, 400, get_mask_provider("colour"))
+    return cut_out_product(open_small_photo().resize((150, 200)), find_mask=get_mask_provider("colour"))
 
 
 @pytest.fixture(scope="module")
 def subject() -> CutOut:
-    return cut_out_product(draw("front"))
+    return cut_out_product(Image.open(IMAGES_DIR / "mannequin_front.webp").resize((300, 400)))
 
 
 @pytest.fixture
@@ -75,11 +73,11 @@ def test_a_lookboard_shows_both_and_says_so(bag: RenderRequest) -> None:
     "category", [None, "", "42", "dresses", "boot-cut jeans", "shoe care", "caps", "watches", "bag charms"]
 )
 def test_other_products_are_shown_whole_and_alone(bag: RenderRequest, category: str | None) -> None:
-    request = replace(bag, product_category=category, framing="HALF_BODY")
-    alone = replace(request, subject_image=None, framing="STILL_LIFE")
+    request = replace(bag, width=150, height=200, product_category=category, framing="HALF_BODY")
+    alone = render(replace(request, subject_image=None, framing="STILL_LIFE"))
     rendering = render(request)
-    assert rendering.image == render(alone).image
-    assert rendering.warnings == (*render(alone).warnings, "subject_not_shown")
+    assert rendering.image == alone.image
+    assert rendering.warnings == (*alone.warnings, "subject_not_shown")
     assert "composition" not in rendering.provenance
     assert "subject" not in rendering.provenance["honoured_inputs"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from studio.mask_models import MaskModel, choose_mask_model
 from studio.providers.local_renderer import RenderContext, render_best_image
@@ -35,7 +35,7 @@ from studio.rendering.mask_network import UnusableMaskModel, open_network
 from studio.rendering.masks import find_u2netp_mask
 from studio.rendering.network_mask import drop_small_pieces
 from studio.rendering.weights import U2NETP
-from tests.tools.sample_images.photograph import load_phone_photo
+from tests.tools.sample_images.photograph import open_small_photo
 
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
 WHITE = Background("SOLID", "#FFFFFF", shadow="NONE")
@@ -43,8 +43,7 @@ WHITE = Background("SOLID", "#FFFFFF", shadow="NONE")
 
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
-    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo()))).convert("RGB")
-    return upright.resize((600, 800), Image.Resampling.LANCZOS)
+    return open_small_photo()
 
 
 @pytest.fixture
@@ -103,6 +102,7 @@ def test_the_same_photo_gives_the_same_cut_out_with_any_number_of_threads(
 def test_a_network_is_loaded_when_a_photo_needs_it_and_stays_loaded_if_it_is_large(
     photo: Image.Image, monkeypatch: pytest.MonkeyPatch, real_network: None
 ) -> None:
+    photo = photo.resize((150, 200))
     loads, load = [], cv2.dnn.readNetFromONNX
     monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda path: (loads.append(path), load(path))[1])
     # The results do not matter here, and the networks would take seconds.
@@ -138,7 +138,7 @@ def test_a_process_chooses_what_finds_products(photo: Image.Image) -> None:
     assert cut_out_product(photo, 320).method == "u2netp"
     choose_mask_model(MaskModel("colour"))
     try:
-        assert cut_out_product(photo, 320).method == "plain_background"
+        assert cut_out_product(photo.resize((150, 200))).method == "plain_background"
     finally:
         choose_mask_model(MaskModel())
 
@@ -244,9 +244,9 @@ def test_a_doubtful_mask_is_shown_with_a_warning(photo: Image.Image) -> None:
 
 
 def test_a_product_that_the_photo_cuts_off_is_reported(photo: Image.Image) -> None:
-    colours = get_mask_provider("colour")
-    _, top, _, bottom = cut_out_product(photo, find_mask=colours).box
-    half = photo.crop((0, 0, 600, (top + bottom) // 2)).resize((1200, top + bottom))
+    small, colours = photo.resize((150, 200)), get_mask_provider("colour")
+    _, top, _, bottom = cut_out_product(small, find_mask=colours).box
+    half = small.crop((0, 0, 150, (top + bottom) // 2)).resize((300, top + bottom))
     cut_out = cut_out_product(half, find_mask=colours)
     assert cut_out.touches == {"bottom"}
     assert "touches_edge" in cut_out.warnings

@@ -7,12 +7,13 @@ photo of a phone: rotated, with EXIF orientation 6, a camera model and a fictiti
 from __future__ import annotations
 
 import io
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from studio.seed import IMAGES_DIR
 
@@ -31,6 +32,13 @@ _WINDOW_EDGES = (np.array([0.5, 0, -1.5], np.float32), np.array([0, 1.6, 0], np.
 def load_phone_photo() -> bytes:
     """Return the committed sample photo, a JPEG like those of a phone."""
     return PATH.read_bytes()
+
+
+@cache
+def open_small_photo() -> Image.Image:
+    """Return the committed sample photo, upright, in the size of a small prediction. Do not change it."""
+    photo = Image.open(io.BytesIO(load_phone_photo()))
+    return ImageOps.exif_transpose(photo).convert("RGB").resize((600, 800), Image.Resampling.LANCZOS)
 
 
 def _body(point: Array) -> Array:
