@@ -24,8 +24,12 @@ from tests.support.servers.images import ImagesServer
 
 
 def use_images(scenario: PhotographedProduct, server: ImagesServer, **config: str) -> PhotographedProduct:
-    """Change the scenario's model to one of the server; entries with an empty text are left out."""
-    entries = {name: value for name, value in {**server.config, **config}.items() if value}
+    """Change the scenario's model to one of the server; entries with an empty text are left out.
+
+    Its images are not much larger than those of the scenario, to which they are reduced anyway.
+    """
+    config = {**server.config, "sizes": "256x384", **config}
+    entries = {name: value for name, value in config.items() if value}
     scenario.model.provider, scenario.model.provider_config = "OPENAI_IMAGES", entries
     scenario.model.tool_types = TOOLS
     # Lossless, so that pixels can be compared.

@@ -126,7 +126,7 @@ def test_an_unusable_response_is_a_failure_of_the_server(name: str, images_serve
     ("response", "requests"),
     [
         (error_response(401, "invalid_api_key"), 1),
-        (images_response(paint((1536, 1024))), 1),
+        (images_response(paint((384, 256))), 1),
         (error_response(500, "server_error"), 3),
         (images_response(INVALID_IMAGES["bomb"]), 3),
     ],
@@ -290,7 +290,7 @@ def test_an_image_is_fetched_from_its_url_without_the_key(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, images_server: ImagesServer
 ) -> None:
     use_images(scenario, images_server)
-    images_server.files["/generated/1.png"] = StubResponse(body=paint((1024, 1536)))
+    images_server.files["/generated/1.png"] = StubResponse(body=paint((256, 384)))
     url = f"{images_server.server.url}/generated/1.png"
     images_server.permanent_response = json_response({"data": [{"url": url}], "usage": "none"})
     generation_id = run_generation(database, storage, scenario, images_server, batch_size=1)
