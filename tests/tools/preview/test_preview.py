@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,16 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SOURCE.parent, tmp_path / "openapi"))
 
 
+@pytest.fixture
+def linted(folder: Path) -> Iterator[Preview]:
+    """Yield a preview of that folder that bundles nothing, for tests of the linter."""
+    preview = Preview(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preview.sources, "bundle", dict)
+        preview.poll()
+        yield preview
+
+
 def test_a_permission_that_is_not_listed_is_named_on_the_permissions_page(folder: Path) -> None:
     brands = folder / "paths" / "brands.yaml"
     brands.write_text(
@@ -71,10 +81,8 @@ def test_a_permission_that_is_not_listed_is_named_on_the_permissions_page(folder
 
 
 def test_findings_of_files_that_changed_meanwhile_are_not_shown(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    linted: Preview, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preview = Preview(folder)
-    preview.poll()
     runs = []
 
     def lint(_: Path, _is_outdated: Callable[[], bool]) -> list[Finding]:
@@ -84,20 +92,18 @@ def test_findings_of_files_that_changed_meanwhile_are_not_shown(
         return [Finding("", f"run {len(runs)}")]
 
     monkeypatch.setattr(run, "redocly_findings", lint)
-    preview.lint()
-    assert preview.findings == []
-    preview.poll()
-    preview.lint()
-    assert preview.findings == [Finding("", "run 2")]
-    preview.lint()
+    linted.lint()
+    assert linted.findings == []
+    linted.poll()
+    linted.lint()
+    assert linted.findings == [Finding("", "run 2")]
+    linted.lint()
     assert len(runs) == 2
 
 
 def test_a_save_ends_the_run_of_the_linter(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, linted: Preview, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preview = Preview(folder)
-    preview.poll()
     program = tmp_path / "node_modules" / tools.REDOCLY
     program.parent.mkdir(parents=True)
     # The run ends after 20 seconds without the change, so that the test cannot wait forever.
@@ -115,32 +121,30 @@ def test_a_save_ends_the_run_of_the_linter(
 
     threading.Thread(target=save, daemon=True).start()
     # It waits for the output of the linter, so no process of the linter is left when it returns.
-    preview.lint()
+    linted.lint()
     assert not (tmp_path / "completed").exists()
 
     monkeypatch.undo()
-    preview.poll()
+    linted.poll()
     monkeypatch.setattr(run, "redocly_findings", lambda *_: [Finding("", "new")])
-    preview.lint()
-    assert preview.findings == [Finding("", "new")]
+    linted.lint()
+    assert linted.findings == [Finding("", "new")]
 
 
 def test_the_linter_waits_for_a_file_that_an_editor_replaces(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    linted: Preview, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preview = Preview(folder)
-    preview.poll()
     monkeypatch.setattr(run, "redocly_findings", lambda *_: [Finding("", "found")])
 
     def read_times() -> dict[Path, int]:
         raise FileNotFoundError
 
     with monkeypatch.context() as patched:
-        patched.setattr(preview.sources, "modification_times", read_times)
-        preview.lint()
-    assert preview.findings == []
-    preview.lint()
-    assert preview.findings == [Finding("", "found")]
+        patched.setattr(linted.sources, "modification_times", read_times)
+        linted.lint()
+    assert linted.findings == []
+    linted.lint()
+    assert linted.findings == [Finding("", "found")]
 
 
 def test_an_error_is_shown_until_the_next_bundle_is_built(
