@@ -24,6 +24,7 @@ from tests.images.objects import SOLIDS
 from tests.images.shapes import Array, Traced, resize, trace
 
 Kind = Literal["plain", "busy", "hard"]
+TruePose = Literal["standing", "lying", "hanging"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NAMES = (*SOLIDS, *GARMENTS)
 """The products, in the order in which they alternate between the two halves."""
@@ -48,7 +49,7 @@ class Photograph:
     """The JPEG file."""
     truth: Array
     """Share of each pixel that the product covers, 0..1."""
-    pose: Literal["standing", "lying", "hanging"]
+    pose: TruePose
 
 
 def list_photographs(names: tuple[str, ...] = NAMES, kinds: tuple[Kind, ...] = KINDS) -> Iterator[Photograph]:
@@ -61,6 +62,11 @@ def list_photographs(names: tuple[str, ...] = NAMES, kinds: tuple[Kind, ...] = K
 @cache
 def _trace_product(name: str) -> Traced:
     return trace(SOLIDS[name]()) if name in SOLIDS else GARMENTS[name]()
+
+
+def get_pose(name: str) -> TruePose:
+    """Return how a product is photographed."""
+    return "hanging" if name in _HANGING else "lying" if name in _LYING else "standing"
 
 
 def take_photograph(name: str, kind: Kind) -> Photograph:
@@ -87,11 +93,10 @@ def take_photograph(name: str, kind: Kind) -> Photograph:
     pixels = (np.clip(image * tint + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", quality=92)
-    pose: Literal["standing", "lying", "hanging"] = (
-        "hanging" if name in _HANGING else "lying" if name in _LYING else "standing"
-    )
     name_of_condition = condition or scene.__name__.replace("_", " ")
-    return Photograph(name, kind, name_of_condition, number % 2 == 1, encoded.getvalue(), layer.opacity, pose)
+    return Photograph(
+        name, kind, name_of_condition, number % 2 == 1, encoded.getvalue(), layer.opacity, get_pose(name)
+    )
 
 
 # What makes the hard photographs hard.

@@ -171,7 +171,7 @@ def test_a_stored_cut_out_is_reduced_for_small_predictions() -> None:
 def image(database: Database, storage: LocalDisk, scenario: PhotographedProduct) -> ProductImage:
     """Return the photo of the scenario's product, which shows two products; its cut-out is queued."""
     file = io.BytesIO()
-    draw_two_products().save(file, "PNG")
+    draw_two_products().resize((400, 300)).save(file, "PNG")
     media = make_stored_image(storage, database, scenario.ownership, file.getvalue())
     with database.transaction(write=True) as writing:
         photo = writing.scalars(select(ProductImage)).one()  # unscoped: the photo of this test
@@ -336,9 +336,9 @@ def test_a_photo_reserves_its_memory_until_it_is_cut_out_and_is_closed(
 
     monkeypatch.setattr(photos, "reserve_render_memory", reserve)
     file = {"media_id": str(UUID(int=1)), "extension": "png"}
-    storage.write(media_key(UUID(int=1), "png"), encode_image(draw_two_products(), "PNG"))
+    storage.write(media_key(UUID(int=1), "png"), encode_image(draw_two_products().resize((400, 300)), "PNG"))
     with photos.open_photo(storage, file, 512) as photo:
-        assert reserved == [(800, 600)]
+        assert reserved == [(400, 300)]
         photos.cut_out_photo(storage, file, photo, 512)
         # Its pixels would stay in memory while the network runs.
         with pytest.raises(ValueError, match="closed image"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -16,6 +17,11 @@ WHOLE: Box = (0, 0, 600, 600)
 
 
 def paper() -> Pixels:
+    return _draw_paper().copy()
+
+
+@cache
+def _draw_paper() -> Pixels:
     down, across = np.mgrid[-1:1:600j, -1:1:600j]
     noise = np.random.default_rng(1).normal(0, 1.5, (600, 600, 3))
     return np.clip((232 - 8 * across - 5 * down)[..., None] + noise, 0, 255).astype(np.uint8)
