@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from db.models import User
 from db.session import Database
@@ -19,13 +19,6 @@ from studio.seed.published_accounts import (
 from studio.seed.rows import get_seed_id
 from studio.settings import Settings
 from tests.support.databases import postgresql_is_slow
-
-
-@pytest.fixture
-def seeded(own_database: Database, tmp_path: Path) -> Database:
-    """Return a database that was seeded for development."""
-    seed_database(own_database, Settings(media_dir=tmp_path / "media"))
-    return own_database
 
 
 @pytest.fixture
@@ -48,22 +41,32 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @postgresql_is_slow
-def test_the_seeded_accounts_are_rejected_after_three_verifications(
-    seeded: Database, production_settings: Settings, verified: list[str]
+def test_the_seeded_accounts_are_rejected_after_three_verifications_until_they_are_deactivated(
+    own_database: Database, production_settings: Settings, verified: list[str], tmp_path: Path
 ) -> None:
+    seed_database(own_database, Settings(media_dir=tmp_path / "media"))
     with pytest.raises(StartRefused) as error:
         require_no_published_account(production_settings)
     for email in PUBLISHED_PASSWORDS:
         assert email in str(error.value)
     assert verified == list(PUBLISHED_PASSWORDS.values())
+    assert deactivate_published_accounts(own_database) == list(PUBLISHED_PASSWORDS)
+    require_no_published_account(production_settings)
+    assert deactivate_published_accounts(own_database) == []
+    with own_database.transaction(write=False) as reading:
+        users = reading.scalars(select(User).order_by(User.id)).all()
+    assert [(user.id, user.is_active) for user in users] == [(get_seed_id(User, n), False) for n in (1, 2, 3)]
+    assert len({user.hashed_password for user in users}) == 3
 
 
 @postgresql_is_slow
 def test_passwords_of_inactive_accounts_are_not_verified(
-    seeded: Database, production_settings: Settings, verified: list[str]
+    own_database: Database, production_settings: Settings, verified: list[str]
 ) -> None:
-    with seeded.transaction(write=True) as writing:
-        writing.execute(update(User).values(is_active=False))
+    with own_database.transaction(write=True) as writing:
+        for number, (email, password) in enumerate(PUBLISHED_PASSWORDS.items(), 1):
+            user_id, hashed = get_seed_id(User, number), hash_password(password)
+            writing.add(User(id=user_id, email=email, hashed_password=hashed, is_active=False))
     require_no_published_account(production_settings)
     assert verified == []
 
@@ -84,17 +87,6 @@ def test_other_environments_are_not_checked(tmp_path: Path, environment: str) ->
     require_no_published_account(
         Settings(environment=environment, database_url=f"sqlite:///{tmp_path}/none/at.all")
     )
-
-
-@postgresql_is_slow
-def test_deactivated_accounts_are_accepted(seeded: Database, production_settings: Settings) -> None:
-    assert deactivate_published_accounts(seeded) == list(PUBLISHED_PASSWORDS)
-    require_no_published_account(production_settings)
-    assert deactivate_published_accounts(seeded) == []
-    with seeded.transaction(write=False) as reading:
-        users = reading.scalars(select(User).order_by(User.id)).all()
-    assert [(user.id, user.is_active) for user in users] == [(get_seed_id(User, n), False) for n in (1, 2, 3)]
-    assert len({user.hashed_password for user in users}) == 3
 
 
 @postgresql_is_slow
