@@ -16,10 +16,8 @@ from db.change_feed.queries import (
     DELETION_AGE,
     apply_pending_touches,
     delete_old_changes,
-    get_feed_id,
 )
 from db.engine import build_engine
-from db.migrations import downgrade, upgrade
 from db.models import (
     Brand,
     Change,
@@ -38,7 +36,7 @@ from db.session import Database
 from studio import leases
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
-from tests.support.databases import on_postgresql, postgresql_is_slow
+from tests.support.databases import on_postgresql
 
 NOT_IN_THE_FEED = {
     "destinations": "settings that members may not read",
@@ -357,17 +355,3 @@ def test_changes_are_deleted_a_day_after_the_last_cursor_expired(database: Datab
     assert delete_old_changes(database, utc_now()) == 0
     with database.transaction(write=False) as session:
         assert session.scalars(select(Change.changed_at)).all() == [age + timedelta(minutes=1)]
-
-
-@postgresql_is_slow
-def test_the_feed_of_each_database_has_its_own_id(own_database: Database, empty_database_url: str) -> None:
-    with own_database.transaction(write=False):
-        first = get_feed_id()
-    upgrade(empty_database_url)
-    other = Database(build_engine(empty_database_url, pool_size=1))
-    with other.transaction(write=False):
-        second = get_feed_id()
-        assert get_feed_id() == second
-    other.dispose()
-    downgrade(empty_database_url)
-    assert first != second

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Engine, func, inspect, select, text
 
 from db.base import Base, utc_now
+from db.change_feed.queries import get_feed_id
 from db.engine import build_engine
 from db.migrations import DatabaseIsNewer, build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
@@ -78,21 +79,29 @@ def test_the_database_has_the_delete_rules_of_the_models(database_engine: Engine
         assert migrated == modelled, table.name
 
 
-def test_migrations_go_up_and_down_with_rows_in_the_tables(empty_database_url: str) -> None:
+def test_an_empty_database_is_not_current(empty_database_url: str) -> None:
     assert not is_current(empty_database_url)
-    upgrade(empty_database_url)
-    assert is_current(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=1))
+
+
+def test_migrations_go_down_and_up_with_rows_in_the_tables(own_database_url: str) -> None:
+    # The migrations created it from an empty one, or the one that it is a copy of.
+    assert is_current(own_database_url)
+    database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True) as session:
+        first_feed = get_feed_id()
         prediction = make_prediction()
         session.execute(text("UPDATE shots SET approved_prediction_id = (SELECT id FROM predictions)"))
         assert prediction.index == 0
-    upgrade(empty_database_url)
-    downgrade(empty_database_url)
+    upgrade(own_database_url)
+    downgrade(own_database_url)
     assert inspect(database.engine).get_table_names() == ["alembic_version"]
-    assert not is_current(empty_database_url)
-    upgrade(empty_database_url)
-    assert is_current(empty_database_url)
+    assert not is_current(own_database_url)
+    upgrade(own_database_url)
+    assert is_current(own_database_url)
+    # The changes of new tables are another feed, so that its readers start again.
+    with database.transaction(write=False):
+        feed = get_feed_id()
+        assert first_feed != feed == get_feed_id()
     database.dispose()
 
 
