@@ -30,12 +30,13 @@ from studio import backup
 from studio.media.storage import LocalDisk
 from studio.settings import Settings
 from tests.e2e.server import ROOT
-from tests.support.databases import create_database, on_postgresql
-from tests.support.filled_server import fill_server_folder
+from tests.support.databases import DatabaseFactory, create_database, on_postgresql
+from tests.support.filled_server import BATCH_SIZE, fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
 
 UPLOAD = "temp/01890000-0000-7000-8000-000000000001"
 ANOTHER_KIND = pytest.mark.slow("it repeats a test on another kind of database")
+ANOTHER_MOMENT = pytest.mark.slow("it kills another process, at another moment")
 
 
 @dataclass
@@ -96,10 +97,18 @@ class Installation:
 Install = Callable[[str, bool], Installation]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    """Copy in small batches, so that a few rows already take three of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copying, "BATCH_SIZE", BATCH_SIZE)
+        yield
+
+
 @pytest.fixture(scope="module")
-def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server_folder(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder with a row in every table of its SQLite database."""
-    folder = fill_server_folder(tmp_path_factory.mktemp("server"))
+    folder = fill_server_folder(tmp_path_factory.mktemp("server"), database_factory.get_template("sqlite"))
     storage = LocalDisk(folder / "media")
     media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
     storage.write(f"media/{media_id}/variants/64.webp", b"a variant")
@@ -587,7 +596,7 @@ def kill_restore(target: Installation, folder: Path, point: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
-@pytest.mark.parametrize("point", ["file", pytest.param("rows", marks=ANOTHER_KIND), "end"])
+@pytest.mark.parametrize("point", ["file", *(pytest.param(p, marks=ANOTHER_MOMENT) for p in ("rows", "end"))])
 def test_s32_a_killed_restore_is_completed_by_the_next_one(
     install: Install,
     filled: Installation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from sqlalchemy import (
     update,
 )
 
+from db import copy_database as copying
 from db.base import TRIGGER_MAINTAINED, Base
-from db.copy_database import BATCH_SIZE
 from db.engine import build_engine
 from db.migrations import upgrade
 from db.models import Export, Generation, Prediction, RowCount, Shot
@@ -27,8 +28,8 @@ from db.rls.session_role import bypass_rls
 from db.session import Database
 from studio import migrate_to_postgres
 from studio.media.storage import LocalDisk
-from tests.support.databases import on_postgresql
-from tests.support.filled_server import fill_server_folder
+from tests.support.databases import DatabaseFactory, on_postgresql
+from tests.support.filled_server import BATCH_SIZE, fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
 
 # Triggers recreate the row counts in the target, so they are not copied.
@@ -52,10 +53,18 @@ class MigrationEnvironment:
         return sum(count or 0 for count in counts)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    """Copy in small batches, so that a few rows already take three of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copying, "BATCH_SIZE", BATCH_SIZE)
+        yield
+
+
 @pytest.fixture(scope="module")
-def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server_folder(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the data folder of a server with a row in every table of its SQLite database."""
-    return fill_server_folder(tmp_path_factory.mktemp("server"))
+    return fill_server_folder(tmp_path_factory.mktemp("server"), database_factory.get_template("sqlite"))
 
 
 @pytest.fixture
@@ -63,12 +72,29 @@ def environment(
     server_folder: Path, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MigrationEnvironment]:
     """Yield a copy of that folder and an empty PostgreSQL database, with environment variables for both."""
+    with open_environment(server_folder, empty_database_url, tmp_path, monkeypatch) as opened:
+        yield opened
+
+
+@pytest.fixture
+def migrated_environment(
+    server_folder: Path, own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MigrationEnvironment]:
+    """Yield the same with a PostgreSQL database that has the tables, but no rows."""
+    with open_environment(server_folder, own_database_url, tmp_path, monkeypatch) as opened:
+        yield opened
+
+
+@contextmanager
+def open_environment(
+    server_folder: Path, target_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MigrationEnvironment]:
     shutil.copytree(server_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    monkeypatch.setenv("DATABASE_URL", target_url)
     source = build_engine(f"sqlite:///{tmp_path / 'sartiq.db'}", pool_size=1)
-    target = build_engine(empty_database_url, pool_size=2)
-    yield MigrationEnvironment(source, target, empty_database_url, LocalDisk(tmp_path / "media"))
+    target = build_engine(target_url, pool_size=2)
+    yield MigrationEnvironment(source, target, target_url, LocalDisk(tmp_path / "media"))
     source.dispose()
     with target.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
@@ -168,8 +194,9 @@ def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptie
 
 @on_postgresql
 def test_a_value_that_postgresql_rejects_stops_the_migration_with_an_error(
-    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
+    migrated_environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    environment = migrated_environment
     brands: Table = Base.metadata.tables["brands"]
     with environment.source.begin() as connection:
         connection.execute(update(brands).where(brands.c.name == "7").values(name="x" * 500))

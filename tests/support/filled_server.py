@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,12 @@ from sqlalchemy import (
     Uuid,
     func,
     insert,
+    make_url,
     select,
 )
 
 from db.base import Base
-from db.copy_database import BATCH_SIZE
 from db.engine import build_engine
-from db.migrations import upgrade
 from db.models import Brand, MediaResource
 from db.session import Database, current_session
 from studio.media.storage import LocalDisk, export_key, media_key
@@ -35,14 +35,21 @@ from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import make_photographed_product
 
+BATCH_SIZE = 50
+"""Rows that tests of copies read at a time: `db.copy_database.BATCH_SIZE` in them."""
 TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
 
 
-def fill_server_folder(folder: Path) -> Path:
-    """Create `sartiq.db` and `media/` in a folder, and return the folder."""
-    url, storage = f"sqlite:///{folder / 'sartiq.db'}", LocalDisk(folder / "media")
-    upgrade(url)
-    database = Database(build_engine(url, pool_size=1))
+def fill_server_folder(folder: Path, template: str) -> Path:
+    """Create `sartiq.db` and `media/` in a folder, and return the folder.
+
+    Args:
+        folder: An existing folder.
+        template: The URL of an SQLite database with the newest schema and no rows.
+    """
+    storage = LocalDisk(folder / "media")
+    path = shutil.copyfile(str(make_url(template).database), folder / "sartiq.db")
+    database = Database(build_engine(f"sqlite:///{path}", pool_size=1))
     with database.transaction(write=True):
         create_rows(storage)
     with database.transaction(write=True) as writing:
