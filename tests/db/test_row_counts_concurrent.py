@@ -162,6 +162,12 @@ def test_every_snapshot_has_correct_counts_during_writes_and_compaction(
     database.dispose()
 
 
+@pytest.mark.parametrize(
+    "database_kind",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow("it starts and kills another process"))],
+    indirect=True,
+    scope="session",
+)
 def test_a_killed_process_does_not_change_the_counts(
     database_url: str, emptied_database: Database, organization: tuple[UUID, UUID]
 ) -> None:

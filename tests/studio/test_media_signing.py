@@ -1,6 +1,5 @@
 """Test signed URLs: presigned uploads and share tokens grant one action until they expire."""
 
-import itertools
 import string
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -81,13 +80,18 @@ def test_s26_a_share_token_with_another_secret_or_a_malformed_one_is_rejected() 
         assert_rejected(invalid, secret)
 
 
-def test_s26_a_share_token_with_any_changed_character_is_rejected() -> None:
+@pytest.mark.parametrize(
+    "step", [8, pytest.param(1, marks=pytest.mark.slow("it changes each character to each other one"))]
+)
+def test_s26_a_share_token_with_any_changed_character_is_rejected(step: int) -> None:
     """Includes the last character, of which base64 decoding ignores two bits."""
     for token in (sign_share(SECRET, uuid4()), TOKEN_OF_0_1_0):
-        for position, letter in itertools.product(range(len(token)), LETTERS):
-            altered = token[:position] + letter + token[position + 1 :]
-            if altered != token:
-                assert_rejected(altered)
+        for position in range(len(token)):
+            is_last = position == len(token) - 1
+            for letter in LETTERS if is_last else LETTERS[position % step :: step]:
+                altered = token[:position] + letter + token[position + 1 :]
+                if altered != token:
+                    assert_rejected(altered)
         for altered in (token + "=", token + "A", "." + token, token + ".", token.swapcase()):
             assert_rejected(altered)
 
