@@ -32,7 +32,6 @@ from studio.rendering import (
     render,
 )
 from studio.rendering.mask_network import UnusableMaskModel, open_network
-from studio.rendering.masks import find_u2netp_mask
 from studio.rendering.network_mask import drop_small_pieces
 from studio.rendering.weights import U2NETP
 from tests.tools.sample_images.photograph import open_small_photo
@@ -135,7 +134,7 @@ def test_an_operator_can_point_to_a_network_of_their_own(tmp_path: Path, photo: 
 
 
 def test_a_process_chooses_what_finds_products(photo: Image.Image) -> None:
-    assert cut_out_product(photo, 320).method == "u2netp"
+    assert cut_out_product(photo).method == "u2netp"
     choose_mask_model(MaskModel("colour"))
     try:
         assert cut_out_product(photo.resize((150, 200))).method == "plain_background"
@@ -265,11 +264,12 @@ def test_agentic_generations_do_not_stop_at_a_doubtful_image(photo: Image.Image)
         "padding_percent": 8,
         "margin_percent": 0,
     }
-    for find_mask, attempts in ((find_u2netp_mask, 1), (find_doubtful_mask, 3)):
-        context = RenderContext(scene, "GENERATE", cut_out=cut_out_product(photo, 320, find_mask))
+    doubtful = cut_out_product(photo, 60, find_doubtful_mask)
+    for cut_out, attempts in ((cut_out_product(photo), 1), (doubtful, 3)):
+        context = RenderContext(scene, "GENERATE", cut_out=cut_out)
         image = render_best_image(context, 0, 0, 3, 0.0, lambda _share: None)
         assert image.settings["tries"] == attempts
-        assert image.quality["confidence"] == round(context.cut_out.confidence, 4)
+        assert image.quality["confidence"] == round(cut_out.confidence, 4)
 
 
 def draw_pieces(*others: tuple[int, int, int, int, float]) -> np.ndarray:
