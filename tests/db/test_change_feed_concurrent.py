@@ -163,7 +163,8 @@ def test_a_reader_gets_every_committed_change_once(database_url: str, tenant: Te
         writers = [Writer(database, tenant, seed * 1_000 + number) for number in range(WRITERS)]
 
         def read_repeatedly() -> None:
-            while not over.is_set():
+            # The writers sleep for some milliseconds, too.
+            while not over.wait(0.001):
                 reader.read_page(database)
 
         reading = pool.submit(read_repeatedly)

@@ -225,7 +225,6 @@ def test_a_canceling_generation_whose_worker_is_lost_is_canceled(
     assert get_outcome(database, scenario, generation) == ("canceled", COST, COST, "pending", 0)
 
 
-@pytest.mark.usefixtures("real_cut_outs")
 def test_a_retry_renders_the_same_images(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:

@@ -190,6 +190,12 @@ def check_accounts(own_database: Database) -> None:
         assert {tuple(row) for row in owners} == {(users[0].id, "owner"), (users[1].id, "owner")}
 
 
+@pytest.mark.parametrize(
+    "database_kind",
+    [pytest.param("sqlite", marks=pytest.mark.slow("SQLite has one writer at a time")), "postgresql"],
+    indirect=True,
+    scope="session",
+)
 def test_concurrent_seeds_create_rows_once_and_do_not_restore_deleted_rows(
     own_database: Database, tmp_path: Path
 ) -> None:
