@@ -26,6 +26,7 @@ from db.session import Database
 from studio.mask_models import MaskModel, choose_mask_model
 from tests.support import factories
 from tests.support.databases import DatabaseFactory
+from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import real_hashes, use_cheap_hashes
 from tests.support.requirements import skip_or_fail
 from tests.support.servers.prepared_folder import prepared_folders_in
@@ -57,6 +58,12 @@ pytest_plugins = ["tests.support.run_options"]
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Return whether tests that measure or repeat run in full."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def failing_subtests(subtests: pytest.Subtests) -> FailingSubtests:
+    """Return subtests that are reported only if they fail."""
+    return FailingSubtests(subtests)
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,10 @@ class Operation:
     raw: dict[str, Any] = field(repr=False)
     parameters: tuple[dict[str, Any], ...] = field(repr=False)
 
+    def __deepcopy__(self, _memo: object) -> Operation:
+        """Return the same operation: copies of requests share it, and nothing changes it."""
+        return self
+
     @property
     def is_public(self) -> bool:
         """Whether the operation requires no token."""

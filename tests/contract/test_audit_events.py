@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-import pytest
 from sqlalchemy import select
 
 from db.models import AuditEvent
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS
+from tests.contract.conftest import FreshTenant
 from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers
 from tests.support.accounts import insufficient_headers
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.factories.api_keys import api_key_headers
+from tests.support.failing_subtests import FailingSubtests
 
 REQUEST_ID = "request-of-the-suite"
 
@@ -72,13 +73,21 @@ def send_as_authorized(app: Application, tenant: Tenant, request: Request) -> Cl
     return request.send(app, headers)
 
 
-@pytest.mark.parametrize("name", WRITES)
-def test_s24_a_write_creates_exactly_one_event(name: str, app: Application, tenant: Tenant) -> None:
-    request = tenant.request_for(name)
-    operation = request.operation
-    response = send_as_authorized(app, tenant, request)
-    assert response.status == operation.success_status, response.body
-    (event,) = list_events(app)
+def test_s24_a_write_creates_exactly_one_event(
+    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
+) -> None:
+    for name in WRITES:
+        with failing_subtests.test(name), fresh_tenant() as tenant:
+            request = tenant.request_for(name)
+            response = send_as_authorized(app, tenant, request)
+            assert response.status == request.operation.success_status, response.body
+            (event,) = list_events(app)
+            assert_is_event_of_write(event, tenant, request.operation)
+
+
+def assert_is_event_of_write(event: AuditEvent, tenant: Tenant, operation: Operation) -> None:
+    """Assert what the event of a successful write says about the caller, the tenant and the changes."""
+    name = operation.operation_id
     assert (event.action, event.outcome, event.reason) == (name, "succeeded", None)
     assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
     assert event.target_type
@@ -98,65 +107,85 @@ def test_s24_a_write_creates_exactly_one_event(name: str, app: Application, tena
     )
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in WRITES if OPERATIONS[name].raw.get("x-permission") in API_KEYS]
-)
 def test_s24_the_event_of_a_write_with_an_api_key_names_the_key_and_its_creator(
-    name: str, app: Application, tenant: Tenant
+    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
 ) -> None:
-    request, key_id = tenant.request_for(name), uuid4()
-    headers = api_key_headers(app, tenant.organization, [request.operation.raw["x-permission"]], id=key_id)
-    response = request.send(app, headers)
-    assert response.status == request.operation.success_status, response.body
-    (event,) = list_events(app)
-    assert (event.action, event.outcome, event.organization_id) == (name, "succeeded", tenant.organization.id)
-    assert (event.actor_type, event.actor_id, event.actor_email) == ("api_key", key_id, tenant.owner.email)
+    names = [name for name in WRITES if OPERATIONS[name].raw.get("x-permission") in API_KEYS]
+    assert names
+    for name in names:
+        with failing_subtests.test(name), fresh_tenant() as tenant:
+            request, key_id = tenant.request_for(name), uuid4()
+            scopes = [request.operation.raw["x-permission"]]
+            response = request.send(app, api_key_headers(app, tenant.organization, scopes, id=key_id))
+            assert response.status == request.operation.success_status, response.body
+            (event,) = list_events(app)
+            expected = (name, "succeeded", tenant.organization.id)
+            assert (event.action, event.outcome, event.organization_id) == expected
+            actor = (event.actor_type, event.actor_id, event.actor_email)
+            assert actor == ("api_key", key_id, tenant.owner.email)
 
 
 # The items of a batch have events of their own operations.
 BATCHES = {"batch_products", "batch_predictions", "batch_shots"}
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in {*WRITES, *BATCHES}])
-def test_s24_a_read_creates_no_event(name: str, app: Application, tenant: Tenant) -> None:
-    assert send_as_authorized(app, tenant, tenant.request_for(name)).status < 300
-    assert list_events(app) == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name for name, operation in OPERATIONS.items() if 403 in operation.statuses and not operation.is_public],
-)
-def test_s24_a_request_without_the_permission_creates_one_event(
-    name: str, app: Application, tenant: Tenant
+def test_s24_a_read_creates_no_event(
+    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
 ) -> None:
-    request = tenant.request_for(name)
-    credential = insufficient_headers(app, tenant, request.operation)
-    response = request.send(app, {**credential, "x-request-id": REQUEST_ID})
-    assert response.status == 403
-    (event,) = list_events(app)
-    assert (event.action, event.outcome, event.reason) == (name, "refused", response.json()["code"])
+    names = [name for name in OPERATIONS if name not in {*WRITES, *BATCHES}]
+    assert names
+    for name in names:
+        with failing_subtests.test(name), fresh_tenant() as tenant:
+            assert send_as_authorized(app, tenant, tenant.request_for(name)).status < 300
+            assert list_events(app) == []
+
+
+def test_s24_a_request_without_the_permission_creates_one_event(
+    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
+) -> None:
+    names = [
+        name
+        for name, operation in OPERATIONS.items()
+        if 403 in operation.statuses and not operation.is_public
+    ]
+    assert names
+    for name in names:
+        with failing_subtests.test(name), fresh_tenant() as tenant:
+            operation = OPERATIONS[name]
+            credential = insufficient_headers(app, tenant, operation)
+            response = tenant.request_for(name).send(app, {**credential, "x-request-id": REQUEST_ID})
+            assert response.status == 403
+            (event,) = list_events(app)
+            assert (event.action, event.outcome, event.reason) == (name, "refused", response.json()["code"])
+            assert_is_event_of_denial(event, tenant, operation)
+
+
+def assert_is_event_of_denial(event: AuditEvent, tenant: Tenant, operation: Operation) -> None:
+    """Assert what the event of a denied request says about the caller and the tenant."""
     if event.actor_type == "api_key":
         assert event.actor_email == tenant.owner.email
     else:
         assert (event.actor_id, event.actor_email) == (tenant.viewer.id, tenant.viewer.email)
     assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
     assert event.changes == []
-    if is_for_superusers(request.operation):
+    if is_for_superusers(operation):
         assert (event.organization_id, event.account_id) == (None, tenant.viewer.id)
-    elif name != "delete_organization":
+    elif operation.operation_id != "delete_organization":
         assert (event.organization_id, event.account_id) == (tenant.organization.id, None)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in WRITES if OPERATIONS[name].path_names() and not OPERATIONS[name].is_public]
-)
-def test_s24_a_write_to_an_unknown_row_creates_no_event(name: str, app: Application, tenant: Tenant) -> None:
-    request = tenant.request_for(name)
-    first = request.operation.path_names()[0]
-    if first == "external_id":
-        # An unknown one is created.
-        request.query["organization_id"] = unknown_id()
-    request.path[first] = unknown_id()
-    assert send_as_authorized(app, tenant, request).status == 404
-    assert list_events(app) == []
+def test_s24_a_write_to_an_unknown_row_creates_no_event(
+    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
+) -> None:
+    names = [name for name in WRITES if OPERATIONS[name].path_names() and not OPERATIONS[name].is_public]
+    assert names
+    for name in names:
+        with failing_subtests.test(name), fresh_tenant() as tenant:
+            request = tenant.request_for(name)
+            first = request.operation.path_names()[0]
+            if first == "external_id":
+                # An unknown one is created.
+                request.query["organization_id"] = unknown_id()
+            request.path[first] = unknown_id()
+            assert send_as_authorized(app, tenant, request).status == 404
+            assert list_events(app) == []
