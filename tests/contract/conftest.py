@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -142,13 +143,22 @@ def fresh_tenant(app: Application, tenant_snapshot: TenantSnapshot) -> FreshTena
     What a case changes is undone at its end, also if it fails. That takes a millisecond, another test five.
     """
     connection, (pickled, _) = tenant_snapshot
+    return partial(_open_tenant, app, connection, pickled)
 
-    @contextmanager
-    def open_tenant() -> Iterator[Tenant]:
-        with _rolled_back_session(app, connection) as session:
-            yield _load(pickled, session)
 
-    return open_tenant
+@pytest.fixture
+def fresh_personal_tenant(
+    app: Application, tenant_snapshot: TenantSnapshot, personal_snapshot: bytes
+) -> FreshTenant:
+    """Return the same for the user with personal rows."""
+    connection, _ = tenant_snapshot
+    return partial(_open_tenant, app, connection, personal_snapshot)
+
+
+@contextmanager
+def _open_tenant(app: Application, connection: Connection, pickled: bytes) -> Iterator[Tenant]:
+    with _rolled_back_session(app, connection) as session:
+        yield _load(pickled, session)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from db.models import User
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS, SUPERUSER_ONLY
 from handlers.pages.permission_matrix import ROLES, build_permission_matrix
+from tests.contract.conftest import FreshTenant
 from tests.contract.operations import CONTRACT, OPERATIONS, Request
 from tests.contract.tenant import Tenant
 from tests.support import factories
@@ -19,6 +20,7 @@ from tests.support.app import auth_headers
 from tests.support.auth import assert_challenge
 from tests.support.client import ClientResponse
 from tests.support.factories.api_keys import api_key_headers
+from tests.support.failing_subtests import FailingSubtests
 from tests.support.snapshots import snapshot_rows
 
 ROWS = {row.operation_id: row for rows in build_permission_matrix(CONTRACT).values() for row in rows}
@@ -60,36 +62,45 @@ def is_read(name: str) -> bool:
     return OPERATIONS[name].method == "GET"
 
 
-@pytest.mark.parametrize("name", [name for name in SECURED if is_read(name)])
-def test_s03_each_role_with_the_permission_can_read(name: str, app: Application, tenant: Tenant) -> None:
-    for role in ORGANIZATION_ROLES:
-        if role in ROWS[name].roles:
-            user = make_account(tenant, role)
-            response = build_request(tenant, user, name).send(app, auth_headers(app, user))
-            assert response.status == OPERATIONS[name].success_status, f"{role} {describe_response(response)}"
-
-
-@pytest.mark.parametrize(
-    ("role", "name"),
-    [cell for cell in role_cells(*ORGANIZATION_ROLES, allowed=True) if not is_read(cell[1])],
-)
-def test_s03_a_role_with_the_permission_can_write(
-    role: str, name: str, app: Application, tenant: Tenant
-) -> None:
+def assert_succeeds(app: Application, tenant: Tenant, role: str, name: str) -> None:
+    """Assert that the account with this role in the organization of the tenant can call the operation."""
     user = make_account(tenant, role)
     response = build_request(tenant, user, name).send(app, auth_headers(app, user))
     assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
+def test_s03_each_role_with_the_permission_can_read(
+    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
+) -> None:
+    for name in filter(is_read, SECURED):
+        with fresh_tenant() as tenant:
+            for role in ORGANIZATION_ROLES:
+                if role in ROWS[name].roles:
+                    with failing_subtests.test(f"{role} {name}"):
+                        assert_succeeds(app, tenant, role, name)
+
+
+@pytest.mark.parametrize("role", ORGANIZATION_ROLES)
+def test_s03_a_role_with_the_permission_can_write(
+    role: str, app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
+) -> None:
+    names = [name for _, name in role_cells(role, allowed=True) if not is_read(name)]
+    assert names
+    for name in names:
+        with failing_subtests.test(name), fresh_tenant() as tenant:
+            assert_succeeds(app, tenant, role, name)
+
+
 def test_s03_other_roles_and_invalid_credentials_are_denied_and_change_nothing(
-    app: Application, tenant: Tenant, subtests: pytest.Subtests
+    app: Application, tenant: Tenant, failing_subtests: FailingSubtests
 ) -> None:
     credentials = {role: auth_headers(app, make_account(tenant, role)) for role in ORGANIZATION_ROLES}
     expired = auth_headers(app, tenant.superuser, age=TWO_HOURS)
-    for name in SECURED:
-        with subtests.test(name):
-            # Building a request can create rows, so the snapshot follows.
-            request, before = tenant.request_for(name), snapshot_rows(app)
+    # Building a request can create rows, so the snapshot follows.
+    requests = {name: tenant.request_for(name) for name in SECURED}
+    before = snapshot_rows(app)
+    for name, request in requests.items():
+        with failing_subtests.test(name):
             for role in ORGANIZATION_ROLES:
                 if role not in ROWS[name].roles:
                     response = request.send(app, credentials[role])
@@ -107,26 +118,31 @@ def test_s03_other_roles_and_invalid_credentials_are_denied_and_change_nothing(
                     response
                 )
                 assert_challenge(response)
-            assert snapshot_rows(app) == before
+        # Not in the block above: a request that is not denied must not hide what it changes.
+        with failing_subtests.test(f"{name} changes nothing"):
+            previous, before = before, snapshot_rows(app)
+            assert before == previous
 
 
 def test_s03_users_can_read_their_account_and_personal_rows(
-    app: Application, personal_tenant: Tenant, subtests: pytest.Subtests
+    app: Application, personal_tenant: Tenant, failing_subtests: FailingSubtests
 ) -> None:
     own, headers = personal_tenant, auth_headers(app, personal_tenant.owner)
     for name in filter(is_read, PERSONAL):
-        with subtests.test(name):
+        with failing_subtests.test(name):
             response = own.request_for(name).send(app, headers)
             assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
-@pytest.mark.parametrize("name", [name for name in PERSONAL if not is_read(name)])
 def test_s03_users_can_write_their_account_and_personal_rows(
-    name: str, app: Application, personal_tenant: Tenant
+    app: Application, fresh_personal_tenant: FreshTenant, failing_subtests: FailingSubtests
 ) -> None:
-    own = personal_tenant
-    response = own.request_for(name).send(app, auth_headers(app, own.owner))
-    assert response.status == OPERATIONS[name].success_status, describe_response(response)
+    names = [name for name in PERSONAL if not is_read(name)]
+    assert names
+    for name in names:
+        with failing_subtests.test(name), fresh_personal_tenant() as own:
+            response = own.request_for(name).send(app, auth_headers(app, own.owner))
+            assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
 def test_s03_a_user_without_an_organization_is_denied_operations_of_organization_roles(

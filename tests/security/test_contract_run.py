@@ -17,6 +17,7 @@ from tests.contract.operations import BASE, OPERATIONS
 from tests.support.app import create_test_app
 from tests.support.auth import assert_challenge
 from tests.support.client import send_request
+from tests.support.failing_subtests import FailingSubtests
 
 FUZZING = Path(run.__file__).parent / "fuzzing"
 INVALID_CREDENTIALS = {
@@ -98,18 +99,22 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Application:
     return create_test_app(tmp_path_factory.mktemp("credentials"))
 
 
-@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if not operation.is_public])
-def test_s28_every_operation_rejects_invalid_credentials(name: str, app: Application) -> None:
-    operation = OPERATIONS[name]
-    target = BASE + operation.path
-    for parameter in operation.path_names():
-        target = target.replace(f"{{{parameter}}}", "01990000-5eed-7000-8000-000400000001")
-    for kind, credential in INVALID_CREDENTIALS.items():
-        headers = {} if credential is None else {"authorization": credential}
-        response = send_request(app, operation.method, target, headers)
-        assert response.status == 401, kind
-        assert_challenge(response)
-        assert response.json()["code"] in ("not_authenticated", "invalid_token"), kind
+def test_s28_every_operation_rejects_invalid_credentials(
+    app: Application, failing_subtests: FailingSubtests
+) -> None:
+    secured = [operation for operation in OPERATIONS.values() if not operation.is_public]
+    assert secured
+    for operation in secured:
+        target = BASE + operation.path
+        for parameter in operation.path_names():
+            target = target.replace(f"{{{parameter}}}", "01990000-5eed-7000-8000-000400000001")
+        for kind, credential in INVALID_CREDENTIALS.items():
+            with failing_subtests.test(f"{operation.operation_id} {kind}"):
+                headers = {} if credential is None else {"authorization": credential}
+                response = send_request(app, operation.method, target, headers)
+                assert response.status == 401
+                assert_challenge(response)
+                assert response.json()["code"] in ("not_authenticated", "invalid_token")
 
 
 def test_s28_the_contract_run_finds_seeded_defects(long_form: bool) -> None:
