@@ -22,6 +22,7 @@ from tests.support.client import ClientResponse, send_request
 
 TenantSnapshot = tuple[Connection, tuple[bytes, bytes]]
 FreshTenant = Callable[[], AbstractContextManager[Tenant]]
+LoadOtherTenant = Callable[[Session], Tenant]
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +137,7 @@ def tenant(tenant_snapshot: TenantSnapshot, tenant_session: Session) -> Tenant:
     return _load(tenant_snapshot[1][0], tenant_session)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fresh_tenant(app: Application, tenant_snapshot: TenantSnapshot) -> FreshTenant:
     """Return a context manager that yields the first tenant in its original state, for each case of a test.
 
@@ -159,6 +160,12 @@ def fresh_personal_tenant(
 def _open_tenant(app: Application, connection: Connection, pickled: bytes) -> Iterator[Tenant]:
     with _rolled_back_session(app, connection) as session:
         yield _load(pickled, session)
+
+
+@pytest.fixture(scope="module")
+def load_other_tenant(tenant_snapshot: TenantSnapshot) -> LoadOtherTenant:
+    """Return a function that loads the second tenant in a session of `fresh_tenant`."""
+    return partial(_load, tenant_snapshot[1][1])
 
 
 @pytest.fixture
