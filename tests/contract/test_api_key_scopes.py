@@ -18,6 +18,7 @@ from studio.accounts.api_keys import generate_secret
 from tests.contract.conftest import FreshTenant
 from tests.contract.operations import CONTRACT, OPERATIONS, unknown_id
 from tests.contract.tenant import Tenant
+from tests.contract.test_audit_events import WRITES, list_events
 from tests.contract.test_foreign_ids import describe_response, ids_in_path, without_request_id
 from tests.contract.test_guest_access import GUEST_OPERATIONS, OTHER_OPERATIONS
 from tests.contract.test_roles import ORGANIZATION_ROLES, PUBLIC, ROWS, SECURED, make_account, role_cells
@@ -50,14 +51,21 @@ def test_s03_every_cell_of_the_matrix_is_tested() -> None:
     assert all(operations_by_scope(CONTRACT).values())
 
 
-def test_s03_the_scope_of_an_operation_is_sufficient(
+def test_s03_the_scope_of_an_operation_is_sufficient_and_its_event_names_the_key_and_its_creator(
     app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
 ) -> None:
     for name, scope in SCOPE_BY_OPERATION.items():
         with failing_subtests.test(name), fresh_tenant() as tenant:
-            headers = api_key_headers(app, tenant.organization, [scope])
+            key_id = uuid4()
+            headers = api_key_headers(app, tenant.organization, [scope], id=key_id)
             response = tenant.request_for(name).send(app, headers)
             assert response.status == OPERATIONS[name].success_status, describe_response(response)
+            if name in WRITES:
+                (event,) = list_events(app)
+                expected = (name, "succeeded", tenant.organization.id)
+                assert (event.action, event.outcome, event.organization_id) == expected
+                actor = (event.actor_type, event.actor_id, event.actor_email)
+                assert actor == ("api_key", key_id, tenant.owner.email)
 
 
 # Rejected requests change nothing, so those of a test share the rows of a tenant.

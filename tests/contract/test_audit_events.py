@@ -1,21 +1,20 @@
-"""Every write creates one event in the audit log, and reads create none."""
+"""Every write creates one event in the audit log, and reads create none.
+
+`test_api_key_scopes.py` checks the events of writes with API keys.
+"""
 
 from __future__ import annotations
-
-from uuid import uuid4
 
 from sqlalchemy import select
 
 from db.models import AuditEvent
 from handlers.app import Application
-from handlers.common.permissions import API_KEYS
 from tests.contract.conftest import FreshTenant
 from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers
 from tests.support.accounts import insufficient_headers
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
-from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
 
 REQUEST_ID = "request-of-the-suite"
@@ -105,24 +104,6 @@ def assert_is_event_of_write(event: AuditEvent, tenant: Tenant, operation: Opera
     assert bool(event.changes) is (name not in WITHOUT_FIELD_CHANGES), (
         "the event has no changes, or unexpected ones"
     )
-
-
-def test_s24_the_event_of_a_write_with_an_api_key_names_the_key_and_its_creator(
-    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
-) -> None:
-    names = [name for name in WRITES if OPERATIONS[name].raw.get("x-permission") in API_KEYS]
-    assert names
-    for name in names:
-        with failing_subtests.test(name), fresh_tenant() as tenant:
-            request, key_id = tenant.request_for(name), uuid4()
-            scopes = [request.operation.raw["x-permission"]]
-            response = request.send(app, api_key_headers(app, tenant.organization, scopes, id=key_id))
-            assert response.status == request.operation.success_status, response.body
-            (event,) = list_events(app)
-            expected = (name, "succeeded", tenant.organization.id)
-            assert (event.action, event.outcome, event.organization_id) == expected
-            actor = (event.actor_type, event.actor_id, event.actor_email)
-            assert actor == ("api_key", key_id, tenant.owner.email)
 
 
 # The items of a batch have events of their own operations.
