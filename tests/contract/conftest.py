@@ -20,6 +20,9 @@ from tests.contract.tenant import Tenant
 from tests.support import factories
 from tests.support.client import ClientResponse, send_request
 
+# The provoker checks what only some responses have. Pytest shows the values of its assertions, too.
+pytest.register_assert_rewrite("tests.contract.provoker")
+
 TenantSnapshot = tuple[Connection, tuple[bytes, bytes]]
 FreshTenant = Callable[[], AbstractContextManager[Tenant]]
 LoadOtherTenant = Callable[[Session], Tenant]
