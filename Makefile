@@ -75,7 +75,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN
 	--dist loadfile --no-loadscope-reorder
 
 .PHONY: test
-test: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run the tests but those of `make check` (4 to 12 minutes on two cores)
+test: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run the tests but those of `make check` (3 to 5 minutes on two cores)
 	@$(PYTEST) --ignore=tests/architecture $(ARGS)
 
 .PHONY: test-slow
