@@ -32,7 +32,7 @@ from studio.cutouts.making import make_cutout
 from studio.cutouts.requests import request_cutout
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import INPUT_ERROR
-from studio.mask_models import MaskModel
+from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.rendering import RENDERER_VERSION, CutOut
 from studio.rendering.model import FRAMED_CROP, Mask, Pixels
@@ -288,11 +288,11 @@ def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_aga
 
 @pytest.mark.slow("the same rule as for another version of the renderer")
 def test_a_cutout_of_another_mask_model_is_not_used_and_is_made_again(
-    database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage
+) -> None:
     assert make_cutouts(database, storage, make_cutout) == 1
-    monkeypatch.setattr("studio.mask_models._chosen", [MaskModel()])
+    # `colour_masks` chooses the default again at the end.
+    choose_mask_model(MaskModel())
     method, _, _ = generate(database, storage, scenario)
     assert method == "u2netp"
     assert make_cutouts(database, storage, make_cutout) == 1
