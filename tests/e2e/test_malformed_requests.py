@@ -61,7 +61,11 @@ def exchange(server: RunningServer, sent: bytes) -> Response:
     """Send bytes to the server and return its response. The server must close the connection."""
     with connect(server) as connection:
         connection.sendall(sent)
-        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+        return parse_response(b"".join(iter(lambda: connection.recv(65_536), b"")))
+
+
+def parse_response(received: bytes) -> Response:
+    """Parse a complete response."""
     head, _, body = received.partition(b"\r\n\r\n")
     status_line, *lines = head.decode("ascii").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
@@ -230,10 +234,8 @@ class RawRequest:
             piece = self.connection.recv(65_536)
             assert piece, received
             received += piece
-        head, _, body = received.partition(b"\r\n\r\n")
-        status, *lines = head.decode("ascii").split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines)
-        return int(status.split()[1]), headers, json.loads(body)["code"]
+        response = parse_response(received)
+        return response.status, response.headers, response.json["code"]
 
     def has_response(self) -> bool:
         """Return whether a response arrives within a tenth of a second."""
@@ -263,7 +265,7 @@ def list_temporary_files(server: RunningServer) -> list[str]:
     """Return the open files of the server that have no name, as its temporary files."""
     links = []
     for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # the server may have closed the connection already
+        with contextlib.suppress(OSError):  # the server may have closed the file meanwhile
             links.append(os.readlink(descriptor))
     return [link for link in links if link.endswith("(deleted)")]
 

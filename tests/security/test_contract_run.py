@@ -14,7 +14,6 @@ from handlers.app import Application
 from tests.contract import run, selftest
 from tests.contract.fuzzing import checks
 from tests.contract.operations import BASE, OPERATIONS
-from tests.support.app import create_test_app
 from tests.support.auth import assert_challenge
 from tests.support.client import send_request
 from tests.support.failing_subtests import FailingSubtests
@@ -93,15 +92,10 @@ def test_s28_the_custom_checks_are_registered() -> None:
     assert {checks.oauth2_is_enforced.__name__, checks.idempotency_key_replays_response.__name__} <= known
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Application:
-    """Return the real application without a database: rejected requests do not reach it."""
-    return create_test_app(tmp_path_factory.mktemp("credentials"))
-
-
 def test_s28_every_operation_rejects_invalid_credentials(
-    app: Application, failing_subtests: FailingSubtests
+    application: Application, failing_subtests: FailingSubtests
 ) -> None:
+    """The application has no database: rejected requests do not reach it."""
     secured = [operation for operation in OPERATIONS.values() if not operation.is_public]
     assert secured
     for operation in secured:
@@ -111,7 +105,7 @@ def test_s28_every_operation_rejects_invalid_credentials(
         for kind, credential in INVALID_CREDENTIALS.items():
             with failing_subtests.test(f"{operation.operation_id} {kind}"):
                 headers = {} if credential is None else {"authorization": credential}
-                response = send_request(app, operation.method, target, headers)
+                response = send_request(application, operation.method, target, headers)
                 assert response.status == 401
                 assert_challenge(response)
                 assert response.json()["code"] in ("not_authenticated", "invalid_token")

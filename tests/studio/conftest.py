@@ -15,6 +15,7 @@ from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk
 from studio.providers import compute
 from tests.studio.compute_fixtures import use_compute
+from tests.support.filled_server import BATCH_SIZE
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.compute import ComputeServer, run_compute_server
 
@@ -29,6 +30,14 @@ def storage(tmp_path: Path) -> LocalDisk:
 def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
     """Return the rows of a customer with a product, a photo and a pending shot."""
     return make_photographed_product(storage, database)
+
+
+@pytest.fixture(scope="module")
+def small_batches() -> Iterator[None]:
+    """Copy databases in small batches, so that a few rows already take three of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("db.copy_database.BATCH_SIZE", BATCH_SIZE)
+        yield
 
 
 class CommittingStudio(NamedTuple):

@@ -31,8 +31,10 @@ from studio.media.storage import LocalDisk
 from studio.settings import Settings
 from tests.e2e.server import ROOT
 from tests.support.databases import DatabaseFactory, create_database, on_postgresql
-from tests.support.filled_server import BATCH_SIZE, fill_server_folder
+from tests.support.filled_server import fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
+
+pytestmark = pytest.mark.usefixtures("small_batches")
 
 UPLOAD = "temp/01890000-0000-7000-8000-000000000001"
 ANOTHER_KIND = pytest.mark.slow("it repeats a test on another kind of database")
@@ -95,14 +97,6 @@ class Installation:
 
 
 Install = Callable[[str, bool], Installation]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_batches() -> Iterator[None]:
-    """Copy in small batches, so that a few rows already take three of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copying, "BATCH_SIZE", BATCH_SIZE)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from sqlalchemy import (
     update,
 )
 
-from db import copy_database as copying
 from db.base import TRIGGER_MAINTAINED, Base
 from db.engine import build_engine
 from db.migrations import upgrade
@@ -31,6 +30,8 @@ from studio.media.storage import LocalDisk
 from tests.support.databases import DatabaseFactory, on_postgresql
 from tests.support.filled_server import BATCH_SIZE, fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
+
+pytestmark = pytest.mark.usefixtures("small_batches")
 
 # Triggers recreate the row counts in the target, so they are not copied.
 COPIED_TABLES = [table for table in Base.metadata.sorted_tables if not table.info.get(TRIGGER_MAINTAINED)]
@@ -51,14 +52,6 @@ class MigrationEnvironment:
             bypass_rls(connection)
             counts = [connection.scalar(select(func.count()).select_from(table)) for table in COPIED_TABLES]
         return sum(count or 0 for count in counts)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_batches() -> Iterator[None]:
-    """Copy in small batches, so that a few rows already take three of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copying, "BATCH_SIZE", BATCH_SIZE)
-        yield
 
 
 @pytest.fixture(scope="module")
