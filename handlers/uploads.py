@@ -5,9 +5,8 @@ The size limit of uploads is part of request validation: `handlers/contract/requ
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import UUID
 
 from flask import request
@@ -15,7 +14,7 @@ from flask import request
 from db.base import utc_now
 from handlers.common.context import current_settings, current_storage
 from handlers.common.permissions import Permission, authenticates_itself, requires
-from handlers.common.prechecks import prefetches_images
+from handlers.common.prechecks import FileReader, prefetches_images
 from handlers.common.responses import ApiResponse, json_response, no_content
 from studio.media import uploads
 from studio.media.data_files import (
@@ -24,7 +23,6 @@ from studio.media.data_files import (
     StoredDataFile,
     store_data_file,
 )
-from studio.media.images import read_image
 from studio.media.ingest import file_url
 from studio.media.signing import check_upload_signature, sign_upload
 from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
@@ -61,13 +59,13 @@ def _authorize_upload(upload_id: UUID, expires: int, signature: str, **_: Any) -
     return upload.owner_id
 
 
-def _choose_reader() -> Callable[[BinaryIO], StoredImage | StoredDataFile]:
+def _find_store() -> FileReader | None:
     is_data = request.mimetype in DATA_EXTENSIONS_BY_TYPE
-    return partial(store_data_file, current_storage()) if is_data else read_image
+    return partial(store_data_file, current_storage()) if is_data else None
 
 
 @authenticates_itself
-@prefetches_images(_authorize_upload, authorize=_authorize_upload, choose_reader=_choose_reader)
+@prefetches_images(_authorize_upload, authorize=_authorize_upload, find_store=_find_store)
 def put_upload(
     upload_id: UUID, expires: int, signature: str, body: StoredImage | StoredDataFile
 ) -> ApiResponse:

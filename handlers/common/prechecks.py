@@ -33,7 +33,7 @@ PrecheckCallback = Callable[..., object]
 AuthorizeCallback = Callable[..., UUID | None]
 Arguments = dict[str, Any]
 FileReader = Callable[[BinaryIO], Any]
-"""Reads the file of a request: an image, or a file that is stored as it is."""
+"""Reads the file of a request, and returns what the handler gets in its place."""
 LOADED = "loaded"
 """The argument of `Precheck.prepare` with the result of its check, if that is kept."""
 
@@ -68,6 +68,21 @@ class DecodingNeeded(Exception):
         self.decodings, self.finish = decodings, finish
 
 
+class StoringNeeded(Exception):
+    """The request continues when its file is stored as it is, which needs no slot for decoded images.
+
+    The `image_conversion` middleware stores it, because a slow storage must not hold a request thread.
+
+    Attributes:
+        store: Stores the file.
+        finish: Returns the new arguments of the handler, called with the result of `store`.
+    """
+
+    def __init__(self, store: Callable[[], Any], finish: Callable[[Any], Arguments]) -> None:
+        super().__init__()
+        self.store, self.finish = store, finish
+
+
 @dataclass(frozen=True)
 class Precheck:
     """What the endpoint does before it calls a handler.
@@ -76,7 +91,7 @@ class Precheck:
         check: Called with the handler's arguments in a read-only transaction; raises to reject the request.
         is_needed: Returns whether the arguments require slow work.
         prepare: Does the slow work outside of a transaction and returns the new arguments of the handler, or
-            raises DecodingNeeded.
+            raises DecodingNeeded or StoringNeeded.
         find_urls: Returns the URLs in the arguments that lead to slow work, by their JSON Pointer.
         authorize: Called before a file is received, with the handler's arguments without `body`, in a
             read-only transaction; raises to reject the request. Returns the account that a signed URL stands
@@ -113,7 +128,7 @@ def prefetches_images(
     check: PrecheckCallback,
     *names: str,
     authorize: AuthorizeCallback | None = None,
-    choose_reader: Callable[[], FileReader] = lambda: read_image,
+    find_store: Callable[[], FileReader | None] = lambda: None,
 ) -> Callable[[Handler], Handler]:
     """Pass decoded images to a handler instead of the file in its body, or instead of the body.
 
@@ -122,8 +137,8 @@ def prefetches_images(
         names: The properties with image URLs; `images/*/url` are those of the items of a list. Each URL of
             another server becomes a `FetchedImage`, and each data URL a `StoredImage`.
         authorize: As in `Precheck`; required if the body can be a file.
-        choose_reader: Returns the function that reads the file of the running request, by default the one
-            that decodes an image.
+        find_store: Returns the function that stores the file of the running request, or None if the file is
+            an image to decode.
 
     Raises:
         NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
@@ -140,7 +155,7 @@ def prefetches_images(
 
     def prepare(arguments: Arguments) -> Arguments:
         if has_file(arguments):
-            raise _decode_upload(arguments, choose_reader())
+            raise _read_upload(arguments, find_store())
         urls = find_urls(arguments)
         data_urls = {place: url for place, url in urls.items() if is_data_url(url)}
         fetched = _fetch_images({place: url for place, url in urls.items() if place not in data_urls})
@@ -207,14 +222,16 @@ def has_file(arguments: Arguments) -> bool:
     return not isinstance(body, dict) or isinstance(body.get("file"), UploadedFile)
 
 
-def _decode_upload(arguments: Arguments, read_file: FileReader) -> DecodingNeeded:
+def _read_upload(arguments: Arguments, store: FileReader | None) -> DecodingNeeded | StoringNeeded:
     body = arguments["body"]
     file = body["file"].file if isinstance(body, dict) else body
 
-    def finish(images: Sequence[Any]) -> Arguments:
-        return {**arguments, "body": {**body, "file": images[0]} if isinstance(body, dict) else images[0]}
+    def finish(result: Any) -> Arguments:
+        return {**arguments, "body": {**body, "file": result} if isinstance(body, dict) else result}
 
-    return DecodingNeeded([partial(read_file, file)], finish)
+    if store is not None:
+        return StoringNeeded(partial(store, file), finish)
+    return DecodingNeeded([partial(read_image, file)], lambda images: finish(images[0]))
 
 
 def _decode_data_urls(

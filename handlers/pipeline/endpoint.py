@@ -36,7 +36,7 @@ from db.errors import (
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.common.permissions import is_self_authenticating
-from handlers.common.prechecks import LOADED, DecodingNeeded, find_precheck
+from handlers.common.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
@@ -230,7 +230,7 @@ class Endpoint:
         """Return the handler's arguments after its slow work.
 
         Raises:
-            DecodingNeeded: the request is served again when its file is decoded.
+            DecodingNeeded, StoringNeeded: the request is served again when its file is decoded or stored.
         """
         if context.prepared_arguments is not None:
             return context.prepared_arguments
@@ -270,7 +270,7 @@ class Endpoint:
             return self._serve(context, idempotent_request)
         except Exception as error:
             self._describe(context, error)
-            is_served_again = isinstance(error, DecodingNeeded) or context.awaits_lock_slot
+            is_served_again = isinstance(error, (DecodingNeeded, StoringNeeded)) or context.awaits_lock_slot
             if idempotent_request.lock is not None and not is_served_again:
                 idempotency.store_or_release(idempotent_request.lock, error, self._transaction)
             raise

@@ -12,10 +12,15 @@ from typing import BinaryIO
 from uuid import UUID
 
 from db.base import new_id
+from studio.fair_slots import FairSlots
 from studio.media.storage import Storage, data_file_key
 
 MAX_DATA_FILE_BYTES = 200 * 1024 * 1024
 DATA_EXTENSIONS_BY_TYPE = {"text/csv": "csv", "application/x-ndjson": "jsonl", "application/zip": "zip"}
+MAX_STORED_FILES = 4
+STORE_SLOTS = FairSlots(MAX_STORED_FILES, MAX_STORED_FILES // 2)
+"""Slots to store files at the same time. They bound threads and the load of the disk, not memory: a file of
+200 MB is copied in chunks. So they are not those of decoded images, which can be in use for seconds."""
 _CHUNK_BYTES = 1 << 20
 
 

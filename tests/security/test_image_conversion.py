@@ -1,4 +1,7 @@
-"""Files and image variants wait for a slot without a thread, and one account never takes all slots."""
+"""Files and image variants wait for a slot without a thread, and one account never takes all slots.
+
+Data files (CSV, JSON Lines, ZIP) have slots of their own: they never wait for images.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,13 @@ from uuid import uuid4
 import pytest
 
 from db.models import User
+from db.session import current_session
+from handlers import uploads as uploads_handlers
 from handlers.app import Application
 from handlers.pipeline.middleware import image_conversion
 from studio.fair_slots import Subject, account_name, current_subject
 from studio.media import conversion, sandbox
+from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS, StoredDataFile, store_data_file
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.normalisation import normalise, read_image
 from studio.media.storage import LocalDisk, media_key
@@ -31,6 +37,7 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
 from tests.support.streaming import StreamingRequest
+from tests.support.zip_files import build_zip
 
 LIMIT = 32
 TIMEOUT_SECONDS = 20
@@ -76,9 +83,11 @@ def hold_all_slots() -> Iterator[None]:
     """Hold all slots within the block."""
     subjects = [Subject.of(f"other {number}") for number in range(MAX_LOADED_IMAGES)]
     assert all(LOAD_SLOTS.try_take(subject) for subject in subjects)
-    yield
-    for subject in subjects:
-        LOAD_SLOTS.release(subject)
+    try:
+        yield
+    finally:
+        for subject in subjects:
+            LOAD_SLOTS.release(subject)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -304,6 +313,83 @@ def test_s34_an_upload_takes_its_slot_for_its_account(
     )
     assert response.status == 201, response.body
     assert subjects == [Subject(account_name(scenario.owner.id), "address 127.0.0.1")]
+
+
+DATA_FILES = {
+    "text/csv": b"sku,name\nA-1,Dress\n",
+    "application/x-ndjson": b'{"sku": "A-1", "name": "Dress"}\n',
+    "application/zip": build_zip({"a.png": b"an image"}),
+}
+
+
+def prepare_upload(client: Client, content_type: str, content: bytes) -> Callable[[], StreamingRequest]:
+    """Create a presigned URL, and return a function that sends a file to it."""
+    body = {"filename": "file", "content_type": content_type}
+    created = client("POST", "/uploads/presigned-url", body).json()
+    path = created["upload_url"].partition("/api/v1")[2]
+    headers = {"content-type": content_type}
+    return lambda: StreamingRequest(Client(client.app), "PUT", path, None, headers, content)
+
+
+def test_s34_data_files_are_stored_while_no_image_can_be_decoded(
+    create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, threads = create_account(0), []
+
+    def store(*arguments: Any) -> StoredDataFile:
+        with pytest.raises(RuntimeError, match="no running transaction"):
+            current_session()
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return store_data_file(*arguments)
+
+    monkeypatch.setattr(uploads_handlers, "store_data_file", store)
+    photo = encode_image(build_orientation_image(30, 20), "PNG")
+    send_photo = prepare_upload(account.client, "image/png", photo)
+    data_files = [prepare_upload(account.client, *file) for file in DATA_FILES.items()]
+
+    async def scenario() -> None:
+        with hold_all_slots():
+            waiting = send_photo()
+            await wait_until(lambda: LOAD_SLOTS.count_waiting(account.subject) == 1)
+            for send_file in data_files:
+                response = await send_file().read_response()
+                assert (response.status, response.body) == (204, b"")
+            assert LOAD_SLOTS.count_waiting(account.subject) == 1
+        assert (await waiting.read_response()).status == 204
+
+    asyncio.run(scenario())
+    assert threads == ["data-files"] * len(DATA_FILES)
+    assert STORE_SLOTS.count_held(account.subject) == 0
+
+
+def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_account(
+    application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile, other = create_account(0), create_account(0)
+    released, count = threading.Event(), MAX_STORED_FILES + 1
+    content = DATA_FILES["text/csv"]
+
+    def store(*arguments: Any) -> StoredDataFile:
+        if current_subject().owner == hostile.subject:
+            assert released.wait(TIMEOUT_SECONDS)
+        return store_data_file(*arguments)
+
+    monkeypatch.setattr(uploads_handlers, "store_data_file", store)
+    uploads = [prepare_upload(hostile.client, "text/csv", content) for _ in range(count)]
+    send_other = prepare_upload(other.client, "text/csv", content)
+
+    async def scenario() -> None:
+        requests = [send() for send in uploads]
+        half = MAX_STORED_FILES // 2
+        await wait_until(lambda: STORE_SLOTS.count_waiting(hostile.subject) == count - half)
+        assert STORE_SLOTS.count_held(hostile.subject) == half
+        assert application.bridge.thread_slots.count_held(hostile.subject) == 0
+        assert (await send_other().read_response()).status == 204
+        released.set()
+        assert [(await request.read_response()).status for request in requests] == [204] * count
+
+    asyncio.run(scenario())
+    assert STORE_SLOTS.count_held(hostile.subject) == 0
 
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}

@@ -1,4 +1,4 @@
-"""Decode the images of a request, or make the image variant that it lacks; then call the endpoint again.
+"""Decode or store the files of a request, or make the variant that it lacks; then call the endpoint again.
 
 The first call has authorized the request and ended its transaction. The request waits for a slot on the event
 loop, without a request thread and without a database connection.
@@ -16,12 +16,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handlers.common.prechecks import DecodingNeeded
+from handlers.common.prechecks import DecodingNeeded, StoringNeeded
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.pipeline.disconnects import run_until_disconnected
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_subject
+from studio.fair_slots import FairSlots, current_subject
+from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.storage import Storage
 from studio.media.variants import VariantMissing, make_variant
@@ -34,7 +35,11 @@ class ImageConversion:
         self.app = app
         self.storage = storage
         # As many threads as slots, so that work with a slot never waits for a thread.
-        self._pool = ThreadPoolExecutor(MAX_LOADED_IMAGES, thread_name_prefix="conversion")
+        self._converting = (
+            LOAD_SLOTS,
+            ThreadPoolExecutor(MAX_LOADED_IMAGES, thread_name_prefix="conversion"),
+        )
+        self._storing = (STORE_SLOTS, ThreadPoolExecutor(MAX_STORED_FILES, thread_name_prefix="data-files"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. It has no response if the client closes the connection during the wait.
@@ -52,10 +57,14 @@ class ImageConversion:
         with suppress(ClientDisconnected):
             try:
                 if isinstance(needed, VariantMissing):
-                    await self._run(receive, partial(make_variant, self.storage, needed.variant))
+                    make = partial(make_variant, self.storage, needed.variant)
+                    await _run(receive, make, *self._converting)
+                elif isinstance(needed, StoringNeeded):
+                    stored = await _run(receive, needed.store, *self._storing)
+                    context.prepared_arguments = needed.finish(stored)
                 else:
                     # One after the other, each with a slot of its own: others have turns in between.
-                    images = [await self._run(receive, decode) for decode in needed.decodings]
+                    images = [await _run(receive, decode, *self._converting) for decode in needed.decodings]
                     context.prepared_arguments = needed.finish(images)
             except Exception as error:
                 if context.idempotent_request is None:
@@ -67,29 +76,31 @@ class ImageConversion:
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send
-    ) -> VariantMissing | DecodingNeeded | None:
+    ) -> VariantMissing | DecodingNeeded | StoringNeeded | None:
         """Call the endpoint; return what it needs first, if there is anything."""
         try:
             await self.app(scope, receive, send)
-        except (VariantMissing, DecodingNeeded) as needed:
+        except (VariantMissing, DecodingNeeded, StoringNeeded) as needed:
             return needed
         return None
 
-    async def _run(self, receive: Receive, work: Callable[[], Any]) -> Any:
-        """Return the result of a function that needs a slot."""
-        future = await run_until_disconnected(receive, self._start(work))
-        return await asyncio.wrap_future(future)
 
-    async def _start(self, work: Callable[[], Any]) -> Future[Any]:
-        """Call a function in a thread as soon as the subject of the request has a slot."""
-        subject = current_subject()
-        if not LOAD_SLOTS.try_take(subject) and not await LOAD_SLOTS.take(subject, MAX_WAIT_SECONDS):
-            raise ServiceUnavailable()
-        try:
-            future = self._pool.submit(contextvars.copy_context().run, work)
-        except BaseException:
-            LOAD_SLOTS.release(subject)
-            raise
-        # Not when the request ends: work that was started cannot be stopped.
-        future.add_done_callback(lambda _: LOAD_SLOTS.release(subject))
-        return future
+async def _run(receive: Receive, work: Callable[[], Any], slots: FairSlots, pool: ThreadPoolExecutor) -> Any:
+    """Return the result of a function that needs one of these slots."""
+    future = await run_until_disconnected(receive, _start(work, slots, pool))
+    return await asyncio.wrap_future(future)
+
+
+async def _start(work: Callable[[], Any], slots: FairSlots, pool: ThreadPoolExecutor) -> Future[Any]:
+    """Call a function in a thread as soon as the subject of the request has a slot."""
+    subject = current_subject()
+    if not slots.try_take(subject) and not await slots.take(subject, MAX_WAIT_SECONDS):
+        raise ServiceUnavailable()
+    try:
+        future = pool.submit(contextvars.copy_context().run, work)
+    except BaseException:
+        slots.release(subject)
+        raise
+    # Not when the request ends: work that was started cannot be stopped.
+    future.add_done_callback(lambda _: slots.release(subject))
+    return future
