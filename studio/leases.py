@@ -18,9 +18,11 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Select, case, func, or_, select, update
@@ -28,14 +30,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, aliased
 
 from db.base import Base, Identified, affected_one, utc_now
+from db.engine import is_database_unavailable
 from db.session import Database, current_session
 
 logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row", bound=Base)
+Result = TypeVar("Result")
 
 TURN_MEMORY = timedelta(hours=1)
 """How long a tenant that was served comes after tenants that were not."""
+OUTAGE_RETRY_SECONDS = 0.5
+"""The time between two attempts to record something during an outage of the database."""
 
 
 class Leasable(Protocol):
@@ -43,6 +49,13 @@ class Leasable(Protocol):
 
     lease_owner: str | None
     lease_expires_at: datetime | None
+
+
+class Release(Protocol):
+    """Returns a row to its queue, if it is still leased."""
+
+    def __call__(self, *, counts_attempt: bool) -> object:
+        """Release the row; the attempt that ends is used up if `counts_attempt`."""
 
 
 def new_token() -> str:
@@ -157,6 +170,57 @@ def renew_despite_outage(renew_lease: Callable[[], bool], description: str) -> b
     except SQLAlchemyError:
         logger.warning("the lease of %s was not renewed", description, exc_info=True)
         return True
+
+
+def retry_in_outage(
+    write: Callable[[], Result],
+    lease_duration: timedelta,
+    description: str,
+    aborting: threading.Event | None = None,
+) -> Result:
+    """Call `write`, and call it again during an outage of the database, for as long as a lease lasts.
+
+    Repeated writes are harmless: they require the token of the lease.
+
+    Args:
+        write: Records something about a leased row.
+        lease_duration: How long a lease lasts.
+        description: What is recorded, for the log.
+        aborting: Ends the retries when it is set.
+    """
+    aborting, ends_at = aborting or threading.Event(), time.monotonic() + lease_duration.total_seconds()
+    while True:
+        try:
+            return write()
+        except Exception as error:
+            if not is_database_unavailable(error) or time.monotonic() > ends_at or aborting.is_set():
+                raise
+            logger.warning("%s was not recorded, retrying", description, exc_info=True)
+            aborting.wait(OUTAGE_RETRY_SECONDS)
+
+
+def release_after_outage(release: Release, lease_duration: timedelta, description: str) -> None:
+    """Return a row to its queue whose work ended because the database failed. It is no error of the row.
+
+    The attempt counts if the database works at once, because then the cause can be this row. An outage uses
+    up none, unless it lasts longer than a lease: then a worker takes the row over.
+
+    Args:
+        release: Returns the row to its queue.
+        lease_duration: How long a lease lasts.
+        description: What is leased, for the log.
+    """
+    counts_attempt = chain([True], repeat(False))
+    try:
+        retry_in_outage(
+            lambda: release(counts_attempt=next(counts_attempt)),
+            lease_duration,
+            f"the release of {description}",
+        )
+    except Exception as error:
+        if not is_database_unavailable(error):
+            raise
+        logger.warning("%s is released when its lease has expired", description, exc_info=True)
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import OperationalError
-
+from db.engine import is_database_unavailable
 from db.session import Database
 from studio import leases
 from studio.cutouts import queue
@@ -59,25 +58,25 @@ class CutoutWorker:
         return lease is not None
 
     def _run(self, lease: Lease) -> None:
+        name, release = f"cut-out {lease.cutout_id}", partial(queue.release, self._database, lease)
         renew = partial(queue.renew, self._database, lease, self._lease_duration)
         try:
-            with leases.keep(renew, self._lease_duration, f"cut-out {lease.cutout_id}"):
+            with leases.keep(renew, self._lease_duration, name):
                 made = self._make(self._storage, lease)
             queue.try_complete(self._database, self._storage, lease, made)
         except UnusableCutoutInputs:
             logger.warning("cut-out %s has unusable inputs", lease.cutout_id, exc_info=True)
             queue.fail(self._database, lease)
-        except OperationalError:
-            # Not an error of the cut-out: a worker takes it over when the lease has expired.
-            raise
         except Exception as error:
+            if is_database_unavailable(error):
+                leases.release_after_outage(release, self._lease_duration, name)
+                raise
             if is_storage_unavailable(error):
                 # If the storage works, the cause can be a file of this cut-out. Else it keeps the attempt.
-                counts_attempt = is_storage_working(self._storage)
-                queue.release(self._database, lease, counts_attempt=counts_attempt)
+                release(counts_attempt=is_storage_working(self._storage))
                 raise
-            logger.exception("cut-out %s failed", lease.cutout_id)
-            queue.release(self._database, lease, counts_attempt=True)
+            logger.exception("%s failed", name)
+            release(counts_attempt=True)
 
 
 def _make_with_renderer(storage: Storage, lease: Lease) -> MadeCutout:

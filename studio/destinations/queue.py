@@ -130,8 +130,11 @@ def record_failure(database: Database, lease: Lease, file: PendingFile | None, o
         _record_attempt(export, outcome)
 
 
-def release(database: Database, lease: Lease) -> None:
-    """Return a delivery to the queue after its share of time."""
+def release(database: Database, lease: Lease, *, counts_attempt: bool = False) -> None:
+    """Return a delivery to the queue, if it is still leased; after an attempt that counts it waits."""
+    if counts_attempt:
+        record_failure(database, lease, None, Outcome(error="interrupted"))
+        return
     with database.transaction(write=True):
         export = leases.lock_leased(Export, owned_by(lease))
         if export is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 
+from db.engine import is_database_unavailable
 from db.errors import NotFound
 from db.session import Database
 from studio import leases
@@ -72,10 +73,29 @@ def run_pending_deliveries(
     while time.monotonic() < ends_at and queue.count_available(database, 1):
         lease = queue.lease_next(database, leases.new_token(), lease_duration)
         if lease is not None:
-            renew = partial(queue.renew, database, lease, lease_duration)
-            with leases.keep(renew, lease_duration, f"the delivery of export {lease.export_id}"):
-                completed += _run(settings, database, storage, lease, put or partial(put_file, http_client))
+            put_one = put or partial(put_file, http_client)
+            completed += _run_leased(settings, database, storage, lease, lease_duration, put_one)
     return completed
+
+
+def _run_leased(
+    settings: Settings,
+    database: Database,
+    storage: Storage,
+    lease: queue.Lease,
+    lease_duration: timedelta,
+    put: PutFile,
+) -> bool:
+    """Keep the lease while `_run` delivers; return the delivery to the queue if the database fails."""
+    name = f"the delivery of export {lease.export_id}"
+    renew = partial(queue.renew, database, lease, lease_duration)
+    try:
+        with leases.keep(renew, lease_duration, name):
+            return _run(settings, database, storage, lease, put)
+    except Exception as error:
+        if is_database_unavailable(error):
+            leases.release_after_outage(partial(queue.release, database, lease), lease_duration, name)
+        raise
 
 
 def _run(settings: Settings, database: Database, storage: Storage, lease: queue.Lease, put: PutFile) -> bool:

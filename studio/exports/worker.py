@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from typing import BinaryIO
 
+from db.engine import is_database_unavailable
 from db.session import Database
 from studio import leases
 from studio.exports import queue
@@ -98,6 +99,7 @@ def run_leased(
 
     Raises:
         OSError: The storage is unreachable or full; the row is pending again.
+        SQLAlchemyError: The database is unreachable; the row is pending again, or leased if the outage lasts.
     """
     name = f"{lease.model.__tablename__} {lease.export_id}"
     try:
@@ -114,6 +116,9 @@ def run_leased(
         logger.exception("%s failed: a file was not signed", name)
         queue.fail(database, lease, queue.SIGNING_ERROR)
     except Exception as error:
+        if is_database_unavailable(error):
+            leases.release_after_outage(partial(queue.release, database, lease), lease_duration, name)
+            raise
         if is_storage_unavailable(error):
             # If the storage works, the cause can be this export: an archive that does not fit, a broken file.
             queue.release(database, lease, counts_attempt=is_storage_working(storage))

@@ -16,8 +16,7 @@ from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy.exc import OperationalError
-
+from db.engine import is_database_unavailable
 from db.errors import Conflict, NotFound
 from db.session import Database
 from studio import leases
@@ -108,25 +107,28 @@ class ImportImageRunner:
     def _run(self, lease: Lease) -> None:
         # Images of one account take turns with those that it uploads, and with other accounts.
         set_current_subject(Subject.of(account_name(lease.owner_id)))
+        name, release = (
+            f"image {lease.job_id} of an import",
+            partial(image_queue.release, self._database, lease),
+        )
         renew = partial(image_queue.renew, self._database, lease, self._lease_duration)
         try:
-            with leases.keep(renew, self._lease_duration, f"image {lease.job_id} of an import"):
+            with leases.keep(renew, self._lease_duration, name):
                 image = self._load(lease)
             image_queue.try_add(self._database, self._storage, lease, image)
         except ImportEnded:
             pass
         except (Conflict, NotFound) as error:
             self._record(lease, error)
-        except OperationalError:
-            # Not an error of the image: a worker takes it over when the lease has expired.
-            raise
         except Exception as error:
-            if is_storage_unavailable(error):
-                counts_attempt = is_storage_working(self._storage)
-                image_queue.release(self._database, lease, counts_attempt=counts_attempt)
+            if is_database_unavailable(error):
+                leases.release_after_outage(release, self._lease_duration, name)
                 raise
-            logger.exception("image %s of an import failed", lease.job_id)
-            image_queue.release(self._database, lease)
+            if is_storage_unavailable(error):
+                release(counts_attempt=is_storage_working(self._storage))
+                raise
+            logger.exception("%s failed", name)
+            release(counts_attempt=True)
 
     def _load(self, lease: Lease) -> StoredImage:
         """Return the normalised image of a job.

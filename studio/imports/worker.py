@@ -15,8 +15,7 @@ from functools import partial
 from itertools import islice
 from uuid import UUID
 
-from sqlalchemy.exc import OperationalError
-
+from db.engine import is_database_unavailable
 from db.errors import NotFound
 from db.session import Database
 from studio import leases
@@ -78,28 +77,29 @@ class ImportRunner:
 
     def _run(self, lease: queue.Lease) -> bool:
         """Run a leased import for a while, and return whether this call completed it."""
+        name, release = f"import {lease.import_id}", partial(queue.release, self._database, lease)
         renew = partial(queue.renew, self._database, lease, self._lease_duration)
         try:
-            with leases.keep(renew, self._lease_duration, f"import {lease.import_id}"):
+            with leases.keep(renew, self._lease_duration, name):
                 if self._import_rows(lease):
                     return queue.complete_rows(self._database, lease)
-            queue.release(self._database, lease, counts_attempt=False)
+            release(counts_attempt=False)
         except ImportEnded:
             pass
         except ImportFileError as error:
             queue.fail(self._database, lease, error.problem)
         except NotFound:
-            logger.warning("import %s failed: its file is missing", lease.import_id, exc_info=True)
+            logger.warning("%s failed: its file is missing", name, exc_info=True)
             queue.fail(self._database, lease, FILE_MISSING)
-        except OperationalError:
-            # Not an error of the import: a worker takes it over when the lease has expired.
-            raise
         except Exception as error:
-            if is_storage_unavailable(error):
-                queue.release(self._database, lease, counts_attempt=is_storage_working(self._storage))
+            if is_database_unavailable(error):
+                leases.release_after_outage(release, self._lease_duration, name)
                 raise
-            logger.exception("import %s failed", lease.import_id)
-            queue.release(self._database, lease, counts_attempt=True)
+            if is_storage_unavailable(error):
+                release(counts_attempt=is_storage_working(self._storage))
+                raise
+            logger.exception("%s failed", name)
+            release(counts_attempt=True)
         return False
 
     def _import_rows(self, lease: queue.Lease) -> bool:

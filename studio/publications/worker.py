@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
+from db.engine import is_database_unavailable
 from db.errors import NotFound
 from db.models.generations import Prediction, PredictionPublication, PublicationStatus
 from db.session import Database
@@ -91,21 +92,26 @@ def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lea
 def _run(database: Database, storage: Storage, lease: Lease, lease_duration: timedelta) -> bool:
     """Make the variants of a leased publication; return whether this call completed it."""
     renew = partial(leases.renew, database, PredictionPublication, _owned_by(lease), lease_duration)
-    status = PublicationStatus.COMPLETED
+    name, record = f"publication {lease.publication_id}", partial(_record, database, lease)
+    release = partial(record, PublicationStatus.PENDING)
     try:
-        with leases.keep(renew, lease_duration, f"publication {lease.publication_id}"):
+        with leases.keep(renew, lease_duration, name):
             _make_variants(storage, lease)
+        return record(PublicationStatus.COMPLETED)
     except NotFound:
         # Deleted meanwhile, with the publication; or lost.
-        status = PublicationStatus.FAILED
+        record(PublicationStatus.FAILED)
     except Exception as error:
+        if is_database_unavailable(error):
+            leases.release_after_outage(release, lease_duration, name)
+            raise
         if is_storage_unavailable(error):
             # If the storage works, the cause can be this image. Else it keeps the attempt.
-            _record(database, lease, PublicationStatus.PENDING, is_storage_working(storage))
+            release(counts_attempt=is_storage_working(storage))
             raise
-        logger.exception("variants of publication %s were not made", lease.publication_id)
-        status = PublicationStatus.PENDING
-    return _record(database, lease, status) and status == PublicationStatus.COMPLETED
+        logger.exception("variants of %s were not made", name)
+        release(counts_attempt=True)
+    return False
 
 
 def _make_variants(storage: Storage, lease: Lease) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -161,7 +162,12 @@ def send_next(
         if lease is None:
             return False
         outcome = (deliver_message or deliver)(settings, http_client, lease)
-        result = queue.record_outcome(database, lease, outcome)
+        # After an outage that lasts longer, the message is sent again.
+        result = leases.retry_in_outage(
+            partial(queue.record_outcome, database, lease, outcome),
+            queue.LEASE_DURATION,
+            f"the outcome of message {lease.message_id}",
+        )
     if result == queue.RecordResult.LOST:
         logger.warning(
             "outcome of message %s not recorded: its endpoint was deleted or taken over", lease.message_id

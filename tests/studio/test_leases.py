@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -10,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from studio import leases
 
 pytestmark = pytest.mark.both_databases
+LEASE = timedelta(seconds=60)
 
 
 def test_each_token_names_its_process_and_is_unique() -> None:
@@ -39,3 +42,32 @@ def test_any_other_error_of_a_renewal_is_raised() -> None:
 
     with pytest.raises(ValueError, match="a defect"):
         leases.renew_despite_outage(renew, "export 1")
+
+
+def test_only_an_outage_is_a_reason_to_record_something_again() -> None:
+    def write() -> None:
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        leases.retry_in_outage(write, LEASE, "the end of export 1")
+
+
+def test_a_process_that_ends_does_not_wait_for_the_database() -> None:
+    aborting, failures = threading.Event(), []
+
+    def write() -> None:
+        failures.append(OperationalError("UPDATE", {}, Exception("server closed the connection")))
+        aborting.set()
+        raise failures[-1]
+
+    with pytest.raises(OperationalError) as raised:
+        leases.retry_in_outage(write, LEASE, "the end of export 1", aborting)
+    assert failures == [raised.value]
+
+
+def test_a_defect_in_the_release_after_an_outage_is_raised() -> None:
+    def release(*, counts_attempt: bool) -> None:
+        raise ValueError(f"a defect of {counts_attempt}")
+
+    with pytest.raises(ValueError, match="a defect of True"):
+        leases.release_after_outage(release, LEASE, "export 1")

@@ -17,8 +17,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy.exc import OperationalError
-
 from db.engine import is_database_unavailable
 from db.session import Database
 from studio import leases
@@ -44,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-RECORD_RETRY_SECONDS = 0.5
 POLL_SECONDS = 1.0
 DRAIN_SECONDS = 6.0
 ABORT_SECONDS = 2.0
@@ -133,22 +130,24 @@ class GenerationExecutor:
             else:
                 self._remote.step(lease)
         except JobAborted:
-            self._record(partial(queue.release, self._database, lease))
+            self._record(lease, partial(queue.release, self._database, lease))
         except UnusableInputs:
             logger.warning("generation %s has unusable inputs", lease.generation_id, exc_info=True)
-            self._record(partial(queue.fail, self._database, lease, queue.INPUT_ERROR))
-        except OperationalError:
-            # Not an error of the generation: a worker takes it over when the lease has expired.
-            raise
+            self._record(lease, partial(queue.fail, self._database, lease, queue.INPUT_ERROR))
         except Exception as error:
+            if is_database_unavailable(error):
+                # Not an error of the generation: a worker takes it over when the lease has expired. It is not
+                # released, because the task of a remote provider may have to be canceled first.
+                raise
             if is_storage_unavailable(error):
                 # If the storage works, the cause can be a file of this generation. Else it keeps the attempt.
                 self._storage_failed = True
                 counts_attempt = is_storage_working(self._storage)
-                self._record(partial(queue.release, self._database, lease, counts_attempt=counts_attempt))
+                release = partial(queue.release, self._database, lease, counts_attempt=counts_attempt)
+                self._record(lease, release)
                 raise
             logger.exception("generation %s failed", lease.generation_id)
-            self._record(partial(queue.fail, self._database, lease, queue.INTERNAL_ERROR))
+            self._record(lease, partial(queue.fail, self._database, lease, queue.INTERNAL_ERROR))
 
     def _render(self, lease: Lease) -> None:
         job = RenderJob(
@@ -161,23 +160,14 @@ class GenerationExecutor:
             self._renderer,
         )
         files = job.run()
-        if not self._record(partial(queue.try_complete, self._database, self._storage, lease, files)):
+        complete = partial(queue.try_complete, self._database, self._storage, lease, files)
+        if not self._record(lease, complete):
             logger.warning("generation %s was taken over by another worker", lease.generation_id)
 
-    def _record(self, write: Callable[[], Result]) -> Result:
-        """Call `write`, and retry during an outage of the database for as long as a lease lasts.
-
-        Repeated writes are harmless: they require the token of the lease.
-        """
-        deadline = time.monotonic() + self._lease_duration.total_seconds()
-        while True:
-            try:
-                return write()
-            except OperationalError:
-                if time.monotonic() > deadline or self.aborting.is_set():
-                    raise
-                logger.warning("the end of a generation was not recorded, retrying", exc_info=True)
-                self.aborting.wait(RECORD_RETRY_SECONDS)
+    def _record(self, lease: Lease, write: Callable[[], Result]) -> Result:
+        """Call `write`, and retry during an outage of the database for as long as a lease lasts."""
+        description = f"the end of generation {lease.generation_id}"
+        return leases.retry_in_outage(write, self._lease_duration, description, self.aborting)
 
 
 class GenerationWorkers:
