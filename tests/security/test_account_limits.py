@@ -8,10 +8,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from db.base import utc_now
-from db.models import AuditEvent, Organization, TokenFamily, User
+from db.models import AccountExport, AuditEvent, Organization, TokenFamily, User
 from db.session import Database
 from handlers.app import Application
 from studio.accounts.identity.passwords import hash_password
@@ -20,6 +20,7 @@ from studio.accounts.organizations import MAX_OWNED
 from studio.media.uploads import MAX_LIFETIME, MAX_PENDING
 from tests.api.conftest import Client, CommittingServer
 from tests.contract.tenant import make_image
+from tests.security.rate_limits import exceeded_policy
 from tests.support import factories
 from tests.support.auth import sign_in
 from tests.support.client import ClientResponse
@@ -111,6 +112,17 @@ def test_s48_sent_bytes_make_room_for_another_upload(app: Application, customer:
     sent = customer.client("PUT", path, body=make_image(), headers={"content-type": "image/png"})
     assert sent.status == 204, sent.body
     assert announce_upload(customer.client).status == 200
+
+
+def test_s48_a_copy_of_the_own_data_beyond_those_of_a_day_is_429(
+    set_limits: Callable[..., Any], client_for: ClientFor, database: Database
+) -> None:
+    set_limits(limit_account_exports=1)
+    client = client_for(factories.make_user())
+    assert client("POST", "/users/me/exports").status == 202
+    with database.transaction(write=True) as session:
+        session.execute(update(AccountExport).values(status="completed"))
+    assert exceeded_policy(client("POST", "/users/me/exports")) == "account-exports"
 
 
 def test_s48_a_login_beyond_50_sessions_ends_the_oldest(client_for: ClientFor, app: Application) -> None:
