@@ -20,7 +20,7 @@ from db.session import current_session
 from db.tenancy import find_locked, get_visible, list_filter, lock_rows, readable_filter, select_visible
 from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
-from handlers.common.permissions import Permission, authenticates_itself, requires
+from handlers.common.permissions import Permission, authenticates_itself, may_share_predictions, requires
 from handlers.common.preconditions import get_for_update
 from handlers.common.references import (
     OF_PRODUCTS,
@@ -288,13 +288,12 @@ def get_published_image(publish_token: str, file_name: str, width: int | None = 
 def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> ApiResponse:
     """Return the image of a shared prediction; the link is the credential."""
     try:
-        query = shares.select_shared_prediction(current_settings().secret_keys, share_token)
+        shared = shares.find_shared_prediction(current_settings().secret_keys, share_token, FILE_OPTIONS)
     except InvalidSignature:
         raise NotFound(value=share_token) from None
-    prediction = current_session().scalars(query.options(*FILE_OPTIONS)).one_or_none()
-    if prediction is None:
+    if shared is None or not (shared.creator is None or may_share_predictions(shared.creator)):
         raise NotFound(value=share_token)
-    response = image_response(prediction.media, width, format_, CACHE_CONTROL)
+    response = image_response(shared.prediction.media, width, format_, CACHE_CONTROL)
     # Other sites may embed shared images.
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return response

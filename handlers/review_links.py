@@ -15,7 +15,7 @@ from db.tenancy import get_visible
 from handlers.common.attempt_limits import limits_invalid_tokens
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
-from handlers.common.permissions import Permission, authenticates_itself, requires
+from handlers.common.permissions import Permission, authenticates_itself, may_have_guests, requires
 from handlers.common.responses import (
     NO_STORE,
     ApiResponse,
@@ -80,7 +80,7 @@ def delete_review_link(shooting_id: UUID, review_link_id: UUID) -> ApiResponse:
 @limits_invalid_tokens
 def exchange_review_link(body: dict[str, Any]) -> ApiResponse:
     """Exchange the token of a review link for the access token of a guest."""
-    link = review_links.exchange_review_link(body["token"])
+    link = review_links.exchange_review_link(body["token"], may_have_guests)
     name = body.get("name", DEFAULT_GUEST_NAME)
     token, seconds = issue_guest_token(link.id, name, link.expires_at)
     data = {

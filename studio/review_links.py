@@ -1,11 +1,12 @@
 """Create, exchange and revoke the links with which guests review a shooting.
 
-Only a hash of a link's token is stored. A link works until it expires, is deleted, or its creator loses the
-membership with which it was made.
+Only a hash of a link's token is stored. A link works until it expires or is deleted, and only while its
+creator may make review links, also with the API key that made it (`db/queries/link_creators.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from db.errors import InvalidToken, NotFound
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.queries.guests import ActiveLink, find_link_by_token
+from db.queries.link_creators import LinkCreator
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
 from studio.accounts.identity.tokens import generate_token, hash_token
@@ -35,6 +37,7 @@ def create_review_link(shooting: Shooting, caller: Caller, expires_in_days: int)
         shooting_id=shooting.id,
         created_by_id=caller.user_id,
         membership_id=find_membership(shooting.organization_id, caller.user_id),
+        api_key_id=caller.api_key_id,
         token_hash=hash_token(token),
         expires_at=utc_now() + timedelta(days=expires_in_days),
     )
@@ -67,14 +70,18 @@ def delete_review_link(link: ReviewLink) -> None:
     current_session().flush()
 
 
-def exchange_review_link(token: str) -> ActiveLink:
+def exchange_review_link(token: str, may_have_guests: Callable[[LinkCreator], bool]) -> ActiveLink:
     """Return the link of a token. The transaction needs the role of the system.
 
+    Args:
+        token: The token.
+        may_have_guests: Returns whether the creator of the link may make review links now.
+
     Raises:
-        InvalidToken: The link is unknown, expired or deleted, or has ended with its creator's membership.
+        InvalidToken: The link is unknown, expired or deleted, or may have no guests any more.
     """
     link = find_link_by_token(hash_token(token))
-    if link is None:
+    if link is None or not may_have_guests(link.creator):
         raise InvalidToken()
     set_guest(link.id, link.organization_id, link.owner_id)
     return link

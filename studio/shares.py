@@ -1,25 +1,38 @@
 """Share predictions by links that open the image without authentication, and end such links.
 
-The token of a link is the signed id of its row. A link opens the image until it expires, is deleted, or its
-creator loses the membership with which it was made.
+The token of a link is the signed id of its row. A link opens the image until it expires or is deleted, and
+only while its creator may share predictions, also with the API key that made it
+(`db/queries/link_creators.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import utc_now
 from db.caller import Caller
 from db.errors import NotFound
 from db.models.generations import Prediction, PredictionShare
 from db.models.organizations import Membership
-from db.models.users import User
+from db.queries.link_creators import LinkCreator, select_with_creator
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
 from studio.media.signing import InvalidSignature, verify_share, verify_unstored_share
+
+# unscoped: the signature grants it
+_SHARED = select_with_creator(
+    select(Prediction)
+    .join(PredictionShare, PredictionShare.prediction_id == Prediction.id)
+    .where(PredictionShare.id == bindparam("share_id")),
+    PredictionShare,
+    Prediction,
+)
 
 
 def share_prediction(prediction: Prediction, caller: Caller, expires_in_seconds: int) -> PredictionShare:
@@ -28,6 +41,7 @@ def share_prediction(prediction: Prediction, caller: Caller, expires_in_seconds:
         prediction_id=prediction.id,
         created_by_id=caller.user_id,
         membership_id=find_membership(prediction.organization_id, caller.user_id),
+        api_key_id=caller.api_key_id,
         expires_at=(utc_now() + timedelta(seconds=expires_in_seconds)).replace(microsecond=0),
     )
     current_session().add(share)
@@ -54,14 +68,28 @@ def delete_prediction_share(prediction: Prediction, share_id: UUID) -> None:
     current_session().flush()
 
 
-def select_shared_prediction(secrets: tuple[str, ...], token: str) -> Select[Prediction]:
-    """Return the statement that selects the prediction of a link, or no row if the link has ended.
+class SharedPrediction(NamedTuple):
+    """The prediction of a link that has not ended.
+
+    The link works only while its creator may share predictions, which the permissions of `creator` say. It is
+    None for a link of release 0.1.0.
+    """
+
+    prediction: Prediction
+    creator: LinkCreator | None
+
+
+def find_shared_prediction(
+    secrets: tuple[str, ...], token: str, options: Sequence[ORMOption] = ()
+) -> SharedPrediction | None:
+    """Return the prediction of a link, or None if the link has ended.
 
     The transaction needs the role of the system: only the token tells which tenant's rows are needed.
 
     Args:
         secrets: The server's secrets.
         token: The last segment of the link.
+        options: Loader options of the prediction.
 
     Raises:
         InvalidSignature: This server did not make the token, or it was altered.
@@ -72,22 +100,13 @@ def select_shared_prediction(secrets: tuple[str, ...], token: str) -> Select[Pre
     except InvalidSignature:
         # Links of 0.1.0 have no row. They work until they expire, within 30 days of the upgrade.
         prediction_id = verify_unstored_share(secrets, token, now)
-        return select(Prediction).where(Prediction.id == prediction_id)  # unscoped: the signature grants it
-    # unscoped: the signature grants it
-    return (
-        select(Prediction)
-        .join(PredictionShare, PredictionShare.prediction_id == Prediction.id)
-        .join(User, User.id == PredictionShare.created_by_id)
-        .where(PredictionShare.id == share_id, PredictionShare.expires_at > now, User.is_active.is_(True))
-        .where(
-            or_(
-                # The database deletes the row with the membership.
-                PredictionShare.membership_id.is_not(None),
-                and_(Prediction.organization_id.is_(None), Prediction.owner_id == User.id),
-                User.is_superuser.is_(True),
-            )
-        )
-    )
+        # unscoped: the signature grants it
+        query = select(Prediction).where(Prediction.id == prediction_id).options(*options)
+        prediction = current_session().scalars(query).one_or_none()
+        return None if prediction is None else SharedPrediction(prediction, None)
+    values = {"share_id": share_id, "now": now}
+    row = current_session().execute(_SHARED.options(*options), values).one_or_none()
+    return None if row is None else SharedPrediction(row[0], LinkCreator(*row[1:]))
 
 
 def delete_expired_shares(database: Database, now: datetime) -> int:

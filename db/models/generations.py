@@ -187,7 +187,9 @@ class PredictionShare(Identified):
     """A row is one link that opens the image of a prediction without authentication.
 
     It ends with the membership that its creator needed to make it. `membership_id` is null where none was
-    needed: for a personal prediction, and for a superuser. The token of the link is not stored.
+    needed: for a personal prediction, and for a superuser. It also ends with the API key that made it;
+    `api_key_id` is null if there was none, and for links that release 0.2.0 made. The token of
+    the link is not stored.
     """
 
     __tablename__ = "prediction_shares"
@@ -198,6 +200,7 @@ class PredictionShare(Identified):
     membership_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("memberships.id", ondelete="CASCADE"), index=True
     )
+    api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 

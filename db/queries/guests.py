@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, or_, select
+from sqlalchemy import Select, bindparam, select
 
 from db.base import utc_now
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
-from db.models.users import User
+from db.queries.link_creators import LinkCreator, select_with_creator
 from db.session import current_session
 
-# A link ends with the membership of its creator: the database deletes the row.
 # unscoped: only the link tells which tenant's rows are needed
-_ACTIVE_LINK = (
+_ACTIVE_LINK = select_with_creator(
     select(
         ReviewLink.id,
         ReviewLink.shooting_id,
@@ -24,24 +23,19 @@ _ACTIVE_LINK = (
         Shooting.owner_id,
         ReviewLink.created_by_id,
         ReviewLink.expires_at,
-    )
-    .join(Shooting, Shooting.id == ReviewLink.shooting_id)
-    .join(User, User.id == ReviewLink.created_by_id)
-    .where(ReviewLink.expires_at > bindparam("now"), User.is_active.is_(True))
-    .where(
-        or_(
-            ReviewLink.membership_id.is_not(None),
-            and_(Shooting.organization_id.is_(None), Shooting.owner_id == User.id),
-            User.is_superuser.is_(True),
-        )
-    )
+    ).join(Shooting, Shooting.id == ReviewLink.shooting_id),
+    ReviewLink,
+    Shooting,
 )
 _BY_ID = _ACTIVE_LINK.where(ReviewLink.id == bindparam("link_id"))
 _BY_TOKEN = _ACTIVE_LINK.where(ReviewLink.token_hash == bindparam("token_hash"))
 
 
 class ActiveLink(NamedTuple):
-    """A review link that works, with the tenant of its shooting."""
+    """A review link that has not ended, with the tenant of its shooting.
+
+    It works only while its creator may make review links, which the permissions of `creator` say.
+    """
 
     id: UUID
     shooting_id: UUID
@@ -49,6 +43,7 @@ class ActiveLink(NamedTuple):
     owner_id: UUID
     created_by_id: UUID
     expires_at: datetime
+    creator: LinkCreator
 
 
 def find_active_link(link_id: UUID) -> ActiveLink | None:
@@ -56,11 +51,24 @@ def find_active_link(link_id: UUID) -> ActiveLink | None:
 
     The transaction needs the role of the system. One statement.
     """
-    row = current_session().execute(_BY_ID, {"link_id": link_id, "now": utc_now()}).one_or_none()
-    return ActiveLink(*row) if row else None
+    return _find(_BY_ID, link_id=link_id)
 
 
 def find_link_by_token(token_hash: str) -> ActiveLink | None:
     """Return the link with the hash of a token, or None, as `find_active_link`."""
-    row = current_session().execute(_BY_TOKEN, {"token_hash": token_hash, "now": utc_now()}).one_or_none()
-    return ActiveLink(*row) if row else None
+    return _find(_BY_TOKEN, token_hash=token_hash)
+
+
+def _find(query: Select[*tuple[Any, ...]], **values: Any) -> ActiveLink | None:
+    row = current_session().execute(query, {**values, "now": utc_now()}).one_or_none()
+    if row is None:
+        return None
+    return ActiveLink(
+        row.id,
+        row.shooting_id,
+        row.organization_id,
+        row.owner_id,
+        row.created_by_id,
+        row.expires_at,
+        LinkCreator(row.role, row.is_superuser, row.scopes),
+    )

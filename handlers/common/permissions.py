@@ -5,10 +5,11 @@ The same strings are the contract's `x-permission`; the server does not start wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import TypeVar
 
+from db.queries.link_creators import LinkCreator
 from handlers.contract.resolver import HandlerRules
 
 
@@ -168,6 +169,32 @@ API_KEYS: frozenset[str] = (
 )
 """The permissions that an API key can have: the scopes of the contract. A key cannot manage accounts, plans,
 keys or members, so that a leaked key gives no access that outlives its deletion."""
+
+
+def key_permissions(role: str, scopes: Collection[str]) -> frozenset[str]:
+    """Return the permissions of an API key: those of its creator's present role that its scopes name."""
+    return ROLES[role] & API_KEYS & frozenset(scopes)
+
+
+def link_permissions(creator: LinkCreator) -> frozenset[str]:
+    """Return what the creator of a link may do now on its row, and may do with the API key that made it."""
+    if creator.scopes is not None:
+        # A key acts as a member, also if its creator is a superuser. It has no rights on personal rows.
+        return frozenset() if creator.role is None else key_permissions(creator.role, creator.scopes)
+    if creator.is_superuser:
+        return frozenset(Permission)
+    return PERSONAL if creator.role is None else ROLES[creator.role]
+
+
+def may_have_guests(creator: LinkCreator) -> bool:
+    """Return whether the creator of a review link may make review links now."""
+    return Permission.REVIEW_LINKS_MANAGE in link_permissions(creator)
+
+
+def may_share_predictions(creator: LinkCreator) -> bool:
+    """Return whether the creator of a share link may share predictions now."""
+    return Permission.PREDICTIONS_SHARE in link_permissions(creator)
+
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 

@@ -25,8 +25,15 @@ from db.caller import Caller, Guest
 from db.errors import InvalidToken
 from db.queries.api_keys import find_active_key, touch_last_used
 from db.queries.callers import find_caller
-from db.queries.guests import find_active_link
-from handlers.common.permissions import API_KEYS, GUESTS, PERSONAL, ROLES
+from db.queries.guests import ActiveLink, find_active_link
+from handlers.common.permissions import (
+    GUESTS,
+    PERSONAL,
+    ROLES,
+    key_permissions,
+    link_permissions,
+    may_have_guests,
+)
 from handlers.pipeline.errors import TokenExpired
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.accounts.api_keys import parse_secret
@@ -236,19 +243,28 @@ def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
         user_id=key.user_id,
         email=key.email,
         roles={key.organization_id: key.role},
-        permissions={key.organization_id: ROLES[key.role] & API_KEYS & frozenset(key.scopes)},
+        permissions={key.organization_id: key_permissions(key.role, key.scopes)},
         api_key_id=key_id,
     )
 
 
-def _load_guest(link_id: UUID, name: str) -> Caller:
-    """Return the caller of a guest's token, which works as long as its review link."""
+def find_guest_link(link_id: UUID) -> ActiveLink | None:
+    """Return the review link of a guest's token, or None if it has ended or its creator may not have guests.
+
+    The transaction needs the role of the system. One statement.
+    """
     link = find_active_link(link_id)
+    return link if link is not None and may_have_guests(link.creator) else None
+
+
+def _load_guest(link_id: UUID, name: str) -> Caller:
+    """Return the caller of a guest's token, who may do what the creator of the link may do, too."""
+    link = find_guest_link(link_id)
     if link is None:
         raise InvalidToken()
     return Caller(
         user_id=link.id,
         email="",
-        personal_permissions=GUESTS,
+        personal_permissions=GUESTS & link_permissions(link.creator),
         guest=Guest(link.id, link.shooting_id, link.organization_id, link.created_by_id, name),
     )

@@ -302,8 +302,8 @@ class Endpoint:
                 raise Unauthenticated()
             context.caller = caller = self._load_caller(context.claims)
             if caller.guest is not None:
-                self._require_guest_access()
                 context.organization_id = caller.guest.organization_id
+                self._require_guest_access(caller)
             if self._operation.is_superuser_only and not caller.is_superuser:
                 raise PermissionDenied()
             # A key's scopes are checked before any row is read: handlers rely on every role's right to read,
@@ -321,9 +321,15 @@ class Endpoint:
                 finally:
                     context.organization_id = current_organization()
 
-    def _require_guest_access(self) -> None:
-        """Raise an error unless the operation is for guests."""
+    def _require_guest_access(self, caller: Caller) -> None:
+        """Raise an error unless the operation is for guests, and for the guests of this link.
+
+        A link that an API key made can lack permissions that other guests have. Like the scopes of a key,
+        they are checked before any row is read.
+        """
         if self._operation.accepts_guest:
+            if self._operation.permission not in caller.personal_permissions:
+                raise PermissionDenied()
             return
         # Operations on accounts do not declare 403. They reject API keys in the same way.
         raise GuestNotAllowed() if self._operation.responses.declares(403) else InvalidToken()

@@ -1,0 +1,65 @@
+"""Read what the creator of a link may do now, together with the link.
+
+Review links and share links have no rights of their own: a link does at most what its creator may do, and
+what the API key may do that made it. Both are read with each use of the link, in the same statement.
+
+This module knows no permission. `handlers/common/permissions.py` turns roles and scopes into permissions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, and_, bindparam, or_
+
+from db.models.api_keys import ApiKey
+from db.models.generations import Prediction, PredictionShare
+from db.models.organizations import Membership
+from db.models.review_links import ReviewLink
+from db.models.shootings import Shooting
+from db.models.users import User
+
+
+class LinkCreator(NamedTuple):
+    """What the permissions of a link follow from.
+
+    Attributes:
+        role: The creator's role in the organization of the row; None for a personal row, and for a superuser
+            without a membership.
+        is_superuser: Whether the creator is a superuser.
+        scopes: The scopes of the API key that made the link; None if the creator made it in a session, or if
+            release 0.2.0 made it.
+    """
+
+    role: str | None
+    is_superuser: bool
+    scopes: list[str] | None
+
+
+def select_with_creator(
+    query: Select[*tuple[Any, ...]],
+    link: type[ReviewLink] | type[PredictionShare],
+    row: type[Shooting] | type[Prediction],
+) -> Select[*tuple[Any, ...]]:
+    """Add the columns of `LinkCreator` to a query of links, and limit it to links that have not ended.
+
+    A link has ended if it or its API key has expired, or if its creator is inactive, or is neither a member
+    of the row's organization, nor the owner of the personal row, nor a superuser. The database deletes links
+    with the membership and with the API key.
+
+    Args:
+        query: A query of the link and its row. It needs the value of the bind parameter `now`.
+        link: The model of the link.
+        row: The model of the row that the link opens.
+    """
+    is_member = and_(Membership.id == link.membership_id, Membership.organization_id == row.organization_id)
+    is_owner = and_(row.organization_id.is_(None), row.owner_id == User.id)
+    return (
+        query.add_columns(Membership.role, User.is_superuser, ApiKey.scopes)
+        .join(User, User.id == link.created_by_id)
+        .outerjoin(Membership, is_member)
+        .outerjoin(ApiKey, ApiKey.id == link.api_key_id)
+        .where(link.expires_at > bindparam("now"), User.is_active.is_(True))
+        .where(or_(link.api_key_id.is_(None), ApiKey.expires_at > bindparam("now")))
+        .where(or_(Membership.id.is_not(None), is_owner, User.is_superuser.is_(True)))
+    )
