@@ -48,7 +48,7 @@ from handlers.pipeline.body_limits import UnfinishedBodies
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
 from handlers.pipeline.lock_waits import LockWaits
-from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, KeyOwners
+from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, CredentialOwners
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.image_conversion import ImageConversion
 from handlers.pipeline.middleware.long_polling import LongPolling
@@ -238,9 +238,9 @@ def create_app(
     storage = open_storage(settings)
     change_hub = ChangeHub(database.transaction)
     concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
-    key_owners = KeyOwners(database.transaction, settings.request_seconds)
-    concurrency_limit = partial(ConcurrencyLimit, limiter=concurrency_limiter, key_owners=key_owners)
-    mock = _build_mock(settings, contract, rate_limiter, key_owners) if settings.mode == "mock" else None
+    owners = CredentialOwners(database.transaction, settings.request_seconds)
+    concurrency_limit = partial(ConcurrencyLimit, limiter=concurrency_limiter, owners=owners)
+    mock = _build_mock(settings, contract, rate_limiter, owners) if settings.mode == "mock" else None
 
     async def authorize(operation: Operation, scope: Scope) -> UUID | None:
         # Called while serving, when `app` exists.
@@ -350,7 +350,7 @@ def _build_middlewares(
 
 
 def _build_mock(
-    settings: Settings, contract: Document, rate_limiter: RateLimiter, key_owners: KeyOwners
+    settings: Settings, contract: Document, rate_limiter: RateLimiter, owners: CredentialOwners
 ) -> Mock:
     """Return the parts of a mock server, with hooks that clear what this process remembers."""
     examples = ExampleResponses(contract, build_sample_file, settings.public_url)
@@ -359,7 +359,7 @@ def _build_mock(
     def clear_counts() -> None:
         rate_limiter.store = MemoryStore()
 
-    return Mock(examples, scenario, [scenario.reset, clear_counts, key_owners.clear])
+    return Mock(examples, scenario, [scenario.reset, clear_counts, owners.clear])
 
 
 def _build_pages(settings: Settings) -> dict[str, ASGIApp]:

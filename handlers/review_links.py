@@ -27,6 +27,7 @@ from handlers.common.responses import (
     strong_etag,
 )
 from handlers.pipeline.auth import issue_guest_token
+from handlers.pipeline.middleware.rate_limits import consume_guest_session
 from handlers.schemas.review_links import ReviewLinkSchema
 from studio import review_links
 
@@ -81,6 +82,7 @@ def delete_review_link(shooting_id: UUID, review_link_id: UUID) -> ApiResponse:
 def exchange_review_link(body: dict[str, Any]) -> ApiResponse:
     """Exchange the token of a review link for the access token of a guest."""
     link = review_links.exchange_review_link(body["token"], may_have_guests)
+    consume_guest_session(link.id)
     name = body.get("name", DEFAULT_GUEST_NAME)
     token, seconds = issue_guest_token(link.id, name, link.expires_at)
     data = {

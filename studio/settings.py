@@ -710,7 +710,15 @@ class Settings:
         "Rate limits",
         "LIMIT_ORGANIZATION",
         6_000,
-        "Requests per minute that touch rows of one organization.",
+        "Requests per minute that touch rows of one organization. Guests with review links get at most half.",
+        _LIMIT,
+    )
+    limit_guest_sessions: int = _setting(
+        "Rate limits",
+        "LIMIT_GUEST_SESSIONS",
+        100,
+        "Exchanges of one review link from one address in 15 minutes. Each makes a session of a guest, which "
+        "has `LIMIT_ACCOUNT` of its own.",
         _LIMIT,
     )
     limit_address: int = _setting(

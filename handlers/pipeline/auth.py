@@ -20,7 +20,7 @@ from connexion.security import NO_VALUE, AbstractSecurityHandler
 from flask import Flask, current_app, request
 from flask_jwt_extended import JWTManager, create_access_token
 
-from db.base import utc_now
+from db.base import new_id, utc_now
 from db.caller import Caller, Guest
 from db.errors import InvalidToken
 from db.queries.api_keys import find_active_key, touch_last_used
@@ -85,7 +85,8 @@ def issue_access_token(user_id: UUID, session_id: UUID, session_ends_at: datetim
 def issue_guest_token(link_id: UUID, name: str, link_ends_at: datetime) -> tuple[str, int]:
     """Return the access token of a guest and its lifetime in seconds, which never exceeds that of the link.
 
-    The subject is the review link. The claim `guest` tells the token from that of an account.
+    The subject is the review link. The session is new with each token, and its requests have a rate limit of
+    their own. The claim `guest` tells the token from that of an account.
     """
     remaining = int((link_ends_at - utc_now()).total_seconds())
     seconds = max(1, min(GUEST_TOKEN_SECONDS, remaining))
@@ -93,7 +94,7 @@ def issue_guest_token(link_id: UUID, name: str, link_ends_at: datetime) -> tuple
         str(link_id),
         fresh=False,
         expires_delta=timedelta(seconds=seconds),
-        additional_claims={"sid": str(link_id), "guest": {"name": name}},
+        additional_claims={"sid": str(new_id()), "guest": {"name": name}},
     )
     return token, seconds
 

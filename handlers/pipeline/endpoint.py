@@ -47,7 +47,7 @@ from handlers.pipeline.error_places import find_place
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.observability import request_caller_context
-from handlers.pipeline.middleware.rate_limits import consume_organization_limit
+from handlers.pipeline.middleware.rate_limits import consume_guest_limit, consume_organization_limit
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.limiter import RateLimiter
 
@@ -303,6 +303,7 @@ class Endpoint:
             context.caller = caller = self._load_caller(context.claims)
             if caller.guest is not None:
                 context.organization_id = caller.guest.organization_id
+                consume_guest_limit(self._limits, context, caller.guest)
                 self._require_guest_access(caller)
             if self._operation.is_superuser_only and not caller.is_superuser:
                 raise PermissionDenied()

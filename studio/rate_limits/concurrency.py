@@ -15,21 +15,30 @@ class ConcurrencyLimiter:
         # Behind a WSGI server, requests may run on several event loops.
         self._lock = threading.Lock()
 
-    def try_start(self, subject: str) -> bool:
-        """Count the start of a request, unless the subject is at its limit; return whether it was counted."""
+    def try_start(self, subject: str, part: str | None = None) -> bool:
+        """Count the start of a request, unless the subject is at its limit; return whether it was counted.
+
+        Args:
+            subject: The subject.
+            part: A name for some of its requests, all of which together may be half of them.
+        """
+        limits = {subject: self.limit}
+        if part is not None:
+            limits[part] = max(1, self.limit // 2)
         with self._lock:
-            running = self._running.get(subject, 0)
-            if running >= self.limit:
+            if any(self._running.get(name, 0) >= limit for name, limit in limits.items()):
                 return False
-            self._running[subject] = running + 1
+            for name in limits:
+                self._running[name] = self._running.get(name, 0) + 1
             return True
 
-    def finish(self, subject: str) -> None:
+    def finish(self, subject: str, part: str | None = None) -> None:
         """Count the end of a request."""
         with self._lock:
-            running = self._running.pop(subject) - 1
-            if running:
-                self._running[subject] = running
+            for name in (subject,) if part is None else (subject, part):
+                running = self._running.pop(name) - 1
+                if running:
+                    self._running[name] = running
 
     def count_running(self, subject: str) -> int:
         """Return the number of running requests of a subject."""

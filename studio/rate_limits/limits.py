@@ -76,6 +76,8 @@ class QuotaPolicies:
     account: QuotaPolicy
     key: QuotaPolicy
     organization: QuotaPolicy
+    guests: QuotaPolicy
+    guest_sessions: QuotaPolicy
     address: QuotaPolicy
     sign_in_account: QuotaPolicy
     sign_in_address: QuotaPolicy
@@ -90,6 +92,9 @@ class QuotaPolicies:
             QuotaPolicy("account", settings.limit_account, MINUTE),
             QuotaPolicy("key", settings.limit_key, MINUTE),
             QuotaPolicy("organization", settings.limit_organization, MINUTE),
+            # The other half stays for members, whatever guests do.
+            QuotaPolicy("guests", max(1, settings.limit_organization // 2), MINUTE),
+            QuotaPolicy("guest-sessions", settings.limit_guest_sessions, FIFTEEN_MINUTES),
             QuotaPolicy("address", settings.limit_address, MINUTE),
             QuotaPolicy("sign-in-account", settings.limit_sign_in_account, FIFTEEN_MINUTES),
             QuotaPolicy("sign-in-address", settings.limit_sign_in_address, FIFTEEN_MINUTES),

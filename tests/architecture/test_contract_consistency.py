@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from db.errors import TooManyConcurrentRequests
 from handlers.contract.json_pointer import split_pointer
+from studio.rate_limits.limits import QuotaPolicies
+from studio.settings import Settings
 from tests.architecture.bundle import (
     Node,
     assert_no_findings,
@@ -409,3 +413,10 @@ def test_problems_in_examples_have_codes_that_are_listed(contract: Node) -> None
     assert {one.split(" has ")[1] for one in find_unknown_codes(seeded)} == {
         "the code `in_use` with 409: list it in openapi/problem-codes.yaml"
     }
+
+
+def test_a_429_can_name_each_limit(contract: Node) -> None:
+    policies = QuotaPolicies.from_settings(Settings())
+    names = {getattr(policies, field.name).name for field in fields(policies)}
+    listed = set(contract["components"]["schemas"]["LimitName"]["enum"])
+    assert listed == names | {TooManyConcurrentRequests().policy}

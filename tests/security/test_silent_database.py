@@ -17,7 +17,7 @@ from db.engine import CONNECT_SECONDS, build_engine
 from db.session import Database
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.errors import build_problem
-from handlers.pipeline.middleware.concurrency import KeyOwners
+from handlers.pipeline.middleware.concurrency import CredentialOwners
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def test_s19_the_database_url_can_set_another_time_to_connect(query: str, second
 
 def test_s19_the_user_of_a_key_is_looked_up_within_a_time_limit(silent_url: str) -> None:
     database = Database(build_engine(silent_url, pool_size=1))
-    owners = KeyOwners(database.transaction, seconds=0.1)
+    owners = CredentialOwners(database.transaction, seconds=0.1)
 
     async def find_twice() -> None:
         for _ in range(2):  # the second one waits for the thread of the first one
             with pytest.raises(TookTooLong):
-                await owners.find_user_id(str(uuid.uuid4()))
+                await owners.find_user_id({"api_key_id": str(uuid.uuid4())})
 
     began = time.monotonic()
     asyncio.run(find_twice())

@@ -1,4 +1,4 @@
-"""Count requests against the rate limits: per address, per caller and per organization.
+"""Count requests against the rate limits: per address, per caller, per organization and for its guests.
 
 Each limit counts a request once, even if several layers ask for it.
 """
@@ -13,6 +13,7 @@ from connexion.exceptions import OAuthProblem
 from flask import current_app, request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from db.caller import Guest
 from db.errors import RateLimited, Unauthenticated
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.client_address import get_rate_limit_address
@@ -43,6 +44,36 @@ def consume_organization_limit(
     policy, operation = rate_limiter.policies.organization, context.operation
     if operation is not None and operation.is_rate_limited and not context.has_consumed(policy.name):
         record_usage(context, [rate_limiter.consume(policy, str(organization_id))])
+
+
+def consume_guest_limit(rate_limiter: RateLimiter, context: RequestContext, guest: Guest) -> None:
+    """Count a request of a guest for all guests of the organization, and for the organization.
+
+    Guests of personal shootings count for the creator of their link.
+
+    Raises:
+        RateLimited: one of the limits is exhausted.
+    """
+    policy, operation = rate_limiter.policies.guests, context.operation
+    if operation is None or not operation.is_rate_limited or context.has_consumed(policy.name):
+        return
+    # First, so that guests beyond their half use nothing of the limit that members need.
+    subject = guest.organization_id or guest.created_by_id
+    record_usage(context, [rate_limiter.consume(policy, str(subject))])
+    if guest.organization_id is not None:
+        consume_organization_limit(rate_limiter, context, guest.organization_id)
+
+
+def consume_guest_session(link_id: UUID) -> None:
+    """Count the session that a guest gets for a review link, per link and client address.
+
+    Raises:
+        RateLimited: the link was exchanged too often from this address.
+    """
+    rate_limiter = current_rate_limiter()
+    subject = f"{link_id} {client_address()}"
+    usage = rate_limiter.consume(rate_limiter.policies.guest_sessions, subject)
+    record_usage(request.environ[REQUEST_CONTEXT], [usage])
 
 
 def current_rate_limiter() -> RateLimiter:
@@ -101,7 +132,10 @@ class AnonymousRateLimit(RateLimitMiddleware):
 
 
 class CallerRateLimit(RateLimitMiddleware):
-    """Count requests by API key or account; runs after authentication and before the body is read."""
+    """Count requests by API key, session of a guest, or account.
+
+    Runs after authentication and before the body is read.
+    """
 
     async def serve(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
         """Count and serve a request."""
@@ -110,5 +144,7 @@ class CallerRateLimit(RateLimitMiddleware):
         if claims is not None and "api_key_id" in claims:
             await self.consume(context, policies.key, claims["api_key_id"])
         elif claims is not None:
-            await self.consume(context, policies.account, str(claims["sub"]))
+            # The subject of guests is their link, which others use, too.
+            subject = claims["sid"] if "guest" in claims else claims["sub"]
+            await self.consume(context, policies.account, str(subject))
         await self.app(scope, receive, send)
