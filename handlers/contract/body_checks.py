@@ -12,10 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema_rs import Validator
-
 from handlers.contract.document import Document
-from handlers.contract.schema_compiler import PropertyNames, SchemaCompiler
+from handlers.contract.request_schema import RequestSchema
+from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 
 IMPORTED = ("ProductCreate", "ProductUpdate", "ProductImportEntryImages")
@@ -33,23 +32,20 @@ class BodyChecks:
     def __init__(self, bundle: Path, names: Iterable[str]) -> None:
         self._bundle, self._names = bundle, tuple(names)
         self._lock = threading.Lock()
-        self._compiled: dict[str, tuple[Validator, PropertyNames]] = {}
+        self._compiled: dict[str, RequestSchema] = {}
 
     def __call__(self, name: str, value: Any) -> list[dict[str, Any]]:
         """Return the violations of a value as the problem of a request lists them."""
         with self._lock:
             if not self._compiled:
                 self._compile()
-        validator, property_names = self._compiled[name]
-        return [each.to_dict() for each in find_violations(validator, value, ("body",), property_names)]
+        return [each.to_dict() for each in find_violations(self._compiled[name], value, ("body",))]
 
     def _compile(self) -> None:
         # The document is not kept: it is larger than all validators.
         compiler = SchemaCompiler(Document.load(self._bundle))
         for name in self._names:
-            schema = {"$ref": f"#/components/schemas/{name}"}
-            names = compiler.list_property_names(schema)
-            self._compiled[name] = (compiler.compile(schema, "request"), names)
+            self._compiled[name] = compiler.compile_request({"$ref": f"#/components/schemas/{name}"})
 
 
 @cache

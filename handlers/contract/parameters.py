@@ -142,8 +142,7 @@ class Parameters:
         self._arguments = [*self._path.values(), *self._query.values()]
         self.arguments: list[str] = [parameter.argument for parameter in self._arguments]
         combined = _combine_schemas(by_location)
-        self._validator = schema_compiler.compile(combined, "request")
-        self._names = schema_compiler.list_property_names(combined)
+        self._schema = schema_compiler.compile_request(combined)
 
     def read(
         self, path_values: dict[str, str], query_string: bytes, headers: Iterable[tuple[bytes, bytes]]
@@ -179,7 +178,7 @@ class Parameters:
             query[name] = parameter.read(values) if parameter is not None else values[0]
         path = {name: self._path[name].read([text]) for name, text in path_values.items()}
         values_by_location = {"path": path, "query": query, "header": self._read_headers(headers)}
-        violations += find_violations(self._validator, values_by_location, names=self._names)
+        violations += find_violations(self._schema, values_by_location)
         if violations:
             # A repeated parameter was left out above; do not report it as missing as well.
             repeated = {violation.loc for violation in violations if violation.type == "repeated"}

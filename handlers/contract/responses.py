@@ -43,7 +43,7 @@ class _Header:
         self.required: bool = raw.get("required", False)
         schema = document.resolve(raw.get("schema") or {})
         self.kind = schema.get("type")
-        self.validator = schema_compiler.compile(schema, "response")
+        self.validator = schema_compiler.compile_response(schema)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Events:
         if content is None:
             return None
         schemas = (content["schema"], content["x-event-data"])
-        return cls(*(schema_compiler.compile(schema, "response") for schema in schemas))
+        return cls(*(schema_compiler.compile_response(schema) for schema in schemas))
 
 
 class _Response:
@@ -71,7 +71,7 @@ class _Response:
         ]
         self.contents: dict[str, jsonschema_rs.Validator | None] = {
             media_type.lower(): (
-                schema_compiler.compile(content["schema"], "response")
+                schema_compiler.compile_response(content["schema"])
                 # Files, HTML and event streams have no JSON to validate.
                 if "schema" in content and media_type.lower().endswith("json")
                 else None

@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import jsonschema_rs
 
 from handlers.contract.document import Document
 from handlers.contract.errors import ContractError
+from handlers.contract.request_schema import (
+    DEFINITIONS,
+    ChoicePart,
+    ListPart,
+    MapPart,
+    RequestSchema,
+    SplitChoice,
+    SplitList,
+    SplitPart,
+    list_property_names,
+    split_schema,
+)
 
 Direction = Literal["request", "response"]
 
@@ -79,7 +91,7 @@ def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> An
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        return {"$ref": schema["$ref"].replace(_REFERENCE, "#/$defs/")}
+        return {"$ref": schema["$ref"].replace(_REFERENCE, DEFINITIONS)}
     translated: dict[str, Any] = {}
     for keyword, value in schema.items():
         if keyword == "properties":
@@ -137,57 +149,85 @@ def _apply_read_write_only(schema: dict[str, Any], translated: dict[str, Any], d
         translated["required"] = required
 
 
-PropertyNames: TypeAlias = Mapping[tuple[str | int, ...], Sequence[str]]
-"""The names of the properties of closed objects, by the place of `additionalProperties` in the schema."""
-
-
-def _walk(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
-    """Yield each object within a schema with its path."""
-    if isinstance(node, dict):
-        yield path, node
-    members = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, part in members:
-        yield from _walk(part, (*path, key))
-
-
 class SchemaCompiler:
     """Compiles the schemas of one document, each once per direction."""
 
     def __init__(self, document: Document) -> None:
         self._components: dict[str, Any] = document.spec.get("components", {}).get("schemas", {})
+        self._definitions: dict[Direction, dict[str, Any]] = {}
         self._validators: dict[tuple[str, str], jsonschema_rs.Validator] = {}
+        self._request_schemas: dict[str, RequestSchema] = {}
 
-    def compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
-        """Return the validator of a schema.
+    def compile_response(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
+        """Return the validator of a part of a response.
 
         Raises:
             ContractError: The schema is invalid.
         """
-        key = (direction, json.dumps(schema, sort_keys=True))
+        return self._compile(translate(schema, "response"), "response")
+
+    def compile_request(self, schema: dict[str, Any]) -> RequestSchema:
+        """Return the compiled schema of a part of a request, split at lists and maps.
+
+        Raises:
+            ContractError: The schema is invalid.
+        """
+        return self._compile_split(translate(schema, "request"))
+
+    def _compile_split(self, translated: Any) -> RequestSchema:
+        key = json.dumps(translated, sort_keys=True)
+        if key in self._request_schemas:
+            return self._request_schemas[key]
+        own, parts = split_schema(translated, self._define("request"))
+        compiled = RequestSchema(
+            whole=self._compile(translated, "request"),
+            own=self._compile(own, "request"),
+            names=list_property_names(self._add_definitions(own, "request")),
+        )
+        # Known before its parts are compiled: a schema can be that of its own entries.
+        self._request_schemas[key] = compiled
+        compiled.parts = [self._compile_part(part) for part in parts]
+        return compiled
+
+    def _compile_part(self, part: SplitPart) -> ListPart | MapPart | ChoicePart:
+        if isinstance(part, SplitList):
+            return ListPart(part.path, self._compile_split(part.entries), part.max_items)
+        if isinstance(part, SplitChoice):
+            branches = {text: self._compile_split(branch) for text, branch in part.branches.items()}
+            return ChoicePart(part.path, part.tag, branches)
+        return MapPart(
+            part.path,
+            None if part.members is None else self._compile_split(part.members),
+            None if part.names is None else self._compile({"propertyNames": part.names}, "request"),
+            part.listed,
+        )
+
+    def _define(self, direction: Direction) -> dict[str, Any]:
+        """Return the translated components by name."""
+        if direction not in self._definitions:
+            self._definitions[direction] = {
+                name: translate(schema, direction) for name, schema in self._components.items()
+            }
+        return self._definitions[direction]
+
+    def _add_definitions(self, translated: Any, direction: Direction) -> Any:
+        """Return a translated schema with the components that it refers to."""
+        definitions = self._define(direction)
+        names = _list_references(translated, definitions)
+        if not names:
+            return translated
+        return {"$defs": {name: definitions[name] for name in names}, "allOf": [translated]}
+
+    def _compile(self, translated: Any, direction: Direction) -> jsonschema_rs.Validator:
+        key = (direction, json.dumps(translated, sort_keys=True))
         if key not in self._validators:
-            self._validators[key] = self._compile(schema, direction)
+            self._validators[key] = self._build(self._add_definitions(translated, direction), direction)
         return self._validators[key]
 
-    def list_property_names(self, schema: dict[str, Any]) -> PropertyNames:
-        """Return the properties of each closed object in the schema of a request, by their place in it.
-
-        The places are those of the validator's errors: a component is under `$defs`.
-        """
-        return {
-            (*path, "additionalProperties"): tuple(node.get("properties", ()))
-            for path, node in _walk(self._translate(schema, "request"), ())
-            if node.get("additionalProperties") is False
-        }
-
-    def _translate(self, schema: dict[str, Any], direction: Direction) -> Any:
-        translated = translate(schema, direction)
-        definitions = {name: translate(self._components[name], direction) for name in self._reachable(schema)}
-        return {"$defs": definitions, "allOf": [translated]} if definitions else translated
-
-    def _compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
+    def _build(self, schema: Any, direction: Direction) -> jsonschema_rs.Validator:
         try:
             return jsonschema_rs.Draft202012Validator(
-                self._translate(schema, direction),
+                schema,
                 formats=_FORMATS[direction],
                 validate_formats=True,
                 offline=True,
@@ -197,19 +237,20 @@ class SchemaCompiler:
         except (ValueError, jsonschema_rs.ValidationError) as error:
             raise ContractError(f"a schema of the contract does not compile: {error}") from error
 
-    def _reachable(self, schema: Any) -> list[str]:
-        """Return the names of the components that a schema refers to, directly or indirectly."""
-        # Only these are passed to the validator: compiling all components for each schema would be slow.
-        names: dict[str, None] = {}
-        pending = [schema]
-        while pending:
-            node = pending.pop()
-            if not isinstance(node, dict):
-                pending.extend(node if isinstance(node, list) else ())
-                continue
-            pending.extend(node.values())
-            name = str(node.get("$ref", "")).removeprefix(_REFERENCE)
-            if name in self._components and name not in names:
-                names[name] = None
-                pending.append(self._components[name])
-        return list(names)
+
+def _list_references(schema: Any, definitions: Mapping[str, Any]) -> list[str]:
+    """Return the names of the definitions that a schema refers to, directly or indirectly."""
+    # Only these are passed to the validator: compiling all components for each schema would be slow.
+    names: dict[str, None] = {}
+    pending = [schema]
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, dict):
+            pending.extend(node if isinstance(node, list) else ())
+            continue
+        pending.extend(node.values())
+        name = str(node.get("$ref", "")).removeprefix(DEFINITIONS)
+        if name in definitions and name not in names:
+            names[name] = None
+            pending.append(definitions[name])
+    return list(names)

@@ -10,14 +10,15 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from types import MappingProxyType
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
 import orjson
 
 from handlers.contract.errors import Violation
-from handlers.contract.schema_compiler import PropertyNames
+from handlers.contract.request_schema import PropertyNames, RequestSchema
 
 MAX_VIOLATIONS = 1000
 _MAX_INPUT_BYTES = 200
@@ -69,28 +70,27 @@ _MESSAGES = {
 }
 
 
-def find_violations(
-    validator: jsonschema_rs.Validator,
-    value: Any,
-    location: tuple[str, ...] = (),
-    names: PropertyNames = MappingProxyType({}),
-) -> list[Violation]:
-    """Return all violations of a schema, at most MAX_VIOLATIONS.
+def find_violations(schema: RequestSchema, value: Any, location: tuple[str, ...] = ()) -> list[Violation]:
+    """Return the violations of a schema, at most MAX_VIOLATIONS.
+
+    The work has a limit, too: beyond it, nothing of the value is validated.
 
     Args:
-        validator: The compiled schema.
+        schema: The compiled schema.
         value: The JSON value to validate.
         location: The start of each violation's `loc`, such as `("body",)`.
-        names: The known properties; for an unknown one the violation suggests the most similar.
     """
-    if validator.is_valid(value):
+    if schema.is_valid(value):
         return []
     violations: list[Violation] = []
-    for error in validator.iter_errors(value):
-        violations.extend(_to_violations(error, location, names))
-        if len(violations) >= MAX_VIOLATIONS:
+    for error, place, names in schema.find_errors(value, location):
+        violations.extend(islice(_to_violations(error, place, names), MAX_VIOLATIONS - len(violations)))
+        if len(violations) == MAX_VIOLATIONS:
             break
-    return _drop_patterns_of_formats(violations)[:MAX_VIOLATIONS]
+    # The whole schema decides. If its parts accept a value that it rejects, they have a defect.
+    return _drop_patterns_of_formats(violations) or [
+        Violation(location, "Does not match the contract", "invalid")
+    ]
 
 
 def _drop_patterns_of_formats(violations: list[Violation]) -> list[Violation]:
@@ -104,7 +104,7 @@ def _drop_patterns_of_formats(violations: list[Violation]) -> list[Violation]:
 
 
 def _to_violations(
-    error: jsonschema_rs.ValidationError, location: tuple[str, ...], known: PropertyNames
+    error: jsonschema_rs.ValidationError, location: tuple[str | int, ...], known: PropertyNames
 ) -> Iterable[Violation]:
     keyword, kind = error.kind.name, error.kind
     loc = (*location, *(_to_step(step) for step in error.instance_path))
@@ -114,18 +114,12 @@ def _to_violations(
     if keyword in ("additionalProperties", "unevaluatedProperties"):
         names = kind.unexpected  # type: ignore[attr-defined]  # every kind has its own
         message = "Unknown query parameter" if loc == ("query",) else "Unknown property"
-        similar = {name: _find_similar(name, known.get(tuple(error.schema_path), ())) for name in names}
-        return [
-            Violation((*loc, _to_step(name)), message, "extra_forbidden")
-            if similar[name] is None
-            else Violation(
-                (*loc, _to_step(name)),
-                f"{message}; did you mean `{similar[name]}`?",
-                "extra_forbidden",
-                ctx={"did_you_mean": similar[name]},
-            )
+        listed = tuple(known.get(tuple(error.schema_path), ()))
+        # One after the other: an object can have more unknown names than violations are reported.
+        return (
+            _describe_unknown((*loc, _to_step(name)), message, _find_similar(name[:100], listed))
             for name in names
-        ]
+        )
     if keyword == "propertyNames":
         return _describe_property_name(kind.error, location, known)  # type: ignore[attr-defined]  # every kind has its own
     if keyword == "not":
@@ -139,14 +133,22 @@ def _to_violations(
     return [Violation(loc, message, code, value, has_input, context)]
 
 
+def _describe_unknown(loc: tuple[str | int, ...], message: str, similar: str | None) -> Violation:
+    if similar is None:
+        return Violation(loc, message, "extra_forbidden")
+    message = f"{message}; did you mean `{similar}`?"
+    return Violation(loc, message, "extra_forbidden", ctx={"did_you_mean": similar})
+
+
+@lru_cache(maxsize=512)
 def _find_similar(name: str, known: Sequence[str]) -> str | None:
     """Return the known name that a client may have meant: `brand_id` for `brandId`, `color` for `colour`."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:100]).replace("-", "_").lower()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
     return next(iter(difflib.get_close_matches(words, known, n=1, cutoff=0.75)), None)
 
 
 def _describe_property_name(
-    error: jsonschema_rs.ValidationError, location: tuple[str, ...], known: PropertyNames
+    error: jsonschema_rs.ValidationError, location: tuple[str | int, ...], known: PropertyNames
 ) -> list[Violation]:
     """Describe a property whose name breaks the schema for names, at the location of the property."""
     return [

@@ -414,11 +414,11 @@ def validate_account(account: Mapping[str, str]) -> None:
     Raises:
         CommandError: The account is invalid; the message lists all violations.
     """
-    schema = {"$ref": "#/components/schemas/UserCreate"}
-    validator = SchemaCompiler(Document.load(BUNDLE)).compile(schema, "request")
+    compiler = SchemaCompiler(Document.load(BUNDLE))
+    schema = compiler.compile_request({"$ref": "#/components/schemas/UserCreate"})
     violations = [
         f"{'.'.join(map(str, violation.loc))}: {violation.msg}"
-        for violation in find_violations(validator, account)
+        for violation in find_violations(schema, account)
     ]
     if violations:
         raise CommandError("; ".join(violations))

@@ -81,6 +81,24 @@ def generate_refused_batches(target: Target) -> Iterator[Payload]:
         yield target.post(f"/shootings/{shooting}/generate", {})
 
 
+def send_invalid_batches(target: Target) -> Iterator[Payload]:
+    """Send batches with as many mistakes as fit: too many items, wrong values, and both in small bodies."""
+    wrong = {f"k{number}": ["x"] for number in range(90)}
+    batches = (
+        [{}] * 500,
+        [{}] * 16_000,
+        [{"action": "create", "body": {"name": "Shirt", "metadata": wrong}}] * 500,
+        [{"action": "create", "body": {f"descriptoin{number}": 1 for number in range(800)}}],
+        [{"action": "create", "body": {"metadata": {f":{number}": ["x"] for number in range(20_000)}}}],
+    )
+    payloads = [
+        target.post(f"/{name}/batch", {"items": items})
+        for items in batches
+        for name in ("products", "shots", "predictions")
+    ]
+    yield from itertools.cycle(payloads)
+
+
 def search(target: Target) -> Iterator[Payload]:
     """Search 20,000 products: for words that many have, and for words that none has."""
     scope = f"organization_id={target.organization_id}"
@@ -181,6 +199,7 @@ ATTACKS = {
         Attack("variants", request_variants),
         Attack("uploads", upload_large_images),
         Attack("batches", generate_refused_batches),
+        Attack("invalid-batches", send_invalid_batches),
         Attack("search", search),
         Attack("exports", request_exports),
         Attack("validate-only", validate_only),

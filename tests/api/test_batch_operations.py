@@ -360,13 +360,38 @@ def test_a_request_that_does_not_match_the_schema_is_rejected_as_a_whole(
     items = [create(name="Shirt"), create(sku="S-1"), {"action": "delete"}, both, {"action": "copy"}]
     response = customer.client("POST", products.path, {"items": items})
     assert response.status == 422
-    assert response.error_types[("body", "items", 1, "body", "name")] == "missing"
-    assert response.error_types[("body", "items", 2, "external_id")] == "missing"
-    assert response.error_types[("body", "items", 3, "id")] == "not_allowed"
+    assert response.error_types == {
+        ("body", "items", 1, "body", "name"): "missing",
+        ("body", "items", 2, "external_id"): "missing",
+        ("body", "items", 3, "id"): "not_allowed",
+        ("body", "items", 4, "action"): "enum",
+    }
+    assert response.json()["detail"][-1] == {
+        "loc": ["body", "items", 4, "action"],
+        "msg": "Must be one of: create, update, delete",
+        "type": "enum",
+        "input": "copy",
+        "ctx": {"expected": ["create", "update", "delete"]},
+        "pointer": "/items/4/action",
+    }
     listed = customer.client("GET", f"/products/{customer.organization_query}").json()
     assert listed["count"] == 0
-    too_many = [create(name="Shirt")] * 501
-    assert customer.client("POST", products.path, {"items": too_many}).status == 422
+
+
+def test_the_items_of_a_batch_that_is_too_long_are_not_validated(customer: Customer, products: Batch) -> None:
+    response = customer.client("POST", products.path, {"items": [create(name="Shirt")] * 500 + [{}]})
+    assert (response.status, response.json()["detail"]) == (
+        422,
+        [
+            {
+                "loc": ["body", "items"],
+                "msg": "Must have at most 500 items",
+                "type": "too_long",
+                "ctx": {"max_length": 500},
+                "pointer": "/items",
+            }
+        ],
+    )
 
 
 def allow_enough_time(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:

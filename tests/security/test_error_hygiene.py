@@ -43,7 +43,7 @@ LAYERS = {
     "parameters": "handlers.contract.parameters.Parameters.read",
     "body": "handlers.contract.request_bodies.RequestBody.read",
     "parsing": "handlers.contract.request_bodies.parse_json",
-    "validation": "handlers.contract.request_bodies.find_violations",
+    "validation": "handlers.contract.request_bodies._validate",
     "bridge": "handlers.pipeline.wsgi_bridge._environ",
     "endpoint": "handlers.pipeline.endpoint.Endpoint._serve",
     "caller": "handlers.pipeline.endpoint.request_caller_context",

@@ -1,5 +1,7 @@
 """Requests that are large, deeply nested or slow to parse on purpose are rejected within 0.1 seconds.
 
+Batches, whose bodies can be larger than others, are rejected within 0.25 seconds.
+
 No request reaches a database. The tests measure the CPU time of this process. A busy machine shares caches
 and threads of a core, which multiplies CPU time for a moment: the least of up to ten times counts, and the
 limit grows with the time that the standard library needs for a body of the same size.
@@ -23,18 +25,24 @@ from hypothesis import strategies as st
 
 from handlers.app import Application
 from handlers.contract.strict_json import MAX_ITEMS
+from handlers.contract.validation_errors import MAX_VIOLATIONS
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from tests.architecture.bundle import list_schemas, request_roots
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
 from tests.support.client import ClientResponse, send_request
+from tests.support.event_loop import MeasuredApplication
 
 MAX_SECONDS = 0.1
+MAX_BATCH_SECONDS = 0.25
+MAX_PIECE_SECONDS = 0.005
+"""The limit for what runs on the event loop without a pause."""
 MAX_BODY_BYTES = 1_000_000
 MAX_PATTERN_SECONDS = 0.01
 """The limit for one text of 60,000 characters. A linear pattern takes less than a millisecond."""
 MAX_ATTEMPTS = 10
 MAX_PARSES = 6
 """The limit in times of `json.loads` for a body of the maximum size, which takes a quiet core 17 ms."""
+MAX_BATCH_PARSES = 15
 PLAIN_BODY = b"[" + b"0," * (MAX_BODY_BYTES // 2 - 1) + b"0]"
 MAX_TARGET_LENGTH = 60_000
 BRANDS, LOOKS = f"{BASE}/brands/", f"{BASE}/shootings/{uuid.uuid4()}/looks"
@@ -117,6 +125,16 @@ BODIES: dict[str, tuple[str, bytes, int]] = {
     "unknown members": (
         BRANDS, json.dumps({f"{number}{'x' * 400}": 0 for number in range(MAX_ITEMS)}).encode(), 422,
     ),
+    "wrong names of a map": (
+        f"{BASE}/products/",
+        json.dumps({"name": "a", "metadata": {f":{number}": "" for number in range(1_490)}}).encode(),
+        422,
+    ),
+    "wrong values of a map": (
+        f"{BASE}/products/",
+        json.dumps({"name": "a", "metadata": {f"k{number}": [] for number in range(1_490)}}).encode(),
+        422,
+    ),
     "a number of 900,000 digits": (BRANDS, b"9" * 900_000, 400),
     "a fraction of 900,000 digits": (BRANDS, b"0." + b"9" * 900_000, 422),
 }  # fmt: skip
@@ -133,6 +151,76 @@ def test_s19_a_body_of_10_mb_without_content_length_is_rejected(app: Application
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     pieces = [b'{"name":"', *[b"x" * 65_536] * 160, b'"}']
     assert assert_rejected_quickly(app, "POST", BRANDS, headers, pieces).status == 413
+
+
+def create(**body: Any) -> dict[str, Any]:
+    return {"action": "create", "body": {"name": "Shirt", **body}}
+
+
+def list_members(count: int, name: str, value: object) -> dict[str, object]:
+    return {f"{name}{number}": value for number in range(count)}
+
+
+BATCHES: dict[str, Callable[[], dict[str, Any]]] = {
+    "500 empty items": lambda: {"items": [{}] * 500},
+    "5,000 empty items": lambda: {"items": [{}] * 5_000},
+    "16,000 empty items": lambda: {"items": [{}] * 16_000},
+    "49,000 empty items": lambda: {"items": [{}] * 49_000},
+    "500 numbers": lambda: {"items": [0] * 500},
+    "5,200 numbers": lambda: {"items": [0] * 5_200},
+    "nested items": lambda: {"items": [[[[[0]]]]] * 1_100},
+    "unknown actions": lambda: {"items": [{"action": "xxxxxxxx"}] * 490},
+    "wrong values in 10 kB": lambda: {"items": [create(metadata=list_members(50, "k", []))] * 20},
+    "unknown names in 16 kB": lambda: {"items": [create(**list_members(850, "descriptoin", 1))]},
+    "unknown members": lambda: {"items": [{}], **list_members(49_000, "k", "x")},
+    "90 wrong values each": lambda: {"items": [create(metadata=list_members(90, "k", ["x"]))] * 500},
+    "90 wrong names each": lambda: {"items": [create(metadata=list_members(90, "k:", "x"))] * 500},
+    "one map of wrong values": lambda: {"items": [create(metadata=list_members(24_000, "k", ["x"]))]},
+    "one map of valid values": lambda: {"items": [create(metadata=list_members(49_000, "k", "x"))]},
+    "one item with every mistake": lambda: {
+        "items": [
+            {
+                "action": "update",
+                "id": 1,
+                "external_id": 1,
+                "if_match": {},
+                "extra": 1,
+                "body": {
+                    "public": 1,
+                    "extra": list_members(24_000, "k", 1),
+                    "metadata": list_members(24_000, ":", 1),
+                },
+            }
+        ],
+        "extra": 1,
+    },
+    "long unknown names": lambda: {"items": [create(**list_members(46_000, "metadata" * 12, 1))]},
+    "a long text": lambda: {"items": [create(description="x" * 4_900_000)]},
+}
+
+
+@pytest.mark.parametrize("operation", ["products", "shots", "predictions"])
+@pytest.mark.parametrize("kind", BATCHES)
+def test_s19_an_expensive_batch_is_rejected_quickly_and_does_not_block_the_event_loop(
+    app: Application, token: str, operation: str, kind: str
+) -> None:
+    measured = MeasuredApplication(app)
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    body = json.dumps(BATCHES[kind](), separators=(",", ":")).encode()
+    seconds = piece = float("inf")
+    for _ in range(MAX_ATTEMPTS):
+        start = time.process_time()
+        response = send_request(measured, "POST", f"{BASE}/{operation}/batch", headers, body=body)
+        seconds = min(seconds, time.process_time() - start)
+        piece = min(piece, measured.take_longest_piece())
+        if seconds <= MAX_BATCH_SECONDS and piece <= MAX_PIECE_SECONDS:
+            break
+    assert response.status == 422
+    assert 1 <= len(response.json()["detail"]) <= MAX_VIOLATIONS
+    if seconds > MAX_BATCH_SECONDS:
+        limit = MAX_BATCH_PARSES * measure(lambda: json.loads(PLAIN_BODY), 0)
+        assert seconds <= limit, f"{seconds} seconds of CPU, more than {limit}"
+    assert piece <= MAX_PIECE_SECONDS, f"{piece} seconds of CPU on the event loop"
 
 
 FORM = "application/x-www-form-urlencoded"

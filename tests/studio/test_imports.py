@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import time
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -393,6 +396,56 @@ def test_tenants_take_turns_and_a_tenant_runs_one_import_at_a_time(
     start_import(database, storage, other, "sku,name\nC-1,c\nC-2,c\n")
     run_imports(database, storage)
     assert order == ["A-1", "C-1", "A-2", "C-2", "B-1"]
+
+
+def test_a_group_ends_with_the_turn_of_its_import(
+    database: Database, storage: LocalDisk, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    groups: list[list[str]] = []
+    original = ImportRunner._import_group
+
+    def record_group(self: ImportRunner, lease: Any, rows: Any) -> None:
+        groups.append([row.values["sku"] for row in rows])
+        original(self, lease, rows)
+
+    def check_slowly(name: str, value: Any) -> list[dict[str, Any]]:
+        # A row takes three seconds of a turn of ten.
+        now[0] += 3 * (name == "ProductUpdate")
+        return CHECK(name, value)
+
+    monkeypatch.setattr(ImportRunner, "_import_group", record_group)
+    start_import(database, storage, organization, "sku,name\n" + "".join(f"S-{n},a\n" for n in range(6)))
+    ImportRunner(database, storage, check_slowly, LEASE).run_pending()
+    assert groups == [["S-0", "S-1", "S-2", "S-3"], ["S-4", "S-5"]]
+
+
+def test_a_row_with_thousands_of_mistakes_fails_quickly(
+    database: Database, storage: LocalDisk, organization: Organization
+) -> None:
+    # 217 kB. Such a row took half a second of CPU.
+    wrong = {"sku": "S-1", "name": "x", "metadata": {f"k{number}": [1] for number in range(18_000)}}
+    seconds = []
+    for _ in range(5):
+        start = time.thread_time()
+        CHECK("ProductUpdate", wrong)
+        seconds.append(time.thread_time() - start)
+    assert min(seconds) <= 0.05
+    start_import(database, storage, organization, json.dumps(wrong) + "\n", format="jsonl")
+    run_imports(database, storage)
+    with database.transaction(write=False) as reading:
+        (row,) = reading.scalars(select(ProductImportResult))
+        assert row.problem is not None
+        assert (row.line, row.status, row.problem["detail"]) == (
+            1,
+            "failed",
+            "The row does not match the contract: `metadata`",
+        )
+        assert [error["pointer"] for error in row.problem["errors"]] == [
+            "/metadata",
+            *(f"/metadata/k{number}" for number in range(19)),
+        ]
 
 
 def test_an_import_without_its_file_fails(

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import yaml
 from anyio import to_thread
 from starlette.responses import JSONResponse, Response
@@ -26,6 +25,7 @@ from handlers.contract.errors import (
     ValidationFailed,
     Violation,
 )
+from handlers.contract.request_schema import RequestSchema
 from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 from handlers.pipeline.middleware.mock_responses import ExampleResponses
@@ -75,7 +75,7 @@ def parse_scenario(content: bytes, examples: ExampleResponses) -> dict[str, Any]
         raise BadRequest("The scenario is neither JSON nor YAML in UTF-8") from error
     if document is None:  # an empty file, or comments only
         document = {}
-    violations = find_violations(_scenario_validator(), document, ("body",))
+    violations = find_violations(_scenario_schema(), document, ("body",))
     if not violations:
         violations = list(_find_impossible_rules(document, examples))
     if violations:
@@ -84,9 +84,9 @@ def parse_scenario(content: bytes, examples: ExampleResponses) -> dict[str, Any]
 
 
 @cache
-def _scenario_validator() -> jsonschema_rs.Validator:
+def _scenario_schema() -> RequestSchema:
     contract = Document(yaml.safe_load(MOCK_CONTRACT.read_text(encoding="utf-8")))
-    return SchemaCompiler(contract).compile({"$ref": "#/components/schemas/Scenario"}, "request")
+    return SchemaCompiler(contract).compile_request({"$ref": "#/components/schemas/Scenario"})
 
 
 def _find_impossible_rules(document: Any, examples: ExampleResponses) -> Iterator[Violation]:

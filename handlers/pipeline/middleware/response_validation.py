@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers.contract.operations import Operation
+from handlers.contract.request_bodies import MAX_EVENT_LOOP_BYTES
 from handlers.contract.responses import SchemaMismatch
 from handlers.pipeline.errors import Problem, build_problem, internal_error
 from handlers.pipeline.middleware.error_boundary import to_messages
@@ -68,7 +70,10 @@ class _ValidatingSend:
     async def _send_buffered(self, operation: Operation, start: Message) -> None:
         """Send the buffered response if it matches the contract; else log a defect and send a 500 problem."""
         self._buffered_start = None
-        mismatch = self._find_mismatch(operation, start)
+        if len(self._body) > MAX_EVENT_LOOP_BYTES:
+            mismatch = await to_thread.run_sync(self._find_mismatch, operation, start)
+        else:
+            mismatch = self._find_mismatch(operation, start)
         if mismatch is not None:
             logger.error(
                 "contract violation: %s returned %s: %s", operation.operation_id, start["status"], mismatch

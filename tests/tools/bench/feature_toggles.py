@@ -39,8 +39,8 @@ def _noop(*_: object, **__: object) -> None:
     """Do nothing and report no error."""
 
 
-def _no_violations(*_arguments: Any, **_options: Any) -> list[Any]:
-    return []
+def _always_valid(_schema: object, _value: object) -> bool:
+    return True
 
 
 def _constant_etag(_body: bytes) -> str:
@@ -74,10 +74,7 @@ async def _unlimited_async(_limits: object, policy: QuotaPolicy, subject: str) -
 
 
 FEATURES: dict[str, tuple[Replacement, ...]] = {
-    "request_validation": (
-        ("handlers.contract.parameters", "find_violations", _no_violations),
-        ("handlers.contract.request_bodies", "find_violations", _no_violations),
-    ),
+    "request_validation": (("handlers.contract.request_schema", "RequestSchema.is_valid", _always_valid),),
     "response_validation": (("handlers.contract.responses", "Responses.find_mismatch", _noop),),
     "policies": (
         ("db.session", "set_role", _noop),

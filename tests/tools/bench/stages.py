@@ -49,6 +49,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.contract.parameters",
         "handlers.contract.validation_errors",
         "handlers.contract.schema_compiler",
+        "handlers.contract.request_schema",
         "handlers.contract.json_pointer",
     ),
     "body": (
