@@ -62,6 +62,14 @@ class Caller:
     personal_permissions: frozenset[str] = frozenset()
     api_key_id: UUID | None = None
     guest: Guest | None = None
+    full_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that others see: that of the account or of the API key's creator, or the guest's."""
+        if self.guest is not None:
+            return self.guest.name
+        return self.full_name or self.email.partition("@")[0]
 
     @property
     def account_id(self) -> UUID | None:

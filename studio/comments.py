@@ -7,11 +7,10 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from db.caller import Caller, current_caller
+from db.caller import current_caller
 from db.errors import Conflict, PermissionDenied
 from db.models.comments import PredictionComment
 from db.models.generations import Prediction
-from db.models.users import User
 from db.session import current_session
 
 MAX_COMMENTS = 500
@@ -45,7 +44,7 @@ def create_prediction_comment(prediction: Prediction, values: Mapping[str, Any])
         organization_id=prediction.organization_id,
         author_id=caller.account_id,
         review_link_id=caller.guest.link_id if caller.guest else None,
-        author_name=_get_name(caller),
+        author_name=caller.name,
     )
     _apply(comment, values)
     current_session().add(comment)
@@ -98,10 +97,3 @@ def delete_prediction_comment(comment: PredictionComment) -> None:
     _require_author(comment)
     current_session().delete(comment)
     current_session().flush()
-
-
-def _get_name(caller: Caller) -> str:
-    if caller.guest is not None:
-        return caller.guest.name
-    name = current_session().scalar(select(User.full_name).where(User.id == caller.user_id))
-    return name or caller.email.partition("@")[0]

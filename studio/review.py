@@ -193,5 +193,7 @@ def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:
 
 
 def _record_review(prediction: Prediction, note: str | None) -> None:
-    prediction.reviewed_by, prediction.reviewed_at = current_caller().account_id, utc_now()
+    caller = current_caller()
+    prediction.reviewed_by, prediction.reviewed_by_name = caller.account_id, caller.name
+    prediction.reviewed_at = prediction.reviewer_named_at = utc_now()
     prediction.review_note = note

@@ -172,6 +172,10 @@ class Prediction(Owned):
     """What is doubtful about the image: values of `PredictionWarning` in the contract."""
     reviewed_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
     reviewed_at: Mapped[datetime | None]
+    # A copy of the name, which guests have without an account, with the time of the decision that it belongs
+    # to: a process of release 0.2.0, which does not know the name, changes only the three other columns.
+    reviewed_by_name: Mapped[str | None] = mapped_column(String(320))
+    reviewer_named_at: Mapped[datetime | None]
     review_note: Mapped[str | None] = mapped_column(String(2000))
 
     if TYPE_CHECKING:

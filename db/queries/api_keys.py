@@ -21,7 +21,15 @@ LAST_USED_INTERVAL = timedelta(minutes=1)
 
 # A key acts with its creator's current role, so the creator must still be a member and active.
 _ACTIVE_KEY = (
-    select(User.id, User.email, ApiKey.organization_id, Membership.role, ApiKey.scopes, ApiKey.last_used_at)
+    select(
+        User.id,
+        User.email,
+        ApiKey.organization_id,
+        Membership.role,
+        ApiKey.scopes,
+        ApiKey.last_used_at,
+        User.full_name,
+    )
     .join(
         Membership,
         and_(
@@ -55,6 +63,7 @@ class ActiveKey(NamedTuple):
     role: str
     scopes: list[str]
     last_used_at: datetime | None
+    full_name: str | None
 
 
 def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = False) -> ApiKey:

@@ -26,11 +26,14 @@ class CallerRow(NamedTuple):
     email: str
     is_superuser: bool
     roles: dict[UUID, str]
+    full_name: str | None
 
 
 # The outer join keeps users without any organization.
 _CALLER_ROWS = (
-    select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
+    select(
+        User.id, User.email, User.is_superuser, User.full_name, Membership.organization_id, Membership.role
+    )
     .join(TokenFamily, TokenFamily.user_id == User.id)
     .outerjoin(Membership, Membership.user_id == User.id)
     .where(
@@ -47,6 +50,7 @@ _caller_cte = (
         User.id,
         User.email,
         User.is_superuser,
+        User.full_name,
         func.json_object_agg(Membership.organization_id, Membership.role).filter(_is_member).label("roles"),
         func.array_agg(Membership.organization_id).filter(_is_member).label("organizations"),
     )
@@ -59,6 +63,7 @@ _CALLER_AND_SET_ROLE = DriverStatement(
         _caller_cte.c.email,
         _caller_cte.c.is_superuser,
         _caller_cte.c.roles,
+        _caller_cte.c.full_name,
         set_config_expression(
             sql_literal(APPLICATION_ROLE),
             cast(_caller_cte.c.id, String),
@@ -83,11 +88,11 @@ def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
     row = _CALLER_AND_SET_ROLE.fetch_one(session.connection(), values)
     if row is None:
         return None
-    found_id, email, is_superuser, found_roles, _ = row
+    found_id, email, is_superuser, found_roles, full_name, _ = row
     roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
     # The statement has set the role already; the session only needs to know it for the time after a rollback.
     record_role(SessionRole(APPLICATION_ROLE, found_id, tuple(roles), is_superuser))
-    return CallerRow(found_id, email, is_superuser, roles)
+    return CallerRow(found_id, email, is_superuser, roles, full_name)
 
 
 def _build_caller(session: Session, parameters: dict[str, UUID]) -> CallerRow | None:
@@ -95,4 +100,4 @@ def _build_caller(session: Session, parameters: dict[str, UUID]) -> CallerRow | 
     if not rows:
         return None
     roles = {row.organization_id: row.role for row in rows if row.organization_id is not None}
-    return CallerRow(rows[0].id, rows[0].email, rows[0].is_superuser, roles)
+    return CallerRow(rows[0].id, rows[0].email, rows[0].is_superuser, roles, rows[0].full_name)

@@ -11,7 +11,15 @@ from sqlalchemy.orm import undefer
 from db.base import TRIGGER_MAINTAINED, Base, has_affected, utc_now
 from db.caller import Caller
 from db.errors import NotFound
-from db.models import AccountExport, EmailChange, Membership, Organization, PasswordResetToken, User
+from db.models import (
+    AccountExport,
+    EmailChange,
+    Membership,
+    Organization,
+    PasswordResetToken,
+    Prediction,
+    User,
+)
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import current_session
@@ -132,6 +140,10 @@ def delete_user_rows(user: User) -> None:
             .scalar_subquery()
         )
         current_session().execute(update(table).where(mine).values(owner_id=new_owner))
+    # The foreign key would clear the id and leave the name.
+    reviewed = update(Prediction).where(Prediction.reviewed_by == user.id)  # unscoped: in every tenant
+    anonymous = reviewed.values(reviewed_by=None, reviewed_by_name=None)
+    current_session().execute(anonymous.execution_options(synchronize_session=False))
     # Their representations have the number of members. One that is locked is left out: its transaction moves
     # `updated_at` itself, and may wait for this account (a transfer of ownership).
     joined = select(Membership.organization_id).where(Membership.user_id == user.id)

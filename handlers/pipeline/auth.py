@@ -246,6 +246,7 @@ def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
         roles={key.organization_id: key.role},
         permissions={key.organization_id: key_permissions(key.role, key.scopes)},
         api_key_id=key_id,
+        full_name=key.full_name,
     )
 
 

@@ -20,6 +20,7 @@ class ReviewSchema(Schema):
     """The last review of a prediction."""
 
     by = Uuid(attribute="reviewed_by")
+    by_name = fields.Function(lambda prediction: _get_reviewer_name(prediction))
     at = Timestamp(attribute="reviewed_at")
     note = fields.Raw(attribute="review_note")
 
@@ -82,6 +83,12 @@ def _serialize_position(comment: PredictionComment) -> dict[str, float] | None:
     if comment.position_x is None or comment.position_y is None:
         return None
     return {"x": comment.position_x, "y": comment.position_y}
+
+
+def _get_reviewer_name(prediction: Prediction) -> str | None:
+    # A process of release 0.2.0 leaves the name of the decision before.
+    is_current = prediction.reviewer_named_at == prediction.reviewed_at
+    return prediction.reviewed_by_name if is_current else None
 
 
 def _serialize_review(prediction: Prediction) -> dict[str, Any] | None:

@@ -58,6 +58,8 @@ OMITTED_COLUMNS = frozenset(
         ),
         *("remote_failures", "remote_steps", "remote_task_id", "revision", "trace_context"),
         "source_hash",
+        # Tells whether the name of a reviewer belongs to the last decision.
+        "reviewer_named_at",
     }
 )
 IMAGES = "media_resources"

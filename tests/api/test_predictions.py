@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from PIL import Image
+from sqlalchemy import select
 
-from db.base import new_id
+from db.base import new_id, utc_now
+from db.models import Prediction, User
 from db.session import Database
 from handlers.app import Application
 from studio.media.signing import sign_share
@@ -72,6 +75,67 @@ def test_approving_a_prediction_approves_its_shot_and_returns_the_previous_one_t
     assert client("POST", f"{second}/reopen").json()["status"] == "pending_review"
     shot = client("GET", f"/shots/{scenario.shot.id}").json()
     assert (shot["status"], shot["approved_prediction_id"]) == ("pending_review", None)
+
+
+def test_a_review_has_the_name_that_the_reviewer_had_until_their_account_is_deleted(
+    client: Client,
+    client_for: Callable[..., Client],
+    scenario: PhotographedProduct,
+    predictions: list[dict[str, Any]],
+    database: Database,
+) -> None:
+    reviewer = factories.make_user(full_name="Ada Nord", email="ada@example.com")
+    factories.make_membership(scenario.organization, reviewer, role="member")
+    first, second = (f"/predictions/{prediction['id']}" for prediction in predictions)
+    rejected = client_for(reviewer)("POST", f"{first}/reject", {"reason": "Too dark."}).json()["review"]
+    assert rejected == {
+        "by": str(reviewer.id), "by_name": "Ada Nord", "at": rejected["at"], "note": "Too dark.",
+    }  # fmt: skip
+    with database.transaction(write=True) as session:
+        session.get_one(User, reviewer.id).full_name = None
+    approved = client_for(reviewer)("POST", f"{second}/approve").json()["review"]
+    # Without a full name, the part of the address before the `@`.
+    assert approved == {"by": str(reviewer.id), "by_name": "ada", "at": approved["at"], "note": None}
+    path = f"/predictions/?shot_id={scenario.shot.id}&sort=created_at"
+    assert [row["review"] for row in client("GET", path).json()["data"]] == [rejected, approved]
+
+    administrator = client_for(factories.make_user(is_superuser=True))
+    assert administrator("DELETE", f"/users/{reviewer.id}").status == 204
+    assert client("GET", first).json()["review"] == rejected | {"by": None, "by_name": None}
+    with database.transaction(write=False) as session:
+        stored = select(Prediction.reviewed_by_name).where(Prediction.reviewed_by_name.is_not(None))
+        assert session.scalars(stored).all() == []
+    assert client("GET", path).json()["data"][1]["review"] == approved | {"by": None, "by_name": None}
+
+
+def test_a_review_of_an_api_key_has_the_name_of_the_keys_creator(
+    client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]], database: Database
+) -> None:
+    with database.transaction(write=True) as session:
+        session.get_one(User, scenario.owner.id).full_name = "Dana Demo"
+    keys = f"/organizations/{scenario.organization.id}/api-keys"
+    created = client("POST", keys, {"name": "Shop", "scopes": ["predictions:review"], "expires_in_days": 1})
+    key = created.json()["secret"]
+    with_key = {"Authorization": f"Bearer {key}"}
+    path = f"/predictions/{predictions[0]['id']}/approve"
+    review = client("POST", path, {}, headers=with_key).json()["review"]
+    assert (review["by"], review["by_name"]) == (str(scenario.owner.id), "Dana Demo")
+
+
+def test_a_decision_without_a_name_by_a_process_of_the_release_before_does_not_keep_the_last_name(
+    client: Client,
+    predictions: list[dict[str, Any]],
+    scenario: PhotographedProduct,
+    database: Database,
+) -> None:
+    path = f"/predictions/{predictions[0]['id']}"
+    assert client("POST", f"{path}/approve").json()["review"]["by_name"] == scenario.owner.full_name
+    other = factories.make_user()
+    with database.transaction(write=True) as session:
+        prediction = session.get_one(Prediction, UUID(predictions[0]["id"]))
+        prediction.reviewed_by, prediction.reviewed_at = other.id, utc_now()
+    review = client("GET", path).json()["review"]
+    assert (review["by"], review["by_name"]) == (str(other.id), None)
 
 
 def test_a_rejected_prediction_must_be_reopened_before_it_is_approved(

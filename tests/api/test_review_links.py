@@ -233,11 +233,11 @@ def test_a_decision_of_a_guest_has_the_effects_of_any_decision(
         organization=customer.organization, event_types=["prediction.approved", "shot.approved"]
     )
     link, token = create_link(client, path)
-    guest = enter(client, token)
+    guest = enter(client, token, name="Maria Rossi")
     approved = guest("POST", f"/predictions/{prediction.id}/approve", {"note": "Lovely."})
     assert approved.status == 200, approved.body
     review = approved.json()["review"]
-    assert review == {"by": None, "at": review["at"], "note": "Lovely."}
+    assert review == {"by": None, "by_name": "Maria Rossi", "at": review["at"], "note": "Lovely."}
     assert client("GET", f"/shots/{prediction.shot_id}").json()["status"] == "approved"
     with database.transaction(write=False) as session:
         sent = session.scalars(select(WebhookDelivery.event_type)).all()

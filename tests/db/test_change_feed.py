@@ -154,6 +154,21 @@ def test_a_reference_that_a_foreign_key_clears_is_an_update(database: Database) 
         }
 
 
+@on_postgresql
+def test_an_account_that_a_process_of_the_release_before_deletes_leaves_no_name_in_reviews(
+    database: Database,
+) -> None:
+    with database.transaction(write=True) as session:
+        reviewer = make.make_user()
+        prediction = make.make_prediction(
+            reviewed_by=reviewer.id, reviewed_by_name="Ada Nord", reviewed_at=utc_now()
+        )
+        session.execute(delete(User).where(User.id == reviewer.id))
+        session.expire_all()
+        kept = session.get_one(Prediction, prediction.id)
+        assert (kept.reviewed_by, kept.reviewed_by_name) == (None, None)
+
+
 def test_a_move_between_tenants_is_a_deletion_and_a_creation(session: Session) -> None:
     first, second = make.make_organization(), make.make_organization()
     product = make.make_product(organization=first)

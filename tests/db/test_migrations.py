@@ -15,7 +15,7 @@ from db.change_feed.queries import get_feed_id
 from db.engine import build_engine
 from db.migrations import DatabaseIsNewer, build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
-from db.session import Database
+from db.session import Database, current_session
 from tests.support.factories import (
     make_brand,
     make_destination,
@@ -215,3 +215,30 @@ def test_exports_from_before_destinations_keep_their_items_and_counts_and_have_n
         session.flush()
         assert session.scalar(select(func.count()).where(Change.resource_id == export.id)) == 2
     database.dispose()
+
+
+def test_reviews_from_before_names_have_those_of_accounts_that_exist(own_database_url: str) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
+    with database.transaction(write=True):
+        named, unnamed = make_user(full_name="Ada Nord"), make_user(full_name=None, email="ben@example.com")
+        reviewed = [
+            make_prediction(reviewed_by=reviewer, reviewed_at=reviewed_at)
+            for reviewer, reviewed_at in (
+                (named.id, utc_now()), (unnamed.id, utc_now()), (None, utc_now()), (None, None)
+            )
+        ]  # fmt: skip
+        before = last_change()
+    downgrade(own_database_url, "0048")
+    upgrade(own_database_url)
+    with database.transaction(write=False) as session:
+        rows = [session.get_one(Prediction, prediction.id) for prediction in reviewed]
+        assert [row.reviewed_by_name for row in rows] == ["Ada Nord", "ben", None, None]
+        assert [row.reviewer_named_at == row.reviewed_at for row in rows] == [True, True, False, True]
+        assert [row.updated_at for row in rows] == [prediction.updated_at for prediction in reviewed]
+        assert last_change() == before
+    database.dispose()
+
+
+def last_change() -> int | None:
+    """Return the number of the newest entry of the change feed."""
+    return current_session().scalar(select(func.max(Change.sequence)))

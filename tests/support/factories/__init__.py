@@ -164,6 +164,7 @@ def build_caller(
         roles=memberships,
         permissions={key: frozenset(table.get(role, ())) for key, role in memberships.items()},
         personal_permissions=frozenset(table.get("owner", ())),
+        full_name=user.full_name,
     )
 
 
