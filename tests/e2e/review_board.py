@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.page_visits import PageVisit
+from tests.support.concurrency import wait_for
 
 
 def sign_in(visit: PageVisit) -> None:
@@ -48,3 +50,22 @@ def assert_clean(visit: PageVisit) -> None:
 def organization(api: Api) -> str:
     """Return the id of the demo organization."""
     return str(api.get("/organizations/")["data"][0]["id"])
+
+
+def list_shots(api: Api) -> list[dict[str, Any]]:
+    """Return the shots of the demo organization."""
+    return list(api.get("/shots/", organization_id=organization(api))["data"])
+
+
+def list_predictions_in_review(api: Api, shot_type: str) -> list[str]:
+    """Return the ids of the predictions in review of the shot of a type, the best first."""
+    (shot,) = (shot for shot in list_shots(api) if shot["shot_type"] == shot_type)
+    rows = api.get("/predictions/", shot_id=shot["id"], status="pending_review")["data"]
+    return [row["id"] for row in sorted(rows, key=lambda row: -row["quality"]["score"])]
+
+
+def generate_back(api: Api) -> None:
+    """Generate a prediction of the shot that the demo data has no predictions of."""
+    (shot,) = (shot for shot in list_shots(api) if shot["shot_type"] == "Back packshot")
+    generation = api.post(f"/shots/{shot['id']}/generate", json={"num_predictions": 1})
+    wait_for(lambda: api.get(f"/generations/{generation['id']}")["status"] == "completed", 60)

@@ -128,6 +128,37 @@ def test_a_reviewer_finds_a_shot_and_approves_it_with_the_keyboard(visit: PageVi
     assert visit.console_errors == []
 
 
+def test_the_key_r_asks_for_a_reason_and_writes_nothing_into_it(visit: PageVisit, reviewer: Api) -> None:
+    page = visit.page
+    sign_in(visit)
+    open_sheet(visit)
+    reason = page.get_by_label("Reason")
+    page.keyboard.press("ArrowDown")
+    expect(card(page, "Front packshot").get_by_role("link")).to_be_focused()
+    page.keyboard.press("r")
+    expect(reason).to_be_focused()
+    expect(reason).to_have_value("")
+    page.keyboard.type("Shadow too hard")
+    page.get_by_role("button", name="Reject", exact=True).click()
+    expect(page.locator("#status")).to_have_text("1 prediction rejected.")
+
+    page.keyboard.press("Enter")
+    expect(page.locator(".wall .chosen")).to_be_visible()
+    # Held down: the browser repeats the key while the dialog opens.
+    for _ in range(3):
+        page.keyboard.down("r")
+    page.keyboard.up("r")
+    expect(reason).to_be_focused()
+    expect(reason).to_have_value("")
+    page.keyboard.type("rrr, too red")
+    page.get_by_role("button", name="Reject", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("was rejected.")
+    rejected = reviewer.get("/predictions/", organization_id=organization(reviewer), status="rejected")
+    notes = sorted(prediction["review"]["note"] for prediction in rejected["data"])
+    assert notes == ["Shadow too hard", "rrr, too red"]
+    assert visit.console_errors == []
+
+
 def test_the_files_of_the_board_are_revalidated_and_restricted_to_this_server(reviewer: Api) -> None:
     for path in ("/review", "/review/board.js", "/review/review.css"):
         url = str(reviewer.client.base_url).replace("/api/v1/", "") + path

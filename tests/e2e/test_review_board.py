@@ -5,13 +5,30 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.demo import Api
 from tests.e2e.page_visits import PageVisit
-from tests.e2e.review_board import assert_clean, card, open_sheet, organization, sign_in
-from tests.support.concurrency import wait_for
+from tests.e2e.review_board import (
+    assert_clean,
+    card,
+    generate_back,
+    list_predictions_in_review,
+    list_shots,
+    open_sheet,
+    organization,
+    sign_in,
+)
+from tests.e2e.server import RunningServer
+
+IS_ABOVE_MESSAGE = """(button) => {
+  window.scrollTo(0, document.body.scrollHeight);
+  const message = document.querySelector("#status").getBoundingClientRect();
+  return message.height > 0 && button.getBoundingClientRect().bottom <= message.top;
+}"""
 
 
 @pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
@@ -19,10 +36,7 @@ def test_many_predictions_are_rejected_at_once_and_progress_is_shown(visit: Page
     page = visit.page
     sign_in(visit)
     open_sheet(visit)
-    shots = reviewer.get("/shots/", organization_id=organization(reviewer))["data"]
-    (shot,) = (shot for shot in shots if shot["shot_type"] == "Back packshot")
-    generation = reviewer.post(f"/shots/{shot['id']}/generate", json={"num_predictions": 1})
-    wait_for(lambda: reviewer.get(f"/generations/{generation['id']}")["status"] == "completed", 60)
+    generate_back(reviewer)
     back = card(page, "Back packshot")
     expect(back.locator(".chip")).to_have_text("In review", timeout=60_000)
     expect(back.get_by_role("img")).to_be_visible()
@@ -168,3 +182,177 @@ def test_a_guest_reviews_one_shooting_until_the_link_is_revoked(visit: PageVisit
     visit.open(entrance)
     page.get_by_role("button", name="Start the review").click()
     expect(page.get_by_role("heading", name="This review link has ended")).to_be_visible()
+
+
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
+def test_a_decision_is_shown_with_its_reason_and_who_made_it_and_when(
+    visit: PageVisit, reviewer: Api, demo_server: RunningServer
+) -> None:
+    page, (shooting,) = (
+        visit.page,
+        reviewer.get("/shootings/", organization_id=organization(reviewer))["data"],
+    )
+    links = f"/shootings/{shooting['id']}/review-links"
+    token = reviewer.post(links, json={"expires_in_days": 1})["url"].partition("#")[2]
+    (shot,) = (shot for shot in list_shots(reviewer) if shot["shot_type"] == "Front packshot")
+    first, second = (
+        row["id"] for row in reviewer.get("/predictions/", shot_id=shot["id"], sort="created_at")["data"]
+    )
+    with Api(demo_server.origin) as guest:
+        entered = guest.post("/review-links/exchange", json={"token": token, "name": "Maria <b>Rossi</b>"})
+        guest.client.headers["Authorization"] = f"Bearer {entered['access_token']}"
+        guest.post(f"/predictions/{first}/reject", json={"reason": "The hem\nis <i>cut off</i>."})
+    sign_in(visit)
+    open_sheet(visit)
+    mark = card(page, "Front packshot").locator(".decision")
+    expect(mark).to_have_text("Prediction 1 rejected by Maria <b>Rossi</b>: The hem is <i>cut off</i>.")
+    visit.save_screenshot("review-decision-card")
+    assert_clean(visit)
+
+    card(page, "Front packshot").get_by_role("link").click()
+    decided = page.locator(f"[data-prediction='{first}']")
+    year = shooting["due_date"][:2] + "\\d\\d"
+    expect(decided.locator(".decision")).to_have_text(
+        re.compile(rf"^Rejected by Maria <b>Rossi</b>, \d+ \w+ {year}, \d\d:\d\d$")
+    )
+    assert decided.locator(".reason").inner_text() == "The hem\nis <i>cut off</i>."
+    expect(page.locator(f"[data-prediction='{second}'] .decision")).to_have_count(0)
+    page.get_by_role("button", name="Approve (a)").click()
+    approved = page.locator(f"[data-prediction='{second}'] .decision")
+    expect(approved).to_contain_text("Approved by Dana Demo, ")
+    visit.save_screenshot("review-decision-shot")
+    assert_clean(visit)
+    page.get_by_role("button", name="Reopen").click()
+    expect(approved).to_have_count(0)
+    reviewer.post(f"/shots/{shot['id']}/reject", json={"reason": "Wrong dress."})
+    page.reload()
+    expect(page.locator(".head .decision")).to_have_text("Shot rejected: Wrong dress.")
+    reviewer.post(f"/shots/{shot['id']}/reopen")
+    assert visit.console_errors == []
+
+
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
+def test_a_decision_is_about_the_selected_shots_that_are_shown(visit: PageVisit, reviewer: Api) -> None:
+    page = visit.page
+    generate_back(reviewer)
+    sign_in(visit)
+    open_sheet(visit)
+    everything, shown, count = (
+        page.get_by_label("All", exact=True),
+        page.get_by_label("Show"),
+        page.locator("output"),
+    )
+    buttons = [page.get_by_role("button", name=name) for name in ("Approve selected", "Reject selected")]
+    shown.select_option("In review")
+    everything.check()
+    expect(count).to_have_text("2 selected")
+    shown.select_option("Pending")
+    expect(count).to_have_text("No shot selected")
+    expect(everything).not_to_be_checked()
+    for button in buttons:
+        expect(button).to_be_disabled()
+    shown.select_option("All shots")
+    expect(count).to_have_text("No shot selected")
+
+    # Another reviewer decides about one of the selected shots, which the filter then hides.
+    shown.select_option("In review")
+    everything.check()
+    back = list_predictions_in_review(reviewer, "Back packshot")[0]
+    reviewer.post(f"/predictions/{back}/approve")
+    expect(count).to_have_text("1 selected", timeout=30_000)
+    reviewer.post(f"/predictions/{back}/reopen")
+    page.reload()
+    expect(page.locator(".card")).to_have_count(2)
+
+    everything.check()
+    expect(count).to_have_text("2 selected")
+    page.keyboard.press("a")
+    expect(page.locator("#status")).to_have_text("2 predictions approved.")
+    expect(page.locator(".card .chip").filter(has_text="Approved")).to_have_count(2)
+    expect(count).to_have_text("No shot selected")
+    for shot in list_shots(reviewer):
+        assert shot["status"] == "approved"
+        reviewer.post(f"/shots/{shot['id']}/reopen")
+    page.reload()
+    expect(page.locator(".card")).to_have_count(2)
+    page.keyboard.press("ArrowDown")
+    for key in ("x", "ArrowRight", "x"):
+        page.keyboard.press(key)
+    expect(count).to_have_text("2 selected")
+    page.keyboard.press("r")
+    expect(page.get_by_role("heading", name="Reject 2 predictions")).to_be_visible()
+    page.keyboard.type("Both again")
+    page.get_by_role("button", name="Reject", exact=True).click()
+    expect(page.locator("#status")).to_have_text("2 predictions rejected.")
+    rejected = reviewer.get("/predictions/", organization_id=organization(reviewer), status="rejected")
+    assert [prediction["review"]["note"] for prediction in rejected["data"]] == ["Both again"] * 2
+    assert visit.console_errors == []
+
+
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
+def test_the_board_goes_on_after_a_lost_connection(visit: PageVisit, reviewer: Api) -> None:
+    page = visit.page
+    sign_in(visit)
+    open_sheet(visit)
+    connection = page.locator("#connection")
+    page.context.set_offline(True)
+    expect(connection).to_have_text(
+        "No connection. What others change is shown when it is back.", timeout=30_000
+    )
+    visit.save_screenshot("review-offline")
+    visit.console_errors.clear()  # The browser reports the failed requests.
+    assert visit.horizontal_overflow() == 0
+    assert visit.find_accessibility_violations() == []
+    (front, *_) = list_predictions_in_review(reviewer, "Front packshot")
+    reviewer.post(f"/predictions/{front}/approve")
+    page.context.set_offline(False)
+    expect(connection).to_be_empty()
+    expect(card(page, "Front packshot").locator(".chip")).to_have_text("Approved")
+
+    # Another view, which is opened without a connection.
+    page.context.set_offline(True)
+    page.get_by_role("link", name="Shootings").click()
+    expect(connection).to_contain_text("No connection.")
+    page.context.set_offline(False)
+    expect(page.get_by_role("link", name=re.compile("Spring lookbook"))).to_be_visible()
+    expect(connection).to_be_empty()
+
+
+@pytest.mark.slow("tests/api covers its requests; a browser takes seconds")
+def test_a_message_covers_no_button_and_ends(visit: PageVisit, reviewer: Api) -> None:
+    page = visit.page
+    sign_in(visit)
+    open_sheet(visit)
+    card(page, "Front packshot").get_by_role("link").click()
+    field, status = page.get_by_label("New comment"), page.locator("#status")
+    field.fill("The colour is right.")
+    problem = "36 predictions rejected. 4 not: " + "Cannot reject a prediction in status `approved`. " * 6
+    say = "([text, isProblem]) => import('/review/dom.js').then(({ say }) => say(text, isProblem))"
+    page.evaluate(say, [problem, True])
+    expect(status).to_have_text(problem.strip())
+    send = page.get_by_role("region", name="Comments").get_by_role("button", name="Comment", exact=True)
+    # The page can be scrolled until the button is above the message; images that load meanwhile move it.
+    page.wait_for_function(IS_ABOVE_MESSAGE, arg=send.element_handle())
+    visit.save_screenshot("review-message")
+    # Elsewhere on the page, too, clicks go through the text.
+    text = status.bounding_box()
+    hit = "([x, y]) => document.elementFromPoint(x, y).closest('#status') === null"
+    assert page.evaluate(hit, [text["x"] + 5, text["y"] + 5])
+    assert_clean(visit)
+    page.wait_for_timeout(7_000)
+    expect(status).to_have_text(problem.strip())
+    page.get_by_role("button", name="Close").click()
+    expect(status).to_be_empty()
+
+    page.evaluate(say, [problem, False])
+    send.click(timeout=5_000)
+    expect(status).to_have_text("The comment was added.")
+    expect(page.get_by_role("button", name="Close")).to_have_count(0)
+    expect(status).to_be_empty(timeout=8_000)
+    field.fill("One more.")
+    send.click()
+    expect(status).to_have_text("The comment was added.")
+    page.get_by_role("link", name="Next shot").click()
+    expect(page.locator("h1")).to_contain_text("Back packshot")
+    expect(status).to_be_empty(timeout=1_000)
+    assert visit.console_errors == []

@@ -15,7 +15,16 @@ export class Problem extends Error {
     this.status = status;
     this.code = body.code;
   }
+
+  /** Whether the same request may succeed a little later: no connection, too many requests, a server that restarts. */
+  get isTransient() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
 }
+
+const isAborted = (error) => error.name === "AbortError";
+/** Return the error of a request, or of a response that was cut off. */
+const lost = (error) => (isAborted(error) ? error : new Problem(0, { detail: "The server cannot be reached. Check the connection and repeat." }));
 
 function keep(token, more = {}) {
   session = { access: token.access_token, refresh: token.refresh_token || null, ...more };
@@ -57,13 +66,12 @@ async function send(path, options = {}) {
   try {
     return await fetch(path.startsWith("/api/") ? path : BASE + path, options);
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(0, { detail: "The server cannot be reached. Check the connection and repeat." });
+    throw lost(error);
   }
 }
 
 async function readJson(response) {
-  if (response.ok) return response.status === 204 ? null : response.json();
+  if (response.ok) return response.status === 204 ? null : response.json().catch((error) => Promise.reject(lost(error)));
   const body = await response.json().catch(() => ({}));
   throw new Problem(response.status, body);
 }
@@ -133,6 +141,22 @@ export async function* rows(path, parameters) {
   } while (cursor);
 }
 
+/** Wait some seconds, at most until the browser is online again or `signal` is aborted. */
+export function pause(seconds, signal) {
+  return new Promise((resolve) => {
+    const ended = new AbortController();
+    const end = () => {
+      clearTimeout(timer);
+      ended.abort();
+      resolve();
+    };
+    const timer = setTimeout(end, seconds * 1000);
+    window.addEventListener("online", end, { signal: ended.signal });
+    signal.addEventListener("abort", end, { signal: ended.signal });
+    if (signal.aborted) end();
+  });
+}
+
 /** An object URL of an image. `<img>` cannot send a token, so the image is fetched. */
 export async function fetchImage(url, width, signal) {
   const { pathname } = new URL(url, window.location.href);
@@ -148,7 +172,7 @@ export async function* generationEvents(id, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => Promise.reject(lost(error)));
     if (done) return;
     const events = (text + value).split("\n\n");
     text = events.pop();

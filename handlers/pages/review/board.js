@@ -1,12 +1,13 @@
 // The review board: sign-in, shootings of an organization, and the contact sheet of a shooting.
 
 import * as api from "./api.js";
-import { apiImage, ask, button, chip, element, say } from "./dom.js";
+import { apiImage, ask, button, chip, describeDecision, describeRemark, element, forgetMessage, say, showConnection } from "./dom.js";
 import { Shooting } from "./shooting.js";
 import { showUsage } from "./usage.js";
 import { showViewer } from "./viewer.js";
 
 const ORGANIZATION = "sartiq-review-organization";
+const RETRY_SECONDS = 5;
 const main = document.querySelector("main");
 const account = document.querySelector("#account");
 let view = new AbortController();
@@ -14,6 +15,7 @@ let shooting = null;
 
 /** Replace the content of the page and end what the last view was doing. */
 function show(title, ...children) {
+  showConnection(false);
   document.title = `${title} – Sartiq review`;
   main.replaceChildren(...children.flat());
   main.focus({ preventScroll: true });
@@ -168,12 +170,21 @@ async function showShooting(id, signal) {
     for (const [shotId, card] of cards) card.querySelector("input").checked = selected.has(shotId);
     count.textContent = selected.size === 0 ? "No shot selected" : `${selected.size} selected`;
     approve.disabled = reject.disabled = selected.size === 0;
+    const candidates = selectable();
+    chooseAll.checked = candidates.length > 0 && candidates.every((shot) => selected.has(shot.id));
+  };
+  const selectable = () => [...shooting.shots.values()].filter((shot) => isShown(shot) && shooting.pick(shot));
+  /** Hide or show a card. A hidden shot is not selected: a decision is only about what the reviewer sees. */
+  const applyFilter = (shotId) => {
+    const card = cards.get(shotId);
+    card.hidden = !isShown(shooting.shots.get(shotId));
+    return card.hidden && selected.delete(shotId);
   };
   const draw = (shot) => {
     const card = describeShot(shot);
     cards.get(shot.id)?.replaceWith(card);
     cards.set(shot.id, card);
-    card.hidden = !isShown(shot);
+    if (applyFilter(shot.id)) updateSelection();
     return card;
   };
   const toggle = (shotId, on) => {
@@ -189,10 +200,24 @@ async function showShooting(id, signal) {
     const image = pick ? apiImage(pick.image_url, shot.title, 480, signal) : element("div", { class: "blank" }, shot.progress ?? "");
     return element("li", { class: "card", "data-shot": shot.id },
       element("a", { href: `#/shootings/${id}/shots/${shot.id}`, "aria-label": `Review ${shot.title}` }, image),
-      element("p", {}, box, element("span", { class: "title" }, shot.title), chip(shot.status)));
+      element("p", {}, box, element("span", { class: "title" }, shot.title), chip(shot.status)),
+      describeLastDecision(shot));
   }
 
-  const decide = async (action, shotIds, reason) => {
+  function describeLastDecision(shot) {
+    const prediction = shooting.lastDecided(shot);
+    if (!prediction) return describeRemark(shot);
+    const { status, review } = prediction;
+    const verb = status === "rejected" ? "rejected" : "approved";
+    // The card may show another one.
+    const subject = `Prediction ${shooting.of(shot).indexOf(prediction) + 1} ${verb}`;
+    const text = [review.by_name ? `${subject} by ${review.by_name}` : subject, review.note].filter(Boolean).join(": ");
+    return element("p", { class: `decision ${status}`, title: describeDecision(prediction) }, text);
+  }
+
+  const decide = async (action, asked, reason) => {
+    // While a reason is written, another reviewer may have decided about some: the filter then hides them.
+    const shotIds = asked.filter((shotId) => !cards.get(shotId).hidden);
     const picks = shotIds.map((shotId) => shooting.pick(shooting.shots.get(shotId))).filter(Boolean);
     const { done, problems } = await shooting.review(action, picks, reason);
     for (const shotId of shotIds) draw(shooting.shots.get(shotId));
@@ -210,14 +235,15 @@ async function showShooting(id, signal) {
   const reject = button("Reject selected", () => rejectMany([...selected]).catch(report));
   chooseAll.addEventListener("change", () => {
     selected.clear();
-    if (chooseAll.checked) for (const shot of shooting.shots.values()) if (isShown(shot) && shooting.pick(shot)) selected.add(shot.id);
+    if (chooseAll.checked) for (const shot of selectable()) selected.add(shot.id);
     updateSelection();
   });
   filter.addEventListener("change", () => {
-    for (const [shotId, card] of cards) card.hidden = !isShown(shooting.shots.get(shotId));
+    for (const shotId of cards.keys()) applyFilter(shotId);
+    updateSelection();
   });
 
-  // The arrows move between the cards as they are on the screen; a and r decide about the card in focus.
+  // The arrows move between the cards as they are on the screen.
   sheet.addEventListener("keydown", (event) => {
     const card = event.target.closest(".card");
     if (!card || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -227,10 +253,20 @@ async function showShooting(id, signal) {
     if (step) {
       visible[visible.indexOf(card) + step]?.querySelector("a").focus();
       event.preventDefault();
-    } else if (event.key === "a") decide("approve", [card.dataset.shot]).then(() => focusCard(card.dataset.shot)).catch(report);
-    else if (event.key === "r") rejectMany([card.dataset.shot]).then(() => focusCard(card.dataset.shot)).catch(report);
-    else if (event.key === "x") toggle(card.dataset.shot, !selected.has(card.dataset.shot));
+    } else if (event.key === "x") toggle(card.dataset.shot, !selected.has(card.dataset.shot));
   });
+  // a and r decide about the selected shots, or about the card in focus if none is selected.
+  document.addEventListener("keydown", (event) => {
+    const work = { a: (shotIds) => decide("approve", shotIds), r: rejectMany }[event.key];
+    const isTyping = event.target.closest("input:not([type=checkbox]), textarea, select, dialog");
+    if (!work || isTyping || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const focused = event.target.closest(".card")?.dataset.shot;
+    const shotIds = selected.size ? [...selected] : [focused].filter(Boolean);
+    if (!shotIds.length) return;
+    // Otherwise the letter is typed into the field of the dialog.
+    event.preventDefault();
+    work(shotIds).then(() => focusCard(focused)).catch(report);
+  }, { signal });
   // The first arrow goes to the first card on the screen.
   document.addEventListener("keydown", (event) => {
     const isElsewhere = event.target.closest("a, button, input, select, textarea, dialog");
@@ -249,10 +285,11 @@ async function showShooting(id, signal) {
       element("div", { class: "tools" },
         element("label", { for: "all" }, chooseAll, " All"), approve, reject, count,
         element("label", { for: "shown" }, "Show"), filter),
-      element("p", { class: "hint" }, "Keys: arrows move, Enter opens, x selects, a approves, r rejects.")),
+      element("p", { class: "hint" }, "Keys: arrows move, Enter opens, x selects, a approves and r rejects the selected shots, or the shot in focus.")),
     sheet);
   updateSelection();
   shooting.onChange = draw;
+  shooting.onConnection = showConnection;
   for await (const shot of shooting.load()) {
     if (signal.aborted) return;
     sheet.append(draw(shot));
@@ -267,6 +304,7 @@ async function route() {
   view.abort();
   view = new AbortController();
   const { signal } = view;
+  forgetMessage();
   const token = window.location.hash.match(/^#([\w-]{20,})$/)?.[1];
   if (token) {
     // The token must not stay in the address bar, where it is copied and remembered.
@@ -296,7 +334,11 @@ async function route() {
     else if (shootingId) await showShooting(shootingId, signal);
     else await showShootings(signal);
   } catch (error) {
-    report(error);
+    if (error.status !== 0 || signal.aborted) return report(error);
+    // The view is loaded as soon as the server can be reached.
+    showConnection(true);
+    await api.pause(RETRY_SECONDS, signal);
+    if (!signal.aborted) await route();
   }
 }
 

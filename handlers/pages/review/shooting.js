@@ -6,6 +6,8 @@ const TERMINAL = ["completed", "failed", "canceled", "expired"];
 const MAX_STREAMS = 4;
 const MAX_BATCH = 500;
 const POLL_SECONDS = 10;
+const MIN_BACKOFF_SECONDS = 2;
+const MAX_BACKOFF_SECONDS = 60;
 // A list of what changed can miss a row that is committed after the read, so each read goes back further.
 const OVERLAP_SECONDS = 120;
 
@@ -17,6 +19,7 @@ export class Shooting {
     this.predictions = new Map();
     this.newest = 0; // when the newest known change was made, by the clock of the server
     this.onChange = () => {};
+    this.onConnection = () => {}; // called with true when the connection is lost, and with false when it works
   }
 
   /** Load all shots with their predictions; yields each shot when it is complete. */
@@ -60,6 +63,12 @@ export class Shooting {
     return own.find(({ id }) => id === shot.approved_prediction_id) || inReview[0] || own[0] || null;
   }
 
+  /** The prediction that was decided last, of those whose decision holds. Null if all are in review. */
+  lastDecided(shot) {
+    const decided = this.of(shot).filter(({ status, review }) => review && status !== "pending_review");
+    return decided.sort((a, b) => Date.parse(b.review.at) - Date.parse(a.review.at))[0] || null;
+  }
+
   /** Approve, reject or reopen predictions. Returns how many succeeded, and the problems of the others. */
   async review(action, predictions, reason) {
     let done = 0;
@@ -96,26 +105,44 @@ export class Shooting {
     for (const id of changed) if (this.shots.has(id)) this.onChange(this.shots.get(id));
   }
 
-  /** Show changes of others and the progress of generations, a few at a time, until the view ends. */
+  /**
+   * Show changes of others and the progress of generations, a few at a time, until the view ends.
+   *
+   * A lost connection does not end it: it tries again, with growing pauses, and at once when the browser is online again.
+   */
   async follow() {
     const followed = new Set();
     const waiting = [];
     let streams = 0;
     let failure = null;
+    let backoff = MIN_BACKOFF_SECONDS;
     const next = async () => {
       if (streams >= MAX_STREAMS || waiting.length === 0 || this.signal.aborted) return;
       streams += 1;
+      const shot = waiting.shift();
       try {
-        await this.#followOne(waiting.shift());
+        await this.#followOne(shot);
       } catch (error) {
-        failure ??= error;
+        if (error.isTransient) followed.delete(shot.generation_id);
+        else failure ??= error;
       }
       streams -= 1;
       next();
     };
     while (!this.signal.aborted) {
       if (failure) throw failure;
-      await this.readChanges();
+      try {
+        await this.readChanges();
+        this.onConnection(false);
+        backoff = MIN_BACKOFF_SECONDS;
+      } catch (error) {
+        if (!error.isTransient) throw error;
+        if (!this.signal.aborted) this.onConnection(true);
+        // A random part, so that the pages of all reviewers do not return to a restarted server together.
+        await api.pause(backoff * (1 + Math.random() / 2), this.signal);
+        backoff = Math.min(backoff * 2, MAX_BACKOFF_SECONDS);
+        continue;
+      }
       for (const shot of this.shots.values()) {
         // A guest may not read generations: their predictions appear with the next changes.
         if (api.guest() || shot.status !== "generating" || followed.has(shot.generation_id)) continue;
@@ -123,7 +150,7 @@ export class Shooting {
         waiting.push(shot);
         next();
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_SECONDS * 1000));
+      await api.pause(POLL_SECONDS, this.signal);
     }
   }
 

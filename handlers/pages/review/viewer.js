@@ -1,7 +1,7 @@
 // One shot: its predictions side by side, a comparison with the photo, comments, and the decision.
 
 import * as api from "./api.js";
-import { apiImage, ask, button, chip, element, say } from "./dom.js";
+import { apiImage, ask, button, chip, describeDecision, describeRemark, element, say } from "./dom.js";
 
 let current = null;
 const photos = new Map();
@@ -24,6 +24,7 @@ export async function showViewer(shooting, shot, show, report) {
   const stage = element("section", { class: "stage", "aria-label": "Comparison with the photo" });
   const notes = element("section", { class: "comments", "aria-label": "Comments" });
   const status = element("span", {});
+  const remark = element("div", {});
 
   const choose = (index) => {
     chosen = (index + predictions.length) % predictions.length;
@@ -39,13 +40,25 @@ export async function showViewer(shooting, shot, show, report) {
 
   const drawWall = () => {
     status.replaceChildren(chip(shot.status));
+    remark.replaceChildren(...[describeRemark(shot)].filter(Boolean));
     wall.replaceChildren(...predictions.map((prediction, index) => element("li", { "data-prediction": prediction.id },
       element("button", { type: "button", class: "frame", "aria-pressed": false, "aria-label": `Choose prediction ${index + 1}`, onclick: () => choose(index) },
         apiImage(prediction.image_url, `Prediction ${index + 1} of ${shot.title}`, 960, keys)),
       element("p", {}, `${index + 1}`, chip(prediction.status),
         element("span", { class: "quality" }, `quality ${Math.round((prediction.quality?.score ?? 0) * 100)} %`)),
+      describeReview(prediction),
       prediction.warnings?.length ? element("p", { class: "warnings" }, prediction.warnings.join(", ").replaceAll("_", " ")) : null)));
   };
+
+  function describeReview(prediction) {
+    const decision = describeDecision(prediction);
+    if (!decision) return [];
+    const { status, review } = prediction;
+    return [
+      element("p", { class: `decision ${status}` }, decision),
+      review.note ? element("p", { class: "reason" }, review.note) : null,
+    ];
+  }
 
   async function drawStage() {
     const prediction = predictions[chosen];
@@ -166,8 +179,12 @@ export async function showViewer(shooting, shot, show, report) {
     else if ((event.key === "ArrowUp" || event.key === "ArrowDown") && !onSlider && predictions.length) {
       choose(chosen + (event.key === "ArrowUp" ? -1 : 1));
       event.preventDefault();
-    } else if (event.key === "a") decide("approve").catch(report);
-    else if (event.key === "r") decide("reject").catch(report);
+    } else if (event.key === "a" && !event.repeat) decide("approve").catch(report);
+    else if (event.key === "r" && !event.repeat) {
+      // Otherwise the letter is typed into the field of the dialog.
+      event.preventDefault();
+      decide("reject").catch(report);
+    }
     else if (event.key === "z") toggleZoom();
     else if (event.key === "Escape") window.location.hash = `#/shootings/${shooting.row.id}`;
   }, { signal: keys });
@@ -177,6 +194,7 @@ export async function showViewer(shooting, shot, show, report) {
     element("div", { class: "head" },
       element("p", { class: "crumbs" }, element("a", { href: `#/shootings/${shooting.row.id}` }, shooting.row.name)),
       element("h1", {}, shot.title, " ", status),
+      remark,
       element("div", { class: "tools" },
         button("Approve (a)", () => decide("approve").catch(report), { class: "primary" }),
         button("Reject (r)", () => decide("reject").catch(report)),
