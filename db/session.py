@@ -229,8 +229,11 @@ def switch_role(role: SessionRole) -> None:
     session = current_session()
     # Pending changes were made under the previous role; its policies must check them.
     session.flush()
+    # Before the new role is recorded: a transaction without a statement begins here, under the previous role,
+    # to which a savepoint that is undone returns.
+    connection = session.connection()
     session.info[_ROLE_KEY] = role
-    set_role(session.connection(), role)
+    set_role(connection, role)
 
 
 def record_role(role: SessionRole) -> None:

@@ -6,6 +6,7 @@ transaction rolls back; `garbage_collection` deletes what a crash leaves behind.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -107,7 +108,8 @@ def resolve_file_url(
     owner = _choose_owner(organization_id, owner_id)
     media = store_image(storage, image, organization_id, owner, resource_id=upload.id)
     upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
-    after_commit(lambda: storage.delete(temporary_key(upload.id)))
+    # The key is read now: a callback cannot rely on a row of a transaction that has ended.
+    after_commit(partial(storage.delete, temporary_key(upload.id)))
     return media
 
 

@@ -64,6 +64,15 @@ def update(row_id: object, **body: Any) -> dict[str, Any]:
     return {"action": "update", "id": str(row_id), "body": body}
 
 
+def upload_photo(customer: Customer) -> str:
+    """Upload a photo and return the URL by which a body names it."""
+    body = {"filename": "a.jpg", "content_type": "image/jpeg"}
+    upload = customer.client("POST", "/uploads/presigned-url", body).json()
+    target, headers = upload["upload_url"].partition("/api/v1")[2], {"content-type": "image/jpeg"}
+    assert customer.client("PUT", target, body=make_product_photo(), headers=headers).status < 300
+    return str(upload["file_url"])
+
+
 def list_events(database: Database) -> list[tuple[str, UUID | None, str, int]]:
     """Return action, target, outcome and count of each audit event."""
     with database.transaction(write=False) as reading:
@@ -220,16 +229,8 @@ def test_items_run_in_their_order(customer: Customer, products: Batch) -> None:
     assert outcomes(body) == [(200, None), (201, None), (204, None), (404, "not_found")]
 
 
-def test_a_batch_takes_only_images_of_this_api(
-    customer: Customer, products: Batch, database: Database
-) -> None:
-    body = {"filename": "a.jpg", "content_type": "image/jpeg"}
-    upload = customer.client("POST", "/uploads/presigned-url", body).json()
-    target = upload["upload_url"].partition("/api/v1")[2]
-    headers = {"content-type": "image/jpeg"}
-    assert customer.client("PUT", target, body=make_product_photo(), headers=headers).status < 300
-    file_url = upload["file_url"]
-    image = {"url": file_url, "type": "primary"}
+def test_a_batch_takes_only_images_of_this_api(customer: Customer, products: Batch) -> None:
+    image = {"url": upload_photo(customer), "type": "primary"}
     refused = {"url": "https://example.com/a.jpg", "type": "primary"}
     batch = products(
         create(name="Rolled back", images=[image], sku="S-1", brand_id=str(new_id())),
@@ -246,6 +247,18 @@ def test_a_batch_takes_only_images_of_this_api(
     pointers = [result["problem"] and result["problem"]["pointer"] for result in batch["results"]]
     assert pointers[1:3] == ["/items/1/body/images/1/url", "/items/2/body/cover_image"]
     shown = batch["results"][3]["body"]["images"][0]["url"]
+    assert customer.client("GET", shown.partition("/api/v1")[2]).status == 200
+
+
+def test_a_rejected_item_leaves_its_upload_to_the_next_request(customer: Customer, products: Batch) -> None:
+    customer.create("/products/", {"name": "Taken", "sku": "S-1"})
+    images = [{"url": upload_photo(customer), "type": "primary"}]
+    # The SKU is checked when the product is inserted, after its upload was used.
+    body = products(create(name="Shirt", sku="S-1", images=images), create(name="Dress", sku="S-2"))
+    assert outcomes(body) == [(409, "sku_taken"), (201, None)]
+    repeated = products(create(name="Shirt", sku="S-3", images=images))
+    assert outcomes(repeated) == [(201, None)]
+    shown = repeated["results"][0]["body"]["images"][0]["url"]
     assert customer.client("GET", shown.partition("/api/v1")[2]).status == 200
 
 

@@ -16,11 +16,13 @@ from db.engine import build_engine
 from db.errors import EmailTaken, InUse, NotFound
 from db.models import AuditEvent, BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
+from db.rls.session_role import SYSTEM
 from db.session import (
     Database,
     after_commit,
     after_rollback,
     as_system,
+    current_role,
     current_session,
     grouped_inserts,
     rollback_and_continue,
@@ -127,6 +129,51 @@ def test_a_row_of_another_role_is_not_inserted_together_with_others(database: Da
     with database.transaction(write=True, role=role), grouped_inserts(), as_system():
         insert_event({**EVENT, "action": "one"})
         assert current_session().scalar(select(func.count()).select_from(AuditEvent)) == 1
+
+
+def test_an_undone_savepoint_drops_the_callbacks_of_its_block_only(database: Database) -> None:
+    calls: list[str] = []
+    with database.transaction(write=True):
+        after_commit(lambda: calls.append("committed"))
+        after_rollback(lambda: calls.append("never"))
+        with pytest.raises(NotFound), savepoint():
+            after_commit(lambda: calls.append("never"))
+            after_rollback(lambda: calls.append("undone"))
+            raise NotFound()
+        assert calls == ["undone"]
+        with savepoint():
+            after_commit(lambda: calls.append("kept"))
+    assert calls == ["undone", "committed", "kept"]
+
+
+def test_an_undone_savepoint_ends_the_role_of_a_block_in_it(database: Database) -> None:
+    role = factories.build_caller(make_user(), {}).to_session_role()
+    with database.transaction(write=True, role=role):
+        with pytest.raises(NotFound), savepoint(), as_system():
+            raise NotFound()
+        assert current_role() == role
+        # The end of a block returns to the role that is recorded at its begin.
+        with as_system():
+            assert current_role() == SYSTEM
+        assert current_role() == role
+
+
+@on_postgresql
+def test_policies_apply_to_the_rest_of_a_transaction_with_an_undone_savepoint(database: Database) -> None:
+    owner = make_user()
+    own, foreign = make_brand(owner=owner), make_brand(owner=make_user())
+    role = factories.build_caller(owner, {}).to_session_role()
+    with database.transaction(write=True, role=role) as writing:
+        with pytest.raises(NotFound), savepoint(), as_system():
+            assert set(writing.scalars(select(Brand.id))) == {own.id, foreign.id}
+            raise NotFound()
+        for _ in range(2):
+            assert writing.scalars(select(Brand.id)).all() == [own.id]
+            assert writing.execute(update(Brand).values(name="Changed").returning(Brand.id)).all() == [
+                (own.id,)
+            ]
+            with as_system():
+                assert set(writing.scalars(select(Brand.id))) == {own.id, foreign.id}
 
 
 def test_a_callback_can_open_a_transaction(database: Database) -> None:
