@@ -31,6 +31,14 @@ def encode(pixels: Pixels, file_format: FileFormat, quality: int = 90) -> tuple[
         # With more threads, the tiles (and so the bytes) depend on the number of cores.
         "AVIF": {"quality": quality, "speed": 8, "max_threads": 1},
     }
+    image, options = Image.fromarray(pixels), {"icc_profile": SRGB_PROFILE, **all_options[file_format]}
     target = io.BytesIO()
-    Image.fromarray(pixels).save(target, file_format, icc_profile=SRGB_PROFILE, **all_options[file_format])
+    try:
+        image.save(target, file_format, **options)
+    except OSError:
+        if not options.pop("optimize", False):
+            raise
+        # For optimized files Pillow has a buffer of a byte per pixel, which is too small for strong noise.
+        target = io.BytesIO()
+        image.save(target, file_format, **options)
     return target.getvalue(), CONTENT_TYPES[file_format]

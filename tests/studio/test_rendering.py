@@ -31,6 +31,7 @@ from studio.rendering import (
     score,
 )
 from studio.rendering.cut_out import shrink_cut_out
+from studio.rendering.encode import encode
 from studio.rendering.framing import Placement, project_product
 from tests.images.measurements import compare, get_colour_difference
 from tests.tools.sample_images.mannequin import draw, encode_mannequin
@@ -281,6 +282,16 @@ def test_a_product_that_hangs_from_the_upper_edge_has_no_shadow_on_the_ground(cu
         pixels = np.asarray(open_rendered(rendering.image)).astype(int)
         assert (pixels[0].min(axis=1) < 200).any()
         assert pixels[-10:].min() > 250
+
+
+@pytest.mark.parametrize("quality", [88, 94, 100])
+def test_an_image_of_strong_noise_is_encoded_as_jpeg(quality: int) -> None:
+    noise = np.random.default_rng(6).integers(0, 256, (420, 400, 3), dtype=np.uint8)
+    data, content_type = encode(noise, "JPEG", quality)
+    assert content_type == "image/jpeg"
+    assert len(data) > noise.shape[0] * noise.shape[1]
+    decoded = np.asarray(open_rendered(data)).astype(int)
+    assert np.abs(decoded - noise).mean() < 12
 
 
 def test_a_small_product_that_may_not_be_enlarged_to_fit_is_in_the_middle(cut_out: CutOut) -> None:
