@@ -129,6 +129,10 @@ def _is_above(bottoms: Floats, first: int, second: int, third: int) -> bool:
 
 def _find_feet(bottoms: np.ndarray, tall: int) -> list[tuple[int, int]]:
     """Return the first and the last column of each foot, from left to right."""
+
+    def find_lowest(foot: tuple[int, int]) -> int:
+        return int(bottoms[foot[0] : foot[1] + 1].max())
+
     in_zone = (bottoms > tall * (1 - _DEPTH)).astype(np.int8)
     edges = np.flatnonzero(np.diff(np.r_[0, in_zone, 0]))
     feet = []
@@ -139,7 +143,7 @@ def _find_feet(bottoms: np.ndarray, tall: int) -> list[tuple[int, int]]:
     return [feet[0]] + [
         foot
         for before, foot in pairwise(feet)
-        if min(int(bottoms[slice(*before)].max()), int(bottoms[slice(*foot)].max()))
+        if min(find_lowest(before), find_lowest(foot))
         - int(bottoms[before[1] + 1 : foot[0]].min(initial=tall))
         > _MIN_GAP * tall
     ]

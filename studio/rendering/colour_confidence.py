@@ -122,7 +122,9 @@ def _uncovered(mask: np.ndarray, body: np.ndarray) -> float:
     outline = mask & (cv2.erode(solid, np.ones((3, 3), np.uint8)) == 0)
     near_skin = cv2.dilate(body.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     pieces = cv2.connectedComponents(solid)[0] - 1
-    return (1 - _step(0.12, 0.21, float(near_skin[outline].mean()))) * (1.0 if pieces == 1 else 0.05)
+    # What fills its photo has no outline.
+    share = float(near_skin[outline].mean()) if outline.any() else 0.0
+    return (1 - _step(0.12, 0.21, share)) * (1.0 if pieces == 1 else 0.05)
 
 
 def _smoothness(mask: np.ndarray) -> float:

@@ -288,7 +288,11 @@ def project_product(
     across, down = alpha.shape[1], alpha.shape[0]
     corners = np.array([[[0, 0], [across, 0], [across, down], [0, down]]], dtype=np.float64)
     projected = cv2.perspectiveTransform(corners, placement.matrix)[0]
-    left, top = (max(0, int(np.floor(value)) - 2) for value in projected.min(axis=0))
+    # What is beyond the canvas is one transparent pixel at its edge.
+    left, top = (
+        min(max(0, int(np.floor(value)) - 2), side - 1)
+        for value, side in zip(projected.min(axis=0), (width, height), strict=True)
+    )
     right = min(width, int(np.ceil(projected[:, 0].max())) + 2)
     bottom = min(height, int(np.ceil(projected[:, 1].max())) + 2)
     size = (max(1, right - left), max(1, bottom - top))

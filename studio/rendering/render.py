@@ -6,6 +6,7 @@ strips, so that large images need about three bytes of memory per pixel too.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +41,8 @@ from studio.rendering.model import (
 from studio.rendering.quality import MEASURED_SIDE, score
 from studio.rendering.variation import Variation, sample_variation
 
+logger = logging.getLogger(__name__)
+
 _STRIP_ROWS = 192
 # Inputs of which an extended photo shows nothing (`_keep_white`).
 _UNUSED_BY_EXTENDED_PHOTOS = frozenset(
@@ -58,7 +61,8 @@ class Layer:
     x: int
     y: int
     placement: Placement
-    shadow: Floats
+    shadow: Floats | None
+    """Darkness on the small canvas; None if it could not be computed."""
     light: Floats | None
     """Factors of the light on the small canvas; None leaves the product as it was photographed."""
 
@@ -140,7 +144,9 @@ def _paint(
     most = _MAX_SCORE_NOT_CUT_OUT if "not_cut_out" in warnings else 1.0
     quality = replace(quality, score=min(quality.score, most), confidence=cut_out.confidence)
     report_progress(0.75)
-    return pixels, alpha, quality, {**_build_provenance(request, variation, main), **facts}, warnings
+    has_shadow = all(layer.shadow is not None for layer in layers)
+    provenance = {**_build_provenance(request, variation, main, has_shadow), **facts}
+    return pixels, alpha, quality, provenance, warnings
 
 
 def _keep_white(request: RenderRequest) -> RenderRequest:
@@ -210,8 +216,22 @@ def build_layer(cut_out: CutOut, placement: Placement, request: RenderRequest, v
     canvas = np.zeros((height, width), dtype=np.uint8)
     canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]] = alpha
     small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
-    shadow = shadows.shadow_map(small, request.background.shadow, placement.pose, variation)
+    shadow = _build_shadow(small, placement, request, variation)
     return Layer(pixels, alpha, x, y, placement, shadow, _build_light(small, placement, request, variation))
+
+
+def _build_shadow(
+    small: Floats, placement: Placement, request: RenderRequest, variation: Variation
+) -> Floats | None:
+    """Return the darkness of the shadow; None if it cannot be computed.
+
+    A shadow only decorates: a failure costs the shadow and not the image.
+    """
+    try:
+        return shadows.shadow_map(small, request.background.shadow, placement.pose, variation)
+    except Exception:
+        logger.exception("the image has no shadow, because it could not be computed")
+        return None
 
 
 def _build_light(
@@ -260,6 +280,9 @@ def _get_surface(layers: list[Layer]) -> backgrounds.Surface:
 
 
 def _apply_shadow(strip: Floats, layer: Layer, width: int, height: int, first: int, last: int) -> Floats:
+    if layer.shadow is None:
+        # A copy as below: the product is drawn into it.
+        return strip.copy()
     dark = shadows.upscale(layer.shadow, width, height, first, last)
     return strip * (1 - dark)[..., None]
 
@@ -295,7 +318,9 @@ def _composite(
     return strip
 
 
-def _build_provenance(request: RenderRequest, variation: Variation, placement: Placement) -> dict[str, Any]:
+def _build_provenance(
+    request: RenderRequest, variation: Variation, placement: Placement, has_shadow: bool
+) -> dict[str, Any]:
     """Return the provenance that is stored with the prediction, with the honoured and the ignored inputs."""
     grade = request.grade
     honoured = [
@@ -315,6 +340,9 @@ def _build_provenance(request: RenderRequest, variation: Variation, placement: P
     honoured += ["view_angle"] if request.view_angle in ("FRONT", "TOP") else []
     ignored = ["tone"] if grade.tone and not grading.known_tones(grade.tone) else []
     ignored += ["view_angle"] if request.view_angle in ("BACK", "SIDE") else []
+    if not has_shadow:
+        honoured.remove("shadow")
+        ignored.append("shadow")
     if request.cut_out.is_extended:
         ignored += [name for name in honoured if name in _UNUSED_BY_EXTENDED_PHOTOS]
         honoured = [name for name in honoured if name not in _UNUSED_BY_EXTENDED_PHOTOS]
@@ -325,7 +353,7 @@ def _build_provenance(request: RenderRequest, variation: Variation, placement: P
         "trust_parts": dict(request.cut_out.confidence_parts),
         "seed": request.seed + request.variant,
         "light": variation.light,
-        "shadow": "NONE" if request.cut_out.is_extended else request.background.shadow,
+        "shadow": request.background.shadow if has_shadow and not request.cut_out.is_extended else "NONE",
         "pose": placement.pose,
         "crop": [round(value) for value in placement.box],
         "angle": round(placement.angle, 3),

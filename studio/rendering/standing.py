@@ -7,6 +7,8 @@ stands if its photo shows a shadow that touches it from below.
 
 from __future__ import annotations
 
+import logging
+
 import cv2
 import numpy as np
 
@@ -15,6 +17,8 @@ from studio.rendering.colour import luminance, to_lab
 from studio.rendering.colour_mask import fit_background
 from studio.rendering.geometry import shrink
 from studio.rendering.model import Box, Floats, Pixels
+
+logger = logging.getLogger(__name__)
 
 _SIDE = 480
 # The top of what hangs is a cord: at most this share of the product's width, over this share of its height,
@@ -61,9 +65,19 @@ _MIN_GROUND = 40.0
 def stands(alpha: Pixels, box: Box, photo: Pixels) -> bool:
     """Return whether a product stands on the ground.
 
+    Only the shadow depends on it. A failure is logged, and the product gets the shadow of one that hangs.
+
     Args:
         alpha: Opacity of the area `box` of the photo.
     """
+    try:
+        return _decide(alpha, box, photo)
+    except Exception:
+        logger.exception("the product has no shadow on the ground, because its base could not be measured")
+        return False
+
+
+def _decide(alpha: Pixels, box: Box, photo: Pixels) -> bool:
     base = describe_base(alpha)
     if base is None:
         return False

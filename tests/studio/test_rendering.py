@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 
 import cv2
 import numpy as np
@@ -282,6 +282,42 @@ def test_a_product_that_hangs_from_the_upper_edge_has_no_shadow_on_the_ground(cu
         pixels = np.asarray(open_rendered(rendering.image)).astype(int)
         assert (pixels[0].min(axis=1) < 200).any()
         assert pixels[-10:].min() > 250
+
+
+def test_a_shadow_that_cannot_be_computed_costs_the_shadow_only(
+    cut_out: CutOut, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("an outline that nobody has thought of")
+
+    request = RenderRequest(cut_out, 90, 120, background=Background("SOLID", shadow="SOFT"))
+    without_shadow = render(replace(request, background=Background("SOLID", shadow="NONE")))
+    monkeypatch.setattr("studio.rendering.shadows.shadow_map", fail)
+    rendering = render(request)
+    assert (rendering.image, rendering.warnings) == (without_shadow.image, without_shadow.warnings)
+    assert rendering.provenance == without_shadow.provenance | {
+        "honoured_inputs": [
+            name for name in without_shadow.provenance["honoured_inputs"] if name != "shadow"
+        ],
+        "ignored_inputs": ["shadow"],
+    }
+    (record,) = caplog.records
+    assert record.getMessage() == "the image has no shadow, because it could not be computed"
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "an outline that nobody has thought of"
+
+
+@pytest.mark.parametrize("step", ["place_product", "project_product"])
+def test_an_image_without_its_product_is_not_made(
+    cut_out: CutOut, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("the step failed")
+
+    # The package has a function of this name.
+    monkeypatch.setattr(import_module("studio.rendering.render"), step, fail)
+    with pytest.raises(ValueError, match="the step failed"):
+        render(RenderRequest(cut_out, 90, 120))
 
 
 @pytest.mark.parametrize("quality", [88, 94, 100])

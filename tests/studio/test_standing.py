@@ -7,7 +7,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from studio.rendering import Mask, RenderRequest, cut_out_product, render
 from studio.rendering.base import describe_base, has_broad_base
 from studio.rendering.model import Pixels
 from studio.rendering.standing import stands
@@ -209,6 +211,46 @@ def test_a_base_has_feet_and_a_middle(draw: Callable[[], Pixels], feet: int, is_
     base = describe_base(draw())
     assert base is not None
     assert (base.feet, base.is_balanced, base.has_balanced_feet) == (feet, is_balanced, True)
+
+
+def test_a_foot_may_end_in_a_single_column() -> None:
+    stool = np.zeros((480, 300), np.uint8)
+    stool[:300, 20:280] = 255
+    stool[:480, 40:60] = 255
+    # The mask lacks most of this leg's end: one pixel reaches the ground.
+    stool[:430, 240:260] = 255
+    stool[:480, 250] = 255
+    base = describe_base(stool)
+    assert base is not None
+    assert (base.feet, base.has_narrow_feet, base.has_balanced_feet) == (2, True, True)
+    photo, box = place(stool)
+    assert stands(stool, box, put(photo, stool, box))
+
+
+def test_a_base_that_cannot_be_measured_costs_the_shadow_on_the_ground_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Pixels) -> None:
+        raise ValueError("an outline that nobody has thought of")
+
+    alpha = draw_bottle()
+    photo, box = place(alpha)
+    pixels = put(photo, alpha, box)
+    image = Image.fromarray(pixels)
+    mask = np.zeros(pixels.shape[:2], np.float32)
+    mask[box[1] : box[3], box[0] : box[2]] = alpha / 255
+    found = Mask(mask, (0, 0, 600, 600), "drawn", 1.0, is_usable=True)
+    assert cut_out_product(image, find_mask=lambda _: found).standing
+    monkeypatch.setattr("studio.rendering.standing.describe_base", fail)
+    cut_out = cut_out_product(image, find_mask=lambda _: found)
+    assert (cut_out.method, cut_out.standing) == ("drawn", False)
+    assert render(RenderRequest(cut_out, 64, 80)).provenance["pose"] == "hanging"
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "the product has no shadow on the ground, because its base could not be measured"
+    )
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "an outline that nobody has thought of"
 
 
 def test_a_hem_is_rougher_than_a_base() -> None:
