@@ -16,6 +16,7 @@ from db.engine import build_engine
 from db.migrations import DatabaseIsNewer, build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
 from db.session import Database, current_session
+from tests.support.databases import on_postgresql
 from tests.support.factories import (
     make_brand,
     make_destination,
@@ -236,6 +237,31 @@ def test_reviews_from_before_names_have_those_of_accounts_that_exist(own_databas
         assert [row.reviewer_named_at == row.reviewed_at for row in rows] == [True, True, False, True]
         assert [row.updated_at for row in rows] == [prediction.updated_at for prediction in reviewed]
         assert last_change() == before
+    database.dispose()
+
+
+@on_postgresql
+def test_names_of_reviewers_are_filled_by_the_next_attempt_if_one_was_interrupted(
+    own_database_url: str,
+) -> None:
+    database = Database(build_engine(own_database_url, pool_size=1))
+    with database.transaction(write=True):
+        reviewer = make_user(full_name="Ada Nord")
+        predictions = [
+            make_prediction(reviewed_by=reviewer.id, reviewed_at=utc_now(), reviewed_by_name=name)
+            for name in ("Filled", None)
+        ]
+    # The columns and a part of the names are committed before the revision.
+    downgrade(own_database_url, "0049")
+    engine = build_engine(own_database_url, pool_size=1)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0048'"))
+    engine.dispose()
+    upgrade(own_database_url)
+    assert is_current(own_database_url)
+    with database.transaction(write=False) as session:
+        names = [session.get_one(Prediction, prediction.id).reviewed_by_name for prediction in predictions]
+    assert names == ["Filled", "Ada Nord"]
     database.dispose()
 
 

@@ -12,11 +12,13 @@ TABLE = "predictions"
 USERS = sa.table("users", sa.column("id", sa.Uuid), sa.column("full_name"), sa.column("email"))
 PREDICTIONS = sa.table(
     TABLE,
+    sa.column("id", sa.Uuid),
     sa.column("reviewed_by", sa.Uuid),
     sa.column("reviewed_at"),
     sa.column("reviewed_by_name"),
     sa.column("reviewer_named_at"),
 )
+BATCH_SIZE = 5_000
 # A process of release 0.2.0 that deletes an account clears the id only, by the foreign key.
 CLEAR_REFERENCE = (
     "CREATE OR REPLACE FUNCTION sartiq_reference_predictions() RETURNS trigger LANGUAGE plpgsql AS "
@@ -26,25 +28,53 @@ CLEAR_REFERENCE = (
 
 
 def upgrade() -> None:
-    op.add_column(TABLE, sa.Column("reviewed_by_name", sa.String(320), nullable=True))
-    op.add_column(TABLE, sa.Column("reviewer_named_at", sa.DateTime(timezone=True), nullable=True))
+    for column in (
+        sa.Column("reviewed_by_name", sa.String(320), nullable=True),
+        sa.Column("reviewer_named_at", sa.DateTime(timezone=True), nullable=True),
+    ):
+        # They exist if an earlier attempt was interrupted after its first commit.
+        op.add_column(TABLE, column, if_not_exists=_is_postgresql() or None)
     _replace_reference_function("NEW.reviewed_by_name := NULL; ")
+    _commit()
     _fill_names()
 
 
 def _fill_names() -> None:
-    reviewers = sa.select(PREDICTIONS.c.reviewed_by)
     connection = op.get_bind()
+    reviewers = sa.select(PREDICTIONS.c.reviewed_by)
     for user in connection.execute(sa.select(USERS).where(USERS.c.id.in_(reviewers))).all():
+        unnamed = sa.select(PREDICTIONS.c.id).where(
+            PREDICTIONS.c.reviewed_by == user.id, PREDICTIONS.c.reviewed_by_name.is_(None)
+        )
         # `updated_at` stays, so that the change feed does not repeat every reviewed prediction.
-        named = sa.update(PREDICTIONS).where(PREDICTIONS.c.reviewed_by == user.id)
-        name = user.full_name or user.email.partition("@")[0]
-        connection.execute(named.values(reviewed_by_name=name, reviewer_named_at=PREDICTIONS.c.reviewed_at))
+        named = sa.update(PREDICTIONS).values(
+            reviewed_by_name=user.full_name or user.email.partition("@")[0],
+            reviewer_named_at=PREDICTIONS.c.reviewed_at,
+        )
+        while True:
+            # In the order in which requests lock predictions.
+            ids = connection.scalars(unnamed.order_by(PREDICTIONS.c.id).limit(BATCH_SIZE).with_for_update())
+            batch = ids.all()
+            if not batch:
+                break
+            connection.execute(named.where(PREDICTIONS.c.id.in_(batch)))
+            _commit()
+
+
+def _commit() -> None:
+    """Release the locks: adding columns has locked the table, and each batch its rows."""
+    if _is_postgresql():
+        with op.get_context().autocommit_block():
+            pass
 
 
 def _replace_reference_function(more: str) -> None:
-    if op.get_context().dialect.name == "postgresql":
+    if _is_postgresql():
         op.execute(CLEAR_REFERENCE.format(more=more))
+
+
+def _is_postgresql() -> bool:
+    return op.get_context().dialect.name == "postgresql"
 
 
 def downgrade() -> None:
