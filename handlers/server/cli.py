@@ -27,6 +27,7 @@ import uvicorn
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
+from db.embedded import EmbeddedDatabaseError
 from db.engine import build_engine
 from db.errors import EmailTaken, NotFound
 from db.migrations import DatabaseIsNewer, upgrade
@@ -47,6 +48,7 @@ from handlers.server.mock_environment import (
 )
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
+from studio.database import use_database
 from studio.listening import require_free_address
 from studio.media.backends import open_storage
 from studio.seed import seed_database
@@ -125,17 +127,20 @@ def main(arguments: list[str] | None = None) -> int:
         if settings.mode == "mock":
             with mock_environment(settings, migrate_and_seed) as mock:
                 return serve(mock.settings, mock)
-        migrate_and_seed(settings)
-        require_no_published_account(settings)
-        if options.prepare_only:
-            database = make_url(settings.database_url).render_as_string(hide_password=True)
-            logger.info("prepared: %s has the tables of this version and the presets", database)
-            return 0
-        return serve(settings)
+        with use_database(settings) as settings:
+            migrate_and_seed(settings)
+            require_no_published_account(settings)
+            if options.prepare_only:
+                database = make_url(settings.database_url).render_as_string(hide_password=True)
+                logger.info("prepared: %s has the tables of this version and the presets", database)
+                return 0
+            return serve(settings)
     except CommandError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except (DatabaseIsNewer, InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
+    except (
+        DatabaseIsNewer, EmbeddedDatabaseError, InvalidSettings, MigrationBlocked, RolesMissing, StartRefused
+    ) as error:  # fmt: skip
         print(f"Not started: {error}", file=sys.stderr)
         return 2
     except OperationalError as error:
@@ -369,12 +374,13 @@ def open_database(settings: Settings) -> Iterator[Database]:
     if settings.mode == "mock":
         raise InvalidSettings("SARTIQ_MODE must not be mock: the accounts of a mock are lost on exit")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    upgrade_schema(settings)
-    database = Database(build_engine(settings.database_url, pool_size=1))
-    try:
-        yield database
-    finally:
-        database.dispose()
+    with use_database(settings) as settings:
+        upgrade_schema(settings)
+        database = Database(build_engine(settings.database_url, pool_size=1))
+        try:
+            yield database
+        finally:
+            database.dispose()
 
 
 def read_password() -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 from celery import signals
 
+from db.embedded import EmbeddedDatabaseError
 from db.rls.owners import require_owners_of
 from db.rls.setup import RolesMissing
+from studio.database import use_database
 from studio.jobs.celery.worker import run_beat, run_worker
 from studio.listening import require_free_address
 from studio.seed.published_accounts import StartRefused, require_no_published_account
@@ -34,18 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
         if settings.celery_broker_url is None:
             raise InvalidSettings("CELERY_BROKER_URL is not set: without it, the server runs the jobs itself")
         # Beat does not connect to the database.
-        if options.process == "worker":
-            if settings.metrics_port:
-                require_free_address(settings.metrics_host, settings.metrics_port, "METRICS_")
-            require_no_published_account(settings)
-            require_owners_of(settings.database_url)
+        if options.process == "worker" and settings.metrics_port:
+            require_free_address(settings.metrics_host, settings.metrics_port, "METRICS_")
         # With a receiver for this signal, Celery does not configure logging itself.
         signals.setup_logging.connect(lambda **_: None, weak=False)
         configure_logging(settings.log_level, settings.log_format, settings.service_name)
         if options.process == "beat":
             return run_beat(settings)
-        return run_worker(settings, options.beat, _find_violations)
-    except (InvalidSettings, RolesMissing, StartRefused) as error:
+        with use_database(settings) as settings:
+            require_no_published_account(settings)
+            require_owners_of(settings.database_url)
+            return run_worker(settings, options.beat, _find_violations)
+    except (EmbeddedDatabaseError, InvalidSettings, RolesMissing, StartRefused) as error:
         parser.exit(2, f"Not started: {error}\n")
 
 
