@@ -53,6 +53,10 @@ demo: .venv/.dev ## Go from a photo to approved images through the API (PHOTO=pa
 seed: .venv/.runtime ## Migrate the database and add presets and, in development, demo data
 	@$(BIN)/python -m handlers --prepare-only
 
+.PHONY: database
+database: .venv/.runtime ## Run the embedded database and print its URL, for psql or a release before (ARGS="--for-release 0.2.0")
+	@exec $(BIN)/python -m handlers database $(ARGS)
+
 .PHONY: move-to-postgres
 move-to-postgres: .venv/.runtime ## Copy a SQLite database to an empty PostgreSQL database and verify it (TO=url, FROM=url)
 	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.migrate_to_postgres $(if $(FROM),--from '$(FROM)') $(ARGS)

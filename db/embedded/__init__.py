@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from db.embedded import supervisor
 from db.embedded.installation import (
@@ -115,15 +117,28 @@ def _connect(folder: Path) -> Cluster | None:
     """Return the cluster as soon as PostgreSQL accepts connections; None if no supervisor runs."""
     while supervisor.is_running(folder):
         if supervisor.is_ready(folder):
-            socket_folder = Path((folder / SOCKET).read_text())
-            if not socket_folder.is_dir():
+            cluster = Cluster(Path((folder / SOCKET).read_text()))
+            if not cluster.socket_folder.is_dir():
                 raise EmbeddedDatabaseError(
                     f"The database in {folder} runs in another container, and its socket is not here. Set "
                     "DATABASE_URL to a PostgreSQL server that both can reach"
                 )
-            return Cluster(socket_folder)
+            if _accepts_connections(cluster):
+                return cluster
         time.sleep(supervisor.POLL_SECONDS)
     return None
+
+
+def _accepts_connections(cluster: Cluster) -> bool:
+    """Return whether a client can sign in; one that has just been killed or stopped lets nobody in."""
+    engine = build_engine(cluster.superuser_url, pool_size=1)
+    try:
+        engine.connect().close()
+    except OperationalError:
+        return False
+    finally:
+        engine.dispose()
+    return True
 
 
 def _start(folder: Path, binaries: Path, is_durable: bool, release: str) -> Cluster:
@@ -131,6 +146,7 @@ def _start(folder: Path, binaries: Path, is_durable: bool, release: str) -> Clus
     account = choose_account(folder)
     binaries = make_reachable(binaries, account)
     if (folder / DATA).exists():
+        supervisor.end_leftovers(folder / DATA)
         _require_version(folder, binaries)
     else:
         create_files(folder, binaries, account, is_durable=is_durable)
@@ -223,8 +239,6 @@ def _prepare_database(cluster: Cluster) -> None:
 
 def _find_reason(log: Path) -> str:
     """Return the last sentence of the log that says why PostgreSQL has ended."""
-    lines = log.read_text(errors="replace").splitlines()
-    reasons = (
-        [line for line in lines if "FATAL:" in line or "PANIC:" in line] or lines or ["it gave no reason"]
-    )
-    return reasons[-1].partition("FATAL:")[2].strip() or reasons[-1]
+    messages = log.read_text(errors="replace")
+    reasons = re.findall(r"(?:FATAL|PANIC): +(.+)", messages) or messages.splitlines()
+    return str(reasons[-1]) if reasons else "it gave no reason"

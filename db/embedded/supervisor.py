@@ -162,7 +162,7 @@ def _run(folder: Path, binaries: Path, options: dict[str, str]) -> int:
 def _start_postgres(folder: Path, binaries: Path, options: dict[str, str]) -> subprocess.Popen[bytes]:
     data, socket_folder = folder / DATA, Path((folder / SOCKET).read_text())
     account = data.stat().st_uid
-    _end_leftovers(data)
+    end_leftovers(data)
     for path in socket_folder.iterdir():  # a killed PostgreSQL leaves its socket and a file with its number
         path.unlink()
     arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
@@ -192,7 +192,7 @@ def _stop_postgres(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _end_leftovers(data: Path) -> None:
+def end_leftovers(data: Path) -> None:
     """End the processes of a PostgreSQL that was killed, or whose supervisor was.
 
     The next start recovers what they have committed. A process that still works on the files would damage

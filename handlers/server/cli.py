@@ -12,8 +12,10 @@ import gc
 import getpass
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,7 +32,7 @@ from sqlalchemy.exc import OperationalError
 from db.embedded import EmbeddedDatabaseError
 from db.engine import build_engine
 from db.errors import EmailTaken, NotFound
-from db.migrations import DatabaseIsNewer, upgrade
+from db.migrations import DatabaseIsNewer, downgrade, upgrade
 from db.migrations.locks import MigrationBlocked
 from db.rls.setup import RolesMissing
 from db.session import Database
@@ -72,6 +74,8 @@ time that the database has answered it."""
 READINESS_PATH = "/api/v1/utils/readiness"
 POLL_SECONDS = 0.1
 RETURNED_BYTES = 1 << 20
+REVISIONS = {"0.2.0": "0048"}
+"""The last revision of the tables of earlier releases that run on the embedded database."""
 MAX_PASSWORD_INPUT = 1_000
 """Characters that are read of a password: more than the contract allows, so that longer input is rejected."""
 
@@ -197,6 +201,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     wait.add_argument("--seconds", type=parse_seconds, default=30, metavar="N", help="how long; default: 30")
     wait.set_defaults(run=wait_until_ready)
+    database = commands.add_parser(
+        "database",
+        help="run the embedded database in the foreground, for other programs",
+        description="Run the embedded database of DATA_DIR until SIGINT or SIGTERM, and print its URL.",
+    )
+    database.add_argument(
+        "--for-release",
+        choices=list(REVISIONS),
+        help="first return the tables to the state of this release, which loses what it does not know",
+    )
+    database.set_defaults(run=run_database)
     options = parser.parse_args(arguments)
     if options.prepare_only and options.run is not None:
         parser.error("--prepare-only cannot be combined with a command")
@@ -362,6 +377,28 @@ def wait_until_ready(settings: Settings, options: argparse.Namespace) -> str:
             connection.close()
         time.sleep(POLL_SECONDS)
     raise CommandError(f"The server at {host}:{settings.port} is not ready after {options.seconds} s.")
+
+
+def run_database(settings: Settings, options: argparse.Namespace) -> str:
+    """Run the embedded database until SIGINT or SIGTERM, for programs that sign in with the printed URL.
+
+    Raises:
+        CommandError: The settings name another database, which runs already.
+        EmbeddedDatabaseError, InvalidSettings: As `use_database`.
+    """
+    if settings.database_url:
+        raise CommandError(
+            "DATABASE_URL names a database that runs already. Unset it to run the embedded one."
+        )
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with use_database(settings) as running:
+        if options.for_release:
+            downgrade(running.database_url, REVISIONS[options.for_release])
+        print(running.database_url.replace("postgresql+psycopg:", "postgresql:"), flush=True)
+        ended.wait()
+    return "Stopped, unless other processes use it."
 
 
 @contextmanager

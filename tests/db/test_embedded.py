@@ -1,0 +1,355 @@
+"""The embedded PostgreSQL: who shares it, who may use it, and how it survives kills and unusable folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db.embedded import Cluster, EmbeddedDatabaseError, installation, stop_cluster, supervisor, use_cluster
+from db.engine import build_engine
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 60
+"""How long a process may take on a busy machine."""
+
+is_root = os.geteuid() == 0
+only_root = pytest.mark.skipif(not is_root, reason="only root can start a process of another user")
+
+# Writes a row, prints that and waits until it is killed or its input ends.
+USER = """
+import sys
+from pathlib import Path
+import psycopg
+from db.embedded import use_cluster
+with use_cluster(Path(sys.argv[1])) as cluster:
+    with psycopg.connect(cluster.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(1)")
+        connection.execute("CREATE TABLE IF NOT EXISTS notes (id integer)")
+        connection.execute("SELECT pg_advisory_unlock(1)")
+        connection.execute("INSERT INTO notes VALUES (1)")
+        print("ready", flush=True)
+        sys.stdin.read()
+"""
+
+
+class UserProcess:
+    """Another process that uses a cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER, folder],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def wait_until_ready(self) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def end(self) -> None:
+        self.process.communicate(timeout=SECONDS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Yield the folder of a cluster. What runs in it at the end is stopped."""
+    yield tmp_path / "postgresql"
+    stop_cluster(tmp_path / "postgresql")
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[[], UserProcess]]:
+    """Yield a function that starts a process which uses the cluster; all are ended at the end."""
+    users: list[UserProcess] = []
+
+    def start_user() -> UserProcess:
+        users.append(UserProcess(folder))
+        return users[-1]
+
+    yield start_user
+    for user in users:
+        user.process.kill()
+        user.process.communicate()
+
+
+def wait_until_stopped(folder: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while supervisor.is_running(folder):
+        assert time.monotonic() < deadline, "PostgreSQL still runs"
+        time.sleep(0.05)
+
+
+def connect(cluster: Cluster) -> Engine:
+    return build_engine(cluster.url, pool_size=1)
+
+
+def count_notes(folder: Path) -> int:
+    with use_cluster(folder) as cluster:
+        engine = connect(cluster)
+        with engine.connect() as connection:
+            count = connection.scalar(text("SELECT count(*) FROM notes"))
+        engine.dispose()
+    return int(count or 0)
+
+
+def postmaster_pid(folder: Path) -> int:
+    return int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def test_the_login_of_a_new_cluster_has_the_rights_of_production(folder: Path) -> None:
+    with use_cluster(folder) as cluster:
+        engine = connect(cluster)
+        with engine.connect() as connection:
+            roles = connection.execute(
+                text(
+                    "SELECT rolname, rolcanlogin, rolsuper, rolbypassrls, rolcreaterole, rolreplication "
+                    "FROM pg_roles WHERE rolname LIKE 'sartiq%' ORDER BY rolname"
+                )
+            ).all()
+            member = "SELECT pg_has_role('sartiq', 'sartiq_app', 'MEMBER')"
+            is_member = connection.scalar(text(member))
+            setting = "SELECT current_setting('server_encoding'), current_setting('listen_addresses')"
+            settings = connection.execute(text(setting)).one()
+            words = connection.scalars(
+                text("SELECT word FROM unnest(ARRAY['é', 'b', 'a', 'B']) AS word ORDER BY word")
+            ).all()
+        engine.dispose()
+    assert [tuple(row) for row in roles] == [
+        ("sartiq", True, False, False, False, False),
+        ("sartiq_app", False, False, False, False, False),
+        ("sartiq_system", False, False, False, False, False),
+    ]
+    assert is_member
+    assert tuple(settings) == ("UTF8", "")
+    assert words == ["B", "a", "b", "é"]  # by code points
+
+
+def test_processes_share_a_cluster_which_ends_with_the_last_of_them(
+    folder: Path, start: Callable[[], UserProcess]
+) -> None:
+    first, second = start(), start()
+    first.wait_until_ready()
+    second.wait_until_ready()
+    pid = postmaster_pid(folder)
+    first.end()
+    time.sleep(2 * supervisor.USERS_POLL_SECONDS)
+    assert postmaster_pid(folder) == pid
+    socket_folder = Path((folder / "socket").read_text())
+    second.end()
+    wait_until_stopped(folder)
+    assert not (folder / "data" / "postmaster.pid").exists()
+    assert not socket_folder.exists()
+
+
+def test_several_starts_at_the_same_moment_make_one_cluster(
+    folder: Path, start: Callable[[], UserProcess]
+) -> None:
+    users = [start() for _ in range(4)]
+    for user in users:
+        user.wait_until_ready()
+    assert count_notes(folder) == 4
+
+
+@pytest.mark.parametrize("killed", ["user", "postgres", "supervisor", "all"])
+def test_the_next_start_recovers_from_kill_9(
+    folder: Path, start: Callable[[], UserProcess], killed: str
+) -> None:
+    user = start()
+    user.wait_until_ready()
+    pids = {
+        "user": user.process.pid,
+        "postgres": postmaster_pid(folder),
+        "supervisor": int((folder / "supervisor.lock").read_text()),
+    }
+    for name, pid in pids.items():
+        if killed in (name, "all"):
+            os.kill(pid, signal.SIGKILL)
+    if killed == "user":
+        wait_until_stopped(folder)
+    assert count_notes(folder) == 1
+
+
+def test_a_killed_postgresql_starts_again_for_the_processes_that_use_it(folder: Path) -> None:
+    with use_cluster(folder) as cluster:
+        engine = connect(cluster)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE notes (id integer)"))
+        engine.dispose()
+        os.kill(postmaster_pid(folder), signal.SIGKILL)
+        assert count_notes(folder) == 0
+
+
+def test_a_number_in_the_file_of_a_killed_postgresql_that_is_used_again_does_no_harm(folder: Path) -> None:
+    with use_cluster(folder):
+        pass
+    wait_until_stopped(folder)
+    (folder / "data" / "postmaster.pid").write_text(f"{os.getpid()}\n{folder}\n1\n5432\n\n\n\nready\n")
+    with use_cluster(folder) as cluster:
+        assert postmaster_pid(folder) != os.getpid()
+        connect(cluster).dispose()
+
+
+def test_a_creation_that_was_killed_leaves_nothing_that_the_next_start_uses(folder: Path) -> None:
+    (folder / "data.new").mkdir(parents=True)
+    (folder / "data.new" / "PG_VERSION").write_text("18\n")
+    with use_cluster(folder):
+        assert (folder / "data" / "global").is_dir()
+        assert not (folder / "data.new").exists()
+
+
+def test_a_long_path_of_the_folder_does_not_matter(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30) / ("folder" * 20) / "postgresql"
+    with use_cluster(folder) as cluster:
+        engine = connect(cluster)
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+        engine.dispose()
+    wait_until_stopped(folder)
+
+
+def test_a_variable_of_another_postgresql_does_not_matter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PGPORT": "1", "PGHOST": "nowhere", "PGUSER": "nobody", "PGDATA": "/nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    with use_cluster(folder) as cluster:
+        engine = connect(cluster)
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT current_user")) == "sartiq"
+        engine.dispose()
+
+
+def run_as_other_user(function: Callable[[], object], user_id: int) -> str:
+    """Call a function in a process of another user; return the message of its error, or an empty string."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user_id)
+            os.setuid(user_id)
+            function()
+        except BaseException as error:  # noqa: BLE001 - the other process reports it
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as pipe:
+        message = pipe.read()
+    os.waitpid(child, 0)
+    return message
+
+
+@only_root
+@pytest.mark.parametrize("user_id", [installation.NOBODY, 64_321])
+def test_another_user_of_the_machine_can_neither_open_nor_sign_in(folder: Path, user_id: int) -> None:
+    import psycopg
+
+    with use_cluster(folder) as cluster:
+        path = cluster.socket_folder / ".s.PGSQL.5432"
+
+        def open_socket() -> None:
+            socket.socket(socket.AF_UNIX).connect(str(path))
+
+        def sign_in() -> None:
+            psycopg.connect(host=str(cluster.socket_folder), user="sartiq", dbname="sartiq")
+
+        assert run_as_other_user(open_socket, user_id) == "PermissionError: [Errno 13] Permission denied"
+        assert run_as_other_user(lambda: os.listdir(folder / "data"), user_id).startswith("PermissionError")
+        # Also where an operator has opened the folder of the socket.
+        cluster.socket_folder.chmod(0o755)
+        path.chmod(0o777)
+        assert "Peer authentication failed" in run_as_other_user(sign_in, user_id)
+
+
+@only_root
+def test_postgresql_runs_with_a_user_id_that_no_account_has(folder: Path) -> None:
+    with use_cluster(folder):
+        owner = Path(f"/proc/{postmaster_pid(folder)}").stat().st_uid
+    assert owner in installation.UNUSED_IDS
+    assert installation.find_account_name(owner) is None
+
+
+@only_root
+def test_programs_that_only_root_can_read_are_copied(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = installation.find_binaries().parent.parent
+    private = tmp_path / "packages"
+    private.mkdir(mode=0o700)
+    for source in (package, package.with_name(f"{package.name}.libs")):
+        if source.exists():
+            shutil.copytree(source, private / source.name, symlinks=True)
+    binaries = private / package.name / "pginstall" / "bin"
+    monkeypatch.setattr("db.embedded.find_binaries", lambda: binaries)
+    with use_cluster(folder):
+        program = Path(f"/proc/{postmaster_pid(folder)}/exe").readlink()
+    assert not program.is_relative_to(tmp_path)
+    assert program.is_file()
+    shutil.rmtree(program.parents[3])
+
+
+def reject(folder: Path) -> str:
+    with pytest.raises(EmbeddedDatabaseError) as caught, use_cluster(folder):
+        pass
+    return str(caught.value)
+
+
+def test_files_of_another_version_are_rejected_with_the_release_that_reads_them(folder: Path) -> None:
+    with use_cluster(folder, release="0.3.0"):
+        pass
+    wait_until_stopped(folder)
+    (folder / "data" / "PG_VERSION").write_text("17\n")
+    assert reject(folder) == (
+        f"The database in {folder} is of PostgreSQL 17, and this release has PostgreSQL 18. Save it by "
+        "`make backup` of release 0.3.0, and restore it by `make restore` of this one in an empty DATA_DIR"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "postgresql"
+    assert reject(folder) == (
+        f"The database in {folder} cannot be used: Not a directory ({folder}). Or set DATABASE_URL to "
+        "another PostgreSQL server"
+    )
+
+
+def test_damaged_files_are_reported_with_the_reason_of_postgresql(folder: Path) -> None:
+    with use_cluster(folder):
+        pass
+    wait_until_stopped(folder)
+    (folder / "data" / "global" / "pg_control").write_bytes(b"")
+    message = reject(folder)
+    assert message.startswith(f"PostgreSQL does not start in {folder}: could not read file")
+    assert message.endswith(
+        f"{folder / 'postgresql.log'} has all messages. Or set DATABASE_URL to another PostgreSQL server"
+    )
+
+
+def test_a_platform_without_the_package_is_told_to_set_database_url(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "find_spec", lambda _: None)
+    assert reject(folder) == (
+        "The package with PostgreSQL is not installed: production installs none, and some platforms have "
+        "none. Install requirements-local.txt, or set DATABASE_URL to the URL of a PostgreSQL server"
+    )
+
+
+def test_the_command_stops_a_cluster_that_is_in_use(folder: Path, start: Callable[[], UserProcess]) -> None:
+    user = start()
+    user.wait_until_ready()
+    command = [sys.executable, ROOT / "db" / "embedded" / "supervisor.py", "stop", folder]
+    subprocess.run(command, check=True, timeout=SECONDS)
+    assert not (folder / "data" / "postmaster.pid").exists()
+    assert count_notes(folder) == 1
