@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 
 from db.embedded import Cluster, EmbeddedDatabaseError, installation, stop_cluster, supervisor, use_cluster
 from db.engine import build_engine
+from tests.support.embedded import wait_until_stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
@@ -79,13 +80,6 @@ def start(folder: Path) -> Iterator[Callable[[], UserProcess]]:
     for user in users:
         user.process.kill()
         user.process.communicate()
-
-
-def wait_until_stopped(folder: Path) -> None:
-    deadline = time.monotonic() + SECONDS
-    while supervisor.is_running(folder):
-        assert time.monotonic() < deadline, "PostgreSQL still runs"
-        time.sleep(0.05)
 
 
 def connect(cluster: Cluster) -> Engine:
