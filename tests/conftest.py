@@ -1,4 +1,4 @@
-"""Fixtures for all tests: SQLite and PostgreSQL databases, and a Redis broker.
+"""Fixtures for all tests: PostgreSQL databases, and a Redis broker.
 
 The transactions of the `database` fixture are savepoints on one connection: the code under test commits as
 usual, and the fixture rolls everything back. Create rows with `tests.support.factories`.
@@ -29,6 +29,7 @@ from tests.support.databases import DatabaseFactory
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import real_hashes, use_cheap_hashes
 from tests.support.requirements import skip_or_fail
+from tests.support.servers.databases import drop_server_databases
 from tests.support.servers.prepared_folder import prepared_folders_in
 
 if TYPE_CHECKING:
@@ -93,10 +94,17 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _prepared_server_folders(run_folder: Path) -> Iterator[None]:
-    """Prepare the folders of servers once."""
-    with prepared_folders_in(run_folder / "server-folders"):
+def _prepared_server_folders(run_folder: Path, database_factory: DatabaseFactory) -> Iterator[None]:
+    """Prepare the folders and databases of servers once."""
+    with prepared_folders_in(run_folder / "server-folders", database_factory):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server_databases(database_factory: DatabaseFactory) -> Iterator[None]:
+    """Drop the databases of the servers of a module after it."""
+    yield
+    drop_server_databases(database_factory.drop_later)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -161,47 +169,31 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applicatio
 
 
 @pytest.fixture(scope="session")
-def database_kind(request: pytest.FixtureRequest) -> str:
-    """Return the kind of database that the test runs on: `tests.support.run_options` chooses it."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
 def database_factory(run_folder: Path) -> Iterator[DatabaseFactory]:
-    """Yield what creates databases.
-
-    It does not depend on `database_kind`: the fixtures that do are set up again whenever the kind changes,
-    twice in most files, and migrations take a second.
-    """
+    """Yield what creates databases."""
     factory = DatabaseFactory(run_folder / "database-templates")
     yield factory
     factory.close()
 
 
 @pytest.fixture(scope="session")
-def empty_database_url(
-    database_kind: str, database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def empty_database_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database without tables. Tests that create some drop them at their end."""
-    with database_factory.create(database_kind, tmp_path_factory.mktemp("empty")) as url:
+    with database_factory.create() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def database_url(
-    database_kind: str, database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def database_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows. All tests share it."""
-    template = database_factory.get_template(database_kind)
-    with database_factory.create(database_kind, tmp_path_factory.mktemp("database"), template) as url:
+    with database_factory.create(database_factory.get_template()) as url:
         yield url
 
 
 @pytest.fixture
-def own_database_url(database_kind: str, database_factory: DatabaseFactory, tmp_path: Path) -> Iterator[str]:
+def own_database_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows that only this test uses."""
-    template = database_factory.get_template(database_kind)
-    with database_factory.create(database_kind, tmp_path, template) as url:
+    with database_factory.create(database_factory.get_template()) as url:
         yield url
 
 

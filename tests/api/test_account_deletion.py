@@ -27,8 +27,6 @@ from tests.support.concurrency import run_concurrently
 from tests.support.factories.catalogue import status_and_code
 from tests.support.mailbox import get_mailed_token, list_emails_to
 
-pytestmark = pytest.mark.both_databases
-
 PASSWORD = "a password for this test"
 HASHED = hash_password(PASSWORD)
 PATH = "/users/me/deletion"

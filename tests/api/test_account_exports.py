@@ -34,8 +34,6 @@ from tests.support.factories.api_keys import api_key_headers, make_api_key
 from tests.support.factories.catalogue import status_and_code
 from tests.support.factories.invitations import make_invitation
 
-pytestmark = pytest.mark.both_databases
-
 PATH = "/users/me/exports"
 LEASE, PAST = timedelta(seconds=60), timedelta(seconds=-1)
 SECRET = re.compile(r"hash|secret|salt|token|password|lease|claimed|credential")

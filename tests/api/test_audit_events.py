@@ -26,8 +26,6 @@ from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
 from tests.support.scenarios import PhotographedProduct
 
-pytestmark = pytest.mark.both_databases
-
 PASSWORD = "a password for this test"
 IGNORED_FIELDS = ("id", "created_at", "updated_at", "request_id")
 

@@ -23,8 +23,6 @@ from tests.support.factories.catalogue import Customer
 from tests.support.generations import complete_generation, status_and_code
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 
-pytestmark = pytest.mark.both_databases
-
 DEADLOCK_DETECTED = "40P01"
 """The SQLSTATE of PostgreSQL."""
 

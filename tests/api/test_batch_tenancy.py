@@ -13,8 +13,6 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.factories.catalogue import Customer
 
-pytestmark = pytest.mark.both_databases
-
 ACTIONS: dict[str, list[dict[str, Any]]] = {
     "shots": [
         {"action": "generate", "body": {"num_predictions": 1}},

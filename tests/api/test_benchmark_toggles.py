@@ -25,7 +25,7 @@ CREATED = b"HTTP/1.1 201 "
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessServer]:
     folder: Path = tmp_path_factory.mktemp("inside")
     try:
-        with create_database("postgresql", folder) as url:
+        with create_database() as url:
             prepare_database(url)
             with run_in_process_server(folder, url) as server:
                 yield server

@@ -16,7 +16,6 @@ from handlers.app import Application
 from studio import changes
 from tests.api.conftest import CommittingServer
 from tests.support import factories as make
-from tests.support.databases import on_postgresql
 from tests.support.factories.api_keys import api_key_headers
 
 ClientFactory = Callable[[Any], Any]
@@ -180,7 +179,6 @@ def test_a_review_lists_all_resources_that_show_it(request_as_owner: Any, organi
     assert sorted(set(listed)) == sorted((name, after[name]["id"], "updated") for name in paths)
 
 
-@on_postgresql
 def test_a_batch_of_approvals_writes_one_entry_of_the_look_and_of_the_shooting(
     committing_server: CommittingServer,
 ) -> None:

@@ -31,8 +31,6 @@ from tests.support.factories.exports import make_approved_prediction, unpack_arc
 from tests.support.scenarios import PhotographedProduct, make_product_photo, run_pending_generations
 
 # Rendering is slow, and the rows are the same on each kind of database.
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session")
-
 GENERATED = "trainedAlgorithmicMedia"
 
 

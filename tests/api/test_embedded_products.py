@@ -16,8 +16,6 @@ from tests.support.factories.catalogue import Customer
 from tests.support.generations import complete_generation
 from tests.support.scenarios import PhotographedProduct
 
-pytestmark = pytest.mark.both_databases
-
 
 class Work(NamedTuple):
     """One resource of each type, with its path and the path of its list."""

@@ -229,7 +229,6 @@ def find_by_metadata(customer: Customer, name: str, row: Any, pair: str) -> list
 
 
 @FILTERED
-@pytest.mark.both_databases
 def test_a_list_is_filtered_by_a_pair_of_the_metadata(customer: Customer, name: str) -> None:
     row = make_labeled(customer, name, custom_metadata={"a": "x:y & z", "b": "2"})
     make_labeled(customer, name, custom_metadata={"a": "2", "b": "x:y & z"})
@@ -248,7 +247,6 @@ def test_a_list_is_filtered_by_a_pair_of_the_metadata(customer: Customer, name: 
         assert find_by_metadata(customer, name, row, "c:3") == []
 
 
-@pytest.mark.both_databases
 def test_the_metadata_filter_finds_only_rows_of_the_list(customer: Customer, app: Application) -> None:
     pair = {"a": "1"}
     own = factories.make_product(organization=customer.organization, custom_metadata=pair)
@@ -264,7 +262,6 @@ def test_the_metadata_filter_finds_only_rows_of_the_list(customer: Customer, app
     assert customer.client("GET", "/products/?metadata=a").error_types.keys() == {("query", "metadata")}
 
 
-@pytest.mark.both_databases
 def test_metadata_entries_follow_their_rows_to_another_tenant(customer: Customer) -> None:
     product = factories.make_product(organization=customer.organization, custom_metadata={"a": "1"})
     other = factories.make_organization(customer.owner)

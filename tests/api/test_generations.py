@@ -83,7 +83,6 @@ def test_queue_positions_start_at_one_and_follow_the_order_of_requests(
     assert [(row["id"], row["queue_position"]) for row in listed] == [(second["id"], 2), (first["id"], 1)]
 
 
-@pytest.mark.both_databases
 def test_the_start_is_estimated_from_the_position_and_the_speed_of_the_queue(
     client: Client, scenario: PhotographedProduct, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

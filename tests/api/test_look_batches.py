@@ -17,8 +17,6 @@ from tests.support import factories
 from tests.support.factories.catalogue import Customer
 from tests.support.generations import status_and_code
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.fixture
 def client(customer: Customer) -> Client:

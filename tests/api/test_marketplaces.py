@@ -17,7 +17,6 @@ from tests.support import factories
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
 # One kind of database is enough: the images do not depend on it, and rendering is slow.
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session")
 
 
 @pytest.fixture

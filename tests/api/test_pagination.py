@@ -23,8 +23,6 @@ from handlers.schemas.organizations import MemberSchema
 from tests.support import factories
 from tests.support.factories.catalogue import Customer, status_and_code
 
-pytestmark = pytest.mark.both_databases
-
 ClientFactory = Callable[[Any], Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

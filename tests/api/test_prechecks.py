@@ -19,8 +19,6 @@ from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, post_form
 from tests.support.scenarios import make_product_photo
 
-pytestmark = pytest.mark.both_databases
-
 
 def upload_requests(customer: Customer, client: Client) -> dict[str, Callable[[], ClientResponse]]:
     """Return each way to upload an image, sent by `client` to rows of the customer."""

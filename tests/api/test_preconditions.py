@@ -9,8 +9,6 @@ import pytest
 
 from tests.support import factories
 
-pytestmark = pytest.mark.both_databases
-
 ClientFactory = Callable[[Any], Any]
 
 

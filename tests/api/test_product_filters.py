@@ -10,7 +10,6 @@ import pytest
 from tests.support import factories
 from tests.support.factories.catalogue import Customer
 
-pytestmark = pytest.mark.both_databases
 LISTS = ("looks", "shots", "generations", "predictions", "exports")
 
 

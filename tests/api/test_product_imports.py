@@ -23,7 +23,6 @@ from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse
 from tests.support.concurrency import PausedCall
-from tests.support.databases import on_postgresql
 from tests.support.factories.catalogue import Customer
 from tests.support.sample_media import build_orientation_image, encode_image, png_bomb
 from tests.support.scenarios import LEASE
@@ -295,7 +294,6 @@ def test_personal_products_are_imported_without_an_organization(
     assert sorted(names) == ["Dress", "Skirt"]
 
 
-@on_postgresql
 def test_an_import_and_a_batch_that_create_the_same_products_do_not_deadlock(
     committing_server: CommittingServer, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,6 @@ from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
 from tests.support.generations import status_and_code
 
-pytestmark = pytest.mark.both_databases
-
 INVALID = (401, "invalid_token")
 
 

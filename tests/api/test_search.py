@@ -9,8 +9,6 @@ from db.session import Database
 from tests.api.conftest import Client
 from tests.support import factories
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.fixture
 def user(database: Database) -> User:

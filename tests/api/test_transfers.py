@@ -26,8 +26,6 @@ from tests.support.concurrency import run_concurrently
 from tests.support.factories.catalogue import Customer
 from tests.support.generations import status_and_code
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.fixture
 def client(customer: Customer) -> Client:

@@ -27,8 +27,6 @@ from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.generations import complete_generation
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
-pytestmark = pytest.mark.both_databases
-
 TODAY = utc_now().date()
 NOTHING = {"credits": 0, "generations": 0, "failures": 0, "storage_bytes": 0}
 

@@ -21,6 +21,7 @@ from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.e2e.server import free_port
 from tests.resilience.processes import RedisServer
+from tests.support.databases import UNREACHABLE_URL
 
 OK = {"status": "ok"}
 
@@ -31,9 +32,9 @@ def anonymous(client_for: Callable[..., Client]) -> Client:
 
 
 @pytest.fixture
-def unavailable_database(application: Application, tmp_path: Path) -> Iterator[Client]:
-    """Yield a client of a server whose database cannot be opened."""
-    database = Database(build_engine(f"sqlite:///{tmp_path}/no/such/folder/database.db"))
+def unavailable_database(application: Application) -> Iterator[Client]:
+    """Yield a client of a server whose database cannot be reached."""
+    database = Database(build_engine(UNREACHABLE_URL))
     with application.database.switched_to(database):
         yield Client(application)
     database.dispose()

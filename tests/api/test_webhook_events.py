@@ -48,7 +48,6 @@ def test_every_event_of_the_contract_is_provoked_by_a_test() -> None:
     assert list(PROVOCATIONS) == list(CONTRACT["webhooks"])
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize("event_type", PROVOCATIONS)
 def test_each_event_is_received_once_and_matches_the_contract(studio: Studio, event_type: str) -> None:
     provoke, others = PROVOCATIONS[event_type]
@@ -158,7 +157,6 @@ def test_a_change_of_a_photo_is_a_change_of_its_product(studio: Studio) -> None:
     assert {body["data"]["id"] for body in bodies} == {str(studio.scenario.product.id)}
 
 
-@pytest.mark.both_databases
 def test_a_transfer_deletes_a_product_for_one_tenant_and_creates_it_for_the_other(studio: Studio) -> None:
     personal = make_endpoint(studio.receiver, owner=studio.scenario.owner, event_types=["product.created"])
     product = studio.create_product(sku="VASE")
@@ -184,7 +182,6 @@ def test_rows_that_are_deleted_with_another_row_send_no_event(studio: Studio) ->
     assert studio.receive() == []
 
 
-@pytest.mark.both_databases
 def test_the_items_of_a_batch_send_the_events_of_their_operations(studio: Studio) -> None:
     query = f"?organization_id={studio.scenario.organization.id}"
     created = [{"action": "create", "body": {"name": "Vase", "sku": sku}} for sku in ("A", "A", "B")]
@@ -208,7 +205,6 @@ def test_the_items_of_a_batch_send_the_events_of_their_operations(studio: Studio
     ]
 
 
-@pytest.mark.both_databases
 def test_a_tenant_without_endpoints_pays_one_statement_for_all_events_of_a_request(
     studio: Studio, database_engine: Engine
 ) -> None:
@@ -233,7 +229,6 @@ def test_a_tenant_without_endpoints_pays_one_statement_for_all_events_of_a_reque
     assert studio.receive() == []
 
 
-@pytest.mark.both_databases
 def test_low_credits_are_announced_once_per_period_to_every_tenant_of_the_account(
     studio: Studio, client_for: Callable[..., Client], superuser: Client
 ) -> None:

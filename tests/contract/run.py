@@ -51,18 +51,18 @@ Step = Callable[[str, argparse.Namespace, int], list[str]]
 
 
 @contextmanager
-def server_under_test(module: str, kind: str) -> Iterator[tuple[str, Path, str]]:
+def server_under_test(module: str, is_mock: bool) -> Iterator[tuple[str, Path, str]]:
     """Run the server on a fresh database; yield its URL, its log file and the URL of the image host."""
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name,
         run_http_recorder(image_urls.respond) as image_host,
     ):
         folder = Path(name)
-        with nullcontext("") if kind == "mock" else create_database(kind, folder) as database_url:
+        with nullcontext("") if is_mock else create_database() as database_url:
             environment = {
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,
-                "SARTIQ_MODE": "mock" if kind == "mock" else "live",
+                "SARTIQ_MODE": "mock" if is_mock else "live",
                 "OUTBOUND_ALLOWED_HOSTS": f"{UNREACHABLE_HOST},{image_host.host}",
                 **SHORT_TIMEOUTS,
             }
@@ -112,10 +112,10 @@ def walk_command(_url: str, options: argparse.Namespace, seed: int) -> list[str]
     return command
 
 
-def list_steps(kind: str, phases: tuple[str, ...]) -> list[Step]:
+def list_steps(phases: tuple[str, ...], is_mock: bool = False) -> list[Step]:
     """Return the steps, each for a new server. A mock stores nothing, so it has no stateful step."""
     steps: list[Step] = [fuzz_command] if set(phases) - {WALK} else []
-    return [*steps, walk_command] if WALK in phases and kind != "mock" else steps
+    return [*steps, walk_command] if WALK in phases and not is_mock else steps
 
 
 def list_errors(log: str) -> list[str]:
@@ -156,9 +156,9 @@ def report_failure(errors: list[str], log: Path, kept: Path) -> None:
     print(f"The server's log is kept: {kept}", flush=True)
 
 
-def run_step(step: Step, kind: str, options: argparse.Namespace, seed: int) -> bool:
+def run_step(step: Step, options: argparse.Namespace, seed: int) -> bool:
     """Run a step on a new server; return whether it found no failure and the server logged no error."""
-    with server_under_test(options.server, kind) as (url, log, image_host_url):
+    with server_under_test(options.server, options.mock) as (url, log, image_host_url):
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -173,8 +173,8 @@ def run_step(step: Step, kind: str, options: argparse.Namespace, seed: int) -> b
         errors = list_errors(log.read_text(errors="replace"))
         has_passed = status == 0 and not errors
         if not has_passed:
-            name = step.__name__.removesuffix("_command")
-            report_failure(errors, log, Path(options.logs) / f"{kind}-{name}-seed-{seed}.log")
+            name = f"{'mock' if options.mock else 'server'}-{step.__name__.removesuffix('_command')}"
+            report_failure(errors, log, Path(options.logs) / f"{name}-seed-{seed}.log")
     return has_passed
 
 
@@ -193,7 +193,7 @@ def parse_phases(text: str) -> tuple[str, ...]:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="make contract ARGS=...", description=__doc__)
-    parser.add_argument("--database", choices=["sqlite", "postgresql", "both", "mock"], default="both")
+    parser.add_argument("--mock", action="store_true", help="test the mock server")
     parser.add_argument("--seed", type=int, help="repeat a run with this seed (default: random)")
     parser.add_argument(
         "--examples", type=int, default=DEFAULT_EXAMPLES, help="generated requests per operation"
@@ -220,46 +220,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the fuzzer on the selected databases and return the exit status."""
+    """Run the fuzzer and return the exit status."""
     options = parse_arguments(arguments)
-    kinds = ["sqlite", "postgresql"] if options.database == "both" else [options.database]
+    seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
+    name = f"Contract run{' on the mock' if options.mock else ''}, seed {seed}"
+    print(name, flush=True)
     try:
-        if "postgresql" in kinds:
-            require_postgresql()
-        return run_databases(kinds, options)
+        results = [run_step(step, options, seed) for step in list_steps(options.phases, options.mock)]
     except OperationalError as error:
-        print(
-            f"Not started: no PostgreSQL server accepts TEST_POSTGRESQL_URL. {error.orig}\n"
-            "Start one (`make services` installs it), or leave it out: "
-            'make contract ARGS="--database sqlite"',
-            file=sys.stderr,
-        )
+        print(f"Not started: no PostgreSQL server accepts TEST_POSTGRESQL_URL. {error.orig}", file=sys.stderr)
+        return 2
     except ServerDidNotStart as error:
         print(error, file=sys.stderr)
-    return 2
-
-
-def require_postgresql() -> None:
-    """Create and drop a database, before the minutes that the run on SQLite takes.
-
-    Raises:
-        OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
-    """
-    with tempfile.TemporaryDirectory() as name, create_database("postgresql", Path(name)):
-        pass
-
-
-def run_databases(kinds: list[str], options: argparse.Namespace) -> int:
-    """Run the fuzzer on each kind of database; return 0 if there is no failure, otherwise 1."""
-    passed = True
-    for kind in kinds:
-        seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
-        print(f"Contract run on {kind}, seed {seed}", flush=True)
-        results = [run_step(step, kind, options, seed) for step in list_steps(kind, options.phases)]
-        has_passed = all(results)
-        print(f"Contract run on {kind}, seed {seed}: {'passed' if has_passed else 'FAILED'}", flush=True)
-        passed = passed and has_passed
-    return int(not passed)
+        return 2
+    print(f"{name}: {'passed' if all(results) else 'FAILED'}", flush=True)
+    return int(not all(results))
 
 
 if __name__ == "__main__":

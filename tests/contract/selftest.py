@@ -42,7 +42,7 @@ def run_contract(server: str, operations: list[str], seed: int, logs: Path) -> t
         seed: The seed of the run.
         logs: The folder that the server logs of a failed run are copied to.
     """
-    command = [sys.executable, "-m", "tests.contract.run", "--database", "sqlite", "--seed", str(seed)]
+    command = [sys.executable, "-m", "tests.contract.run", "--seed", str(seed)]
     command += ["--examples", "20", "--server", server, "--logs", str(logs)]
     for name in operations:
         command += ["--operation", name]

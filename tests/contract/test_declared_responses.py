@@ -115,7 +115,6 @@ TAGS = list(dict.fromkeys(operation.raw["tags"][0] for operation in OPERATIONS.v
 
 
 @pytest.mark.parametrize("tag", TAGS)
-@pytest.mark.both_databases
 def test_every_declared_response_is_produced(
     tag: str, provoke: Provoke, failing_subtests: FailingSubtests
 ) -> None:

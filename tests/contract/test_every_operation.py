@@ -55,7 +55,6 @@ SHOWN_ONCE = {
 
 
 @for_each_operation(lambda operation: operation.success_status == 201)
-@pytest.mark.both_databases
 def test_a_created_resource_is_found_at_its_location(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     headers = auth_headers(app, tenant.caller_for(request.operation))
@@ -90,7 +89,6 @@ def statements(database_engine: Engine) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("name", LISTS)
-@pytest.mark.both_databases
 def test_cursor_pagination_returns_each_row_once_with_a_constant_number_of_queries(
     name: str, app: Application, tenant: Tenant, statements: list[str]
 ) -> None:

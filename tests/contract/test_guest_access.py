@@ -28,8 +28,6 @@ from tests.support.snapshots import snapshot_rows
 GUEST_OPERATIONS = [name for name in SECURED if "guest" in ROWS[name].roles]
 OTHER_OPERATIONS = [name for name in SECURED if name not in GUEST_OPERATIONS]
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.fixture
 def headers(app: Application, tenant: Tenant) -> dict[str, str]:

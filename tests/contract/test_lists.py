@@ -24,9 +24,6 @@ from tests.contract.tenant import Tenant
 from tests.contract.test_every_operation import LISTS, create_more_rows, describe_response
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
-from tests.support.databases import on_postgresql
-
-pytestmark = pytest.mark.both_databases
 
 PAGINATION_PARAMETERS = {
     "skip",
@@ -205,7 +202,6 @@ def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Applicat
     assert everything["count"] >= 3
 
 
-@on_postgresql
 @pytest.mark.parametrize("name", [name for name in LISTS if name not in GLOBAL_LISTS])
 @pytest.mark.slow("it analyses the plans of all lists")
 def test_a_list_is_read_by_an_index(

@@ -9,8 +9,6 @@ from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
 
-pytestmark = pytest.mark.both_databases
-
 LISTS = {
     "get_account_export": "list_account_exports",
     "get_api_key": "list_api_keys",

@@ -38,7 +38,6 @@ from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant
 from tests.support import factories
 from tests.support.app import auth_headers
-from tests.support.databases import on_postgresql
 
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -145,7 +144,6 @@ def _build_value(session: Session, tenant: Tenant, column: Column[Any]) -> Any:
     return values.get(column.type.python_type, utc_now())
 
 
-@on_postgresql
 def test_s01_a_query_without_filter_returns_no_rows_of_other_tenants(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -157,7 +155,6 @@ def test_s01_a_query_without_filter_returns_no_rows_of_other_tenants(
         assert count_reached_rows(session, select(TABLES[name])) == INSUFFICIENT_PRIVILEGE, name
 
 
-@on_postgresql
 def test_s01_an_anonymous_role_sees_no_rows(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -165,7 +162,6 @@ def test_s01_an_anonymous_role_sees_no_rows(
     assert {name for name, keys in seen.items() if keys} == READ_ONLY
 
 
-@on_postgresql
 def test_s01_a_login_without_a_role_sees_no_rows(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -176,7 +172,6 @@ def test_s01_a_login_without_a_role_sees_no_rows(
         assert name in READ_ONLY or session.execute(select(table)).all() == [], name
 
 
-@on_postgresql
 def test_s01_a_write_without_filter_changes_no_rows_of_other_tenants(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -189,7 +184,6 @@ def test_s01_a_write_without_filter_changes_no_rows_of_other_tenants(
             assert reached in (0, INSUFFICIENT_PRIVILEGE), (name, statement)
 
 
-@on_postgresql
 def test_s01_no_tenant_inserts_rows_of_another(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -202,7 +196,6 @@ def test_s01_no_tenant_inserts_rows_of_another(
         assert count_reached_rows(session, insert(table).values(row)) == INSUFFICIENT_PRIVILEGE, name
 
 
-@on_postgresql
 def test_s01_public_rows_are_read_only_for_other_tenants(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -222,7 +215,6 @@ def test_s01_public_rows_are_read_only_for_other_tenants(
                 assert reached in (0, INSUFFICIENT_PRIVILEGE), table.name
 
 
-@on_postgresql
 def test_s01_a_guest_sees_one_shooting_and_writes_own_comments_only(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -263,7 +255,6 @@ def test_s01_a_guest_sees_one_shooting_and_writes_own_comments_only(
         assert count_reached_rows(session, statement) == 1
 
 
-@on_postgresql
 def test_rows_that_are_no_longer_public_stay_visible_where_they_are_referenced(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
@@ -305,7 +296,6 @@ def test_s01_few_operations_run_as_the_system() -> None:
 
 
 def test_s01_a_handler_without_the_tenant_filter_returns_404(
-    database_kind: str,
     app: Application,
     tenant: Tenant,
     other_tenant: Tenant,
@@ -315,4 +305,4 @@ def test_s01_a_handler_without_the_tenant_filter_returns_404(
     monkeypatch.setattr(tenancy, "row_filter", lambda *_, **__: ())
     monkeypatch.setattr(tenancy, "_select_by_id", tenancy._select_by_id.__wrapped__)
     response = other_tenant.request_for("get_brand").send(app, auth_headers(app, tenant.owner))
-    assert response.status == (404 if database_kind == "postgresql" else 200)
+    assert response.status == 404

@@ -31,7 +31,6 @@ def resource_schemas() -> set[type[Schema]]:
     return {cls for cls in classes - BASE_SCHEMAS - {Schema} if not cls.__name__.startswith("_")}
 
 
-@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)  # the database makes no difference
 def test_every_schema_serializes_a_row_as_marshmallow_dumps_it(
     app: Application, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,6 @@ from db.rls.session_role import APPLICATION_ROLE, SYSTEM, SessionRole, bypass_rl
 from db.session import Database, switch_role
 from studio.retention import clear_audit_addresses
 from tests.support import factories
-from tests.support.databases import on_postgresql
 
 OTHER_VALUES: dict[str, Any] = {
     "count": 2,
@@ -95,7 +94,6 @@ def test_s24_an_address_is_only_deleted_never_replaced_or_restored(database: Dat
         assert session.get_one(AuditEvent, event.id).count == 1
 
 
-@on_postgresql
 def test_s24_only_the_system_role_executes_the_function(database: Database) -> None:
     with database.transaction(write=True) as session:
         event = make_event(created_at=utc_now() - timedelta(days=10))

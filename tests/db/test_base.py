@@ -13,7 +13,6 @@ from db.base import Base, Owned, UtcDateTime, new_id, use_deterministic_ids
 from db.engine import build_engine
 from db.models import Brand, Shooting
 from db.session import Database, current_session
-from tests.support.databases import on_postgresql
 from tests.support.factories import make_brand, make_shooting
 
 
@@ -35,7 +34,6 @@ def test_a_time_is_read_back_in_utc_with_its_microseconds(database: Database) ->
         assert found.due_date.isoformat() == "2026-02-28T23:30:00.123456+00:00"
 
 
-@on_postgresql
 def test_a_time_is_read_back_in_utc_from_a_server_in_another_time_zone(database_url: str) -> None:
     tokyo_url = make_url(database_url).update_query_dict({"options": "-c timezone=Asia/Tokyo"})
     engine = build_engine(tokyo_url.render_as_string(hide_password=False), pool_size=1)

@@ -36,7 +36,6 @@ from db.session import Database
 from studio import leases
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
-from tests.support.databases import on_postgresql
 
 NOT_IN_THE_FEED = {
     "destinations": "settings that members may not read",
@@ -77,10 +76,7 @@ def updated_at(session: Session, row: Identified) -> Any:
 
 def feed_tables(connection: Connection) -> set[str]:
     """Return the tables that have feed triggers for all three statements."""
-    if connection.dialect.name == "sqlite":
-        names = connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all()
-    else:
-        names = connection.scalars(text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")).all()
+    names = connection.scalars(text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")).all()
     of_verb = [
         {name.removesuffix(f"_feed_{verb}") for name in names if name.endswith(f"_feed_{verb}")}
         for verb in ("insert", "update", "delete")
@@ -307,7 +303,6 @@ def test_a_rollback_undoes_the_entries(session: Session) -> None:
     assert entries(session, start) == []
 
 
-@on_postgresql
 def test_a_locked_parent_is_moved_later_and_not_waited_for(
     committing_database: Database, database_url: str
 ) -> None:
@@ -340,7 +335,6 @@ def test_a_locked_parent_is_moved_later_and_not_waited_for(
     assert "update times of locked rows" in {task.name for task in MAINTENANCE_TASKS}
 
 
-@on_postgresql
 def test_a_pending_touch_of_a_deleted_row_is_dropped(committing_database: Database) -> None:
     with committing_database.transaction(write=True) as session:
         session.add(PendingTouch(table_name="looks", row_id=make.make_user().id))

@@ -22,7 +22,6 @@ from db.engine import build_engine
 from db.models import Brand
 from db.session import Database
 from tests.support import factories as make
-from tests.support.databases import on_postgresql
 
 WRITERS, STEPS, PAGE = 5, 12, 7
 MAX_DELAY_SECONDS = 0.02
@@ -38,8 +37,6 @@ class WriterAborted(Exception):
 
 def wait_for_open_transactions(database: Database) -> None:
     """Wait until the transactions that are open now have ended, those of other databases too."""
-    if database.engine.dialect.name == "sqlite":
-        return
     with database.transaction(write=False) as session:
         newest = session.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")) or 0
     give_up_at = time.monotonic() + MAX_WAIT_SECONDS
@@ -186,7 +183,6 @@ def test_a_reader_gets_every_committed_change_once(database_url: str, tenant: Te
     assert len(committed) > STEPS
 
 
-@on_postgresql
 def test_an_open_transaction_delays_the_feed_and_loses_nothing(database_url: str, tenant: Tenant) -> None:
     reader = Reader(tenant)
     with open_database(database_url) as database, open_database(database_url) as other:
@@ -203,7 +199,6 @@ def test_an_open_transaction_delays_the_feed_and_loses_nothing(database_url: str
     assert reader.entries == early.committed + late.committed
 
 
-@on_postgresql
 def test_a_latest_position_misses_no_transaction_that_was_open(database_url: str, tenant: Tenant) -> None:
     with open_database(database_url) as database, open_database(database_url) as other:
         Writer(database, tenant, 1).run()
@@ -223,7 +218,6 @@ def test_a_latest_position_misses_no_transaction_that_was_open(database_url: str
         assert reader.entries == early.committed
 
 
-@on_postgresql
 def test_changes_within_a_savepoint_have_the_number_of_their_transaction(
     database_url: str, tenant: Tenant
 ) -> None:

@@ -15,10 +15,7 @@ from db.fast_path.driver_statement import DriverStatement
 from db.models import Product, User
 from db.queries.statements import insert_for_dialect
 from db.session import Database, current_session
-from tests.support.databases import on_postgresql
 from tests.support.factories import make_user
-
-pytestmark = pytest.mark.both_databases
 
 SELECT = select(Product.id, Product.name, Product.custom_metadata, Product.created_at).where(
     Product.id == bindparam("wanted")
@@ -108,7 +105,6 @@ def test_listeners_see_the_statement(database: Database) -> None:
     assert len(seen) == 1
 
 
-@on_postgresql
 def test_a_terminated_connection_ends_all_connections_of_the_pool(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=2))
     other = Database(build_engine(database_url, pool_size=1))

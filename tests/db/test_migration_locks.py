@@ -17,9 +17,6 @@ from db.migrations import downgrade, head_revision, is_current, locks, upgrade
 from db.migrations.locks import MigrationBlocked
 from tests.e2e.server import ROOT
 from tests.resilience.processes import wait_until
-from tests.support.databases import on_postgresql
-
-pytestmark = on_postgresql
 
 
 @pytest.fixture

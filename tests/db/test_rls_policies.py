@@ -18,10 +18,7 @@ from db.models import Brand
 from db.rls.session_role import ANONYMOUS, APPLICATION_ROLE, SYSTEM, SYSTEM_ROLE, SessionRole, set_role
 from db.rls.setup import RolesMissing, prepare_roles
 from db.session import Database, current_role, query_as_system, rollback_and_continue, switch_role
-from tests.support.databases import on_postgresql
 from tests.support.factories import make_brand, make_organization
-
-pytestmark = on_postgresql
 
 UNPROTECTED = """
 SELECT relname FROM pg_class

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,9 +38,7 @@ from db.models import (
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from db.row_counts.queries import COUNTED, compact_counts, delete_zero_counts, stored_count
 from db.session import Database, rollback_and_continue, switch_role
-from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
-from tests.support.databases import on_postgresql
 from tests.support.row_counts import actual_counts, stored_counts
 
 
@@ -162,7 +159,6 @@ def test_an_update_of_other_columns_writes_no_count(session: Session, connection
     assert connection.execute(select(RowCount)).all() == before
 
 
-@on_postgresql
 def test_compaction_replaces_pending_changes_by_totals(
     session: Session, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +184,6 @@ def test_compaction_replaces_pending_changes_by_totals(
     assert_counts_match(connection)
 
 
-@on_postgresql
 def test_one_process_at_a_time_compacts(connection: Connection, database_engine: Any) -> None:
     make.make_brand()
     with database_engine.begin() as other_connection:
@@ -199,7 +194,6 @@ def test_one_process_at_a_time_compacts(connection: Connection, database_engine:
     assert connection.scalar(select(func.max(RowCount.entry))) == 0
 
 
-@on_postgresql
 def test_callers_can_only_read_counts_and_only_of_their_tenants(session: Session) -> None:
     organization, _ = make_rows()
     owner = make.make_user()
@@ -244,10 +238,3 @@ def test_counts_by_every_type_of_value_are_found(session: Session) -> None:
             assert session.scalar(statement, {"scope_id": organization.id, name: value}) == counted > 0, name
             other_tenant = session.scalar(statement, {"scope_id": new_id(), name: value})
             assert other_tenant == 0, name
-
-
-def test_count_compaction_opens_no_transaction_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
-    database = Database(build_engine("sqlite://"))
-    monkeypatch.setattr(database, "transaction", lambda **_: pytest.fail("a transaction was opened"))
-    compaction = next(task for task in MAINTENANCE_TASKS if task.name == "compaction of row counts")
-    compaction.run(SimpleNamespace(database=database))

@@ -56,9 +56,7 @@ class WriterAborted(Exception):
 def snapshot(url: str) -> Iterator[Connection]:
     """Yield a connection with one snapshot of the rows of all tenants."""
     engine = build_engine(url, pool_size=1)
-    # On SQLite every read transaction is a snapshot.
-    options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
-    with engine.connect().execution_options(**options) as connection:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         bypass_rls(connection)
         yield connection
     engine.dispose()
@@ -162,12 +160,6 @@ def test_every_snapshot_has_correct_counts_during_writes_and_compaction(
     database.dispose()
 
 
-@pytest.mark.parametrize(
-    "database_kind",
-    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow("it starts and kills another process"))],
-    indirect=True,
-    scope="session",
-)
 def test_a_killed_process_does_not_change_the_counts(
     database_url: str, emptied_database: Database, organization: tuple[UUID, UUID]
 ) -> None:

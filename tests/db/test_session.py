@@ -32,7 +32,6 @@ from db.session import (
 from studio.idempotency import LEASE_DURATION
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import on_postgresql
 from tests.support.factories import make_background_preset, make_brand, make_user
 
 EVENT = {"actor_type": "anonymous", "outcome": "succeeded", "changes": [], "request_id": "request"}
@@ -311,7 +310,6 @@ def test_plain_postgresql_urls_use_psycopg_3() -> None:
     assert build_engine("postgresql://user@localhost/database").url.drivername == "postgresql+psycopg"
 
 
-@on_postgresql
 def test_the_lazy_cursor_description_is_complete(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     with database.transaction(write=False) as reading:
@@ -328,7 +326,6 @@ def test_the_lazy_cursor_description_is_complete(database_url: str) -> None:
     database.dispose()
 
 
-@on_postgresql
 def test_a_lost_machine_is_detected_before_its_leases_expire(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
@@ -340,7 +337,6 @@ def test_a_lost_machine_is_detected_before_its_leases_expire(database_url: str) 
     database.dispose()
 
 
-@on_postgresql
 def test_a_closed_idle_connection_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     database, other = (Database(build_engine(database_url, pool_size=1)) for _ in range(2))
     backend = text("SELECT pg_backend_pid()")
@@ -356,7 +352,6 @@ def test_a_closed_idle_connection_is_replaced(database_url: str, monkeypatch: py
         opened.dispose()
 
 
-@on_postgresql
 def test_a_transaction_cannot_begin_on_a_connection_that_was_just_closed(database_url: str) -> None:
     database, other = (Database(build_engine(database_url, pool_size=1)) for _ in range(2))
     with database.transaction(write=False) as reading:

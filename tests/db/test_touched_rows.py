@@ -16,9 +16,6 @@ from db.engine import build_engine
 from db.models import Change, Look, PendingTouch, Shooting, Shot
 from db.session import Database
 from tests.support import factories as make
-from tests.support.databases import on_postgresql
-
-pytestmark = on_postgresql
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from db.usage.queries import Usage, compact_usage, list_usage, sum_usage
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import on_postgresql
 
 DAYS = (date(2000, 1, 1), date(2199, 12, 31))
 Amounts = dict[tuple[UUID, str, UUID, date], Usage]
@@ -175,7 +174,6 @@ def test_a_group_without_usage_is_left_out(session: Session) -> None:
     assert list_usage(organization.id, UsageDimension.PRODUCT, *DAYS, None, 10) == []
 
 
-@on_postgresql
 def test_compaction_keeps_the_usage(session: Session) -> None:
     make_rows()
     before = recorded(session)
@@ -188,18 +186,10 @@ def test_compaction_keeps_the_usage(session: Session) -> None:
         assert len(set(session.scalars(select(UsageRecord.entry)))) > 1
 
 
-def test_on_sqlite_usage_needs_no_compaction(session: Session, database_kind: str) -> None:
-    make_rows()
-    make_rows()
-    entries = set(session.scalars(select(UsageRecord.entry)))
-    assert (entries == {TOTAL}) is (database_kind == "sqlite")
-
-
 def test_the_maintenance_task_compacts_usage() -> None:
     assert "compaction of usage records" in {task.name for task in MAINTENANCE_TASKS}
 
 
-@on_postgresql
 def test_a_caller_reads_only_the_usage_of_their_organizations_and_writes_none(session: Session) -> None:
     mine, other = make_rows(), make_rows()
     switch_role(SessionRole(APPLICATION_ROLE, mine.owner_id, (mine.id,)))
@@ -216,7 +206,6 @@ def test_a_caller_reads_only_the_usage_of_their_organizations_and_writes_none(se
     assert recorded(session) == counted(session)
 
 
-@on_postgresql
 def test_concurrent_writers_of_an_organization_do_not_wait_and_lose_nothing(own_database: Database) -> None:
     with own_database.transaction(write=True):
         organization = make.make_organization()

@@ -29,7 +29,7 @@ FLAGS = [
 # Not for the whole run: an idle server takes a fortieth of a core, and its start 1.5 s of CPU.
 @pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Yield a server process on an SQLite file with the demo accounts, shared by the tests of a module.
+    """Yield a server process with the demo accounts, shared by the tests of a module.
 
     Its tests are not about masks: colours find the products, which is faster than the network.
     """

@@ -21,7 +21,8 @@ from pathlib import Path
 import httpx
 
 from tests.contract.coverage.recording import recorded_command
-from tests.support.servers.prepared_folder import DATABASE_NAME, copy_prepared_folder
+from tests.support.servers.databases import database_of
+from tests.support.servers.prepared_folder import copy_prepared_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 # A new one for each run: a secret in the repository is published.
@@ -69,8 +70,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def build_environment(folder: Path, port: int) -> dict[str, str]:
-    """Return the environment of a server with all its files, and by default its database, below `folder`."""
+def build_environment(folder: Path, port: int, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a server with all its files below `folder`.
+
+    Args:
+        folder: The folder of the server.
+        port: The port of the server.
+        settings: Settings that override the others. Without DATABASE_URL, the server has its own database.
+    """
+    settings = settings or {}
+    if settings.get("SARTIQ_MODE") != "mock" and "DATABASE_URL" not in settings:
+        settings = {"DATABASE_URL": database_of(folder), **settings}
     return {
         "SARTIQ_ENV": "test",
         "SECRET_KEY": SECRET_KEY,
@@ -78,7 +88,6 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
         "DATA_DIR": str(folder),
         "MEDIA_DIR": str(folder / "media"),
         "OUTBOX_DIR": str(folder / "outbox"),
-        "DATABASE_URL": f"sqlite:///{folder / DATABASE_NAME}",
         # Readable when a test fails; the fuzzer also searches it for errors.
         "LOG_FORMAT": "lines",
         "HOST": "127.0.0.1",
@@ -86,6 +95,7 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
         "PYTHONFAULTHANDLER": "1",
         "PUBLIC_URL": f"http://127.0.0.1:{port}",
         **UNLIMITED,
+        **settings,
     }
 
 
@@ -114,13 +124,15 @@ def running_server(
     prepares: bool = False,
     **environment: str,
 ) -> Iterator[RunningServer]:
-    """Run `python -m module` as a server with all its files below `folder`; stop it at the end of the block.
+    """Run `python -m module` as a server within the block, with all its files below `folder`.
+
+    Servers with the same folder have the same database, unless the environment names another one.
 
     Args:
         python: The interpreter; by default that of `find_interpreter`. Others prepare the folder themselves.
         root: The folder with the code.
         seconds_to_start: How long the server may take to become ready.
-        prepares: Whether the server itself prepares an empty folder. By default, tests copy a prepared one.
+        prepares: Whether the server prepares its database itself. By default, tests copy a prepared one.
         environment: Settings that override the inherited and the default ones.
 
     Raises:
@@ -135,13 +147,13 @@ def running_server(
     folder.mkdir(parents=True, exist_ok=True)
     if not prepares:
         copy_prepared_folder(folder, environment, prepare_folder)
-    defaults = build_environment(folder, port)
+    settings = build_environment(folder, port, environment)
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
             [python, "-m", *arguments],
             cwd=root,
-            env={**os.environ, **defaults, **environment},
+            env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -155,11 +167,11 @@ def running_server(
 
 
 def prepare_folder(folder: Path, settings: Mapping[str, str]) -> None:
-    """Create the tables and the rows of a server in an empty folder, as its start would do.
+    """Create the tables, the rows and the files of a server, as its first start would do.
 
     The umask is 0: a test checks that others cannot read the files all the same.
     """
-    environment = {**os.environ, **build_environment(folder, free_port()), "MAIL": "off", **settings}
+    environment = {**os.environ, **build_environment(folder, free_port(), {"MAIL": "off", **settings})}
     command = [find_interpreter(), "-m", "handlers", "--prepare-only"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, umask=0, capture_output=True, text=True, check=False, timeout=300

@@ -45,7 +45,7 @@ def run_module(
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env={**os.environ, **build_environment(folder, free_port()), **settings},
+        env={**os.environ, **build_environment(folder, free_port(), settings)},
         capture_output=True,
         text=True,
         check=False,
@@ -84,7 +84,7 @@ def move_by_backup(folder: Path, before: dict[str, str], after: dict[str, str]) 
 
 
 @pytest.mark.slow("it starts two servers")
-def test_s32_a_server_on_sqlite_and_disk_works_after_its_restore(tmp_path: Path) -> None:
+def test_s32_a_server_with_its_files_on_disk_works_after_its_restore(tmp_path: Path) -> None:
     move_by_backup(tmp_path, {}, {})
 
 

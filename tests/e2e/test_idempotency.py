@@ -14,7 +14,6 @@ from tests.e2e.crashing_server import CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import RunningServer, running_server, wait_until_ready
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import create_database
 
 SEEDED = "01990000-5eed-7000-8000-"
 ORGANIZATION, PRODUCT = f"{SEEDED}000200000001", f"{SEEDED}000500000001"
@@ -24,15 +23,10 @@ SECONDS_TO_WAIT = 20
 
 
 @pytest.fixture(scope="module")
-def server(
-    database_kind: str, database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
-    """A server that two keys crash, on its own database; `database_url` skips if none can be created."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that two keys crash."""
     folder: Path = tmp_path_factory.mktemp("crashing")
-    with (
-        create_database(database_kind, folder) as url,
-        running_server(folder, "tests.e2e.crashing_server", RENDER_WORKERS="0", DATABASE_URL=url) as running,
-    ):
+    with running_server(folder, "tests.e2e.crashing_server", RENDER_WORKERS="0") as running:
         yield running
 
 

@@ -23,7 +23,6 @@ from tests.resilience.processes import (
     wait_until,
 )
 from tests.resilience.workload import PASSWORD, make_tenants
-from tests.support.databases import on_postgresql
 
 STAMP = Path(".venv", "server", ".stamp")
 
@@ -48,7 +47,6 @@ def test_s29_the_environment_has_no_development_packages(installed_python: str) 
     assert found.stdout.strip() == "[None, None]"
 
 
-@on_postgresql
 @pytest.mark.slow("it starts a server, a worker and the scheduler")
 def test_s29_the_runtime_packages_render_an_image_through_celery_in_production(
     installed_python: str, broker: RedisServer, own_database_url: str, tmp_path: Path

@@ -14,7 +14,6 @@ import pytest
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look
 from tests.e2e.server import RunningServer, running_server
-from tests.support.databases import on_postgresql
 
 NO_WORKERS = {"RENDER_WORKERS": "0"}
 WAIT_SECONDS = 30
@@ -87,7 +86,6 @@ class LongPollThread(threading.Thread):
         return self.response
 
 
-@on_postgresql
 @pytest.mark.slow("it starts two servers")
 def test_changes_of_another_process_reach_waiting_clients(tmp_path: Path, own_database_url: str) -> None:
     with (

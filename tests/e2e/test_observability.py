@@ -20,6 +20,7 @@ from tests.e2e.generation_steps import prepare_look, wait_for_generation
 from tests.e2e.otlp_collector import Collector, ReceivedSpan, run_collector
 from tests.e2e.server import RunningServer, free_port, running_server
 from tests.support.requirements import skip_or_fail
+from tests.support.servers.databases import database_of
 
 pytestmark = pytest.mark.slow("it starts two servers and a collector")
 
@@ -67,7 +68,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Yield the running API and worker, after a customer has requested images within a trace."""
     folder = tmp_path_factory.mktemp("observability")
     ports = {"api": free_port(), "worker": free_port()}
-    shared = {"MEDIA_DIR": str(folder / "media"), "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}"}
+    shared = {"MEDIA_DIR": str(folder / "media"), "DATABASE_URL": database_of(folder)}
     with run_collector() as collector:
         shared |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         shared |= {"LOG_FORMAT": "json"}
@@ -214,7 +215,7 @@ def test_s24_no_log_line_contains_a_secret(system: RunningSystem) -> None:
     signature = system.link.rpartition("/")[2]
     secret = (
         system.token, PASSWORD, signature, "somebody.private", "nobody.known", EMAIL,
-        "a body that is not logged", "Bearer", "secret of servers", "sqlite:///", *system.secrets,
+        "a body that is not logged", "Bearer", "secret of servers", "postgresql+psycopg://", *system.secrets,
     )  # fmt: skip
     for server in (system.api, system.worker):
         text = server.log.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from handlers.server import cli
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, find_interpreter, free_port, prepare_folder, running_server
 from tests.resilience.processes import RedisServer
+from tests.support.servers.databases import database_of
 from tests.support.servers.prepared_folder import copy_prepared_folder
 from tests.tools.bench.processes import resident_bytes
 from tests.tools.sample_images.photograph import load_phone_photo
@@ -35,7 +36,7 @@ def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [find_interpreter("handlers"), "-m", "handlers"],
         cwd=ROOT,
-        env=environment | {"DATA_DIR": str(folder)} | settings,
+        env=environment | {"DATA_DIR": str(folder), "DATABASE_URL": database_of(folder)} | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

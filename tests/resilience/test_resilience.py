@@ -30,13 +30,11 @@ from tests.resilience.workload import (
     open_database,
     request_all,
 )
-from tests.support.databases import on_postgresql
 
 GENERATIONS, TENANTS = 6, 3
 RENDER_TIMEOUT_SECONDS = 180
 
 
-@on_postgresql
 @pytest.mark.slow("`make faults` runs more of the same")
 def test_flushing_redis_and_pausing_and_killing_workers_loses_and_duplicates_no_generation(
     broker: RedisServer, own_database_url: str, tmp_path: Path

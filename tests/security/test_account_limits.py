@@ -165,7 +165,6 @@ def create_brand(client: Client, organization: Organization, name: str = "Nord")
     return client("POST", f"/brands/?organization_id={organization.id}", {"name": name})
 
 
-@pytest.mark.both_databases
 def test_s48_equal_denied_requests_within_a_minute_are_one_event_with_a_count(
     client_for: ClientFor, customer: Customer, viewer: User
 ) -> None:

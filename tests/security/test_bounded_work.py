@@ -25,7 +25,6 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
-from tests.support.databases import on_postgresql, postgresql_is_slow
 from tests.support.factories.catalogue import post_form
 from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct, make_product_photo
@@ -60,7 +59,6 @@ def count_statements(committing_server: CommittingServer, shooting: Shooting) ->
     return len(statements), codes
 
 
-@postgresql_is_slow
 def test_s36_rejected_shots_of_a_look_cost_no_statement_each(committing_server: CommittingServer) -> None:
     with committing_server.database.transaction(write=True):
         few = make_shots(committing_server.scenario, looks=2, shot_types=2)
@@ -73,7 +71,6 @@ def test_s36_rejected_shots_of_a_look_cost_no_statement_each(committing_server: 
     assert statements_of_many - statements_of_few == 10
 
 
-@postgresql_is_slow
 def test_s36_rejected_shots_leave_little_to_the_garbage_collector(
     committing_server: CommittingServer,
 ) -> None:
@@ -188,7 +185,6 @@ class LockedShooting:
             yield sent
 
 
-@on_postgresql
 @pytest.mark.usefixtures("half_of_the_threads")
 def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_served_later(
     committing_server: CommittingServer,
@@ -206,7 +202,6 @@ def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_serv
     assert (replay.body, replay.headers["idempotency-replayed"]) == (responses[-1].body, "true")
 
 
-@on_postgresql
 @pytest.mark.usefixtures("half_of_the_threads")
 def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
@@ -221,7 +216,6 @@ def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
     assert Counter(one.result().status for one in sent)[201] == locked.threads // 2
 
 
-@on_postgresql
 def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +243,6 @@ def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
     assert (first.status, replay.body, len(decoded)) == (201, first.body, 1)
 
 
-@on_postgresql
 def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempotency_key(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +260,6 @@ def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempo
     assert post_form(client, path, make_product_photo(), type="front").status == 201
 
 
-@on_postgresql
 def test_s36_a_request_that_counts_attempts_waits_a_second_for_a_row_lock(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -309,11 +309,11 @@ def list_open_paths(folder: Path) -> list[str]:
     return [f"{path} {path.stat().st_mode:o}" for path in paths if path.stat().st_mode & 0o077]
 
 
-def test_s31_database_and_media_are_accessible_to_their_owner_only(tmp_path: Path) -> None:
+def test_s31_media_are_accessible_to_their_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     # A copy has the modes of what `prepare_folder` created with a umask of 0.
     copy_prepared_folder(folder, {"SARTIQ_ENV": "development"}, prepare_folder)
-    assert {path.name for path in folder.iterdir()} >= {"media", "sartiq.db"}
+    assert {path.name for path in folder.iterdir()} >= {"media"}
     assert any(path.is_file() for path in (folder / "media").rglob("*"))
     assert list_open_paths(folder) == []
 

@@ -24,7 +24,6 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.concurrency import PausedCall
-from tests.support.databases import on_postgresql
 from tests.support.factories.api_keys import api_key_headers
 
 WRITES = [
@@ -107,7 +106,6 @@ def app(application: Application, own_database: Database) -> Iterator[Applicatio
         yield application
 
 
-@on_postgresql
 @pytest.mark.slow("it makes a tenant for each operation")
 @pytest.mark.parametrize("credentials", [with_token, with_idempotency_key, with_api_key])
 def test_s43_every_operation_of_an_account_that_is_deleted_meanwhile_has_a_declared_answer(
@@ -135,7 +133,6 @@ def has_credentials(operation: Operation, credentials: Credentials) -> bool:
     return credentials is with_token or "Idempotency-Key" in names
 
 
-@on_postgresql
 @pytest.mark.parametrize(
     ("name", "number"),
     [
@@ -156,7 +153,6 @@ def test_s43_a_deleted_account_is_401(
     assert response.headers["www-authenticate"].startswith("Bearer")
 
 
-@on_postgresql
 def test_s43_an_error_of_an_account_that_exists_stays_what_it_is(
     app: Application, own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +167,6 @@ def test_s43_an_error_of_an_account_that_exists_stays_what_it_is(
     assert request.send(app, headers).status == 500
 
 
-@on_postgresql
 @pytest.mark.parametrize(
     "name", ["create_brand", "create_product", "create_shooting", "create_presigned_url"]
 )

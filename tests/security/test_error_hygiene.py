@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from db.engine import build_engine
 from db.session import Database
 from handlers.app import Application
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse, send_request
+from tests.support.databases import UNREACHABLE_URL
 from tests.support.factories.catalogue import Customer
 
 INTERNAL_MESSAGE = "SELECT hunter2 FROM users -- /srv/private/key.pem"
@@ -143,23 +143,11 @@ def test_s23_an_exception_in_the_error_handling_is_a_problem(
     assert_no_internals(create_brand(customer.client), 500, "internal_error")
 
 
-def unreachable_database_url(kind: str, folder: Path, url: str) -> str:
-    """Return the URL of a database that does not exist."""
-    if kind == "sqlite":
-        return f"sqlite:///{folder / 'no' / 'such' / 'folder' / 'database.db'}"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return make_url(url).set(port=port).render_as_string(hide_password=False)
-
-
 def test_s23_an_unreachable_database_gives_a_problem_without_internals(
-    application: Application, customer: Customer, database_kind: str, database_url: str, tmp_path: Path
+    application: Application, customer: Customer
 ) -> None:
     headers = {**customer.client.headers, "x-request-id": "request-with-a-fault"}
-    unreachable = Database(
-        build_engine(unreachable_database_url(database_kind, tmp_path, database_url), pool_size=1)
-    )
+    unreachable = Database(build_engine(UNREACHABLE_URL, pool_size=1))
     with application.database.switched_to(unreachable):
         response = send_request(application, "POST", "/api/v1/brands/", headers, as_json={"name": "Linen"})
     unreachable.dispose()
@@ -170,9 +158,8 @@ def test_s23_an_unreachable_database_gives_a_problem_without_internals(
 @contextmanager
 def locked_brands(database: Database) -> Iterator[None]:
     """Hold a lock within the block that keeps other transactions from writing brands."""
-    with database.engine.execution_options(write=True).connect() as connection, connection.begin():
-        if database.engine.dialect.name == "postgresql":
-            connection.execute(text("LOCK TABLE brands IN ACCESS EXCLUSIVE MODE"))
+    with database.engine.connect() as connection, connection.begin():
+        connection.execute(text("LOCK TABLE brands IN ACCESS EXCLUSIVE MODE"))
         yield
 
 

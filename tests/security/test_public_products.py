@@ -15,7 +15,6 @@ from tests.support.factories.catalogue import Customer, post_form, status_and_co
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.scenarios import PhotographedProduct
 
-pytestmark = pytest.mark.both_databases
 PHOTO = encode_image(build_orientation_image(120, 80), "JPEG")
 
 

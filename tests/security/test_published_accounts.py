@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pty
-import shutil
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
@@ -30,6 +29,7 @@ from studio.seed.published_accounts import StartRefused, require_no_published_ac
 from studio.settings import Settings
 from tests.e2e.server import ROOT, build_environment, find_interpreter, free_port, running_server
 from tests.support.databases import create_database
+from tests.support.servers.databases import copy_server, database_of
 
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
 PUBLISHED = {DEMO: "sartiq-demo", SECOND: "sartiq-second", ADMIN: "sartiq-admin"}
@@ -46,7 +46,8 @@ class CommandResult(NamedTuple):
 
 
 def environment_of(folder: Path, name: str) -> dict[str, str]:
-    return {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": name, "MAIL": "off"}
+    settings = {"SARTIQ_ENV": name, "MAIL": "off", "DATABASE_URL": url_of(folder)}
+    return {**os.environ, **build_environment(folder, free_port(), settings)}
 
 
 def run(folder: Path, *arguments: str, stdin: str = "", environment: str = "production") -> CommandResult:
@@ -87,8 +88,14 @@ def run_process(
     return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
 
 
+def url_of(folder: Path) -> str:
+    """Return the URL of the database of a folder: its SQLite file, or a database on PostgreSQL."""
+    old = folder / "sartiq.db"
+    return f"sqlite:///{old}" if old.exists() else database_of(folder)
+
+
 def database_in(folder: Path) -> Database:
-    return Database(build_engine(f"sqlite:///{folder / 'sartiq.db'}", pool_size=2))
+    return Database(build_engine(url_of(folder), pool_size=2))
 
 
 def change_account(folder: Path, email: str, /, **columns: object) -> None:
@@ -127,9 +134,7 @@ def find_account(folder: Path, email: str) -> User | None:
 
 
 def list_addresses(folder: Path) -> list[str]:
-    """Return the addresses of all accounts; none if the database does not exist."""
-    if not (folder / "sartiq.db").exists():
-        return []
+    """Return the addresses of all accounts."""
     database = database_in(folder)
     with database.transaction(write=False) as session:
         emails = list(session.scalars(select(User.email).order_by(User.id)))
@@ -149,7 +154,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def development(seeded: Path, tmp_path: Path) -> Path:
     """Return the folder of a copy of an installation that was seeded for development."""
-    return shutil.copytree(seeded, tmp_path / "development")
+    return copy_server(seeded, tmp_path / "development")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +169,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def production_folder(prepared: Path, tmp_path: Path) -> Path:
     """Return the folder of a copy of an installation that was prepared for production."""
-    return shutil.copytree(prepared, tmp_path / "production")
+    return copy_server(prepared, tmp_path / "production")
 
 
 def sign_in(url: str, email: str, password: str) -> httpx.Response:
@@ -473,11 +478,15 @@ def test_s30_the_pages_for_operators_set_production_before_the_first_command(pag
 @pytest.mark.parametrize("keeps", [False, True])
 @pytest.mark.slow("it copies a database")
 def test_s30_a_move_to_postgresql_deactivates_the_published_accounts_of_the_copy(
-    development: Path, capsys: pytest.CaptureFixture[str], keeps: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keeps: bool
 ) -> None:
+    development = tmp_path / "development"
+    development.mkdir()
+    (development / "sartiq.db").touch()
+    assert run(development, "--prepare-only", environment="development").returncode == 0
     change_account(development, SECOND, hashed_password=hash_password("a-woollen-coat-in-june"))
     open_session(development, DEMO)
-    with create_database("postgresql", development) as url:
+    with create_database() as url:
         environment = environment_of(development, "production") | {"DATABASE_URL": url}
         with patch.dict(os.environ, environment):
             assert migrate_to_postgres.main(["--keep-demo-passwords"] if keeps else []) == 0

@@ -17,7 +17,6 @@ from tests.contract.tenant import make_image
 from tests.support import factories
 from tests.support.factories.catalogue import post_form
 
-pytestmark = pytest.mark.both_databases
 FILE_PATH = "/api/v1"
 
 

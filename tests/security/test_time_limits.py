@@ -19,7 +19,6 @@ from handlers.pipeline.errors import build_problem
 from studio.settings import InvalidSettings, Settings
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse
-from tests.support.databases import on_postgresql
 
 TIMEOUT_SECONDS = 0.4
 NAME = "Given up"
@@ -142,7 +141,6 @@ def test_s19_a_request_that_has_started_to_commit_does_not_time_out(
     assert (create_brand(committing_server).status, count_brands(committing_server)) == (201, 1)
 
 
-@on_postgresql
 def test_s19_postgresql_statements_and_lock_waits_time_out(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

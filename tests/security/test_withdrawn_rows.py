@@ -17,7 +17,6 @@ from tests.support.factories.catalogue import Customer
 from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
 
-pytestmark = pytest.mark.both_databases
 ClientFor = Callable[[User | None], Client]
 PATHS = {"subject": "/subjects", "style": "/styles", "shot_type": "/shot-types"}
 

@@ -16,7 +16,6 @@ from studio import api_key_expiry
 from studio.accounts.api_keys import create_api_key
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import postgresql_is_slow
 from tests.support.servers.webhook_receiver import START, list_rows
 
 DAY = timedelta(days=1)
@@ -45,7 +44,6 @@ def list_notices(database: Database) -> list[int]:
     ("lifetime", "expected"),
     [(30, {16: [14], 29: [14, 1], 31: [14, 1]}), (14, {1: [], 13: [1]}), (7, {5: [], 6: [1]}), (1, {1: []})],
 )
-@postgresql_is_slow
 def test_a_key_has_an_event_14_days_and_1_day_before_it_expires(
     own_database: Database, lifetime: int, expected: dict[int, list[int]]
 ) -> None:
@@ -66,7 +64,6 @@ def test_a_key_has_an_event_14_days_and_1_day_before_it_expires(
         assert (stored.updated_at, stored.next_expiry_notice_at) == (key.updated_at, None)
 
 
-@postgresql_is_slow
 def test_a_key_has_only_the_last_of_the_events_that_no_process_sent_in_time(own_database: Database) -> None:
     with time_machine.travel(START, tick=False) as clock:
         with own_database.transaction(write=True):
@@ -78,7 +75,6 @@ def test_a_key_has_only_the_last_of_the_events_that_no_process_sent_in_time(own_
         assert list_notices(own_database) == [1]
 
 
-@postgresql_is_slow
 def test_keys_of_before_the_upgrade_have_their_next_event(own_database: Database) -> None:
     with time_machine.travel(START, tick=False) as clock:
         with own_database.transaction(write=True) as writing:

@@ -23,6 +23,7 @@ from studio.http_client import SafeHttpClient
 from studio.jobs.periodic import PeriodicTask
 from studio.media.storage import LocalDisk
 from studio.webhooks import dispatcher
+from tests.support.databases import UNREACHABLE_URL
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     WebhookReceiver,
@@ -54,7 +55,6 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.both_databases
 def test_a_locked_database_delays_a_webhook_and_is_logged_as_a_warning(
     own_database_url: str, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
@@ -65,10 +65,8 @@ def test_a_locked_database_delays_a_webhook_and_is_logged_as_a_warning(
         endpoint = make_endpoint(receiver)
     publish_event(database, endpoint)
     running = dispatcher.WebhookDispatcher(SETTINGS, database, SafeHttpClient([receiver.recorder.host]))
-    # On SQLite, every write transaction is a lock from its first statement on.
-    lock = {"sqlite": "SELECT 1", "postgresql": "LOCK TABLE webhook_deliveries IN ACCESS EXCLUSIVE MODE"}
     with database.transaction(write=True) as writing:
-        writing.execute(text(lock[database.engine.dialect.name]))
+        writing.execute(text("LOCK TABLE webhook_deliveries IN ACCESS EXCLUSIVE MODE"))
         running.start()
         wait_until(log)
         assert receiver.ids == []
@@ -92,7 +90,9 @@ def run_dispatcher(monkeypatch: pytest.MonkeyPatch, error: Exception, called: th
 
     monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(dispatcher, "send_next", send_next)
-    running = dispatcher.WebhookDispatcher(SETTINGS, Database(build_engine("sqlite://")), SafeHttpClient())
+    running = dispatcher.WebhookDispatcher(
+        SETTINGS, Database(build_engine(UNREACHABLE_URL)), SafeHttpClient()
+    )
     running.start()
     assert called.wait(20)
     running.stop()
@@ -110,7 +110,7 @@ def run_generation_worker(monkeypatch: pytest.MonkeyPatch, error: Exception, cal
 
     monkeypatch.setattr(executor, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(executor.GenerationExecutor, "run_next", run_next)
-    database = Database(build_engine("sqlite://"))
+    database = Database(build_engine(UNREACHABLE_URL))
     running = executor.GenerationWorkers(database, LocalDisk(Path()), 1, 60)
     running.start()
     assert called.wait(20)

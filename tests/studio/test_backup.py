@@ -30,7 +30,7 @@ from studio import backup
 from studio.media.storage import LocalDisk
 from studio.settings import Settings
 from tests.e2e.server import ROOT
-from tests.support.databases import DatabaseFactory, create_database, on_postgresql
+from tests.support.databases import create_database
 from tests.support.filled_server import fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
 
@@ -100,9 +100,9 @@ Install = Callable[[str, bool], Installation]
 
 
 @pytest.fixture(scope="module")
-def server_folder(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder with a row in every table of its SQLite database."""
-    folder = fill_server_folder(tmp_path_factory.mktemp("server"), database_factory.get_template("sqlite"))
+    folder = fill_server_folder(tmp_path_factory.mktemp("server"))
     storage = LocalDisk(folder / "media")
     media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
     storage.write(f"media/{media_id}/variants/64.webp", b"a variant")
@@ -112,9 +112,9 @@ def server_folder(database_factory: DatabaseFactory, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def filled_postgresql(server_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def filled_postgresql(server_folder: Path) -> Iterator[str]:
     """Yield the URL of a PostgreSQL database with the same rows. Tests use copies."""
-    with create_database("postgresql", tmp_path_factory.mktemp("postgresql")) as url:
+    with create_database() as url:
         assert copy_database(f"sqlite:///{server_folder / 'sartiq.db'}", url, lambda _, reports: True)
         yield url
 
@@ -144,7 +144,7 @@ def install(
             url = f"sqlite:///{folder / 'sartiq.db'}"
             if kind == "postgresql":
                 template = request.getfixturevalue("filled_postgresql") if is_filled else None
-                url = stack.enter_context(create_database(kind, tmp_path, template))
+                url = stack.enter_context(create_database(template))
             return Installation(url, folder, monkeypatch)
 
         yield build
@@ -493,7 +493,6 @@ MIGRATING = "current_setting('sartiq.migrating', true) = 'on'"
 FUNCTION = "sartiq_queue_position(priority integer, created_at timestamp with time zone, id uuid)"
 
 
-@on_postgresql
 @pytest.mark.parametrize(
     ("change", "statement"),
     [
@@ -540,7 +539,6 @@ def test_s32_nothing_starts_while_row_level_security_belongs_to_another_role(
     upgrade(own_database_url)
 
 
-@on_postgresql
 def test_s32_nothing_starts_if_policies_are_missing(own_database_url: str) -> None:
     engine = build_engine(own_database_url, pool_size=1)
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Test charges, refunds and subscriptions, on both databases."""
+"""Test charges, refunds and subscriptions."""
 
 from __future__ import annotations
 
@@ -34,14 +34,6 @@ def _transaction(request: pytest.FixtureRequest) -> Iterator[None]:
     database: Database = request.getfixturevalue("database")
     with database.transaction(write=True):
         yield
-
-
-@pytest.fixture
-def _on_both(database_kind: str) -> str:
-    return database_kind
-
-
-pytestmark = [pytest.mark.usefixtures("_on_both"), pytest.mark.both_databases]
 
 
 def _credits_used(subscription: Subscription) -> int:

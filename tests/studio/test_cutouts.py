@@ -23,7 +23,6 @@ from studio.media.storage import LocalDisk, media_key
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import LEASE, box_of, make_cutouts, make_quickly
-from tests.support.databases import on_postgresql, postgresql_is_slow
 
 EXPIRED = timedelta(seconds=-1)
 
@@ -92,7 +91,6 @@ def test_concurrent_workers_make_each_cutout_once(own_database: Database, storag
     assert {read(own_database, cutout).status for cutout in cutouts} == {CutoutStatus.COMPLETED}
 
 
-@on_postgresql
 def test_a_result_is_recorded_while_a_request_locks_the_photo(
     own_database: Database, storage: LocalDisk
 ) -> None:
@@ -232,7 +230,6 @@ def test_a_worker_makes_one_cutout_after_each_generation(
     executor.close()
 
 
-@postgresql_is_slow
 def test_garbage_collection_deletes_the_files_of_cutouts_that_nothing_refers_to(
     own_database: Database, storage: LocalDisk
 ) -> None:

@@ -36,8 +36,6 @@ from tests.support.scenarios import LEASE, PhotographedProduct
 from tests.support.servers.buckets import ACCESS_KEY, Bucket, run_bucket
 from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
-pytestmark = pytest.mark.both_databases
-
 SETTINGS = Settings(environment="test", secret_key="a secret of this test that is long enough")
 FOLDER = {"header_name": "Authorization", "credentials": {"header_value": "Bearer 2f6c1d0e9b"}}
 

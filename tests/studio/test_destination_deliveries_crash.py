@@ -57,7 +57,6 @@ run_pending_deliveries(settings, database, LocalDisk(Path(sys.argv[2])), client,
 
 
 @pytest.mark.slow("it kills a process and waits until its lease has expired")
-@pytest.mark.both_databases
 def test_a_delivery_survives_a_killed_process(
     emptied_database: Database, database_url: str, tmp_path: Path, bucket: Bucket
 ) -> None:

@@ -26,7 +26,6 @@ from studio.generations.worker import queue
 from studio.media.storage import LocalDisk
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import on_postgresql
 
 WORKERS = 8
 SHOTS_PER_WORKER = 3
@@ -118,7 +117,6 @@ def studio(own_database: Database) -> Iterator[Studio]:
         yield studio
 
 
-@on_postgresql
 @pytest.mark.slow("it measures the throughput of eight workers for half a minute")
 def test_workers_finish_shots_of_one_shooting_as_fast_as_of_eight(studio: Studio, tmp_path: Path) -> None:
     storage = LocalDisk(tmp_path)
@@ -137,7 +135,6 @@ def test_workers_finish_shots_of_one_shooting_as_fast_as_of_eight(studio: Studio
     assert studio.count_deadlocks() == 0
 
 
-@on_postgresql
 @pytest.mark.slow("it measures the throughput of eight workers")
 def test_the_measurement_shows_workers_that_wait_for_the_shooting(studio: Studio, tmp_path: Path) -> None:
     def finish_with_lock(lease: queue.Lease) -> None:

@@ -22,11 +22,7 @@ from studio.media.storage import LocalDisk, media_key
 from tests.support import factories, scenarios
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 
-# One kind of database is enough: the inputs do not depend on it, and rendering is slow.
-pytestmark = [
-    pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session"),
-    pytest.mark.usefixtures("colour_masks"),
-]
+pytestmark = pytest.mark.usefixtures("colour_masks")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import object_session
 
@@ -25,8 +24,6 @@ EXAMPLES: dict[str, Any] = json.loads(
     Path(__file__).with_name("generation_snapshots.json").read_text(encoding="utf-8")
 )
 PRODUCT_IMAGE = "https://images.example.com/bag.jpg"
-
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session")
 
 
 class Rows:

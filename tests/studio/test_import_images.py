@@ -52,8 +52,6 @@ from tests.support.scenarios import LEASE
 from tests.support.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse, run_http_recorder
 from tests.support.zip_files import build_zip
 
-pytestmark = pytest.mark.both_databases
-
 
 def png(number: int) -> bytes:
     """Return an image that differs from those of other numbers."""

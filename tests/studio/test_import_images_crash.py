@@ -52,7 +52,6 @@ image_worker.ImportImageRunner(database, storage, SafeHttpClient({{sys.argv[3]}}
 
 
 @pytest.mark.slow("it kills a process and waits until its lease has expired")
-@pytest.mark.both_databases
 def test_the_images_of_an_import_survive_a_killed_process(
     emptied_database: Database, database_url: str, tmp_path: Path, shop: Shop
 ) -> None:

@@ -26,7 +26,6 @@ from studio.media.storage import LocalDisk, data_file_key
 from tests.support import factories
 from tests.support.scenarios import LEASE
 
-pytestmark = pytest.mark.both_databases
 CHECK = load_body_checks(BUNDLE)
 
 

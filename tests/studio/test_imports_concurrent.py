@@ -18,10 +18,8 @@ from studio.media.storage import LocalDisk
 from tests.studio.test_imports import get_import, list_products, list_results, run_imports, start_import
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import on_postgresql
 
 
-@pytest.mark.both_databases
 def test_two_workers_run_two_imports_of_the_same_products_one_after_the_other(
     own_database: Database, storage: LocalDisk
 ) -> None:
@@ -40,7 +38,6 @@ def test_two_workers_run_two_imports_of_the_same_products_one_after_the_other(
     assert names == {"New"}
 
 
-@on_postgresql
 def test_an_import_does_not_overtake_one_that_a_worker_is_leasing(
     own_database: Database, storage: LocalDisk
 ) -> None:
@@ -78,7 +75,6 @@ def create_product(database: Database, organization: Organization, sku: str) -> 
         session.add(Product(**owner, sku=sku, name="Of a request", state="READY"))
 
 
-@on_postgresql
 @pytest.mark.parametrize(("mode", "expected"), [("upsert", "updated"), ("create", "failed")])
 def test_a_product_that_appears_during_the_import_is_updated_or_refused(
     own_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, mode: str, expected: str
@@ -95,7 +91,6 @@ def test_a_product_that_appears_during_the_import_is_updated_or_refused(
         assert len(reading.scalars(select(Product.id)).all()) == 2  # unscoped: all are of this test
 
 
-@on_postgresql
 def test_a_key_that_is_taken_during_the_import_refuses_only_its_row(
     own_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

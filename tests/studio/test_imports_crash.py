@@ -49,7 +49,6 @@ worker.ImportRunner(database, storage, load_body_checks(BUNDLE), lease).run_pend
 
 
 @pytest.mark.slow("it kills a process and waits until its lease has expired")
-@pytest.mark.both_databases
 def test_an_import_survives_a_killed_process(
     emptied_database: Database, database_url: str, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy.exc import OperationalError
 
 from studio import leases
 
-pytestmark = pytest.mark.both_databases
 LEASE = timedelta(seconds=60)
 
 

@@ -24,8 +24,6 @@ from studio.media.storage import LocalDisk
 from tests.support import factories
 from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product, request_generation
 
-pytestmark = pytest.mark.both_databases
-
 STEPS = 80
 
 

@@ -33,8 +33,6 @@ from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.scenarios import LEASE, PhotographedProduct, request_generation, run_pending_generations
 
-pytestmark = pytest.mark.both_databases
-
 PAST = timedelta(seconds=-1)
 COST = 2
 

@@ -28,7 +28,6 @@ from studio.media.uploads import UploadConsumed, put_upload
 from studio.media.variants import OriginalImage
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.databases import postgresql_is_slow
 from tests.support.sample_media import build_orientation_image, encode_image, exif_with_location
 
 PUBLIC_URL = "https://studio.example.com"
@@ -359,7 +358,6 @@ def test_the_age_of_a_file_without_a_row_is_its_modification_time(
     assert delete_unreferenced(database, storage, utc_now()) == 1
 
 
-@postgresql_is_slow
 def test_periodic_garbage_collection_continues_after_a_failure(
     committing_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,6 @@ from db.rls.session_role import bypass_rls
 from db.session import Database
 from studio import migrate_to_postgres
 from studio.media.storage import LocalDisk
-from tests.support.databases import DatabaseFactory, on_postgresql
 from tests.support.filled_server import BATCH_SIZE, fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
 
@@ -55,9 +54,9 @@ class MigrationEnvironment:
 
 
 @pytest.fixture(scope="module")
-def server_folder(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the data folder of a server with a row in every table of its SQLite database."""
-    return fill_server_folder(tmp_path_factory.mktemp("server"), database_factory.get_template("sqlite"))
+    return fill_server_folder(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture
@@ -100,7 +99,6 @@ def query_raw(engine: Engine, query: str) -> list[Any]:
         return [tuple(row) for row in connection.execute(text(query))]
 
 
-@on_postgresql
 def test_every_row_is_copied_unchanged_with_circular_references(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +143,6 @@ def test_every_row_is_copied_unchanged_with_circular_references(
     assert "not empty: there are rows in" in capsys.readouterr().err
 
 
-@on_postgresql
 @pytest.mark.parametrize(
     ("damage", "error"),
     [("missing", "is missing"), ("changed", "has other content"), ("archive", "is missing")],
@@ -166,7 +163,6 @@ def test_a_missing_or_changed_file_leaves_the_target_empty(
     assert environment.count_rows(environment.target) == 0
 
 
-@on_postgresql
 @pytest.mark.slow("it copies a database; another test detects a value that PostgreSQL rejects")
 def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptied(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
@@ -185,7 +181,6 @@ def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptie
     assert environment.count_rows(environment.target) == 0
 
 
-@on_postgresql
 def test_a_value_that_postgresql_rejects_stops_the_migration_with_an_error(
     migrated_environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +193,6 @@ def test_a_value_that_postgresql_rejects_stops_the_migration_with_an_error(
     assert environment.count_rows(environment.target) == 0
 
 
-@on_postgresql
 def test_a_target_that_is_not_empty_is_rejected_and_does_not_change(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,6 @@ from studio.rate_limits.redis_store import RETRY_AFTER_SECONDS, RedisStore
 from studio.settings import InvalidSettings, Settings
 from tests.resilience.processes import RedisServer
 
-pytestmark = pytest.mark.both_databases
-
 THREE_PER_MINUTE = QuotaPolicy("account", 3, 60)
 NOON = 1_800_000_000_000
 

@@ -16,8 +16,6 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS
 from studio.retention import enforce_retention
 from tests.support import factories
 
-pytestmark = pytest.mark.both_databases
-
 OLD, NEW = utc_now() - timedelta(days=40), utc_now() - timedelta(days=20)
 
 

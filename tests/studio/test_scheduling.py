@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy import func, select
 
 from db.base import utc_now
@@ -17,8 +16,6 @@ from studio.generations.worker.scheduling import STARVATION_AFTER
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.scenarios import LEASE
-
-pytestmark = pytest.mark.both_databases
 
 
 def make_waiting_generation(organization: Organization, minutes: float = 0, **values: Any) -> UUID:

@@ -40,11 +40,8 @@ from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
 from studio.settings import Settings
-from tests.support.databases import postgresql_is_slow
 from tests.support.sample_media import open_image
 from tests.tools.sample_images.packshots import render_samples
-
-pytestmark = pytest.mark.both_databases
 
 FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
@@ -67,7 +64,6 @@ def count_rows(database: Database) -> dict[str, int]:
         return count_seeded_rows()
 
 
-@postgresql_is_slow
 def test_the_production_seed_has_system_rows_and_no_accounts(own_database: Database, tmp_path: Path) -> None:
     seed_database(own_database, build_settings(tmp_path, "production"))
     counts = {name: count for name, count in count_rows(own_database).items() if count}
@@ -86,7 +82,6 @@ def test_the_production_seed_has_system_rows_and_no_accounts(own_database: Datab
         assert [(row.name, row.owner_id, row.public) for row in public] == [("Mara", None, True)]
 
 
-@postgresql_is_slow
 def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_images(
     own_database: Database, tmp_path: Path
 ) -> None:
@@ -190,12 +185,6 @@ def check_accounts(own_database: Database) -> None:
         assert {tuple(row) for row in owners} == {(users[0].id, "owner"), (users[1].id, "owner")}
 
 
-@pytest.mark.parametrize(
-    "database_kind",
-    [pytest.param("sqlite", marks=pytest.mark.slow("SQLite has one writer at a time")), "postgresql"],
-    indirect=True,
-    scope="session",
-)
 def test_concurrent_seeds_create_rows_once_and_do_not_restore_deleted_rows(
     own_database: Database, tmp_path: Path
 ) -> None:

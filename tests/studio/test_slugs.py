@@ -12,8 +12,6 @@ from db.session import Database
 from studio.catalogue.slugs import MAX_SLUG_LENGTH, add_random_suffix, insert_with_slug, make_unique, slugify
 from tests.support import factories
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.mark.parametrize(
     ("name", "slug"),

@@ -46,6 +46,7 @@ from studio.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter, c
 from studio.telemetry.metrics import MetricsServer, PoolCollector, QueueCollector, describe_metrics
 from tests.architecture.sources import ROOT
 from tests.studio.test_generation_queue import PAST, create_pending_generation
+from tests.support.databases import UNREACHABLE_URL
 from tests.support.scenarios import LEASE, PhotographedProduct
 from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.webhook_receiver import (
@@ -341,7 +342,7 @@ def test_a_failed_outbound_request_is_counted_by_its_reason() -> None:
 
 def test_a_metrics_port_in_use_stops_the_start_with_an_error(database: Database) -> None:
     with run_http_recorder() as listener:
-        server = MetricsServer("127.0.0.1", listener.port, database, "sqlite://")
+        server = MetricsServer("127.0.0.1", listener.port, database, UNREACHABLE_URL)
         with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{listener.port}: "):
             server.start()
     server.stop()
@@ -383,7 +384,6 @@ def count_leased_and_unleased(database: Database) -> tuple[float, float]:
     return samples["sartiq_queue_leased"], samples["sartiq_queue_unleased"]
 
 
-@pytest.mark.both_databases
 def test_s29_a_generation_that_no_worker_leases_for_a_minute_is_visible(
     database: Database, scenario: PhotographedProduct
 ) -> None:
@@ -404,9 +404,9 @@ def test_s29_a_generation_that_no_worker_leases_for_a_minute_is_visible(
 
 
 def test_queue_metrics_are_absent_while_the_database_is_unavailable(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    empty = Database(build_engine(f"sqlite:///{tmp_path / 'no-tables.db'}"))
+    empty = Database(build_engine(empty_database_url))
     assert list(QueueCollector(empty).collect()) == []
     assert "queue metrics unavailable" in caplog.text
     empty.dispose()
@@ -420,7 +420,7 @@ def list_metric_labels() -> dict[str, tuple[str, ...]]:
         if name.startswith("sartiq_"):
             suffix = "_total" if collector._type == "counter" else ""
             found[name + suffix] = tuple(collector._labelnames)
-    database = Database(build_engine("sqlite://"))
+    database = Database(build_engine(UNREACHABLE_URL))
     for family in [*QueueCollector(database).describe(), *PoolCollector(database).describe()]:
         found[family.name] = ("status",) if family.name == "sartiq_queue_depth" else ()
     return found

@@ -35,8 +35,6 @@ from tests.support.servers.webhook_receiver import (
     send_next_delivery,
 )
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.fixture(autouse=True)
 def mail_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

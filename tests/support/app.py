@@ -25,6 +25,7 @@ from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.settings import Settings
 from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 from tests.support import factories
+from tests.support.databases import UNREACHABLE_URL
 
 UNLIMITED = 1_000_000
 """The number of requests per window in tests that are not about rate limits."""
@@ -70,7 +71,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
         media_dir=folder / "media",
         site_dir=folder / "site",
         outbox_dir=folder / "outbox",
-        database_url="sqlite://",
+        database_url=UNREACHABLE_URL,
         render_workers=0,
         webhook_senders=0,
         outbound_allowed_hosts=(REACHABLE_HOST,),

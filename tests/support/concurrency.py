@@ -13,7 +13,7 @@ import pytest
 from tests.support.client import ClientResponse
 
 MAX_SECONDS = 1
-"""The longest pause. On SQLite the other request can block until the paused one has released the database."""
+"""The longest pause. The other request can wait for a lock that the paused one holds."""
 
 
 class PausedCall:

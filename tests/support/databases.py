@@ -1,18 +1,16 @@
-"""Create temporary databases: an SQLite file, or a database on the PostgreSQL server for tests."""
+"""Create temporary databases on the PostgreSQL server for tests."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import OperationalError
 
@@ -20,60 +18,50 @@ from db.engine import build_engine
 from db.migrations import upgrade
 from tests.support.requirements import skip_or_fail
 
-DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
+UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
+"""A URL at which no server listens, for tests of outages and for those that open no connection."""
 
-on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
-"""Run a test on PostgreSQL only, for features that SQLite lacks."""
 
-postgresql_is_slow = pytest.mark.parametrize(
-    "database_kind",
-    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow("only its SQL differs from SQLite"))],
-    indirect=True,
-    scope="session",
-)
-"""Run a test that commits on PostgreSQL with the slow tests only: no lock and no other process matters."""
+def server_url() -> URL:
+    """Return the URL of a database on the PostgreSQL server for tests, whose role may create databases."""
+    return make_url(os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres"))
 
 
 def admin_url() -> str:
-    """Return the URL of a database on the PostgreSQL server for tests, whose role may create databases."""
+    """Return the same URL with a longer time to connect."""
     # A missing server refuses connections at once; one that drops databases may take seconds.
-    url = _postgresql_url().update_query_dict({"connect_timeout": "60"})
+    url = server_url().update_query_dict({"connect_timeout": "60"})
     return url.render_as_string(hide_password=False)
 
 
-def _postgresql_url() -> URL:
-    return make_url(os.environ.get("TEST_POSTGRESQL_URL", DEFAULT_ADMIN_URL))
-
-
 @contextmanager
-def create_database(
-    kind: str, folder: Path, template: str | None = None, dropping: LateDrops | None = None
-) -> Iterator[str]:
+def create_database(template: str | None = None, dropping: LateDrops | None = None) -> Iterator[str]:
     """Yield the URL of a new database, and drop it afterwards.
 
     Args:
-        kind: "sqlite" or "postgresql".
-        folder: Where the file of an SQLite database is created.
         template: The URL of a database to copy. It must have no open connections.
         dropping: Drops the database later. Its commits do not wait for the disk.
 
     Raises:
         OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
     """
-    url = _create_database(kind, folder, template, waits_for_disk=dropping is None)
+    url = new_database(template, waits_for_disk=dropping is None)
     try:
         yield url
     finally:
-        if kind != "sqlite":
-            (dropping.submit if dropping is not None else _drop_database)(str(make_url(url).database))
+        (dropping.submit if dropping is not None else drop_database)(url)
 
 
-def _create_database(kind: str, folder: Path, template: str | None, *, waits_for_disk: bool) -> str:
-    if kind == "sqlite":
-        path = folder / "test.db"
-        if template is not None:
-            shutil.copyfile(str(make_url(template).database), path)
-        return f"sqlite:///{path}"
+def new_database(template: str | None = None, *, waits_for_disk: bool = False) -> str:
+    """Create a database and return its URL. The caller drops it.
+
+    Args:
+        template: The URL of a database to copy. It must have no open connections.
+        waits_for_disk: Whether its commits wait for the disk.
+
+    Raises:
+        OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
+    """
     # A random name, so that parallel runs do not collide.
     name = f"test_{uuid.uuid4().hex}"
     source = "template1" if template is None else make_url(template).database
@@ -81,7 +69,7 @@ def _create_database(kind: str, folder: Path, template: str | None, *, waits_for
     if not waits_for_disk:
         statements.append(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     _execute(*statements)
-    return _postgresql_url().set(database=name).render_as_string(hide_password=False)
+    return server_url().set(database=name).render_as_string(hide_password=False)
 
 
 class DatabaseFactory:
@@ -98,52 +86,64 @@ class DatabaseFactory:
         self._folder, self._drops = folder, LateDrops()
         self._templates: dict[str, str] = {}
 
-    def get_template(self, kind: str) -> str:
-        """Return the URL of a database with the newest schema. No process connects to it."""
-        if kind not in self._templates:
-            with self._lock(kind) as folder:
+    def get_template(self, name: str = "migrated", fill: Callable[[str], object] = upgrade) -> str:
+        """Return the URL of a template, by default of one with the newest schema. No process connects to it.
+
+        Args:
+            name: The name of the template in this run.
+            fill: Fills the empty database at this URL, once per run.
+        """
+        if name not in self._templates:
+            with self._lock(name) as folder:
                 url, users = folder / "url", folder / "users"
                 if not url.exists():
-                    url.write_text(self._create_template(kind, folder), "utf-8")
+                    url.write_text(self._create_template(fill), "utf-8")
                 with users.open("a") as file:
                     file.write(f"{os.getpid()}\n")
-                self._templates[kind] = url.read_text("utf-8")
-        return self._templates[kind]
+                self._templates[name] = url.read_text("utf-8")
+        return self._templates[name]
 
-    def _create_template(self, kind: str, folder: Path) -> str:
+    def _create_template(self, fill: Callable[[str], object]) -> str:
         with _skip_without_postgresql():
-            url = _create_database(kind, folder, None, waits_for_disk=False)
-        upgrade(url)
+            url = new_database()
+        try:
+            fill(url)
+        except BaseException:
+            self._drops.submit(url)
+            raise
         return url
 
     @contextmanager
-    def create(self, kind: str, folder: Path, template: str | None = None) -> Iterator[str]:
+    def create(self, template: str | None = None) -> Iterator[str]:
         """Yield the URL of a new database.
 
         Without PostgreSQL, skip the test, or fail it if `CI=true`.
         """
         with ExitStack() as stack:
             with _skip_without_postgresql():
-                url = stack.enter_context(create_database(kind, folder, template, self._drops))
+                url = stack.enter_context(create_database(template, self._drops))
             yield url
+
+    def drop_later(self, url: str) -> None:
+        """Drop a database that `new_database` created."""
+        self._drops.submit(url)
 
     def close(self) -> None:
         """Drop all databases, and the templates that no other process uses."""
-        for kind, template in self._templates.items():
-            with self._lock(kind) as folder:
+        for name, template in self._templates.items():
+            with self._lock(name) as folder:
                 users = folder / "users"
                 left = [line for line in users.read_text().splitlines() if line != str(os.getpid())]
                 users.write_text("".join(f"{line}\n" for line in left))
                 if not left:
                     (folder / "url").unlink()
-                    if kind != "sqlite":
-                        self._drops.submit(str(make_url(template).database))
+                    self._drops.submit(template)
         self._drops.finish()
 
     @contextmanager
-    def _lock(self, kind: str) -> Iterator[Path]:
+    def _lock(self, name: str) -> Iterator[Path]:
         """Yield the folder of a template, for one process at a time."""
-        folder = self._folder / kind
+        folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -174,9 +174,9 @@ class LateDrops:
         self._kept: deque[str] = deque()
         self._futures: list[Future[None]] = []
 
-    def submit(self, name: str) -> None:
+    def submit(self, url: str) -> None:
         """Drop a database of the PostgreSQL server for tests later."""
-        self._kept.append(name)
+        self._kept.append(url)
         while len(self._kept) > self.MAX_KEPT:
             self._drop_oldest()
 
@@ -189,11 +189,12 @@ class LateDrops:
             future.result()
 
     def _drop_oldest(self) -> None:
-        self._futures.append(self._threads.submit(_drop_database, self._kept.popleft()))
+        self._futures.append(self._threads.submit(drop_database, self._kept.popleft()))
 
 
-def _drop_database(name: str) -> None:
-    _execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+def drop_database(url: str) -> None:
+    """Drop a database of the PostgreSQL server for tests, and end its connections."""
+    _execute(f'DROP DATABASE "{make_url(url).database}" WITH (FORCE)')
 
 
 def _execute(*statements: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from sqlalchemy import (
     Uuid,
     func,
     insert,
-    make_url,
     select,
 )
 
 from db.base import Base
 from db.engine import build_engine
+from db.migrations import upgrade
 from db.models import Brand, MediaResource
 from db.session import Database, current_session
 from studio.media.storage import LocalDisk, export_key, media_key
@@ -40,16 +39,16 @@ BATCH_SIZE = 50
 TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
 
 
-def fill_server_folder(folder: Path, template: str) -> Path:
+def fill_server_folder(folder: Path) -> Path:
     """Create `sartiq.db` and `media/` in a folder, and return the folder.
 
     Args:
         folder: An existing folder.
-        template: The URL of an SQLite database with the newest schema and no rows.
     """
     storage = LocalDisk(folder / "media")
-    path = shutil.copyfile(str(make_url(template).database), folder / "sartiq.db")
-    database = Database(build_engine(f"sqlite:///{path}", pool_size=1))
+    url = f"sqlite:///{folder / 'sartiq.db'}"
+    upgrade(url)
+    database = Database(build_engine(url, pool_size=1))
     with database.transaction(write=True):
         create_rows(storage)
     with database.transaction(write=True) as writing:

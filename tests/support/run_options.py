@@ -1,9 +1,7 @@
 """Which tests a run includes, and how long it may take.
 
-Tests run on SQLite; those that commit or test the storage run on PostgreSQL too. `make test` leaves out the
-tests marked `slow`, and the repetition on PostgreSQL of tests marked `both_databases`; `make test-slow` runs
-both. `make test-all` (`--long`) runs everything. At the end, the run prints its duration and CPU time beside
-the budget.
+`make test` leaves out the tests marked `slow`; `make test-slow` runs them. `make test-all` (`--long`) runs
+everything. At the end, the run prints its duration and CPU time beside the budget.
 """
 
 from __future__ import annotations
@@ -23,52 +21,18 @@ SLOWEST_MODULES = 8
 SLOW_FOLDERS = ("e2e", "resilience")
 """Their tests start server processes."""
 
-# Transactions, locks and migrations depend on the database. Tests with these fixtures run on both.
-COMMITTING_FIXTURES = frozenset(("own_database_url", "committing_database", "empty_database_url"))
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options `--slow` and `--long`."""
     parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
-    parser.addoption(
-        "--long",
-        action="store_true",
-        help="run everything: slow tests, long forms, and every test on both databases",
-    )
+    parser.addoption("--long", action="store_true", help="run everything: slow tests and long forms")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and measure the duration in the process that prints the summary."""
-    config.addinivalue_line(
-        "markers",
-        "both_databases: run on PostgreSQL too (with --slow or --long), because the SQL can differ",
-    )
     config.addinivalue_line("markers", "slow(reason): run with --slow or --long only")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(DurationBudget(), "duration-budget")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on SQLite, and on PostgreSQL too if it can differ there or `--long` is set."""
-    if "database_kind" not in metafunc.fixturenames or _has_own_kinds(metafunc):
-        return
-    kinds: list[Any] = ["sqlite"]
-    if metafunc.config.getoption("--long") or _commits(metafunc):
-        kinds.append("postgresql")
-    # Without `--slow`, the tests would be deselected. Not creating them is faster.
-    elif metafunc.config.getoption("--slow") and metafunc.definition.get_closest_marker("both_databases"):
-        kinds.append(pytest.param("postgresql", marks=pytest.mark.slow("only its SQL differs from SQLite")))
-    metafunc.parametrize("database_kind", kinds, indirect=True, scope="session")
-
-
-def _has_own_kinds(metafunc: pytest.Metafunc) -> bool:
-    markers = metafunc.definition.iter_markers("parametrize")
-    return any("database_kind" in marker.args[0] for marker in markers)
-
-
-def _commits(metafunc: pytest.Metafunc) -> bool:
-    is_storage = metafunc.definition.path.parent.name == "db"
-    return is_storage or not COMMITTING_FIXTURES.isdisjoint(metafunc.fixturenames)
 
 
 @pytest.hookimpl(trylast=True)

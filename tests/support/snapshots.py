@@ -16,25 +16,13 @@ def snapshot_rows(app: Application) -> dict[str, list[Any]]:
     """Return the rows of each table for all tenants. Not of the audit log, which also records denials."""
     with app.database.transaction(write=False) as reading:
         connection = reading.connection()
-        if connection.dialect.name == "sqlite":
-            # In the order of the row ids, which unchanged rows keep.
-            cursor = connection.connection.cursor()
-            return {name: cursor.execute(query).fetchall() for name, query in _select_each_table()}
         rows: dict[str, list[Any]] = {name: [] for name in TABLES}
         for name, row in connection.exec_driver_sql(_select_all_tables()):
             rows[name].append(row)
     return {name: sorted(rows[name]) for name in TABLES}
 
 
-# Raw SQL, on SQLite without SQLAlchemy's results, too: the suites over every operation take hundreds of
-# snapshots of sixty tables.
-
-
-@cache
-def _select_each_table() -> list[tuple[str, str]]:
-    return [(name, f'SELECT * FROM "{name}"') for name in TABLES]  # noqa: S608 - names of models
-
-
+# Raw SQL: the suites over every operation take hundreds of snapshots of sixty tables.
 @cache
 def _select_all_tables() -> str:
     selects = [f"SELECT '{name}', t::text FROM \"{name}\" t" for name in TABLES]  # noqa: S608 - names of models

@@ -27,6 +27,7 @@ import httpx
 from handlers.app import Application, create_app
 from handlers.server.cli import migrate_and_seed
 from studio.settings import Settings
+from tests.support.databases import create_database
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("handlers", "studio", "db")
@@ -160,8 +161,9 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     requests = tuple(zip(arguments[::2], arguments[1::2], strict=True)) or DEFAULT_REQUESTS
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {"DATA_DIR": folder, "SARTIQ_ENV": "development", "LOG_LEVEL": "ERROR"}
+    with tempfile.TemporaryDirectory() as folder, create_database() as url:
+        environment = {"DATA_DIR": folder, "DATABASE_URL": url}
+        environment |= {"SARTIQ_ENV": "development", "LOG_LEVEL": "ERROR"}
         settings = Settings.from_environment(environment)
         profiler = Profiler()
         profiler.install()

@@ -1,7 +1,7 @@
-"""Start servers of tests on a copy of a prepared folder: with tables, presets, demo data and their images.
+"""Start servers of tests on a copy of a prepared folder and database: tables, presets, demo data and images.
 
-On an empty folder, a server needs more than a second of CPU to prepare it. Each kind of folder is prepared
-once per run of the tests and copied for each server.
+With an empty database, a server needs more than a second of CPU to prepare it. Each kind is prepared once per
+run of the tests and copied for each server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-DATABASE_NAME = "sartiq.db"
+from tests.support.databases import DatabaseFactory
+from tests.support.servers.databases import database_of, has_database
 
 # A server with one of these settings keeps its rows or images outside its folder, so a copy would not help.
 _ELSEWHERE = frozenset(("DATA_DIR", "DATABASE_URL", "MEDIA_DIR", "MEDIA_URL", "SARTIQ_MODE"))
@@ -26,13 +27,17 @@ class _Run:
     """Where this process finds the folders that are prepared once per run, while it runs tests."""
 
     root: Path | None = None
+    databases: DatabaseFactory
 
 
 @contextmanager
-def prepared_folders_in(root: Path) -> Iterator[None]:
-    """Prepare folders below `root` within the block. All processes of a run share it."""
+def prepared_folders_in(root: Path, databases: DatabaseFactory) -> Iterator[None]:
+    """Prepare folders below `root`, and templates of databases, within the block.
+
+    All processes of a run share both.
+    """
     root.mkdir(exist_ok=True)
-    _Run.root = root
+    _Run.root, _Run.databases = root, databases
     try:
         yield
     finally:
@@ -42,16 +47,16 @@ def prepared_folders_in(root: Path) -> Iterator[None]:
 def copy_prepared_folder(
     folder: Path, settings: Mapping[str, str], prepare: Callable[[Path, Mapping[str, str]], None]
 ) -> None:
-    """Copy a prepared folder to the folder of a server, unless a server has started there before.
+    """Copy a prepared folder and its database for a server, unless a server has started there before.
 
     Nothing is copied outside a test run, nor for a server whose database or images are outside its folder.
 
     Args:
         folder: The folder of the server.
         settings: The settings of the server.
-        prepare: Prepares a folder with these settings as a start on an empty folder does.
+        prepare: Prepares a folder and the database in these settings as a first start does.
     """
-    if _Run.root is None or not _ELSEWHERE.isdisjoint(settings) or (folder / DATABASE_NAME).exists():
+    if _Run.root is None or not _ELSEWHERE.isdisjoint(settings) or has_database(folder):
         return
     given = {**os.environ, **settings}
     kind = {name: given[name] for name in _KINDS if given.get(name, "") not in _WITH_DEMO_DATA}
@@ -62,6 +67,9 @@ def copy_prepared_folder(
             # Only a complete folder gets the name: the next process repeats what failed.
             incomplete = prepared.with_suffix(".incomplete")
             shutil.rmtree(incomplete, ignore_errors=True)
-            prepare(incomplete, kind)
+            _Run.databases.get_template(
+                prepared.name, lambda url: prepare(incomplete, {**kind, "DATABASE_URL": url})
+            )
             incomplete.rename(prepared)
+    database_of(folder, template=_Run.databases.get_template(prepared.name))
     shutil.copytree(prepared, folder, dirs_exist_ok=True)

@@ -142,7 +142,7 @@ def print_comparison(rounds: int, seconds: float) -> None:
     """Measure without and with waiting clients in turn, and print both."""
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-bench-") as folder,
-        create_database("postgresql", Path(folder)) as database_url,
+        create_database() as database_url,
         running_server(
             Path(folder), DATABASE_URL=database_url, RENDER_WORKERS="0", LOG_LEVEL="WARNING"
         ) as server,

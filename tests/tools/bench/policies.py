@@ -80,7 +80,7 @@ def create_rows(database_url: str) -> str:
 @contextlib.contextmanager
 def run_server(without: str = "") -> Iterator[Server]:
     """Run one of the servers on its own database, complete or without a feature."""
-    with tempfile.TemporaryDirectory() as name, create_database("postgresql", Path(name)) as url:
+    with tempfile.TemporaryDirectory() as name, create_database() as url:
         upgrade(url)
         organization_id = create_rows(url)
         module = "handlers"

@@ -132,7 +132,7 @@ def profile_operations(times: int) -> list[Profile]:
     Raises:
         OperationalError: PostgreSQL is not available.
     """
-    with tempfile.TemporaryDirectory() as name, create_database("postgresql", Path(name)) as url:
+    with tempfile.TemporaryDirectory() as name, create_database() as url:
         prepare_database(url)
         with run_in_process_server(Path(name), url) as server:
             # Password hashes are slow by design, so there are fewer sign-ins.

@@ -69,7 +69,7 @@ class ServerSpec:
 
     def environment(self, folder: Path, port: int, database_url: str) -> dict[str, str]:
         """Return the environment variables: the database, the secret of the tokens, and the public URL."""
-        own = build_environment(folder, port) if self.is_ours else {}
+        own = build_environment(folder, port, {"DATABASE_URL": database_url}) if self.is_ours else {}
         # JSON is the format of the log in production; the environment of tests has another one.
         return {
             **own,

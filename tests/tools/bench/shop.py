@@ -269,7 +269,7 @@ def main() -> int:
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
-        create_database("postgresql", Path(name)) as url,
+        create_database() as url,
     ):
         results = measure_shop(url, Path(name), options.rows, options.batches, options.images)
     print("\n".join(results.list_table()))

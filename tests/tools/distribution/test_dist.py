@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from db.migrations import is_current
 from tests.tools.distribution.run import (
     CHECKSUMS,
     IMAGE_FILES,
@@ -72,7 +73,9 @@ def test_the_bill_of_materials_has_the_locked_packages_with_their_hashes() -> No
 
 
 @pytest.mark.slow("it builds everything twice")
-def test_two_builds_have_the_same_bytes_and_the_artifacts_work(tmp_path: Path) -> None:
+def test_two_builds_have_the_same_bytes_and_the_artifacts_work(
+    tmp_path: Path, empty_database_url: str
+) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         build(folder)
@@ -104,8 +107,12 @@ def test_two_builds_have_the_same_bytes_and_the_artifacts_work(tmp_path: Path) -
     subprocess.run(
         [sys.executable, "-m", "handlers", "--prepare-only"],
         cwd=tmp_path / "image",
-        env={"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "data")},
+        env={
+            "PATH": os.environ["PATH"],
+            "DATA_DIR": str(tmp_path / "data"),
+            "DATABASE_URL": empty_database_url,
+        },
         check=True,
         timeout=120,
     )
-    assert (tmp_path / "data" / "sartiq.db").exists()
+    assert is_current(empty_database_url)

@@ -29,6 +29,7 @@ from studio.seed import seed_database
 from studio.seed.images import cutouts
 from studio.seed.images.packshots import FACTS, packshot_path
 from studio.settings import Settings
+from tests.support.databases import create_database
 
 
 def render_samples(database: Database, settings: Settings) -> list[RenderedImage]:
@@ -64,8 +65,7 @@ def main() -> None:
     """Write the images and their metadata."""
     # Before the database is seeded with it.
     write_cutout(make_sample_cutout())
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/sartiq.db"
+    with tempfile.TemporaryDirectory() as folder, create_database() as url:
         upgrade(url)
         database = Database(build_engine(url))
         settings = Settings(media_dir=Path(folder))

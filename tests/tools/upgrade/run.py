@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -231,7 +231,10 @@ def upgrade(release: Release, kind: str, folder: Path) -> None:
     """
     folder.mkdir()
     data, port = folder / "data", free_port()
-    with create_database(kind, folder) as database_url, run_http_recorder() as receiver:
+    with (
+        nullcontext(f"sqlite:///{folder}/test.db") if kind == "sqlite" else create_database() as database_url,
+        run_http_recorder() as receiver,
+    ):
         # The same port: signed URLs contain the origin.
         options: dict[str, Any] = {
             "port": port, "DATABASE_URL": database_url, "OUTBOUND_ALLOWED_HOSTS": receiver.host,
