@@ -21,8 +21,6 @@ unexport PYTHONDONTWRITEBYTECODE
 # Arguments for the command that a target runs: `make test ARGS="-k brands"`.
 ARGS ?=
 
-# The tests create and drop databases of their own with this role; `make services` creates it.
-export TEST_POSTGRESQL_URL ?= postgresql+psycopg://sartiq:sartiq@127.0.0.1:5432/postgres
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

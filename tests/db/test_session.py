@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, func, select, text, update
@@ -30,6 +31,7 @@ from db.session import (
     savepoint,
 )
 from studio.idempotency import LEASE_DURATION
+from tests.resilience.processes import run_postgres
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories import make_background_preset, make_brand, make_user
@@ -326,15 +328,18 @@ def test_the_lazy_cursor_description_is_complete(database_url: str) -> None:
     database.dispose()
 
 
-def test_a_lost_machine_is_detected_before_its_leases_expire(database_url: str) -> None:
-    database = Database(build_engine(database_url, pool_size=1))
+def test_a_lost_machine_is_detected_before_its_leases_expire(tmp_path: Path) -> None:
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
-    with database.transaction(write=False) as reading:
-        idle, interval, count = (int(reading.scalar(text(f"SHOW {name}")) or 0) for name in names)
-        unanswered = reading.scalar(text("SELECT setting FROM pg_settings WHERE name = 'tcp_user_timeout'"))
+    # The settings are of connections to another machine. A Unix socket has none.
+    with run_postgres(tmp_path / "postgresql") as cluster:
+        engine = build_engine(cluster.url, pool_size=1)
+        with engine.connect() as connection:
+            idle, interval, count = (int(connection.scalar(text(f"SHOW {name}")) or 0) for name in names)
+            setting = text("SELECT setting FROM pg_settings WHERE name = 'tcp_user_timeout'")
+            unanswered = connection.scalar(setting)
+        engine.dispose()
     assert 0 < idle + interval * count <= LEASE_DURATION.total_seconds()
     assert 0 < int(unanswered or 0) <= 1000 * LEASE_DURATION.total_seconds()
-    database.dispose()
 
 
 def test_a_closed_idle_connection_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_a_dump_by_the_superuser_starts_on_another_server(
     old.run("pg_dumpall", "--dbname", source, "--roles-only", "--file", "roles.sql")
     old.run("pg_dump", "--dbname", source, "--format", "custom", "--file", "sartiq.dump")
     # The login exists already, so one statement fails; psql continues.
-    new.run("psql", "--quiet", "--dbname", target, "--file", str(old.folder / "roles.sql"))
+    new.run("psql", "--quiet", "--dbname", target, "--file", str(old.folder / "data" / "roles.sql"))
     new.run("pg_restore", "--dbname", target, "--exit-on-error", str(old.folder / "sartiq.dump"))
     assert count_rows(target) == rows
     prepare(target, tmp_path)

@@ -20,6 +20,9 @@ import redis
 from sqlalchemy import select
 
 from db.base import utc_now
+from db.embedded import EmbeddedDatabaseError
+from db.embedded.installation import choose_account, create_files, find_binaries, make_reachable
+from db.embedded.supervisor import as_account, path_for
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database
 from tests.e2e.server import ROOT, SECRET_KEY, free_port, stop
@@ -143,23 +146,29 @@ class PostgresServer:
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs.
+        """Run one of PostgreSQL's programs, in the folder of the data.
 
         Raises:
             AssertionError: It fails; the message holds its output.
         """
-        # PostgreSQL refuses to run as root.
-        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        command = [*as_user, str(self.programs / program), *arguments]
+        data = self.folder / "data"
         # A file, not a pipe: the server that `pg_ctl` starts would keep the pipe open.
         with (self.folder / f"{program}.log").open("w+") as output:
-            status = subprocess.run(command, cwd=self.folder, stdout=output, stderr=output).returncode
+            status = subprocess.run(
+                [self.programs / program, *arguments],
+                cwd=data,
+                env={**os.environ, "LC_ALL": "C"},
+                stdout=output,
+                stderr=output,
+                **as_account(data.stat().st_uid),
+            ).returncode
             output.seek(0)
             assert status == 0, f"{program} failed with status {status}: {output.read()}"
 
     def control(self, action: str, *arguments: str) -> None:
-        log = str(self.folder / "postgresql.log")
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-l", log, "-w", *arguments, action)
+        data = self.folder / "data"
+        path = path_for(data, data.stat().st_uid)
+        self.run("pg_ctl", "-D", path, "-l", "postgresql.log", "-w", *arguments, action)
 
     def restart(self) -> None:
         """Crash and start again: connections break, and the server replays its write-ahead log."""
@@ -168,7 +177,9 @@ class PostgresServer:
 
 @contextlib.contextmanager
 def run_postgres(folder: Path, **settings: str) -> Iterator[PostgresServer]:
-    """Run a PostgreSQL server within the block.
+    """Run a PostgreSQL server on a port within the block, with the programs of the embedded one.
+
+    It trusts each client on this machine.
 
     Args:
         folder: The folder for its files. It must not exist.
@@ -177,20 +188,20 @@ def run_postgres(folder: Path, **settings: str) -> Iterator[PostgresServer]:
     Raises:
         DependencyMissing: PostgreSQL is not installed.
     """
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not installed:
-        raise DependencyMissing("PostgreSQL (make services installs it)")
-    cluster = PostgresServer(installed[-1], folder, free_port())
     folder.mkdir(parents=True)
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-        for above in folder.parents[:2]:
-            # Only added: /tmp may be one of them.
-            above.chmod(above.stat().st_mode | 0o055)
-    cluster.run("initdb", "-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "-E", "UTF8")
-    all_settings = {"listen_addresses": "127.0.0.1", **settings}
+    account = choose_account(folder)
+    try:
+        programs = make_reachable(find_binaries(), account)
+    except EmbeddedDatabaseError as error:
+        raise DependencyMissing(str(error)) from error
+    cluster = PostgresServer(programs, folder, free_port())
+    create_files(folder, programs, account, is_durable=False)
+    rules = folder / "data" / "pg_hba.conf"
+    rules.write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
+    # The socket lies in the data folder, whose path may be too long for one.
+    all_settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": ".", **settings}
     options = " ".join(f"-c {name}={value}" for name, value in all_settings.items())
-    cluster.control("start", "-o", f"-p {cluster.port} -k {folder} {options}")
+    cluster.control("start", "-o", f"-p {cluster.port} {options}")
     try:
         yield cluster
     finally:

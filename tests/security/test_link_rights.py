@@ -23,8 +23,6 @@ from tests.support.factories.api_keys import api_key_headers
 from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
 
-pytestmark = pytest.mark.both_databases
-
 GUEST_SCOPES = sorted(GUESTS)
 ALL_SCOPES = [*GUEST_SCOPES, "predictions:share", "review_links:manage"]
 WORKS, ENDED = (200, 200, 200), (401, 401, 404)

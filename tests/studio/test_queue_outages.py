@@ -55,19 +55,18 @@ from studio.providers import sample
 from studio.publications import worker as publications
 from studio.webhooks import dispatcher
 from studio.webhooks import queue as webhooks
+from tests.resilience.processes import wait_until
 from tests.studio.test_destination_deliveries import FOLDER, SETTINGS
 from tests.studio.test_generation_queue import create_pending_generation
 from tests.studio.test_import_images import png, store_zip
 from tests.studio.test_imports import start_import
 from tests.support import factories
 from tests.support.cutouts import make_quickly
-from tests.support.databases import DatabaseFactory, on_postgresql
+from tests.support.databases import DatabaseFactory
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.webhook_receiver import publish_event
 from tests.support.zip_files import build_zip
-
-pytestmark = on_postgresql
 
 LEASE = timedelta(seconds=0.6)
 POOL_SIZE = 6
@@ -283,12 +282,9 @@ QUEUES = [
 
 
 @pytest.fixture(scope="module")
-def outage_url(
-    database_kind: str, database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def outage_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database that only this module uses, because it ends all its connections."""
-    template = database_factory.get_template(database_kind)
-    with database_factory.create(database_kind, tmp_path_factory.mktemp("outages"), template) as url:
+    with database_factory.create(database_factory.get_template()) as url:
         yield url
 
 
@@ -305,6 +301,8 @@ def studio(outage_url: str, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch)
         scenario = make_photographed_product(storage, None)
         endpoint = factories.make_webhook_endpoint(**scenario.ownership, event_types=FAILED_EVENTS)
     yield Studio(database, storage, scenario, endpoint)
+    # The renewal of a lease may still hold a connection, which the pool would no longer close.
+    wait_until(lambda: database.engine.pool.checkedout() == 0, "all connections are returned")  # type: ignore[attr-defined]
     database.dispose()
 
 

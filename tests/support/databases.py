@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import shutil
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +17,8 @@ from pathlib import Path
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import OperationalError
 
+from db.embedded import EmbeddedDatabaseError, stop_cluster, use_cluster
+from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
 from tests.support.requirements import skip_or_fail
@@ -22,9 +27,48 @@ UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
 """A URL at which no server listens, for tests of outages and for those that open no connection."""
 
 
+_SERVER, _FOLDER = "TEST_POSTGRESQL_URL", "TEST_POSTGRESQL_FOLDER"
+_running = ExitStack()
+
+
 def server_url() -> URL:
-    """Return the URL of a database on the PostgreSQL server for tests, whose role may create databases."""
-    return make_url(os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres"))
+    """Return the URL of a database on the PostgreSQL server for tests, whose login may create databases.
+
+    Without TEST_POSTGRESQL_URL, the first call starts an embedded server. This process and all that it starts
+    afterwards share it.
+    """
+    if _SERVER not in os.environ:
+        _start_server()
+    return make_url(os.environ[_SERVER])
+
+
+def _start_server() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="sartiq-tests-"))
+    atexit.register(_stop_server, folder, os.getpid())
+    cluster = _running.enter_context(use_cluster(folder / "postgresql", is_durable=False))
+    os.environ[_SERVER], os.environ[_FOLDER] = cluster.url_of("sartiq"), str(folder / "postgresql")
+
+
+def _stop_server(folder: Path, pid: int) -> None:
+    if os.getpid() != pid:  # a fork
+        return
+    _running.close()
+    stop_cluster(folder / "postgresql")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def let_in(account: str) -> None:
+    """Let another user of the operating system sign in at the embedded server: PgBouncer runs not as root."""
+    if _FOLDER not in os.environ:
+        return
+    rules, url = Path(os.environ[_FOLDER]) / "data" / "pg_ident.conf", server_url()
+    with rules.open("a") as file:
+        file.write(f"owner {account} {url.username}\n")
+    socket_folder = Path(str(url.query["host"]))
+    socket_folder.chmod(0o755)
+    (socket_folder / f".s.PGSQL.{url.query['port']}").chmod(0o777)
+    superuser = url.set(username=SUPERUSER, database="postgres").render_as_string(hide_password=False)
+    _execute("SELECT pg_reload_conf()", url=superuser)
 
 
 def admin_url() -> str:
@@ -154,8 +198,10 @@ class DatabaseFactory:
 def _skip_without_postgresql() -> Iterator[None]:
     try:
         yield
+    except EmbeddedDatabaseError as error:
+        skip_or_fail(f"an embedded PostgreSQL: {error}")
     except OperationalError as error:
-        skip_or_fail(f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}")
+        skip_or_fail(f"a PostgreSQL server at TEST_POSTGRESQL_URL: {error.orig}")
 
 
 class LateDrops:
@@ -197,9 +243,9 @@ def drop_database(url: str) -> None:
     _execute(f'DROP DATABASE "{make_url(url).database}" WITH (FORCE)')
 
 
-def _execute(*statements: str) -> None:
+def _execute(*statements: str, url: str | None = None) -> None:
     """Execute statements on the PostgreSQL server for tests, outside of a transaction."""
-    server = build_engine(admin_url(), pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+    server = build_engine(url or admin_url(), pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
     try:
         with server.connect() as connection:
             for statement in statements:

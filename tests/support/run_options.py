@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.databases import server_url
+
 BUDGET_SECONDS = 240
 """How long a contributor waits for `make test` on two cores."""
 SLOWEST_MODULES = 8
@@ -32,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and measure the duration in the process that prints the summary."""
     config.addinivalue_line("markers", "slow(reason): run with --slow or --long only")
     if not hasattr(config, "workerinput"):
+        if config.getoption("numprocesses", None):
+            server_url()  # started before the processes of the run, which share it
         config.pluginmanager.register(DurationBudget(), "duration-budget")
 
 

@@ -14,10 +14,13 @@ from sqlalchemy import make_url
 
 from tests.e2e.server import free_port, stop
 from tests.resilience.processes import DependencyMissing, wait_until
+from tests.support.databases import let_in
+
+ACCOUNT = "nobody"
 
 CONFIGURATION = """
 [databases]
-{database} = host={host} port={postgres_port} dbname={database} user={login} password={password}
+{database} = host={host} port={postgres_port} dbname={database} user={login} {password}
 
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -47,16 +50,17 @@ def run_pgbouncer(folder: Path, database_url: str, connections: int, **settings:
     """
     program, port, url = require_program("pgbouncer"), free_port(), make_url(database_url)
     if os.geteuid() == 0:
-        settings["user"] = "postgres"  # PgBouncer refuses to run as root
+        settings["user"] = ACCOUNT  # PgBouncer refuses to run as root
+        let_in(ACCOUNT)
     folder.mkdir(exist_ok=True)
     configuration = folder / "pgbouncer.ini"
     configuration.write_text(
         CONFIGURATION.format(
             database=url.database,
-            host=url.host,
-            postgres_port=url.port,
+            host=url.host or url.query["host"],
+            postgres_port=url.port or url.query["port"],
             login=url.username,
-            password=url.password or "",
+            password=f"password={url.password}" if url.password else "",
             port=port,
             connections=connections,
             settings="\n".join(f"{name} = {value}" for name, value in settings.items()),
@@ -64,7 +68,7 @@ def run_pgbouncer(folder: Path, database_url: str, connections: int, **settings:
         encoding="utf-8",
     )
     with run_program([program, str(configuration)], folder / "pgbouncer.log", port):
-        yield url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+        yield url.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
 
 
 def require_program(name: str) -> str:
