@@ -85,7 +85,7 @@ test-slow: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp 
 	@$(PYTEST) --slow -m slow $(ARGS)
 
 .PHONY: test-all
-test-all: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (an hour)
+test-all: .venv/.dev .venv/server/.stamp .venv/docs/.stamp node_modules/.stamp ## Run all tests: slow ones and long forms (an hour)
 	@$(PYTEST) --long $(ARGS)
 
 .PHONY: test-clients

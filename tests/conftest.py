@@ -29,6 +29,7 @@ from tests.support.databases import DatabaseFactory
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import real_hashes, use_cheap_hashes
 from tests.support.requirements import skip_or_fail
+from tests.support.row_level_security import disable_row_level_security
 from tests.support.servers.databases import drop_server_databases
 from tests.support.servers.prepared_folder import prepared_folders_in
 
@@ -239,11 +240,22 @@ def database_engine(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def has_row_level_security() -> bool:
+    """Return whether policies limit callers to their rows. Modules that test the tenant filter override it.
+
+    The policies would hide that the filter is missing.
+    """
+    return True
+
+
 @pytest.fixture
-def database(database_engine: Engine) -> Iterator[Database]:
+def database(database_engine: Engine, has_row_level_security: bool) -> Iterator[Database]:
     """Yield a database that is rolled back after the test. Threads share its connection, one at a time."""
-    with database_engine.execution_options(write=True).connect() as connection:
+    with database_engine.connect() as connection:
         outer = connection.begin()
+        if not has_row_level_security:
+            disable_row_level_security(connection)
         bound = Database.from_connection(connection)
         with (
             Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session,

@@ -26,6 +26,12 @@ ACTIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def has_row_level_security() -> bool:
+    """Return False: only the tenant filter hides rows from other tenants here."""
+    return False
+
+
 def make_row(collection: str, **ownership: Any) -> Shot | Prediction:
     """Create a row that is in review, with an external id where the collection has them."""
     look = factories.make_look(factories.make_shooting(**ownership))

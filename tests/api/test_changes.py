@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, func, literal_column, select
 
+from db.change_feed import queries
 from db.change_feed.queries import RETENTION
-from db.models import Change, Organization, Product, User
+from db.models import Change, Organization, User
 from handlers.app import Application
 from studio import changes
 from tests.api.conftest import CommittingServer
@@ -19,6 +20,7 @@ from tests.support import factories as make
 from tests.support.factories.api_keys import api_key_headers
 
 ClientFactory = Callable[[Any], Any]
+NEXT_XID = literal_column("pg_snapshot_xmax(pg_current_snapshot())::text::bigint", BigInteger)
 
 
 @pytest.fixture
@@ -36,6 +38,19 @@ def request_as_owner(client_for: ClientFactory, owner: User) -> Any:
     return client_for(owner)
 
 
+@pytest.fixture
+def feed(committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommittingServer]:
+    """Yield a server with real commits: the feed lists no change of a transaction that is still open.
+
+    A page does not wait for the transactions of other databases of the PostgreSQL server, which other tests
+    keep open. `tests/db/test_change_feed_concurrent.py` tests that it waits.
+    """
+    monkeypatch.setattr(queries, "_OLDEST_OPEN_XID", NEXT_XID)
+    queries._build_page.cache_clear()
+    yield committing_server
+    queries._build_page.cache_clear()
+
+
 def read(request: Any, organization: Organization | None = None, **query: Any) -> dict[str, Any]:
     """Return a page of the feed."""
     if organization is not None:
@@ -51,38 +66,42 @@ def summarize(page: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(entry["resource_type"], entry["resource_id"], entry["change"]) for entry in page["data"]]
 
 
-def pages(request: Any, organization: Organization, **query: Any) -> Iterator[dict[str, Any]]:
-    page = read(request, organization, **query)
+def pages(request: Any, organization: Organization, cursor: str, **query: Any) -> Iterator[dict[str, Any]]:
+    page = read(request, organization, **query, cursor=cursor)
     yield page
     while page["has_more"]:
         page = read(request, organization, **query, cursor=page["next_cursor"])
         yield page
 
 
-def test_a_client_continues_from_the_last_cursor(request_as_owner: Any, organization: Organization) -> None:
-    start = read(request_as_owner, organization, start="latest")
+def test_a_client_continues_from_the_last_cursor(feed: CommittingServer) -> None:
+    client, organization = feed.client, feed.scenario.organization
+    start = read(client, organization, start="latest")
     assert (start["data"], start["has_more"]) == ([], False)
     scope = f"organization_id={organization.id}"
-    product = request_as_owner("POST", f"/products/?{scope}", {"name": "Shirt"}).json()["id"]
-    first = read(request_as_owner, organization, cursor=start["next_cursor"])
+    product = client("POST", f"/products/?{scope}", {"name": "Shirt"}).json()["id"]
+    first = read(client, organization, cursor=start["next_cursor"])
     assert summarize(first) == [("product", product, "created")]
     assert set(first["data"][0]) == {
         "resource_type", "resource_id", "external_id", "change", "changed_at",
     }  # fmt: skip
-    request_as_owner("PATCH", f"/products/{product}", {"name": "Coat"})
+    client("PATCH", f"/products/{product}", {"name": "Coat"})
     # Nothing changes, so nothing is listed.
-    request_as_owner("PATCH", f"/products/{product}", {"name": "Coat"})
-    request_as_owner("DELETE", f"/products/{product}")
-    second = read(request_as_owner, organization, cursor=first["next_cursor"])
+    client("PATCH", f"/products/{product}", {"name": "Coat"})
+    client("DELETE", f"/products/{product}")
+    second = read(client, organization, cursor=first["next_cursor"])
     assert summarize(second) == [("product", product, "updated"), ("product", product, "deleted")]
-    last = read(request_as_owner, organization, cursor=second["next_cursor"])
+    last = read(client, organization, cursor=second["next_cursor"])
     assert (last["data"], last["has_more"]) == ([], False)
-    assert summarize(read(request_as_owner, organization, cursor=first["next_cursor"])) == summarize(second)
+    assert summarize(read(client, organization, cursor=first["next_cursor"])) == summarize(second)
 
 
-def test_pages_have_every_change_once(request_as_owner: Any, organization: Organization) -> None:
-    expected = [str(make.make_brand(organization=organization).id) for _ in range(7)]
-    found = list(pages(request_as_owner, organization, limit=3))
+def test_pages_have_every_change_once(feed: CommittingServer) -> None:
+    client, database, scenario = feed
+    cursor = read(client, scenario.organization, start="latest")["next_cursor"]
+    with database.transaction(write=True):
+        expected = [str(make.make_brand(organization=scenario.organization).id) for _ in range(7)]
+    found = list(pages(client, scenario.organization, cursor, limit=3))
     assert [len(page["data"]) for page in found] == [3, 3, 1]
     assert [entry["resource_id"] for page in found for entry in page["data"]] == expected
     assert [page["has_more"] for page in found] == [True, True, False]
@@ -93,16 +112,26 @@ def test_a_page_that_is_exactly_full_has_no_more(request_as_owner: Any, organiza
     assert not read(request_as_owner, organization, limit=1)["has_more"]
 
 
-def test_each_tenant_has_its_own_feed(
-    request_as_owner: Any, client_for: ClientFactory, owner: User, organization: Organization
+def test_each_tenant_has_its_own_feed(feed: CommittingServer) -> None:
+    client, database, scenario = feed
+    tenants = [None, scenario.organization]
+    cursors = [read(client, tenant, start="latest")["next_cursor"] for tenant in tenants]
+    with database.transaction(write=True):
+        own = make.make_brand(owner=scenario.owner)
+        shared = make.make_brand(organization=scenario.organization)
+        make.make_brand()
+        make.make_style(owner_id=None, public=True)
+    found = [
+        summarize(read(client, tenant, cursor=cursor))
+        for tenant, cursor in zip(tenants, cursors, strict=True)
+    ]
+    assert found == [[("brand", str(own.id), "created")], [("brand", str(shared.id), "created")]]
+
+
+def test_the_feed_of_an_unknown_organization_is_not_found(
+    client_for: ClientFactory, organization: Organization
 ) -> None:
-    own, shared = make.make_brand(owner=owner), make.make_brand(organization=organization)
-    make.make_brand()
-    make.make_style(owner_id=None, public=True)
-    assert summarize(read(request_as_owner)) == [("brand", str(own.id), "created")]
-    assert summarize(read(request_as_owner, organization)) == [("brand", str(shared.id), "created")]
-    stranger = client_for(make.make_user())
-    response = stranger("GET", f"/changes/?organization_id={organization.id}")
+    response = client_for(make.make_user())("GET", f"/changes/?organization_id={organization.id}")
     assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
@@ -155,13 +184,15 @@ def test_an_api_key_needs_the_scope(
         assert client_for(None)("GET", target, headers=headers).status == status
 
 
-def test_a_review_lists_all_resources_that_show_it(request_as_owner: Any, organization: Organization) -> None:
-    shooting = make.make_shooting(organization=organization)
-    shot_type = make.make_shot_type(organization=organization)
-    look = make.make_look(shooting, shot_type_ids=[shot_type.id])
-    shot = make.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
-    generation = make.make_generation(shot, status="completed")
-    prediction = make.make_prediction(generation)
+def test_a_review_lists_all_resources_that_show_it(feed: CommittingServer) -> None:
+    client, organization = feed.client, feed.scenario.organization
+    with feed.database.transaction(write=True):
+        shooting = make.make_shooting(organization=organization)
+        shot_type = make.make_shot_type(organization=organization)
+        look = make.make_look(shooting, shot_type_ids=[shot_type.id])
+        shot = make.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
+        generation = make.make_generation(shot, status="completed")
+        prediction = make.make_prediction(generation)
     paths = {
         "shooting": f"/shootings/{shooting.id}",
         "look": f"/shootings/{shooting.id}/looks/{look.id}",
@@ -169,13 +200,13 @@ def test_a_review_lists_all_resources_that_show_it(request_as_owner: Any, organi
         "generation": f"/generations/{generation.id}",
         "prediction": f"/predictions/{prediction.id}",
     }
-    before = {name: request_as_owner("GET", path).json() for name, path in paths.items()}
-    cursor = read(request_as_owner, organization, start="latest")["next_cursor"]
-    assert request_as_owner("POST", f"/shots/{shot.id}/approve", {}).status == 200
-    after = {name: request_as_owner("GET", path).json() for name, path in paths.items()}
+    before = {name: client("GET", path).json() for name, path in paths.items()}
+    cursor = read(client, organization, start="latest")["next_cursor"]
+    assert client("POST", f"/shots/{shot.id}/approve", {}).status == 200
+    after = {name: client("GET", path).json() for name, path in paths.items()}
     for name in paths:
         assert after[name]["updated_at"] > before[name]["updated_at"], name
-    listed = summarize(read(request_as_owner, organization, cursor=cursor))
+    listed = summarize(read(client, organization, cursor=cursor))
     assert sorted(set(listed)) == sorted((name, after[name]["id"], "updated") for name in paths)
 
 
@@ -211,11 +242,13 @@ def test_a_batch_of_approvals_writes_one_entry_of_the_look_and_of_the_shooting(
     assert written == Counter((kind, row_id, "updated") for kind, row_id in rows)
 
 
-def test_rows_of_one_product_are_found_by_type(request_as_owner: Any, organization: Organization) -> None:
-    product = make.make_product(organization=organization)
-    image = make.make_product_image(product)
-    assert isinstance(product, Product)
-    assert summarize(read(request_as_owner, organization)) == [
+def test_rows_of_one_product_are_found_by_type(feed: CommittingServer) -> None:
+    client, database, scenario = feed
+    cursor = read(client, scenario.organization, start="latest")["next_cursor"]
+    with database.transaction(write=True):
+        product = make.make_product(organization=scenario.organization)
+        image = make.make_product_image(product)
+    assert summarize(read(client, scenario.organization, cursor=cursor)) == [
         ("product", str(product.id), "created"),
         ("product_image", str(image.id), "created"),
     ]

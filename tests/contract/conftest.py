@@ -19,6 +19,7 @@ from tests.contract.mini.server import RecordingDatabase, build_token, create_mi
 from tests.contract.tenant import Tenant
 from tests.support import factories
 from tests.support.client import ClientResponse, send_request
+from tests.support.row_level_security import disable_row_level_security
 
 # The provoker checks what only some responses have. Pytest shows the values of its assertions, too.
 pytest.register_assert_rewrite("tests.contract.provoker")
@@ -65,14 +66,18 @@ def app(application: Application) -> Application:
 
 
 @pytest.fixture(scope="module")
-def tenant_snapshot(app: Application, database_engine: Engine) -> Iterator[TenantSnapshot]:
+def tenant_snapshot(
+    app: Application, database_engine: Engine, has_row_level_security: bool
+) -> Iterator[TenantSnapshot]:
     """Yield a connection with the rows of two tenants, and each tenant pickled.
 
     Each test unpickles a copy: creating the rows takes as long as most tests, and unpickling is much faster
     than a deep copy.
     """
-    with database_engine.execution_options(write=True).connect() as connection:
+    with database_engine.connect() as connection:
         outer = connection.begin()
+        if not has_row_level_security:
+            disable_row_level_security(connection)
         set_role(connection, SYSTEM)
         with _session_on(connection) as session, factories.use_session(session):
             tenants = Tenant(app.settings), Tenant(app.settings)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from db import tenancy
 from handlers.app import Application
 from handlers.common.pagination import cursor_serializer
 from tests.contract.operations import OPERATIONS, Operation, Request, resolve, unknown_id
@@ -35,6 +36,12 @@ SLUG_REFERENCES = {
 }
 # URLs of external servers, which refer to no row.
 EXTERNAL_URL_FIELDS = {"website", "url"}
+
+
+@pytest.fixture(scope="module")
+def has_row_level_security() -> bool:
+    """Return False: only the tenant filter hides rows from other tenants here."""
+    return False
 
 
 def without_request_id(response: ClientResponse) -> tuple[int, dict[str, str], Any]:
@@ -80,6 +87,15 @@ IN_PATHS = [
     if not operation.is_public
     for parameter in ids_in_path(operation)
 ]
+
+
+def test_without_the_tenant_filter_this_suite_finds_a_row_of_another_tenant(
+    app: Application, tenant: Tenant, other_tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenancy, "row_filter", lambda *_, **__: ())
+    monkeypatch.setattr(tenancy, "_select_by_id", tenancy._select_by_id.__wrapped__)
+    response = other_tenant.request_for("get_brand").send(app, auth_headers(app, tenant.owner))
+    assert response.status == 200
 
 
 # The requests of a test change nothing, so they share the rows of the tenants.
@@ -224,18 +240,20 @@ def has_pages(operation: Operation) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if has_pages(operation)])
-def test_s02_a_cursor_of_another_tenant_shows_none_of_its_rows(
+def test_s02_neither_a_list_nor_a_cursor_shows_rows_of_another_tenant(
     name: str, app: Application, tenant: Tenant, other_tenant: Tenant
 ) -> None:
     for owner in (tenant, other_tenant):
         make_more_rows(owner, name, 2)
-    theirs = other_tenant.request_for(name)
+    theirs, their_headers = other_tenant.request_for(name), auth_headers(app, other_tenant.owner)
+    foreign = {row["id"] for row in theirs.send(app, their_headers).json()["data"]}
     theirs.query["limit"] = 1
-    cursor = theirs.send(app, auth_headers(app, other_tenant.owner)).json()["next_cursor"]
+    cursor = theirs.send(app, their_headers).json()["next_cursor"]
     assert cursor
     request, headers = tenant.request_for(name), auth_headers(app, tenant.owner)
     own = [row["id"] for row in request.send(app, headers).json()["data"]]
     assert len(own) >= 2
+    assert foreign.isdisjoint(own)
     own_cursor = request.replace(query={**request.query, "limit": 1}).send(app, headers).json()["next_cursor"]
     # A cursor is valid for the list that it came from. One with their position and our list is signed here.
     serializer = cursor_serializer(app.settings.secret_keys)

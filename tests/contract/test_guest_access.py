@@ -29,6 +29,12 @@ GUEST_OPERATIONS = [name for name in SECURED if "guest" in ROWS[name].roles]
 OTHER_OPERATIONS = [name for name in SECURED if name not in GUEST_OPERATIONS]
 
 
+@pytest.fixture(scope="module")
+def has_row_level_security() -> bool:
+    """Return False: only the tenant filter hides rows from other tenants here."""
+    return False
+
+
 @pytest.fixture
 def headers(app: Application, tenant: Tenant) -> dict[str, str]:
     """Return the header of a guest of the tenant's shooting."""
