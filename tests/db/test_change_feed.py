@@ -150,7 +150,6 @@ def test_a_reference_that_a_foreign_key_clears_is_an_update(database: Database) 
         }
 
 
-@on_postgresql
 def test_an_account_that_a_process_of_the_release_before_deletes_leaves_no_name_in_reviews(
     database: Database,
 ) -> None:
