@@ -55,9 +55,9 @@ seed: .venv/.runtime ## Migrate the database and add presets and, in development
 database: .venv/.runtime ## Run the embedded database and print its URL, for psql or a release before (ARGS="--for-release 0.2.0")
 	@exec $(BIN)/python -m handlers database $(ARGS)
 
-.PHONY: move-to-postgres
-move-to-postgres: .venv/.runtime ## Copy a SQLite database to an empty PostgreSQL database and verify it (TO=url, FROM=url)
-	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.migrate_to_postgres $(if $(FROM),--from '$(FROM)') $(ARGS)
+.PHONY: move-from-sqlite
+move-from-sqlite: .venv/.runtime ## Move the SQLite database of release 0.2.0 to PostgreSQL and verify it (FROM=file)
+	@$(BIN)/python -m studio.move_from_sqlite $(if $(FROM),--from '$(FROM)') $(ARGS)
 
 .PHONY: backup
 backup: .venv/.runtime ## Save all rows and files in a new folder and verify them (TO=folder)
@@ -65,7 +65,7 @@ backup: .venv/.runtime ## Save all rows and files in a new folder and verify the
 
 .PHONY: restore
 restore: .venv/.runtime ## Restore a backup to an empty database and media storage and verify it (FROM=folder)
-	@$(BIN)/python -m studio.backup restore '$(or $(FROM),$(error FROM=folder is missing))'
+	@$(BIN)/python -m studio.backup restore '$(or $(FROM),$(error FROM=folder is missing))' $(ARGS)
 
 ##@ Test
 

@@ -42,9 +42,7 @@ NAMING_CONVENTION = {
 }
 
 TRIGGER_MAINTAINED = "derived"
-"""A key in a table's `info`: triggers derive its rows from other tables, so a copy skips the table."""
-WRITTEN_BY_TRIGGERS = "written by triggers"
-"""The same for a table whose rows outlive those that triggers derive them from: a copy replaces its rows."""
+"""A key in a table's `info`: triggers derive its rows from other tables, so code does not write them."""
 
 # JSON, not JSONB, on PostgreSQL: JSONB rejects U+0000, which keys of free-form objects may contain.
 Json = JSON()

@@ -1,7 +1,8 @@
 """The commands behind `make backup` and `make restore`: save and restore all rows and files, and verify both.
 
-A backup is a folder: `database.sqlite` with the rows of either database, the files of the media storage under
-their keys, `SHA256SUMS`, and `manifest.json`, which is written last. Knows no HTTP.
+A backup is a folder: `tables/` with the rows of each table as COPY writes them, the files of the media
+storage under their keys, `SHA256SUMS`, and `manifest.json`, which is written last. Release 0.2.0 saved the
+rows in `database.sqlite` (format 1); such a backup can be restored, too. Knows no HTTP.
 
 Rows and files are not saved at the same moment, and no row may lack its file. Files never change. A file is
 stored before its row is committed and is deleted after its row. So all files are copied first, then the
@@ -18,8 +19,7 @@ import json
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -28,43 +28,55 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import make_url
+import psycopg
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from db.base import utc_now
-from db.change_feed.maintenance import begin_new_feed_of_file
 from db.copy_database import (
     CopyFailed,
     CopyRejected,
+    Digests,
+    RowSource,
     TableDigest,
-    copy_database,
-    digest_tables,
+    Tables,
+    digest_lines,
+    fill_database,
+    has_mark,
+    list_tables,
     open_snapshot,
+    read_lines,
+    remove_mark,
     require_empty_database,
-    save_snapshot,
 )
+from db.embedded import EmbeddedDatabaseError
 from db.engine import build_engine
 from db.errors import NotFound
 from db.migrations import head_revision, upgrade
 from db.migrations.locks import MigrationBlocked
-from db.rls.session_role import bypass_rls
 from db.rls.setup import RolesMissing
+from db.session import Database
+from db.sqlite_file import REVISION as SQLITE_REVISION
+from db.sqlite_file import open_file
+from studio.database import use_database
 from studio.media.backends import open_storage
 from studio.media.referenced_files import CHUNK_BYTES, find_file_error, list_referenced_files
 from studio.media.storage import LocalDisk, Storage, StoredFile, sync_folder, temporary_key
+from studio.seed.published_accounts import deactivate_published_accounts
 from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
 
-FORMAT = 1
+FORMAT = 2
+SQLITE_FORMAT = 1
+"""The format of release 0.2.0 and before, with the rows in an SQLite file."""
 MAX_SNAPSHOTS = 3
 """How often the rows are saved again because a file was deleted before it could be copied."""
 MAX_LISTED_FILES = 20
 
-_DATABASE, _MANIFEST, _SUMS = "database.sqlite", "manifest.json", "SHA256SUMS"
+_MANIFEST, _SUMS, _TABLES, _SQLITE = "manifest.json", "SHA256SUMS", "tables", "database.sqlite"
 # Marks a media storage to which a restore has not ended, and holds the hash of its `SHA256SUMS`. No upload
 # has this id, so garbage collection deletes the file after a day.
 _UNFINISHED = temporary_key(UUID(int=0))
-_TEMPORARY_FOLDER = ".restore-"
-_MEDIA_FOLDERS = ("media", "exports", "temp")
+_MEDIA_FOLDERS = ("media", "exports", "imports", "temp")
 
 
 class BackupRejected(Exception):
@@ -73,6 +85,19 @@ class BackupRejected(Exception):
 
 class BackupDamaged(Exception):
     """A backup has changed, or it differs from the database or the files. The message names what differs."""
+
+
+REJECTIONS = (
+    InvalidSettings,
+    BackupRejected,
+    CopyRejected,
+    EmbeddedDatabaseError,
+    MigrationBlocked,
+    RolesMissing,
+)
+"""Errors that leave everything as it was, because settings, files or databases do not allow the command."""
+FAILURES = (CopyFailed, DBAPIError, psycopg.Error, OSError)
+"""Errors in the middle of a command."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,8 @@ class Manifest:
     """The SHA-256 of `SHA256SUMS`, in which every other file is listed."""
     tables: dict[str, list[Any]]
     """The number of rows and the digest of each table."""
+    columns: dict[str, list[str]]
+    """The columns of each table, in the order in which its file has them. Empty in format 1."""
     damaged_files: dict[str, str]
     """Files of rows that were already missing or wrong in the media storage, and what is wrong."""
     format: int = FORMAT
@@ -96,19 +123,40 @@ class Manifest:
         """Read the manifest of a backup.
 
         Raises:
-            BackupRejected: There is no complete backup, or a newer release made it.
+            BackupRejected: There is no complete backup, or a newer release or one before 0.2.0 made it.
         """
         try:
             values: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
-            manifest = cls(**values)
+            manifest = cls(**{"columns": {}, **values})
         except (OSError, ValueError, TypeError) as error:
             raise BackupRejected(f"{folder} is not a complete backup: {error}") from error
-        if manifest.format != FORMAT or manifest.revision > head_revision():
+        if manifest.format > FORMAT or manifest.revision > head_revision():
             raise BackupRejected(
                 f"{folder} was made by a newer release, with schema {manifest.revision} instead of "
                 f"{head_revision()}: restore it with that release"
             )
+        if manifest.format == SQLITE_FORMAT and manifest.revision != SQLITE_REVISION:
+            raise BackupRejected(
+                f"{folder} was made by a release before 0.2.0, with schema {manifest.revision}: restore it "
+                "with release 0.2.0, and save it again there"
+            )
         return manifest
+
+
+class SavedRows:
+    """The rows of a backup: a `RowSource` of `db.copy_database`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self._columns, self.revision = folder, manifest.columns, manifest.revision
+
+    def list_columns(self) -> Mapping[str, list[str]]:
+        """Return the columns of each table."""
+        return self._columns
+
+    def read_lines(self, table: str, _: Tables) -> Iterator[bytes]:
+        """Yield the rows of a table as lines of COPY."""
+        with (self._folder / _file_of(table)).open("rb") as file:
+            yield from file
 
 
 class FileCopies:
@@ -147,7 +195,8 @@ def create_backup(settings: Settings, folder: Path) -> Manifest:
     Raises:
         BackupRejected: The folder is not empty, or another user owns the data folder of the server.
         BackupDamaged: The backup differs from the database or the media storage.
-        CopyRejected, CopyFailed: As `save_snapshot`.
+        CopyRejected: As `open_snapshot`.
+        EmbeddedDatabaseError: As `use_database`.
     """
     require_owner_of_data(settings)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -156,168 +205,184 @@ def create_backup(settings: Settings, folder: Path) -> Manifest:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     try:
-        return save_all(settings, folder)
+        with use_database(settings) as settings:
+            return save_all(owner_url(settings), open_storage(settings), folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def save_all(settings: Settings, folder: Path) -> Manifest:
+def save_all(url: str, storage: Storage, folder: Path) -> Manifest:
     """Save the rows and files of a server in an empty folder; raise as `create_backup`."""
-    backup, snapshot = LocalDisk(folder), folder / _DATABASE
-    copies = FileCopies(open_storage(settings), backup)
+    backup, copies = LocalDisk(folder), FileCopies(storage, LocalDisk(folder))
     copies.copy_new_files()
     for _ in range(MAX_SNAPSHOTS):
-        snapshot.unlink(missing_ok=True)
         created_at = utc_now()
-        reports = save_snapshot(_owner_url(settings), snapshot)
+        columns, digests, references = save_rows(url, folder)
         copies.copy_new_files()
-        damaged_files = find_damaged_files(snapshot, backup)
+        damaged_files = {
+            key: error for key, digest in references if (error := find_file_error(backup, key, digest))
+        }
         # An export that a client deletes right after the snapshot has no row in the next one.
         if not damaged_files:
             break
-    different = [report.table for report in reports if not report.is_identical]
+    # compared: no secrets, but the digests of tables.
+    different = [name for name in columns if _digest_rows(folder / _file_of(name)) != digests[name]]
     if different:
         raise BackupDamaged(f"these tables were not saved as they are: {', '.join(different)}")
-    hashes = {**copies.hashes, _DATABASE: _hash_file(snapshot)}
     verify_files(folder, copies.hashes)
+    hashes = {**copies.hashes, **{_file_of(name): _hash_file(folder / _file_of(name)) for name in columns}}
     sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())).encode()
     manifest = Manifest(
         revision=head_revision(),
         created_at=created_at.isoformat(),
         sums=hashlib.sha256(sums).hexdigest(),
-        tables=_describe_tables({report.table: report.after for report in reports}),
+        tables={name: [digest.rows, str(digest)] for name, digest in digests.items()},
+        columns=columns,
         damaged_files=damaged_files,
     )
-    _write_file(folder / _SUMS, sums)
-    _write_file(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+    _write_file(folder / _SUMS, [sums])
+    _write_file(folder / _MANIFEST, [json.dumps(asdict(manifest), indent=2).encode()])
     return manifest
 
 
-def restore_backup(settings: Settings, folder: Path) -> Manifest:
+def save_rows(
+    url: str, folder: Path
+) -> tuple[dict[str, list[str]], dict[str, TableDigest], list[tuple[str, str]]]:
+    """Save the rows of all tables as they are at one moment.
+
+    Returns:
+        The columns of each table, its digest, and the key and hash of each file that rows refer to.
+
+    Raises:
+        CopyRejected: As `open_snapshot`.
+    """
+    (folder / _TABLES).mkdir(mode=0o700, exist_ok=True)
+    digests: dict[str, TableDigest] = {}
+    with open_snapshot(url) as connection:
+        columns = {table: list(names) for table, names in list_tables(connection).items()}
+        for table, names in columns.items():
+            digests[table] = TableDigest()
+            lines = _count_lines(read_lines(connection, table, names), digests[table])
+            _write_file(folder / _file_of(table), lines)
+        return columns, digests, list(list_referenced_files(connection))
+
+
+def restore_backup(settings: Settings, folder: Path, keeps_demo_passwords: bool = False) -> Manifest:
     """Restore a backup to an empty database and an empty media storage; if it fails, both are empty again.
 
     If the process is killed, the next call with the same backup completes the restore.
+
+    Args:
+        settings: The settings of the server.
+        folder: The backup.
+        keeps_demo_passwords: Whether demo accounts with their published passwords stay as they are. Otherwise
+            they are deactivated, and their addresses are printed.
 
     Raises:
         BackupRejected, CopyRejected: The backup is incomplete, the database or the storage is not empty,
             another user owns the data folder of the server, or another restore is running.
         BackupDamaged: The backup is not as it was made, or what was restored differs from it.
         CopyFailed: PostgreSQL rejected a row.
-        RolesMissing: As `db.migrations.upgrade`.
+        RolesMissing, MigrationBlocked: As `db.migrations.upgrade`.
+        EmbeddedDatabaseError: As `use_database`.
     """
     require_owner_of_data(settings)
     manifest = Manifest.read(folder)
-    with lock_folder(settings.data_dir):
-        storage, url = open_storage(settings), _owner_url(settings)
+    with lock_folder(settings.data_dir), use_database(settings) as settings:
+        storage, url = open_storage(settings), owner_url(settings)
         is_continued = _is_unfinished(storage, manifest)
-        if not is_continued:
-            require_empty_database(url)
+        # Only what follows the rows is missing.
+        has_rows = is_continued and has_mark(url, manifest.sums)
+        if not has_rows:
+            require_empty_database(url, manifest.revision)
         storage.prepare()
         hashes = read_sums(folder, manifest)
         _require_no_other_file(storage, hashes if is_continued else {})
         verify_files(folder, hashes)
-        restore_all(folder, manifest, hashes, storage, url, is_continued)
+        if has_rows:
+            require_files(hashes, storage)
+        else:
+            restore_all(folder, manifest, hashes, storage, url)
+        upgrade(url)
+        if not keeps_demo_passwords:
+            deactivate_demo_accounts(url)
+        storage.delete(_UNFINISHED)
+        remove_mark(url)
     return manifest
 
 
 def restore_all(
-    folder: Path,
-    manifest: Manifest,
-    hashes: Mapping[str, str],
-    storage: Storage,
-    url: str,
-    is_continued: bool,
+    folder: Path, manifest: Manifest, hashes: Mapping[str, str], storage: Storage, url: str
 ) -> None:
-    """Restore files and rows of a verified backup.
+    """Restore files and rows of a verified backup, with the schema that it has."""
 
-    Args:
-        is_continued: An earlier restore of this backup was killed. It may have restored anything.
-    """
-    with prepare_rows(folder / _DATABASE, url, manifest) as (copy, digests):
-        if is_continued and not _is_empty_database(url):
-            if not _has_rows(url, digests):
-                require_empty_database(url)
-            # Only the verification of the files, and the mark, are missing.
-            require_files(copy, hashes, manifest, storage)
-            storage.delete(_UNFINISHED)
-            return
-        storage.write(_UNFINISHED, manifest.sums.encode())
-        copies = FileCopies(LocalDisk(folder), storage)
-        try:
-            # Files first: the server must not find a row without its file.
-            copies.copy_new_files()
-            different = {name for name, _ in copies.hashes.items() ^ hashes.items()} - {_DATABASE}
-            if different:
-                raise BackupDamaged(_describe_files(different))
-            require_files(copy, hashes, manifest, storage)
-            restore_rows(copy, url)
-        except BaseException:
-            for key in {*copies.hashes, *hashes} - {_DATABASE}:
-                storage.delete(key)
-            storage.delete(_UNFINISHED)
-            raise
+    def accept(connection: Connection, _: Digests, restored: Digests) -> bool:
+        _require_rows(manifest, restored)
+        # compared: the operator has files and rows, so constant time is not needed.
+        wrong = {key for key, digest in list_referenced_files(connection) if hashes.get(key) != digest}
+        if wrong != manifest.damaged_files.keys():
+            raise BackupDamaged("rows refer to other files than the backup has")
+        return True
+
+    storage.write(_UNFINISHED, manifest.sums.encode())
+    copies = FileCopies(LocalDisk(folder), storage)
+    media = {name: digest for name, digest in hashes.items() if _is_media(name)}
+    try:
+        # Files first: the server must not find a row without its file.
+        copies.copy_new_files()
+        different = {name for name, _ in copies.hashes.items() ^ media.items()}
+        if different:
+            raise BackupDamaged(_describe_files(different))
+        require_files(hashes, storage)
+        with open_rows(folder, manifest) as rows:
+            if not fill_database(url, rows, accept, manifest.sums):
+                raise BackupDamaged("PostgreSQL has stored other rows than the backup has")
+    except BaseException:
+        for key in {*copies.hashes, *media}:
+            storage.delete(key)
         storage.delete(_UNFINISHED)
+        raise
 
 
 @contextmanager
-def prepare_rows(
-    snapshot: Path, url: str, manifest: Manifest
-) -> Iterator[tuple[Path, dict[str, TableDigest]]]:
-    """Yield a copy of a snapshot with the newest schema, beside its later place, and its digests.
+def open_rows(folder: Path, manifest: Manifest) -> Iterator[RowSource]:
+    """Yield the rows of a backup of either format."""
+    if manifest.format == SQLITE_FORMAT:
+        with open_file(folder / _SQLITE) as rows:
+            yield rows
+    else:
+        yield SavedRows(folder, manifest)
+
+
+def owner_url(settings: Settings) -> str:
+    """Return the URL of the database with the login that owns its tables."""
+    return settings.migration_database_url or settings.database_url
+
+
+def deactivate_demo_accounts(url: str) -> None:
+    """Deactivate the demo accounts that have their published passwords, and print them."""
+    database = Database(build_engine(url, pool_size=1))
+    try:
+        deactivated = deactivate_published_accounts(database)
+    finally:
+        database.dispose()
+    if deactivated:
+        print(f"Deactivated in the copy, with an unusable password: {', '.join(deactivated)}.")
+        print("To keep demo accounts, start again with --keep-demo-passwords and an empty target.")
+
+
+def require_files(hashes: Mapping[str, str], storage: Storage) -> None:
+    """Read the restored files.
 
     Raises:
-        BackupDamaged: The rows are not those of the manifest.
-    """
-    is_sqlite = make_url(url).get_backend_name() == "sqlite"
-    target = Path(make_url(url).database or "")
-    if is_sqlite:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A killed restore leaves its folder.
-        for leftover in target.parent.glob(f"{_TEMPORARY_FOLDER}*"):
-            shutil.rmtree(leftover)
-    # SQLite renames the file into place, so it is prepared beside its place.
-    parent = target.parent if is_sqlite else None
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY_FOLDER, dir=parent) as name:
-        copy = Path(name) / _DATABASE
-        shutil.copyfile(snapshot, copy)
-        if manifest.revision != head_revision():
-            upgrade(f"sqlite:///{copy}")
-        begin_new_feed_of_file(copy)
-        with open_snapshot(copy) as connection:
-            digests = digest_tables(connection)
-        if manifest.revision == head_revision():
-            _require_equal(manifest.tables, _describe_tables(digests))
-        yield copy, digests
-
-
-def require_files(copy: Path, hashes: Mapping[str, str], manifest: Manifest, storage: Storage) -> None:
-    """Check the restored files, and that rows refer to no others.
-
-    Raises:
-        BackupDamaged: A file differs, or the backup lacks files of rows.
+        BackupDamaged: A file differs.
     """
     wrong = [
-        key for key, digest in hashes.items() if key != _DATABASE and find_file_error(storage, key, digest)
+        key for key, digest in hashes.items() if _is_media(key) and find_file_error(storage, key, digest)
     ]
     if wrong:
         raise BackupDamaged(_describe_files(wrong))
-    if find_damaged_files(copy, storage).keys() != manifest.damaged_files.keys():
-        raise BackupDamaged("rows refer to other files than the backup has")
-
-
-def restore_rows(copy: Path, url: str) -> None:
-    """Restore the rows of a prepared snapshot to an empty database, all or none."""
-    if make_url(url).get_backend_name() == "sqlite":
-        target = Path(make_url(url).database or "")
-        with copy.open("rb") as file:
-            os.fsync(file.fileno())
-        # Checked again: a server may have started in between.
-        require_empty_database(url)
-        copy.replace(target)
-        sync_folder(target.parent)
-    elif not copy_database(f"sqlite:///{copy}", url, lambda _, reports: True):
-        raise BackupDamaged("PostgreSQL has stored other rows than the backup has")
 
 
 def _is_unfinished(storage: Storage, manifest: Manifest) -> bool:
@@ -352,34 +417,6 @@ def _require_no_other_file(storage: Storage, hashes: Mapping[str, str]) -> None:
         storage.delete(key)
 
 
-def _is_empty_database(url: str) -> bool:
-    try:
-        require_empty_database(url)
-    except CopyRejected:
-        return False
-    return True
-
-
-def _has_rows(url: str, digests: Mapping[str, TableDigest]) -> bool:
-    """Return whether a database has exactly these rows, and no server has used it yet."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        path = Path(parsed.database or "")
-        if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-shm", "-journal")):
-            return False
-        with open_snapshot(path) as connection:
-            # compared: no secrets, but the digests of tables.
-            return digest_tables(connection) == digests
-    engine = build_engine(url, pool_size=1)
-    try:
-        with engine.connect() as connection:
-            bypass_rls(connection)
-            # compared: no secrets, but the digests of tables.
-            return digest_tables(connection) == digests
-    finally:
-        engine.dispose()
-
-
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Let no other process of this machine restore to a data folder within the block.
@@ -401,8 +438,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def require_owner_of_data(settings: Settings) -> None:
     """Check that this process runs as the user of the server.
 
-    Both commands write below the data folder: a log of SQLite, a cache of S3, the restored files. Under umask
-    077 the server cannot read what another user, such as root, writes there.
+    The commands write below the data folder: a database, a cache of S3, the restored files. Under umask 077
+    the server cannot read what another user, such as root, writes there.
 
     Raises:
         BackupRejected: Another user owns the data folder.
@@ -412,16 +449,6 @@ def require_owner_of_data(settings: Settings) -> None:
         raise BackupRejected(
             f"{folder} belongs to the user with the id {user_id}: run this command as that user"
         )
-
-
-def find_damaged_files(snapshot: Path, storage: Storage) -> dict[str, str]:
-    """Return the files that rows of a snapshot refer to and that are missing or wrong, and what is wrong."""
-    with open_snapshot(snapshot) as connection:
-        return {
-            key: error
-            for key, content_hash in list_referenced_files(connection)
-            if (error := find_file_error(storage, key, content_hash))
-        }
 
 
 def read_sums(folder: Path, manifest: Manifest) -> dict[str, str]:
@@ -465,15 +492,31 @@ def _list_stored_files(storage: Storage) -> Iterator[StoredFile]:
     return chain.from_iterable(storage.list_files(folder) for folder in _MEDIA_FOLDERS)
 
 
+def _file_of(table: str) -> str:
+    return f"{_TABLES}/{table}.copy"
+
+
+def _is_media(name: str) -> bool:
+    """Return whether a file of a backup is a file of the media storage."""
+    return name.partition("/")[0] in _MEDIA_FOLDERS
+
+
+def _count_lines(lines: Iterable[bytes], digest: TableDigest) -> Iterator[bytes]:
+    """Yield the lines, and add them to a digest."""
+    for line in lines:
+        digest.add(line)
+        yield line
+
+
 def _is_partial(key: str) -> bool:
     return key.rpartition("/")[2].startswith(".")
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file durably: after a crash it is complete or absent."""
     partial = path.with_name(f".{path.name}")
     with partial.open("wb") as file:
-        file.write(data)
+        file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -485,26 +528,33 @@ def _describe_files(keys: Iterable[str]) -> str:
     return f"these files differ from those that were saved: {listing}"
 
 
+def _digest_rows(path: Path) -> TableDigest:
+    with path.open("rb") as file:
+        return digest_lines(file)
+
+
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _describe_tables(digests: Mapping[str, TableDigest]) -> dict[str, list[Any]]:
-    # Lists, because JSON has no tuples.
-    return {name: [digest.rows, f"{digest.digest:064x}"] for name, digest in digests.items()}
+def _require_rows(manifest: Manifest, digests: Digests) -> None:
+    """Check that the restored rows are those that were saved.
 
-
-def _require_equal(saved: Mapping[str, list[Any]], restored: Mapping[str, list[Any]]) -> None:
+    Raises:
+        BackupDamaged: A table differs.
+    """
+    restored = {name: [digest.rows, str(digest)] for name, digest in digests.items()}
+    saved = manifest.tables
+    if manifest.format == SQLITE_FORMAT:
+        # Its digests are of other texts, and it leaves out some tables.
+        saved = {name: [rows, restored[name][1]] for name, (rows, _) in saved.items()}
+        restored = {name: restored[name] for name in saved}
     different = sorted(
         name for name in saved.keys() | restored.keys() if saved.get(name) != restored.get(name)
     )
     if different:
         raise BackupDamaged(f"these tables differ from the backup: {', '.join(different)}")
-
-
-def _owner_url(settings: Settings) -> str:
-    return settings.migration_database_url or settings.database_url
 
 
 def print_manifest(manifest: Manifest, hashes: Iterable[str]) -> None:
@@ -513,7 +563,7 @@ def print_manifest(manifest: Manifest, hashes: Iterable[str]) -> None:
     print(f"{'Table':{width}}  {'Rows':>10}  Content")
     for table, (rows, digest) in sorted(manifest.tables.items()):
         print(f"{table:{width}}  {rows:>10}  {digest[:12] if rows else '-'}")
-    files = sum(name != _DATABASE for name in hashes)
+    files = sum(map(_is_media, hashes))
     rows = sum(rows for rows, _ in manifest.tables.values())
     print(f"{rows} rows in {len(manifest.tables)} tables and {files} files, saved at {manifest.created_at}")
     for key, error in list(manifest.damaged_files.items())[:MAX_LISTED_FILES]:
@@ -528,32 +578,39 @@ def main(arguments: list[str] | None = None) -> int:
         the database do not allow it.
     """
     parser = argparse.ArgumentParser(prog="python -m studio.backup", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command: Callable[[Settings, Path], Manifest]
-    for name, command, past, text in (
-        ("create", create_backup, "saved", "save all rows and files in a new folder"),
-        ("restore", restore_backup, "restored", "restore them to an empty database and media storage"),
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("create", "save all rows and files in a new folder"),
+        ("restore", "restore them to an empty database and media storage"),
     ):
         subparser = commands.add_parser(name, help=text, description=text)
         subparser.add_argument("folder", type=Path)
-        subparser.set_defaults(run=command, past=past)
+    subparser.add_argument(
+        "--keep-demo-passwords",
+        action="store_true",
+        help="keep demo accounts as they are; production does not start with their published passwords",
+    )
     options = parser.parse_args(arguments)
+    past = "saved" if options.command == "create" else "restored"
     os.umask(PRIVATE_UMASK)
     try:
         load_env_file()
         settings = Settings.from_environment()
-        manifest = options.run(settings, options.folder)
+        if options.command == "create":
+            manifest = create_backup(settings, options.folder)
+        else:
+            manifest = restore_backup(settings, options.folder, options.keep_demo_passwords)
         print_manifest(manifest, read_sums(options.folder, manifest))
-    except (InvalidSettings, BackupRejected, CopyRejected, MigrationBlocked, RolesMissing) as error:
-        print(f"Not {options.past}: {error}", file=sys.stderr)
+    except REJECTIONS as error:
+        print(f"Not {past}: {error}", file=sys.stderr)
         return 2
-    except (BackupDamaged, CopyFailed, DBAPIError, OSError) as error:
-        print(f"Not {options.past}: {getattr(error, 'orig', error)}", file=sys.stderr)
+    except (BackupDamaged, *FAILURES) as error:
+        print(f"Not {past}: {getattr(error, 'orig', error)}", file=sys.stderr)
         return 1
-    if manifest.damaged_files and options.run is create_backup:
+    if manifest.damaged_files and options.command == "create":
         print("Saved, but files of rows are missing or wrong in the media storage.", file=sys.stderr)
         return 1
-    print(f"{options.past.capitalize()} and verified: {options.folder}")
+    print(f"{past.capitalize()} and verified: {options.folder}")
     return 0
 
 

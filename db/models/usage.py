@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import WRITTEN_BY_TRIGGERS, Base
+from db.base import Base
 
 NO_KEY = UUID(int=0)
 """The key of a group without a row, such as the generations that no API key requested; also `TOTAL`."""
@@ -39,7 +39,6 @@ class UsageRecord(Base):
     __table_args__ = (
         Index("ix_usage_records_day", "organization_id", "dimension", "day", "key"),
         Index("ix_usage_records_appended", "entry", sqlite_where=_IS_APPENDED, postgresql_where=_IS_APPENDED),
-        {"info": {WRITTEN_BY_TRIGGERS: True}},
     )
 
     organization_id: Mapped[UUID] = mapped_column(primary_key=True)

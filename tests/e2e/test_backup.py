@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from db.embedded import use_cluster
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
 from tests.e2e.server import ROOT, build_environment, free_port, running_server
 from tests.resilience.processes import PostgresServer
+from tests.support.databases import create_database
 from tests.support.servers.s3 import run_s3_server
 from tests.support.servers.unprivileged_postgres import (
     build_url,
@@ -45,7 +47,7 @@ def run_module(
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env={**os.environ, **build_environment(folder, free_port(), settings)},
+        env={**os.environ, **build_environment(folder, free_port()), **settings},
         capture_output=True,
         text=True,
         check=False,
@@ -70,7 +72,9 @@ def move_by_backup(folder: Path, before: dict[str, str], after: dict[str, str]) 
         path, image = do_main_job(api)
         created = run_module(folder / "before", "studio.backup", "create", backup, **before)
         assert created.returncode == 0, created.stderr
-    restored = run_module(folder / "after", "studio.backup", "restore", backup, **after)
+    restored = run_module(
+        folder / "after", "studio.backup", "restore", backup, "--keep-demo-passwords", **after
+    )
     assert restored.returncode == 0, restored.stderr
     with running_server(folder / "after", **after) as server, Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
@@ -84,8 +88,9 @@ def move_by_backup(folder: Path, before: dict[str, str], after: dict[str, str]) 
 
 
 @pytest.mark.slow("it starts two servers")
-def test_s32_a_server_with_its_files_on_disk_works_after_its_restore(tmp_path: Path) -> None:
-    move_by_backup(tmp_path, {}, {})
+def test_s32_an_embedded_database_is_moved_to_a_server_of_its_own_by_a_backup(tmp_path: Path) -> None:
+    with use_cluster(tmp_path / "cluster") as cluster, create_database() as url:
+        move_by_backup(tmp_path, {"DATABASE_URL": cluster.url}, {"DATABASE_URL": url})
 
 
 @pytest.mark.slow("it starts two servers on PostgreSQL")

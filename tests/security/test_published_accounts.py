@@ -23,12 +23,8 @@ from db.models.users import TokenFamily
 from db.queries.users import find_user_by_email
 from db.session import Database
 from handlers.server import cli
-from studio import migrate_to_postgres
 from studio.accounts.identity.passwords import hash_password, verify_password
-from studio.seed.published_accounts import StartRefused, require_no_published_account
-from studio.settings import Settings
 from tests.e2e.server import ROOT, build_environment, find_interpreter, free_port, running_server
-from tests.support.databases import create_database
 from tests.support.servers.databases import copy_server, database_of
 
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
@@ -473,49 +469,3 @@ def test_s30_the_pages_for_operators_set_production_before_the_first_command(pag
     block = text.partition("```sh")[2].partition("```")[0]
     first = block.splitlines()[1]
     assert first.startswith("export SARTIQ_ENV=production SECRET_KEY=")
-
-
-@pytest.mark.parametrize("keeps", [False, True])
-@pytest.mark.slow("it copies a database")
-def test_s30_a_move_to_postgresql_deactivates_the_published_accounts_of_the_copy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], keeps: bool
-) -> None:
-    development = tmp_path / "development"
-    development.mkdir()
-    (development / "sartiq.db").touch()
-    assert run(development, "--prepare-only", environment="development").returncode == 0
-    change_account(development, SECOND, hashed_password=hash_password("a-woollen-coat-in-june"))
-    open_session(development, DEMO)
-    with create_database() as url:
-        environment = environment_of(development, "production") | {"DATABASE_URL": url}
-        with patch.dict(os.environ, environment):
-            assert migrate_to_postgres.main(["--keep-demo-passwords"] if keeps else []) == 0
-        output = capsys.readouterr().out
-        assert "DIFFERENT" not in output
-        settings = Settings(environment="production", database_url=url)
-        copy = Database(build_engine(url, pool_size=1))
-        with copy.transaction(write=False) as session:
-            users = {user.email: user for user in session.scalars(select(User))}
-            sessions = session.scalar(
-                select(func.count()).select_from(TokenFamily).where(TokenFamily.revoked_at.is_(None))
-            )
-        copy.dispose()
-        assert {email for email, user in users.items() if user.is_active} == (
-            set(PUBLISHED) if keeps else {SECOND}
-        )
-        assert sessions == int(keeps)
-        for email in (DEMO, ADMIN):
-            assert verify_password(users[email].hashed_password, PUBLISHED[email]) is keeps
-        assert verify_password(users[SECOND].hashed_password, "a-woollen-coat-in-june")
-        if keeps:
-            assert "Deactivated" not in output
-            with pytest.raises(StartRefused):
-                require_no_published_account(settings)
-        else:
-            assert f"Deactivated in the copy, with an unusable password: {DEMO}, {ADMIN}." in output
-            assert "--keep-demo-passwords" in output
-            require_no_published_account(settings)
-    unchanged = find_account(development, DEMO)
-    assert unchanged is not None
-    assert unchanged.is_active
-    assert verify_password(unchanged.hashed_password, PUBLISHED[DEMO])

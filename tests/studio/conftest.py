@@ -15,7 +15,7 @@ from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk
 from studio.providers import compute
 from tests.studio.compute_fixtures import use_compute
-from tests.support.filled_server import BATCH_SIZE
+from tests.support.filled_server import CHUNK_BYTES
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.compute import ComputeServer, run_compute_server
 
@@ -33,10 +33,10 @@ def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
 
 
 @pytest.fixture(scope="module")
-def small_batches() -> Iterator[None]:
-    """Copy databases in small batches, so that a few rows already take three of them."""
+def small_chunks() -> Iterator[None]:
+    """Fill databases in small chunks, so that a few rows already take several of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("db.copy_database.BATCH_SIZE", BATCH_SIZE)
+        patch.setattr("db.copy_database.CHUNK_BYTES", CHUNK_BYTES)
         yield
 
 

@@ -7,37 +7,37 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
 
-from db import copy_database as copying
 from db.base import Base
-from db.copy_database import TableDigest, copy_database, digest_tables, open_snapshot
+from db.copy_database import TableDigest, digest_tables, list_tables
 from db.engine import build_engine
-from db.migrations import downgrade, head_revision, is_current, upgrade
+from db.migrations import head_revision, is_current, upgrade
 from db.rls.owners import OwnersChanged
 from db.rls.session_role import bypass_rls
 from studio import backup
-from studio.media.storage import LocalDisk
+from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
+from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
 from tests.e2e.server import ROOT
 from tests.support.databases import create_database
-from tests.support.filled_server import fill_server_folder
+from tests.support.filled_server import fill_server
 from tests.support.row_counts import actual_counts, stored_counts
+from tests.support.sqlite_files import write_referenced_files, write_release_file
 
-pytestmark = pytest.mark.usefixtures("small_batches")
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 UPLOAD = "temp/01890000-0000-7000-8000-000000000001"
-ANOTHER_KIND = pytest.mark.slow("it repeats a test on another kind of database")
 ANOTHER_MOMENT = pytest.mark.slow("it kills another process, at another moment")
 
 
@@ -65,7 +65,7 @@ class Installation:
         engine = build_engine(self.url, pool_size=1)
         with engine.connect() as connection:
             bypass_rls(connection)
-            digests = digest_tables(connection)
+            digests = digest_tables(connection, list_tables(connection))
         engine.dispose()
         return digests
 
@@ -86,65 +86,56 @@ class Installation:
         }
 
     def is_empty(self) -> bool:
-        """Return whether there is no file, and no row or no database."""
-        if self.url.startswith("sqlite"):
-            return not self.list_content() and not (self.folder / "sartiq.db").exists()
-        engine = build_engine(self.url, pool_size=1)
-        with engine.connect() as connection:
-            has_tables = connection.scalar(text("SELECT to_regclass('brands')")) is not None
-        engine.dispose()
-        return not self.list_content() and not (has_tables and any(d.rows for d in self.digest().values()))
+        """Return whether there is no file and no row."""
+        return not self.list_content() and not any(digest.rows for digest in self.digest().values())
 
 
-Install = Callable[[str, bool], Installation]
+Install = Callable[[bool], Installation]
 
 
 @pytest.fixture(scope="module")
-def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data folder with a row in every table of its SQLite database."""
-    folder = fill_server_folder(tmp_path_factory.mktemp("server"))
-    storage = LocalDisk(folder / "media")
-    media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
-    storage.write(f"media/{media_id}/variants/64.webp", b"a variant")
-    storage.write(UPLOAD, b"an upload")
-    (storage.root / "media" / media_id / ".file.jpg.0011223344556677").write_bytes(b"of a crash")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def filled_postgresql(server_folder: Path) -> Iterator[str]:
-    """Yield the URL of a PostgreSQL database with the same rows. Tests use copies."""
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of a database with the newest schema and no rows. Tests use copies."""
     with create_database() as url:
-        assert copy_database(f"sqlite:///{server_folder / 'sartiq.db'}", url, lambda _, reports: True)
+        upgrade(url)
         yield url
 
 
 @pytest.fixture(scope="module")
-def saved_once(server_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a backup of the server on SQLite. Tests use copies."""
+def server(empty_tables: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Yield the settings of a server with a row in every table. Tests use copies."""
+    folder = tmp_path_factory.mktemp("server")
+    with create_database(empty_tables) as url:
+        fill_server(url, folder)
+        storage = LocalDisk(folder / "media")
+        media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
+        storage.write(f"media/{media_id}/variants/64.webp", b"a variant")
+        storage.write(UPLOAD, b"an upload")
+        (storage.root / "media" / media_id / ".file.jpg.0011223344556677").write_bytes(b"of a crash")
+        yield Settings(database_url=url, data_dir=folder, media_dir=storage.root)
+
+
+@pytest.fixture(scope="module")
+def saved_once(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a backup of the server. Tests use copies."""
     folder = tmp_path_factory.mktemp("saved") / "backup"
-    url = f"sqlite:///{server_folder / 'sartiq.db'}"
-    backup.create_backup(
-        Settings(database_url=url, data_dir=server_folder, media_dir=server_folder / "media"), folder
-    )
+    backup.create_backup(server, folder)
     return folder
 
 
 @pytest.fixture
 def install(
-    request: pytest.FixtureRequest, server_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_tables: str, server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Install]:
-    """Yield a function that installs a filled or an empty server on a kind of database."""
+    """Yield a function that installs a filled or an empty server."""
     with ExitStack() as stack:
 
-        def build(kind: str, is_filled: bool) -> Installation:
-            folder = tmp_path / f"{kind}-{'filled' if is_filled else 'empty'}"
+        def build(is_filled: bool) -> Installation:
+            folder = tmp_path / ("filled" if is_filled else "empty")
             if is_filled:
-                shutil.copytree(server_folder, folder)
-            url = f"sqlite:///{folder / 'sartiq.db'}"
-            if kind == "postgresql":
-                template = request.getfixturevalue("filled_postgresql") if is_filled else None
-                url = stack.enter_context(create_database(template))
+                shutil.copytree(server.data_dir, folder)
+            template = server.database_url if is_filled else empty_tables
+            url = stack.enter_context(create_database(template))
             return Installation(url, folder, monkeypatch)
 
         yield build
@@ -152,8 +143,14 @@ def install(
 
 @pytest.fixture
 def filled(install: Install) -> Installation:
-    """Return a server on SQLite with a row in every table."""
-    return install("sqlite", True)
+    """Return a server with a row in every table."""
+    return install(True)
+
+
+@pytest.fixture
+def target(install: Install) -> Installation:
+    """Return an empty server."""
+    return install(False)
 
 
 @pytest.fixture
@@ -162,27 +159,13 @@ def saved(saved_once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved_once, tmp_path / "backup")
 
 
-@pytest.mark.parametrize(
-    ("source_kind", "target_kind"),
-    [
-        ("sqlite", "sqlite"),
-        pytest.param("postgresql", "postgresql", marks=ANOTHER_KIND),
-        pytest.param("sqlite", "postgresql", marks=ANOTHER_KIND),
-        pytest.param("postgresql", "sqlite", marks=ANOTHER_KIND),
-    ],
-)
-def test_s32_a_backup_of_either_database_restores_every_row_and_file_to_either(
-    install: Install,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    source_kind: str,
-    target_kind: str,
+def test_s32_a_backup_restores_every_row_and_file(
+    filled: Installation, target: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, target = install(source_kind, True), install(target_kind, False)
-    folder = tmp_path / "backup"
+    source, folder = filled, tmp_path / "backup"
     assert source.run("create", folder) == 0, capsys.readouterr().err
     assert f"Saved and verified: {folder}" in capsys.readouterr().out
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder / "tables")} == {0o700}
     assert target.run("restore", folder) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert f"Restored and verified: {folder}" in output
@@ -209,11 +192,10 @@ def test_s32_the_files_of_a_backup_can_be_checked_with_sha256sum(saved: Path) ->
         assert hashlib.sha256((saved / name).read_bytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
 def test_s32_restore_refuses_a_database_that_is_not_empty(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str], kind: str
+    filled: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = install(kind, True)
+    target = filled
     shutil.rmtree(target.storage.root)
     before = target.digest()
     assert target.run("restore", saved) == 2
@@ -223,16 +205,15 @@ def test_s32_restore_refuses_a_database_that_is_not_empty(
 
 @pytest.mark.parametrize("key", ["media/01890000-0000-7000-8000-000000000001/.file.jpg.00", "temp/other"])
 def test_s32_restore_refuses_a_media_storage_that_is_not_empty(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str], key: str
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
-    target = install("sqlite", False)
     path = target.storage.root / key
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     assert target.run("restore", saved) == 2
     assert f"Not restored: the media storage is not empty: it has a file {key}" in capsys.readouterr().err
     assert target.list_content() == {key: b"mine"}
-    assert not (target.folder / "sartiq.db").exists()
+    assert not any(digest.rows for digest in target.digest().values())
 
 
 def test_s32_a_backup_is_not_saved_in_a_folder_that_is_not_empty(
@@ -256,8 +237,8 @@ def test_s32_another_user_than_that_of_the_server_is_refused(
 
 
 def change_rows(folder: Path) -> None:
-    with sqlite3.connect(folder / "database.sqlite") as connection:
-        connection.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")
+    path = folder / "tables" / "brands.copy"
+    path.write_bytes(path.read_bytes().replace(b"slug-7\t", b"changed\t"))
 
 
 def change_image(folder: Path) -> None:
@@ -267,7 +248,7 @@ def change_image(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "status", "error"),
     [
-        (change_rows, 1, "database.sqlite has changed"),
+        (change_rows, 1, "tables/brands.copy has changed"),
         (change_image, 1, "has changed"),
         (lambda folder: next(folder.glob("exports/*/*")).unlink(), 1, "cannot be read (No such file"),
         (lambda folder: (folder / "temp" / "more").write_bytes(b"x"), 1, "were saved: temp/more"),
@@ -279,14 +260,13 @@ def change_image(folder: Path) -> None:
     ],
 )
 def test_s32_a_backup_that_has_changed_is_not_restored(
-    install: Install,
+    target: Installation,
     saved: Path,
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[Path], object],
     status: int,
     error: str,
 ) -> None:
-    target = install("sqlite", False)
     damage(saved)
     assert target.run("restore", saved) == status
     assert error in capsys.readouterr().err
@@ -304,11 +284,9 @@ def rewrite_manifest(folder: Path, **values: object) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
 def test_s32_a_difference_between_rows_and_manifest_empties_the_target(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str], kind: str
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = install(kind, False)
     change_rows(saved)
     rewrite_manifest(saved)
     assert target.run("restore", saved) == 1
@@ -316,39 +294,106 @@ def test_s32_a_difference_between_rows_and_manifest_empties_the_target(
     assert target.is_empty()
 
 
-@pytest.mark.slow("it goes through half of the migrations; tests/db/test_migrations.py covers them")
 def test_s32_a_backup_of_an_older_schema_is_upgraded(
-    install: Install, filled: Installation, saved: Path
+    target: Installation, filled: Installation, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    downgrade(f"sqlite:///{saved / 'database.sqlite'}", "0022")
-    rewrite_manifest(saved, revision="0022", tables={"brands": [0, "of the older schema"]})
-    target = install("sqlite", False)
+    # The next release, whose only new revision adds a column.
+    revision = f"{int(head_revision()) + 1:04}"
+    upgraded = []
+
+    def upgrade_to_next(url: str, revision: str = "head") -> None:
+        upgraded.append(revision)
+        upgrade(url, revision)
+        if revision == "head":
+            target.execute("ALTER TABLE brands ADD COLUMN of_the_next_release TEXT")
+
+    monkeypatch.setattr(backup, "upgrade", upgrade_to_next)
+    monkeypatch.setattr("db.copy_database.upgrade", upgrade_to_next)
+    monkeypatch.setattr(backup, "head_revision", lambda: revision)
     assert target.run("restore", saved) == 0
-    # The older schema lacks newer tables.
-    assert target.digest()["brands"] == filled.digest()["brands"]
+    assert upgraded == [head_revision(), "head"]
+    restored, source = target.digest(), filled.digest()
+    assert restored.pop("brands").rows == source.pop("brands").rows
+    assert restored == source
+
+
+@pytest.fixture
+def saved_by_0_2_0(tmp_path: Path) -> Path:
+    """Return a backup of release 0.2.0, whose rows are in an SQLite file."""
+    folder = tmp_path / "format-1"
+    folder.mkdir()
+    file = write_release_file(folder / "database.sqlite", "PRAGMA user_version = 7")
+    keys = [file.name, *write_referenced_files(file, LocalDisk(folder))]
+    hashes = {key: hashlib.sha256((folder / key).read_bytes()).hexdigest() for key in keys}
+    sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())).encode()
+    (folder / "SHA256SUMS").write_bytes(sums)
+    manifest = {
+        "revision": "0048",
+        "created_at": "2026-11-30T10:00:00+00:00",
+        "sums": hashlib.sha256(sums).hexdigest(),
+        "tables": {"brands": [6, "0" * 64], "users": [4, "0" * 64]},
+        "damaged_files": {},
+        "format": 1,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_s32_a_backup_of_release_0_2_0_is_restored_and_upgraded(
+    target: Installation, saved_by_0_2_0: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in saved_by_0_2_0.iterdir())
+    assert target.run("restore", saved_by_0_2_0) == 0, capsys.readouterr().err
+    output = capsys.readouterr().out
+    assert "10 rows in 2 tables and 11 files, saved at 2026-11-30T10:00:00+00:00\n" in output
+    assert f"Deactivated in the copy, with an unusable password: {', '.join(PUBLISHED_PASSWORDS)}." in output
     assert is_current(target.url)
+    # All 207 rows but for a token that was mailed to a demo account.
+    assert sum(digest.rows for digest in target.digest().values()) == 206
+    assert len(target.list_content()) == 11
+    # The backup may be on a read-only medium.
+    assert sorted(path.name for path in saved_by_0_2_0.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "error"),
+    [
+        ({"revision": "0047"}, 2, "restore it with release 0.2.0, and save it again there"),
+        ({"tables": {"brands": [7, "0" * 64]}}, 1, "these tables differ from the backup: brands"),
+        ({"damaged_files": {"exports/of/another": "is missing"}}, 1, "rows refer to other files"),
+    ],
+)
+def test_s32_a_backup_of_release_0_2_0_is_restored_as_it_was_saved_or_not_at_all(
+    target: Installation,
+    saved_by_0_2_0: Path,
+    capsys: pytest.CaptureFixture[str],
+    values: dict[str, object],
+    status: int,
+    error: str,
+) -> None:
+    rewrite_manifest(saved_by_0_2_0, **values)
+    assert target.run("restore", saved_by_0_2_0) == status
+    assert error in capsys.readouterr().err
+    assert target.is_empty()
 
 
 def test_s32_a_backup_of_a_newer_release_is_rejected(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite_manifest(saved, revision="9999")
-    target = install("sqlite", False)
     assert target.run("restore", saved) == 2
     assert f"with schema 9999 instead of {head_revision()}" in capsys.readouterr().err
     assert target.is_empty()
 
 
-def test_s32_a_database_that_is_missing_or_old_is_not_saved(
-    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_s32_a_database_without_the_newest_schema_is_not_saved(
+    target: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = install("sqlite", False)
-    assert source.run("create", tmp_path / "first") == 2
+    target.execute("UPDATE alembic_version SET version_num = '0047'")
+    assert target.run("create", tmp_path / "first") == 2
     assert "--prepare-only" in capsys.readouterr().err
-    assert source.is_empty()
-    source.folder.mkdir(exist_ok=True)
-    upgrade(source.url, "0001")
-    assert source.run("create", tmp_path / "first") == 2
+    target.execute("DROP TABLE alembic_version")
+    assert target.run("create", tmp_path / "first") == 2
     assert "--prepare-only" in capsys.readouterr().err
     assert not (tmp_path / "first").exists()
 
@@ -359,21 +404,21 @@ def test_s32_a_table_that_is_not_saved_as_it_is_is_named_and_no_backup_remains(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    original = copying.open_snapshot
+    save_rows = backup.save_rows
 
-    def change_and_open(path: Path) -> AbstractContextManager[Connection]:
-        with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")
-        return original(path)
+    def save_and_change(url: str, folder: Path) -> object:
+        saved = save_rows(url, folder)
+        change_rows(folder)
+        return saved
 
-    monkeypatch.setattr(copying, "open_snapshot", change_and_open)
+    monkeypatch.setattr(backup, "save_rows", save_and_change)
     assert filled.run("create", tmp_path / "backup") == 1
     assert "these tables were not saved as they are: brands" in capsys.readouterr().err
     assert not (tmp_path / "backup").exists()
 
 
 def test_s32_a_file_that_the_server_has_lost_is_reported_and_the_rest_is_saved(
-    install: Install, filled: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation, filled: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = next(iter(filled.storage.list_files("exports"))).key
     filled.storage.delete(lost)
@@ -381,42 +426,56 @@ def test_s32_a_file_that_the_server_has_lost_is_reported_and_the_rest_is_saved(
     output = capsys.readouterr()
     assert f"The file {lost} is missing" in output.out
     assert "files of rows are missing or wrong" in output.err
-    target = install("sqlite", False)
     assert target.run("restore", tmp_path / "backup") == 0
     assert f"The file {lost} is missing" in capsys.readouterr().out
     assert target.digest() == filled.digest()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
-def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhile(
-    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+def test_s32_the_files_of_an_import_are_saved(
+    filled: Installation, target: Installation, tmp_path: Path
 ) -> None:
-    source = install(kind, True)
+    file_id, results = UUID(int=1), import_results_key(UUID(int=2))
+    content_hash = hashlib.sha256(b"rows").hexdigest()
+    filled.storage.write(data_file_key(file_id), b"rows")
+    filled.storage.write(results, b"results")
+    filled.execute(
+        f"UPDATE product_imports SET status = 'pending', file_id = '{file_id}', "  # noqa: S608 - constants
+        f"file_hash = '{content_hash}', images_file_id = NULL"
+    )
+    assert filled.run("create", tmp_path / "backup") == 0
+    assert target.run("restore", tmp_path / "backup") == 0
+    assert target.storage.read(data_file_key(file_id)) == b"rows"
+    assert target.storage.read(results) == b"results"
+
+
+def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhile(
+    filled: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = filled
     archive = next(iter(source.storage.list_files("exports"))).key
     content = source.storage.read(archive)
     media_id, content_hash = "01890000-0000-7000-8000-00000000000a", hashlib.sha256(b"new").hexdigest()
-    save_snapshot, moments = backup.save_snapshot, []
+    save_rows, moments = backup.save_rows, []
 
     def change_meanwhile(url: str, path: Path) -> object:
         if not moments:  # before the rows: an image is stored, then its row
             source.storage.write(f"media/{media_id}/file.jpg", b"new")
             source.storage.write(UPLOAD, b"another upload")
-            identifier = f"'{media_id}'" if kind == "postgresql" else f"'{media_id.replace('-', '')}'"
             table = Base.metadata.tables["media_resources"]
             names = [c.name for c in table.columns if c.name not in ("id", "content_hash")]
             source.execute(
                 f"INSERT INTO media_resources (id, content_hash, {', '.join(names)}) "  # noqa: S608 - constants
-                f"SELECT {identifier}, '{content_hash}', {', '.join(names)} FROM media_resources "
+                f"SELECT '{media_id}', '{content_hash}', {', '.join(names)} FROM media_resources "
                 "WHERE extension = 'jpg' LIMIT 1"
             )
-        reports = save_snapshot(url, path)
+        rows = save_rows(url, path)
         if not moments:  # after the rows: an export that is in them is deleted with its file
             source.execute("DELETE FROM export_items", "DELETE FROM exports")
             source.storage.delete(archive)
         moments.append(path)
-        return reports
+        return rows
 
-    monkeypatch.setattr(backup, "save_snapshot", change_meanwhile)
+    monkeypatch.setattr(backup, "save_rows", change_meanwhile)
     assert source.run("create", tmp_path / "backup") == 0
     assert len(moments) == 1
     saved = LocalDisk(tmp_path / "backup")
@@ -424,60 +483,59 @@ def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhil
     assert saved.read(archive) == content
     # A client may replace the file of an upload that is not in use yet.
     assert saved.read(UPLOAD) == b"another upload"
-    assert backup.find_damaged_files(tmp_path / "backup" / "database.sqlite", saved) == {}
+    assert read_manifest(tmp_path / "backup")["damaged_files"] == {}
 
 
 def test_s32_the_rows_are_saved_again_if_a_new_file_was_deleted_before_it_was_copied(
     filled: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = next(iter(filled.storage.list_files("exports"))).key
-    content = filled.storage.read(archive)
     filled.storage.delete(archive)
-    save_snapshot, moments = backup.save_snapshot, []
+    save_rows, moments = backup.save_rows, []
 
     def finish_and_delete_export(url: str, path: Path) -> object:
-        reports = save_snapshot(url, path)
+        rows = save_rows(url, path)
         if not moments:
             filled.execute("DELETE FROM export_items", "DELETE FROM exports")
-        moments.append(content)
-        return reports
+        moments.append(path)
+        return rows
 
-    monkeypatch.setattr(backup, "save_snapshot", finish_and_delete_export)
+    monkeypatch.setattr(backup, "save_rows", finish_and_delete_export)
     assert filled.run("create", tmp_path / "backup") == 0
     assert len(moments) == 2
-    with open_snapshot(tmp_path / "backup" / "database.sqlite") as connection:
-        assert digest_tables(connection)["exports"].rows == 0
+    assert read_manifest(tmp_path / "backup")["tables"]["exports"] == [0, "0" * 64]
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
 def test_s32_the_rows_are_of_one_moment_while_others_are_written(
-    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    filled: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = install(kind, True)
-    before = source.digest()
-    name = "_copy_rows" if kind == "postgresql" else "_copied_tables"
-    original, calls = getattr(copying, name), []
+    before, read_lines, tables = filled.digest(), backup.read_lines, []
 
-    def write_first(*arguments: object) -> object:
-        if not calls:
-            source.execute("UPDATE brands SET name = 'later' WHERE name = '7'")
-        calls.append(arguments)
-        return original(*arguments)
+    def write_first(connection: Connection, table: str, columns: list[str]) -> Iterator[bytes]:
+        if not tables:
+            filled.execute("UPDATE brands SET name = 'later' WHERE name = '7'")
+        tables.append(table)
+        return read_lines(connection, table, columns)
 
-    monkeypatch.setattr(copying, name, write_first)
-    assert source.run("create", tmp_path / "backup") == 0
-    assert calls
-    with open_snapshot(tmp_path / "backup" / "database.sqlite") as connection:
-        assert digest_tables(connection) == before
-    assert source.digest() != before
+    monkeypatch.setattr(backup, "read_lines", write_first)
+    assert filled.run("create", tmp_path / "backup") == 0
+    assert tables[0] < "brands"
+    saved = read_manifest(tmp_path / "backup")["tables"]
+    assert saved == {name: [digest.rows, str(digest)] for name, digest in before.items()}
+    assert filled.digest() != before
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a backup."""
+    values: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    return values
 
 
 @pytest.mark.parametrize("policies", [["brands"], ["brands", "audit_events"]])
-@pytest.mark.slow("it saves a database twice")
 def test_s32_a_backup_that_would_miss_protected_rows_is_refused(
-    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], policies: list[str]
+    filled: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str], policies: list[str]
 ) -> None:
-    source = install("postgresql", True)
+    source = filled
     rows = {name: digest.rows for name, digest in source.digest().items()}
     source.execute(*(f"DROP POLICY migrating ON {table}" for table in policies))
     assert source.run("create", tmp_path / "backup") == 2
@@ -548,8 +606,8 @@ def test_s32_nothing_starts_if_policies_are_missing(own_database_url: str) -> No
         upgrade(own_database_url)
 
 
-# Runs `restore` and kills its process in the middle of the third file, between files and rows, or when all is
-# restored and only the mark of an unfinished restore is left.
+# Runs `restore` and kills its process in the middle of the third file, before the rows are committed, before
+# the schema is upgraded, or when only the mark of an unfinished restore is left.
 KILLED_RESTORE = """
 import os, signal, sys
 from studio import backup
@@ -573,7 +631,9 @@ def copy_or_kill(self, key):
 if point == "file":
     backup.FileCopies._copy = copy_or_kill
 elif point == "rows":
-    backup.find_damaged_files = kill
+    backup.list_referenced_files = kill
+elif point == "upgrade":
+    backup.upgrade = kill
 else:
     LocalDisk.delete = kill
 backup.main(["restore", folder])
@@ -587,32 +647,34 @@ def kill_restore(target: Installation, folder: Path, point: str) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
-@pytest.mark.parametrize("point", ["file", *(pytest.param(p, marks=ANOTHER_MOMENT) for p in ("rows", "end"))])
+@pytest.mark.parametrize(
+    "point", ["file", "end", *(pytest.param(p, marks=ANOTHER_MOMENT) for p in ("rows", "upgrade"))]
+)
 def test_s32_a_killed_restore_is_completed_by_the_next_one(
-    install: Install,
+    target: Installation,
     filled: Installation,
     saved: Path,
     capsys: pytest.CaptureFixture[str],
-    kind: str,
     point: str,
 ) -> None:
-    target = install(kind, False)
     kill_restore(target, saved, point)
     assert target.list_content()
     assert target.run("restore", saved) == 0, capsys.readouterr().err
     assert target.digest() == filled.digest()
     complete = {key: content for key, content in filled.list_content().items() if "/." not in key}
     assert target.list_content() == complete
-    assert list(target.folder.glob(".restore-*")) == []
     assert target.run("restore", saved) == 2
 
 
 @pytest.mark.slow("it starts a process")
 def test_s32_a_killed_restore_of_another_backup_is_refused(
-    install: Install, filled: Installation, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation,
+    filled: Installation,
+    saved: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    another, target = tmp_path / "another", install("sqlite", False)
+    another = tmp_path / "another"
     filled.storage.write(UPLOAD, b"another upload")
     assert filled.run("create", another) == 0
     kill_restore(target, another, "rows")
@@ -625,22 +687,30 @@ def test_s32_a_killed_restore_of_another_backup_is_refused(
 
 @pytest.mark.slow("it starts a process")
 def test_s32_what_a_server_has_written_after_a_killed_restore_is_kept(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = install("sqlite", False)
     kill_restore(target, saved, "end")
     target.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")
     rows, files = target.digest(), target.list_content()
+    assert target.run("restore", saved) == 0
+    mark = "temp/00000000-0000-0000-0000-000000000000"
+    assert (target.digest(), {**target.list_content(), mark: files[mark]}) == (rows, files)
+
+
+@pytest.mark.slow("it starts a process")
+def test_s32_rows_that_a_server_writes_before_a_killed_restore_is_completed_stop_it(
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill_restore(target, saved, "rows")
+    target.execute("INSERT INTO try_counts VALUES ('a', 1, now(), now())")
     assert target.run("restore", saved) == 2
-    assert "The target is not empty" in capsys.readouterr().err
-    assert (target.digest(), target.list_content()) == (rows, files)
+    assert "The target is not empty: there are rows in try_counts" in capsys.readouterr().err
 
 
 @pytest.mark.slow("it starts a process")
 def test_s32_a_file_that_is_not_of_the_backup_stops_the_completion_of_a_restore(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = install("sqlite", False)
     kill_restore(target, saved, "file")
     target.storage.write("temp/other", b"mine")
     files = target.list_content()
@@ -650,9 +720,9 @@ def test_s32_a_file_that_is_not_of_the_backup_stops_the_completion_of_a_restore(
 
 
 def test_s32_two_restores_do_not_run_at_the_same_time(
-    install: Install, saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, verify, statuses = install("sqlite", False), backup.verify_files, []
+    verify, statuses = backup.verify_files, []
 
     def restore_meanwhile(*arguments: Any) -> None:
         monkeypatch.setattr(backup, "verify_files", verify)
@@ -665,9 +735,9 @@ def test_s32_two_restores_do_not_run_at_the_same_time(
 
 
 def test_s32_folders_are_synchronized_after_files_are_renamed(
-    install: Install, saved: Path, monkeypatch: pytest.MonkeyPatch
+    target: Installation, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, synchronized, fsync = install("sqlite", False), [], os.fsync
+    synchronized, fsync = [], os.fsync
 
     def record(descriptor: int) -> None:
         synchronized.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
@@ -675,10 +745,8 @@ def test_s32_folders_are_synchronized_after_files_are_renamed(
 
     monkeypatch.setattr(os, "fsync", record)
     assert target.run("restore", saved) == 0
-    last_file = max(synchronized.index(path) for path in synchronized if path.suffix == ".sqlite")
-    assert target.folder in synchronized[last_file:]
     folders = {path for path in target.storage.root.rglob("*") if path.is_dir()}
     assert {target.storage.root, *folders} <= set(synchronized)
     synchronized.clear()
-    backup._write_file(saved / "manifest.json", b"{}")
+    backup._write_file(saved / "manifest.json", [b"{}"])
     assert synchronized == [saved / ".manifest.json", saved]

@@ -1,4 +1,4 @@
-"""Create the data folder of a server with a row in every table of its SQLite database."""
+"""Fill the database and the data folder of a server: a row in every table, and the files of the rows."""
 
 from __future__ import annotations
 
@@ -26,36 +26,34 @@ from sqlalchemy import (
 
 from db.base import Base
 from db.engine import build_engine
-from db.migrations import upgrade
 from db.models import Brand, MediaResource
+from db.rls.session_role import bypass_rls
 from db.session import Database, current_session
 from studio.media.storage import LocalDisk, export_key, media_key
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import make_photographed_product
 
-BATCH_SIZE = 50
-"""Rows that tests of copies read at a time: `db.copy_database.BATCH_SIZE` in them."""
+CHUNK_BYTES = 1_000
+"""How many bytes of rows tests of copies send at a time: `db.copy_database.CHUNK_BYTES` in them."""
+BRANDS = 101
+"""So that they are more than one chunk."""
 TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
 
 
-def fill_server_folder(folder: Path) -> Path:
-    """Create `sartiq.db` and `media/` in a folder, and return the folder.
-
-    Args:
-        folder: An existing folder.
-    """
+def fill_server(url: str, folder: Path) -> None:
+    """Fill an empty database with the newest schema, and create `media/` in a folder."""
     storage = LocalDisk(folder / "media")
-    url = f"sqlite:///{folder / 'sartiq.db'}"
-    upgrade(url)
-    database = Database(build_engine(url, pool_size=1))
+    engine = build_engine(url, pool_size=1)
+    database = Database(engine)
     with database.transaction(write=True):
         create_rows(storage)
+    with engine.begin() as connection:
+        bypass_rls(connection)
+        fill_empty_tables(connection)
     with database.transaction(write=True) as writing:
-        fill_empty_tables(writing.connection())
         write_missing_files(writing, storage)
     database.dispose()
-    return folder
 
 
 def create_rows(storage: LocalDisk) -> None:
@@ -70,8 +68,10 @@ def create_rows(storage: LocalDisk) -> None:
     with storage.open_writer(export_key(export.id)) as file:
         file.write(b"archive")
     export.content_hash = hashlib.sha256(b"archive").hexdigest()
-    numbers = range(2 * BATCH_SIZE + 1)
-    current_session().add_all(Brand(**scenario.ownership, slug=f"slug-{n}", name=str(n)) for n in numbers)
+    current_session().add_all(
+        Brand(**scenario.ownership, slug=f"slug-{n}", name=str(n), description="Tab\t, line\r\n, \\N, \\.")
+        for n in range(BRANDS)
+    )
 
 
 def fill_empty_tables(connection: Connection) -> None:
