@@ -370,11 +370,14 @@ def _reset_sequences(connection: Connection) -> None:
     """Let each sequence continue after the highest number of its column."""
     columns = connection.execute(
         text("""
-        SELECT pg_get_serial_sequence(attrelid::regclass::text, attname) AS sequence,
-            quote_ident(attname) AS column, attrelid::regclass AS table
-        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-        WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND attnum > 0
-            AND pg_get_serial_sequence(attrelid::regclass::text, attname) IS NOT NULL
+        -- Materialized: the function must not be called for tables of the system, whose schemas are closed.
+        WITH columns AS MATERIALIZED (
+            SELECT attrelid::regclass AS table, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+            WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND attnum > 0
+        )
+        SELECT pg_get_serial_sequence(columns.table::text, attname) AS sequence,
+            quote_ident(attname) AS column, columns.table
+        FROM columns WHERE pg_get_serial_sequence(columns.table::text, attname) IS NOT NULL
         """)
     )
     for sequence, column, table in columns.all():

@@ -154,6 +154,13 @@ def target(install: Install) -> Installation:
 
 
 @pytest.fixture
+def new_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    """Yield a server whose database has no tables, which a backup of an older schema needs."""
+    with create_database() as url:
+        yield Installation(url, tmp_path / "new", monkeypatch)
+
+
+@pytest.fixture
 def saved(saved_once: Path, tmp_path: Path) -> Path:
     """Return a copy of a backup of that server."""
     return shutil.copytree(saved_once, tmp_path / "backup")
@@ -340,17 +347,17 @@ def saved_by_0_2_0(tmp_path: Path) -> Path:
 
 
 def test_s32_a_backup_of_release_0_2_0_is_restored_and_upgraded(
-    target: Installation, saved_by_0_2_0: Path, capsys: pytest.CaptureFixture[str]
+    new_target: Installation, saved_by_0_2_0: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path.name for path in saved_by_0_2_0.iterdir())
-    assert target.run("restore", saved_by_0_2_0) == 0, capsys.readouterr().err
+    assert new_target.run("restore", saved_by_0_2_0) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert "10 rows in 2 tables and 11 files, saved at 2026-11-30T10:00:00+00:00\n" in output
     assert f"Deactivated in the copy, with an unusable password: {', '.join(PUBLISHED_PASSWORDS)}." in output
-    assert is_current(target.url)
+    assert is_current(new_target.url)
     # All 207 rows but for a token that was mailed to a demo account.
-    assert sum(digest.rows for digest in target.digest().values()) == 206
-    assert len(target.list_content()) == 11
+    assert sum(digest.rows for digest in new_target.digest().values()) == 206
+    assert len(new_target.list_content()) == 11
     # The backup may be on a read-only medium.
     assert sorted(path.name for path in saved_by_0_2_0.iterdir()) == before
 
@@ -364,7 +371,7 @@ def test_s32_a_backup_of_release_0_2_0_is_restored_and_upgraded(
     ],
 )
 def test_s32_a_backup_of_release_0_2_0_is_restored_as_it_was_saved_or_not_at_all(
-    target: Installation,
+    new_target: Installation,
     saved_by_0_2_0: Path,
     capsys: pytest.CaptureFixture[str],
     values: dict[str, object],
@@ -372,9 +379,9 @@ def test_s32_a_backup_of_release_0_2_0_is_restored_as_it_was_saved_or_not_at_all
     error: str,
 ) -> None:
     rewrite_manifest(saved_by_0_2_0, **values)
-    assert target.run("restore", saved_by_0_2_0) == status
+    assert new_target.run("restore", saved_by_0_2_0) == status
     assert error in capsys.readouterr().err
-    assert target.is_empty()
+    assert new_target.is_empty()
 
 
 def test_s32_a_backup_of_a_newer_release_is_rejected(
