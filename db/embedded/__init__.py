@@ -25,8 +25,10 @@ from db.embedded.installation import (
     SUPERUSER,
     USE_OTHER,
     EmbeddedDatabaseError,
+    PostgreSQLNotInstalled,
     change_owner,
     choose_account,
+    copy_files,
     create_files,
     find_account_name,
     find_binaries,
@@ -37,7 +39,10 @@ from db.embedded.supervisor import DATA, SOCKET, USERS
 from db.engine import build_engine
 from db.rls.setup import prepare_roles
 
-__all__ = ["LOGIN", "Cluster", "EmbeddedDatabaseError", "stop_cluster", "use_cluster"]
+__all__ = [
+    "LOGIN", "SUPERUSER", "Cluster", "EmbeddedDatabaseError", "PostgreSQLNotInstalled", "copy_cluster",
+    "find_binaries", "remove_cluster", "stop_cluster", "use_cluster",
+]  # fmt: skip
 
 LOGIN = "sartiq"
 """The login of servers and workers, and the name of its database. It is no superuser."""
@@ -46,7 +51,8 @@ MAX_SOCKET_BYTES = 100
 
 _START, _LOG, _RELEASE = "start.lock", "postgresql.log", "release"
 
-stop_cluster = supervisor.stop
+copy_cluster = copy_files
+remove_cluster, stop_cluster = supervisor.remove, supervisor.stop
 
 
 @dataclass(frozen=True)

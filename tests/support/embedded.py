@@ -1,4 +1,4 @@
-"""Wait for the end of an embedded PostgreSQL."""
+"""Wait for the end of an embedded PostgreSQL and of other processes."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ def wait_until_stopped(folder: Path) -> None:
     while supervisor.is_running(folder):
         assert time.monotonic() < deadline, "PostgreSQL still runs"
         time.sleep(0.05)
+
+
+def is_process_running(pid: int) -> bool:
+    """Return whether a process runs; one that has ended may wait for its parent."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
