@@ -1,9 +1,9 @@
 # The image of the API, the workers and the scheduler of periodic tasks (beat). Their commands are in
 # compose.yaml. The default environment is production, in which no process starts without a SECRET_KEY.
 FROM python:3.13.15-slim-trixie AS packages
-# requirements-c2pa.txt for exports with signed manifests
+# requirements-c2pa.txt for exports with signed manifests, requirements-local.txt for a mock
 ARG REQUIREMENTS=requirements.txt
-COPY requirements.txt requirements-c2pa.txt ./
+COPY requirements.txt requirements-c2pa.txt requirements-local.txt ./
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement "$REQUIREMENTS"
 
 # The documentation, which the server serves at /guides/.

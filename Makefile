@@ -32,7 +32,7 @@ run: .venv/.runtime ## Start the server on an embedded database (PORT=8000)
 	@exec $(BIN)/python -m handlers
 
 .PHONY: mock
-mock: .venv/.runtime ## Start a mock server: in-memory database, sample images, for your CI (PORT=8000)
+mock: .venv/.runtime ## Start a mock server: temporary database, sample images, for your CI (PORT=8000)
 	@SARTIQ_MODE=mock exec $(BIN)/python -m handlers
 
 .PHONY: worker

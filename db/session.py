@@ -380,7 +380,7 @@ class Database:
         # Not known from an exception alone: a commit can fail too.
         committed = False
         try:
-            with self._exclusive_connection(), unit.session:
+            with self._hold_connection(), unit.session:
                 token = _unit_of_work.set(unit)
                 try:
                     yield unit.session
@@ -396,16 +396,6 @@ class Database:
         finally:
             # Outside of the transaction and its connection: callbacks may open transactions of their own.
             self._finish(unit, committed)
-
-    def roll_back_connection(self) -> None:
-        """Undo all transactions since the connection of `from_connection` began its own, and begin another.
-
-        Waits for the running transaction. Does nothing to a database with an engine.
-        """
-        with self._exclusive_connection():
-            if self._connection is not None:
-                self._connection.rollback()
-                self._connection.begin()
 
     def dispose(self) -> None:
         """Close all idle connections."""
@@ -425,7 +415,8 @@ class Database:
         engine = self._writing_engine if write else self._reading_engine
         return session_class(engine, expire_on_commit=False, info=info)
 
-    def _exclusive_connection(self) -> AbstractContextManager[object]:
+    def _hold_connection(self) -> AbstractContextManager[object]:
+        """Return what surrounds a transaction. A subclass may wait in it before the transaction begins."""
         return nullcontext() if self._connection is None else self._lock_connection(self._connection)
 
     @contextmanager

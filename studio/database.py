@@ -25,9 +25,14 @@ def use_database(settings: Settings) -> Iterator[Settings]:
     With a `DATABASE_URL` these are the settings themselves. All processes of a `DATA_DIR` share its database.
 
     Raises:
-        InvalidSettings: There is no embedded database yet, but a database of a release before 0.3.
+        InvalidSettings: There is no embedded database yet, but a database of a release before 0.3; or the
+            settings are those of a mock, which has a database of its own.
         EmbeddedDatabaseError: As `use_cluster`.
     """
+    if settings.mode == "mock":
+        raise InvalidSettings(
+            "SARTIQ_MODE=mock needs the demo data: start the mock server by `python -m handlers`"
+        )
     if settings.database_url:
         yield settings
         return

@@ -279,8 +279,8 @@ class Settings:
         "General",
         "SARTIQ_MODE",
         "live",
-        "`mock` serves the API from memory with sample images, for tests of clients: all data is lost "
-        "on exit.",
+        "`mock` serves the API on a temporary database with sample images, for tests of clients: all data is "
+        "lost on exit.",
         OneOf(("live", "mock")),
     )
     seed: str = _setting(

@@ -245,7 +245,8 @@ def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:
     _configure_malloc()
     app = create_app(settings, database=mock.database if mock else None)
     if mock is not None and app.mock is not None:
-        app.mock.on_reset.append(mock.reset)
+        # First, because the other hooks clear what was read from the database.
+        app.mock.on_reset.insert(0, mock.reset)
     config = uvicorn.Config(app, **uvicorn_options(settings))
     server = Server(config, partial(print_banner, settings), app.drain)
     try:

@@ -97,9 +97,9 @@ def test_the_image_has_the_files_of_the_server_and_an_unprivileged_user() -> Non
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["10001"]
 
 
-def test_the_image_can_be_built_with_either_lock_file() -> None:
+def test_the_image_can_be_built_with_each_lock_file_of_a_server() -> None:
     copied = re.findall(r"^COPY (requirements.*) \./$", DOCKERFILE, re.MULTILINE)
-    assert copied[0].split() == ["requirements.txt", "requirements-c2pa.txt"]
+    assert copied[0].split() == ["requirements.txt", "requirements-c2pa.txt", "requirements-local.txt"]
     assert "ARG REQUIREMENTS=requirements.txt" in DOCKERFILE
     allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert {f"!{name}" for name in copied[0].split()} <= set(allowed)

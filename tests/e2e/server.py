@@ -139,6 +139,8 @@ def running_server(
         ServerDidNotStart: The server does not become ready.
     """
     prepares = prepares or python is not None
+    if environment.get("SARTIQ_MODE") == "mock":
+        python = python or sys.executable  # that of `find_interpreter` has no embedded PostgreSQL
     python = python or find_interpreter(module)
     # Coverage recording needs the development packages, which another interpreter may not have.
     arguments = recorded_command(module) if python == sys.executable else module.split()

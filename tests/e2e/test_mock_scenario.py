@@ -14,7 +14,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.e2e.server import ROOT, free_port
-from tests.e2e.test_mock import ORGANIZATION, PRODUCT, get_json, running_mock
+from tests.e2e.test_mock import ORGANIZATION, PRODUCT, control, get_json, running_mock
 from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
 
 SECONDS_TO_WAIT = 20
@@ -42,10 +42,6 @@ def mock(server: httpx.Client, receiver: HttpRecorder) -> httpx.Client:
     assert control(server, "POST", "reset").status_code == 204
     receiver.requests.clear()
     return server
-
-
-def control(mock: httpx.Client, method: str, name: str, **options: Any) -> httpx.Response:
-    return mock.request(method, mock.base_url.join(f"/mock/{name}"), **options)
 
 
 def play(mock: httpx.Client, **scenario: list[dict[str, Any]]) -> None:
@@ -210,14 +206,44 @@ def test_a_reset_restores_rows_files_ids_and_scenario(mock: httpx.Client) -> Non
     play(mock, responses=[{"operation": "get_brand", "status": 503}])
     first = use()
     assert mock.delete(f"/products/{PRODUCT}").status_code == 409  # the seeded rows use it
-    started_at = time.monotonic()
     assert control(mock, "POST", "reset").status_code == 204
-    assert time.monotonic() - started_at < 1
     assert mock.get(f"/brands/{first[0]}").status_code == 404
     assert mock.get(f"/predictions/{first[1]}").status_code == 404
     assert mock.get(mock.get(f"/products/{PRODUCT}").json()["cover_image"]).status_code == 200
     assert control(mock, "GET", "scenario").json() == {"responses": [], "generations": [], "webhooks": []}
     assert use() == first
+
+
+def test_a_reset_takes_at_most_half_a_second(mock: httpx.Client) -> None:
+    def reset() -> float:
+        get_json(mock.post("/brands/", json={"name": "Atelier Sud"}))
+        started_at = time.monotonic()
+        assert control(mock, "POST", "reset").status_code == 204
+        return time.monotonic() - started_at
+
+    # The fastest of some, because other programs use the machine.
+    assert min(reset() for _ in range(5)) < 0.5
+
+
+def test_a_webhook_is_sent_after_a_reset(mock: httpx.Client, receiver: HttpRecorder) -> None:
+    control(mock, "POST", "reset")
+    webhook = add_endpoint(mock, receiver, "generation.completed")
+    generation = request_generation(mock)
+    wait_for(lambda: receiver.requests)
+    event = webhook.verify(receiver.requests[0].body, dict(receiver.requests[0].headers))
+    assert event["data"]["id"] == generation["id"]
+
+
+def test_an_event_stream_ends_with_a_reset(mock: httpx.Client) -> None:
+    play(mock, generations=[{"seconds": 30}])
+    path = f"/generations/{request_generation(mock)['id']}/events"
+    with mock.stream("GET", path) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("retry:")
+        control(mock, "POST", "reset")
+        started_at = time.monotonic()
+        assert not any("completed" in line for line in lines)
+    assert time.monotonic() - started_at < SECONDS_TO_WAIT
 
 
 @pytest.mark.parametrize(

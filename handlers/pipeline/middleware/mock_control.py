@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Set
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers.contract.document import Document
 from handlers.contract.errors import (
     BadRequest,
     ContentTooLarge,
     MethodNotAllowed,
+    ServiceUnavailable,
     ValidationFailed,
     Violation,
 )
@@ -163,6 +167,47 @@ def _find_missing_response(rule: Rule, names: Set[str], examples: ExampleRespons
     return None
 
 
+class MockIsReset(ServiceUnavailable):
+    """The mock returns to its state at the start, or has done so since the request came."""
+
+    default_detail = "The mock is being reset: send the request again"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers = {"Retry-After": "1"}
+
+
+@dataclass(eq=False)
+class _RunningRequest:
+    """A request of the API that has no complete response yet."""
+
+    scope: CancelScope = field(default_factory=CancelScope)
+    has_response: bool = False
+    is_aborted: bool = False
+
+    def abort(self) -> None:
+        """End the request, and let it begin no further transaction, also in threads that it uses."""
+        self.is_aborted = True
+        # A response that has started goes on: its file is open.
+        if not self.has_response:
+            self.scope.cancel()
+
+
+# Threads that work for a request inherit it.
+_running_request: ContextVar[_RunningRequest | None] = ContextVar("running_request", default=None)
+
+
+def require_no_reset() -> None:
+    """Check that the mock was not reset since the request of this context came. Other work may always go on.
+
+    Raises:
+        MockIsReset: It was: what this request writes would be there after the reset.
+    """
+    request = _running_request.get()
+    if request is not None and request.is_aborted:
+        raise MockIsReset
+
+
 class MockControl:
     """Serve the paths of the control surface.
 
@@ -177,26 +222,63 @@ class MockControl:
     ) -> None:
         self.app = app
         self.scenario, self.examples, self.reset = scenario, examples, reset
+        self._requests: set[_RunningRequest] = set()
+        self._reset_lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
 
         Raises:
             MethodNotAllowed: the path has no such method.
+            MockIsReset: the mock is reset before the response starts.
         """
-        allowed = _ALLOWED.get(scope.get("path", ""))
-        if scope["type"] != "http" or allowed is None:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] not in allowed.split(", "):
+        allowed = _ALLOWED.get(scope.get("path", ""))
+        if allowed is not None and scope["method"] not in allowed.split(", "):
             raise MethodNotAllowed(headers={"Allow": allowed})
         if scope["path"] == RESET_PATH:
-            await to_thread.run_sync(self.reset)
+            await self._reset()
             await Response(status_code=204)(scope, receive, send)
+            return
+        if self._reset_lock.locked():
+            raise MockIsReset
+        if allowed is None:
+            await self._serve(scope, receive, send)
             return
         if scope["method"] == "PUT":
             self.scenario.replace(parse_scenario(await _read_body(receive), self.examples))
         await JSONResponse(self.scenario.describe())(scope, receive, send)
+
+    async def _reset(self) -> None:
+        async with self._reset_lock:
+            for request in self._requests:
+                request.abort()
+            await to_thread.run_sync(self.reset)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = _RunningRequest()
+
+        async def track_start(message: Message) -> None:
+            request.has_response = True
+            await send(message)
+
+        token = _running_request.set(request)
+        self._requests.add(request)
+        try:
+            with request.scope:
+                await self.app(scope, receive, track_start)
+        except Exception as error:
+            # Such as that of a statement whose connection the reset has closed.
+            if request.is_aborted and not request.has_response:
+                raise MockIsReset from error
+            raise
+        finally:
+            self._requests.discard(request)
+            _running_request.reset(token)
+        if request.is_aborted and not request.has_response:
+            raise MockIsReset
 
 
 async def _read_body(receive: Receive) -> bytes:
