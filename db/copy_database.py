@@ -372,7 +372,8 @@ def _reset_sequences(connection: Connection) -> None:
         text("""
         -- Materialized: the function must not be called for tables of the system, whose schemas are closed.
         WITH columns AS MATERIALIZED (
-            SELECT attrelid::regclass AS table, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+            SELECT attrelid::regclass AS table, attname
+            FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
             WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND attnum > 0
         )
         SELECT pg_get_serial_sequence(columns.table::text, attname) AS sequence,

@@ -88,23 +88,25 @@ def make_reachable(binaries: Path, account: int) -> Path:
     if account == os.geteuid() or all(parent.stat().st_mode & 0o001 for parent in binaries.resolve().parents):
         return binaries
     package = binaries.parent.parent
-    # The libraries lie beside the package, where the programs look for them.
-    sources = [package / binaries.parent.name, package.with_name(f"{package.name}.libs")]
-    status = sources[0].stat()
+    status = binaries.parent.stat()
     copy = Path(tempfile.gettempdir()) / f"sartiq-postgresql-{status.st_ino}-{int(status.st_mtime)}"
     if not copy.exists():
-        with tempfile.TemporaryDirectory(prefix=f"{copy.name}-", dir=copy.parent) as folder:
-            new = Path(folder) / "files"
-            for source in filter(Path.exists, sources):
-                shutil.copytree(source, new / source.relative_to(package.parent), symlinks=True)
-            for path in [new, *new.rglob("*")]:
-                if not path.is_symlink():
-                    path.chmod(0o755)
-            with suppress(OSError):  # another process was first
-                new.rename(copy)
+        _copy_programs(package, binaries.parent, copy)
     if copy.lstat().st_uid != os.geteuid():
         raise EmbeddedDatabaseError(f"{copy} belongs to another user: remove it. {USE_OTHER}")
     return copy / binaries.relative_to(package.parent)
+
+
+def _copy_programs(package: Path, installation: Path, copy: Path) -> None:
+    """Copy the programs, and the libraries beside the package, where the programs look for them."""
+    with tempfile.TemporaryDirectory(prefix=f"{copy.name}-", dir=copy.parent) as folder:
+        new = Path(folder) / "files"
+        for source in filter(Path.exists, (installation, package.with_name(f"{package.name}.libs"))):
+            shutil.copytree(source, new / source.relative_to(package.parent), symlinks=True)
+        for path in filter(lambda path: not path.is_symlink(), (new, *new.rglob("*"))):
+            path.chmod(0o755)
+        with suppress(OSError):  # another process was first
+            new.rename(copy)
 
 
 def create_files(folder: Path, binaries: Path, account: int, *, is_durable: bool) -> None:

@@ -152,20 +152,25 @@ def _run(folder: Path, binaries: Path, options: dict[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.append(received))
     with (folder / USERS).open("a") as users:
-        attempts = 1
-        while attempts and not signals:
-            process = _start_postgres(folder, binaries, options)
-            attempts -= 1
-            while process.poll() is None and not signals and not _try_lock(users, fcntl.LOCK_EX):
-                if is_ready(folder):
-                    attempts = MAX_RESTARTS
-                time.sleep(USERS_POLL_SECONDS if attempts == MAX_RESTARTS else POLL_SECONDS)
-            if process.returncode is None:
-                _stop_postgres(process)
-                break
+        _keep_running(folder, binaries, options, users, signals)
         with suppress(OSError):
             shutil.rmtree((folder / SOCKET).read_text())
     return 0
+
+
+def _keep_running(
+    folder: Path, binaries: Path, options: dict[str, str], users: IO[str], signals: list[int]
+) -> None:
+    """Run PostgreSQL, again if it was killed, until its last user has ended or this process gets a signal."""
+    attempts = 1
+    while attempts and not signals:
+        process, was_ready = _start_postgres(folder, binaries, options), False
+        while process.poll() is None and not signals and not _try_lock(users, fcntl.LOCK_EX):
+            was_ready = was_ready or is_ready(folder)
+            time.sleep(USERS_POLL_SECONDS if was_ready else POLL_SECONDS)
+        attempts = MAX_RESTARTS if was_ready else attempts - 1
+        if process.returncode is None:
+            return _stop_postgres(process)
 
 
 def _start_postgres(folder: Path, binaries: Path, options: dict[str, str]) -> subprocess.Popen[bytes]:

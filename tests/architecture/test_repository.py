@@ -54,6 +54,7 @@ METADATA = {
 }
 LOCK_FILES = {
     "requirements.txt",
+    "requirements-local.txt",
     "requirements-c2pa.txt",
     "requirements-dev.txt",
     "requirements-bench.txt",

@@ -159,7 +159,6 @@ def test_an_undone_savepoint_ends_the_role_of_a_block_in_it(database: Database) 
         assert current_role() == role
 
 
-@on_postgresql
 def test_policies_apply_to_the_rest_of_a_transaction_with_an_undone_savepoint(database: Database) -> None:
     owner = make_user()
     own, foreign = make_brand(owner=owner), make_brand(owner=make_user())

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, QueuePool, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -302,7 +302,8 @@ def studio(outage_url: str, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch)
         endpoint = factories.make_webhook_endpoint(**scenario.ownership, event_types=FAILED_EVENTS)
     yield Studio(database, storage, scenario, endpoint)
     # The renewal of a lease may still hold a connection, which the pool would no longer close.
-    wait_until(lambda: database.engine.pool.checkedout() == 0, "all connections are returned")  # type: ignore[attr-defined]
+    pool = cast(QueuePool, database.engine.pool)
+    wait_until(lambda: pool.checkedout() == 0, "all connections are returned")
     database.dispose()
 
 
