@@ -50,6 +50,13 @@ _PROTECTED = text("""
 SELECT oid::regclass FROM pg_class
 WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND relforcerowsecurity
 """)
+_SEQUENCES = text("""
+SELECT pg_class.oid::regclass AS sequence, quote_ident(attname) AS column, refobjid::regclass AS table
+FROM pg_class
+JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')
+JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+WHERE relnamespace = to_regnamespace('public') AND relkind = 'S'
+""")
 
 Tables = dict[str, dict[str, str]]
 """The types of columns, by table and column."""
@@ -286,14 +293,14 @@ def _require_empty(connection: Connection, revision: str) -> None:
         for table in tables:
             raise CopyRejected(f"The target is not empty: it has a table {table}")
         return
+    for table in tables:
+        if _execute(connection, "SELECT 1 FROM {} LIMIT 1", [table]).fetchone() is not None:
+            raise CopyRejected(f"The target is not empty: there are rows in {table}")
     current = connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
     if current is not None and current > revision:
         raise CopyRejected(
             f"The target is not empty: its tables have schema {current}, and the rows have schema {revision}"
         )
-    for table in tables:
-        if _execute(connection, "SELECT 1 FROM {} LIMIT 1", [table]).fetchone() is not None:
-            raise CopyRejected(f"The target is not empty: there are rows in {table}")
 
 
 def _require_columns(tables: Tables, columns: Mapping[str, list[str]]) -> None:
@@ -368,20 +375,7 @@ def _describe(error: Any) -> str:
 
 def _reset_sequences(connection: Connection) -> None:
     """Let each sequence continue after the highest number of its column."""
-    columns = connection.execute(
-        text("""
-        -- Materialized: the function must not be called for tables of the system, whose schemas are closed.
-        WITH columns AS MATERIALIZED (
-            SELECT attrelid::regclass AS table, attname
-            FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-            WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND attnum > 0
-        )
-        SELECT pg_get_serial_sequence(columns.table::text, attname) AS sequence,
-            quote_ident(attname) AS column, columns.table
-        FROM columns WHERE pg_get_serial_sequence(columns.table::text, attname) IS NOT NULL
-        """)
-    )
-    for sequence, column, table in columns.all():
+    for sequence, column, table in connection.execute(_SEQUENCES).all():
         connection.exec_driver_sql(
             f"SELECT setval('{sequence}', coalesce(max({column}), 0) + 1, false) FROM {table}"  # noqa: S608 - names of the catalog
         )

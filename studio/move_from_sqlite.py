@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, make_url
 
 from db.copy_database import CopyRejected, Digests, fill_database
-from db.embedded import stop_cluster, use_cluster
+from db.embedded import remove_cluster, stop_cluster, use_cluster
 from db.migrations import upgrade
 from db.sqlite_file import hold_file
 from studio.backup import (
@@ -94,7 +94,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 def remove_folder(folder: Path) -> None:
     """Remove a folder with a cluster, if it exists. PostgreSQL is stopped first."""
     if folder.exists():
-        stop_cluster(folder / FOLDER)
+        remove_cluster(folder / FOLDER)
         shutil.rmtree(folder)
 
 

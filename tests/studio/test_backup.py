@@ -21,12 +21,14 @@ from sqlalchemy import Connection, text
 
 from db.base import Base
 from db.copy_database import TableDigest, digest_tables, list_tables
+from db.embedded import use_cluster
 from db.engine import build_engine
 from db.migrations import head_revision, is_current, upgrade
 from db.rls.owners import OwnersChanged
 from db.rls.session_role import bypass_rls
 from studio import backup
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
+from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
 from tests.e2e.server import ROOT
@@ -189,6 +191,18 @@ def test_s32_a_backup_restores_every_row_and_file(
         bypass_rls(connection)
         assert stored_counts(connection) == actual_counts(connection) != {}
     engine.dispose()
+
+
+@pytest.mark.slow("it creates a cluster")
+def test_s32_a_backup_is_restored_to_an_embedded_database_and_saved_there(
+    filled: Installation, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = Installation("", tmp_path / "embedded", monkeypatch)
+    assert embedded.run("restore", saved) == 0
+    assert embedded.run("create", tmp_path / "again") == 0
+    assert read_manifest(tmp_path / "again")["tables"] == read_manifest(saved)["tables"]
+    with use_cluster(embedded.folder / FOLDER) as cluster:
+        assert Installation(cluster.url, embedded.folder, monkeypatch).digest() == filled.digest()
 
 
 def test_s32_the_files_of_a_backup_can_be_checked_with_sha256sum(saved: Path) -> None:
@@ -709,7 +723,7 @@ def test_s32_rows_that_a_server_writes_before_a_killed_restore_is_completed_stop
     target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kill_restore(target, saved, "rows")
-    target.execute("INSERT INTO try_counts VALUES ('a', 1, now(), now())")
+    target.execute("INSERT INTO try_counts VALUES ('sign_in', 'a', 1)")
     assert target.run("restore", saved) == 2
     assert "The target is not empty: there are rows in try_counts" in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, func, select, text
 from db.copy_database import digest_tables, list_tables
 from db.embedded import use_cluster
 from db.engine import build_engine
-from db.migrations import head_revision, is_current, upgrade
+from db.migrations import is_current, upgrade
 from db.models import RowCount, User
 from db.rls.session_role import bypass_rls
 from db.sqlite_file import REVISION
@@ -150,7 +150,7 @@ def test_every_row_is_moved_unchanged(
         assert is_active == [row[0] == 1 for row in file.execute("SELECT is_active FROM users ORDER BY id")]
     # A second move does not overwrite the rows of the first.
     assert move_from_sqlite.main([]) == 2
-    assert f"not empty: its tables have schema {head_revision()}" in capsys.readouterr().err
+    assert "not empty: there are rows in" in capsys.readouterr().err
 
 
 def to_sqlite(value: Any) -> Any:

@@ -42,7 +42,7 @@ def test_an_empty_variable_counts_as_missing() -> None:
 def test_defaults_depend_on_other_settings() -> None:
     settings = Settings.from_environment({"PORT": "9000", "DATA_DIR": "/srv/sartiq"})
     assert settings.public_url == "http://localhost:9000"
-    assert settings.database_url == "sqlite:////srv/sartiq/sartiq.db"
+    assert settings.database_url == ""  # the embedded database
     assert (settings.media_dir, settings.outbox_dir) == (
         Path("/srv/sartiq/media"),
         Path("/srv/sartiq/outbox"),
@@ -150,6 +150,7 @@ def test_a_secret_can_be_read_from_a_file(tmp_path: Path, ending: str) -> None:
 def test_every_secret_has_a_file_variable(tmp_path: Path, name: str) -> None:
     file = tmp_path / "secret"
     values = {"CELERY_BROKER_URL": "redis://:pw@host/0", "SMTP_URL": "smtp://u:pw@host"}
+    values["DATABASE_URL"] = "postgresql://login:pw@host/sartiq"
     values["COMPUTE_WEBHOOK_SECRET"] = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
     value = values.get(name, OWN_SECRET)
     file.write_text(f"{value}\n")
