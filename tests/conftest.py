@@ -194,7 +194,7 @@ def database_url(database_factory: DatabaseFactory) -> Iterator[str]:
 @pytest.fixture
 def own_database_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows that only this test uses."""
-    with database_factory.create(database_factory.get_template()) as url:
+    with database_factory.lend_migrated() as url:
         yield url
 
 

@@ -21,6 +21,7 @@ from db.embedded import EmbeddedDatabaseError, stop_cluster, use_cluster
 from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
+from tests.support.recycled_databases import RecycledDatabases
 from tests.support.requirements import skip_or_fail
 
 UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
@@ -129,6 +130,7 @@ class DatabaseFactory:
     def __init__(self, folder: Path) -> None:
         self._folder, self._drops = folder, LateDrops()
         self._templates: dict[str, str] = {}
+        self._recycled = RecycledDatabases(self._copy_migrated, self.drop_later)
 
     def get_template(self, name: str = "migrated", fill: Callable[[str], object] = upgrade) -> str:
         """Return the URL of a template, by default of one with the newest schema. No process connects to it.
@@ -168,12 +170,25 @@ class DatabaseFactory:
                 url = stack.enter_context(create_database(template, self._drops))
             yield url
 
+    @contextmanager
+    def lend_migrated(self) -> Iterator[str]:
+        """Yield the URL of a database with the newest schema and no rows that nothing else uses.
+
+        Without PostgreSQL, skip the test, or fail it if `CI=true`.
+        """
+        with self._recycled.lend() as url:
+            yield url
+
+    def _copy_migrated(self) -> str:
+        return new_database(self.get_template())
+
     def drop_later(self, url: str) -> None:
         """Drop a database that `new_database` created."""
         self._drops.submit(url)
 
     def close(self) -> None:
         """Drop all databases, and the templates that no other process uses."""
+        self._recycled.close()
         for name, template in self._templates.items():
             with self._lock(name) as folder:
                 users = folder / "users"
