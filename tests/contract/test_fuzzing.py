@@ -99,7 +99,7 @@ def test_a_failed_step_prints_the_errors_of_the_server_and_keeps_its_log(
 
     monkeypatch.setattr(run, "server_under_test", finished_server)
     options = Namespace(server="handlers", logs=str(tmp_path / "logs"))
-    assert run.run_step(fuzz_command, "postgresql", options, 7) == has_passed
+    assert run.run_step(fuzz_command, options, 7) == has_passed
     printed = capfd.readouterr().out
     kept = tmp_path / "logs/postgresql-fuzz-seed-7.log"
     assert kept.is_file() != has_passed

@@ -21,7 +21,6 @@ from tests.contract.tenant import Tenant
 from tests.contract.test_foreign_ids import describe_response, ids_in_path
 from tests.contract.test_roles import ROWS, SECURED
 from tests.support import factories
-from tests.support.databases import on_postgresql
 from tests.support.guests import guest_headers
 from tests.support.snapshots import snapshot_rows
 
@@ -170,7 +169,6 @@ def test_s01_a_batch_of_a_guest_decides_about_its_shooting_only(
     assert results[0]["problem"]["detail"] == results[2]["problem"]["detail"]
 
 
-@on_postgresql
 def test_s01_policies_limit_a_guest_after_an_item_that_was_rejected_under_the_system_role(
     app: Application,
     tenant: Tenant,

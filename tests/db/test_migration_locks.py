@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 
 from db.base import Base
 from db.engine import build_engine
@@ -38,7 +38,8 @@ def older_url(own_database_url: str) -> str:
 @contextmanager
 def reading_session(url: str, table: str) -> Iterator[None]:
     """Hold a lock on a table within the block, as a long report does that reads it."""
-    engine = build_engine(f"{url}?application_name=nightly-report", pool_size=1)
+    named = make_url(url).update_query_dict({"application_name": "nightly-report"})
+    engine = build_engine(named.render_as_string(hide_password=False), pool_size=1)
     with engine.connect() as connection:
         connection.execute(select(Base.metadata.tables[table].c.id))
         yield

@@ -16,7 +16,6 @@ from db.engine import build_engine
 from db.migrations import DatabaseIsNewer, build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
 from db.session import Database, current_session
-from tests.support.databases import on_postgresql
 from tests.support.factories import (
     make_brand,
     make_destination,
@@ -240,7 +239,6 @@ def test_reviews_from_before_names_have_those_of_accounts_that_exist(own_databas
     database.dispose()
 
 
-@on_postgresql
 def test_names_of_reviewers_are_filled_by_the_next_attempt_if_one_was_interrupted(
     own_database_url: str,
 ) -> None:

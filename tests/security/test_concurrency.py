@@ -271,7 +271,7 @@ def test_s34_a_signed_upload_counts_for_its_owner_once_the_signature_is_verified
         counted.append([*(limiter.count_running(name) for name in names), current_subject()])
         raise UnreadableImage
 
-    monkeypatch.setattr("handlers.uploads.read_image", decode)
+    monkeypatch.setattr("handlers.common.prechecks.read_image", decode)
     assert client_for(None)("PUT", path, body=b"x", headers=headers).status == 422
     assert counted == [[1, 0, Subject(account_name(user.id), "address 127.0.0.1")]]
     monkeypatch.setattr(limiter, "limit", 1)
