@@ -8,19 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, func, literal_column, select
+from sqlalchemy import func, select
 
-from db.change_feed import queries
 from db.change_feed.queries import RETENTION
 from db.models import Change, Organization, User
 from handlers.app import Application
 from studio import changes
 from tests.api.conftest import CommittingServer
 from tests.support import factories as make
+from tests.support.change_feed import OLDEST_OF_THIS_DATABASE, pages_end_at
 from tests.support.factories.api_keys import api_key_headers
 
 ClientFactory = Callable[[Any], Any]
-NEXT_XID = literal_column("pg_snapshot_xmax(pg_current_snapshot())::text::bigint", BigInteger)
 
 
 @pytest.fixture
@@ -39,16 +38,10 @@ def request_as_owner(client_for: ClientFactory, owner: User) -> Any:
 
 
 @pytest.fixture
-def feed(committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommittingServer]:
-    """Yield a server with real commits: the feed lists no change of a transaction that is still open.
-
-    A page does not wait for the transactions of other databases of the PostgreSQL server, which other tests
-    keep open. `tests/db/test_change_feed_concurrent.py` tests that it waits.
-    """
-    monkeypatch.setattr(queries, "_OLDEST_OPEN_XID", NEXT_XID)
-    queries._build_page.cache_clear()
-    yield committing_server
-    queries._build_page.cache_clear()
+def feed(committing_server: CommittingServer) -> Iterator[CommittingServer]:
+    """Yield a server with real commits: the feed lists no change of a transaction that is still open."""
+    with pages_end_at(OLDEST_OF_THIS_DATABASE):
+        yield committing_server
 
 
 def read(request: Any, organization: Organization | None = None, **query: Any) -> dict[str, Any]:

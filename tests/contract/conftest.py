@@ -18,6 +18,7 @@ from handlers.app import Application
 from tests.contract.mini.server import RecordingDatabase, build_token, create_mini_app
 from tests.contract.tenant import Tenant
 from tests.support import factories
+from tests.support.change_feed import BEHIND_RUNNING, pages_end_at
 from tests.support.client import ClientResponse, send_request
 from tests.support.row_level_security import disable_row_level_security
 
@@ -57,6 +58,13 @@ def outcomes(mini: Any) -> list[str]:
     database: RecordingDatabase = mini.database
     database.outcomes.clear()
     return database.outcomes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _feed_of_the_running_transaction() -> Iterator[None]:
+    """Let the change feed list the changes of the transaction in which a test runs."""
+    with pages_end_at(BEHIND_RUNNING):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -303,9 +303,9 @@ def test_a_rollback_undoes_the_entries(session: Session) -> None:
 
 
 def test_a_locked_parent_is_moved_later_and_not_waited_for(
-    committing_database: Database, database_url: str
+    emptied_database: Database, database_url: str
 ) -> None:
-    database = committing_database
+    database = emptied_database
     with database.transaction(write=True):
         shooting = make.make_shooting()
         shot = make.make_shot(make.make_look(shooting))
@@ -334,11 +334,11 @@ def test_a_locked_parent_is_moved_later_and_not_waited_for(
     assert "update times of locked rows" in {task.name for task in MAINTENANCE_TASKS}
 
 
-def test_a_pending_touch_of_a_deleted_row_is_dropped(committing_database: Database) -> None:
-    with committing_database.transaction(write=True) as session:
+def test_a_pending_touch_of_a_deleted_row_is_dropped(emptied_database: Database) -> None:
+    with emptied_database.transaction(write=True) as session:
         session.add(PendingTouch(table_name="looks", row_id=make.make_user().id))
-    apply_pending_touches(committing_database)
-    assert count_pending(committing_database) == 0
+    apply_pending_touches(emptied_database)
+    assert count_pending(emptied_database) == 0
 
 
 def count_pending(database: Database) -> int:
