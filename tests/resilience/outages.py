@@ -151,7 +151,7 @@ class MailServer:
 
 @contextmanager
 def fill_disk(folder: Path) -> Iterator[Stage]:
-    """Leave no space on the disk of the database, the images and the temporary files."""
+    """Leave no space on the disk of the images and the temporary files."""
     if not can_mount():
         raise DependencyMissing("user namespaces, to mount a small disk")
     with run_on_small_disk(folder / "small", LEASE_SECONDS="5") as disk, ExitStack() as filled:

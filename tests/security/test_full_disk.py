@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from db.models import Export, Generation
+from db.rls.session_role import bypass_rls
 from db.session import Database
 from handlers.app import Application
 from studio.exports.queue import MAX_ATTEMPTS
@@ -24,6 +25,7 @@ from tests.api.test_prechecks import upload_requests
 from tests.security.test_uploads import list_files
 from tests.studio.test_exports import request_export
 from tests.studio.test_generation_queue import create_pending_generation, credits_used, get_row
+from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import PhotographedProduct
@@ -70,6 +72,33 @@ def test_s42_an_upload_to_a_full_disk_is_503_and_can_be_repeated(
     assert b"No space" not in response.body
     assert list_files(app.settings.data_dir) == before
     assert send().status in (201, 204)
+
+
+FULL_TABLE = """
+    CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER no_space BEFORE INSERT ON brands FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.refuse()
+"""
+
+
+def test_s42_a_row_without_space_in_the_database_is_503_and_can_be_repeated(
+    customer: Customer, database: Database
+) -> None:
+    def execute(statements: str) -> None:
+        with database.transaction(write=True) as writing:
+            bypass_rls(writing.connection())
+            writing.connection().exec_driver_sql(statements)
+
+    def send() -> ClientResponse:
+        return customer.client("POST", "/brands/", {"name": "Nord"})
+
+    execute(FULL_TABLE)
+    response = send()
+    assert status_and_code(response) == (503, "unavailable")
+    assert int(response.headers["retry-after"]) > 0
+    assert b"extend" not in response.body
+    execute("DROP TRIGGER no_space ON brands")
+    assert send().status == 201
 
 
 @pytest.mark.parametrize("full", ["media", "temporary"])

@@ -1,4 +1,4 @@
-"""A server all of whose files are on a small disk of its own, which a test can fill."""
+"""A server whose files, but not whose database, are on a small disk of its own, which a test can fill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def can_mount() -> bool:
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A server all of whose files, temporary ones too, are on one small disk."""
+    """A server whose files, temporary ones too, are on one small disk."""
 
     server: RunningServer
 
