@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cryptography  # noqa: F401 - with it, PyJWT has the algorithms with key pairs that tests forge tokens with
 import pytest
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, QueuePool, delete
 from sqlalchemy.orm import Session
 
 import db.base
@@ -52,6 +53,8 @@ os.environ.setdefault("ENV_FILE", os.devnull)
 # Test modules hash passwords when they are imported, too.
 use_cheap_hashes()
 
+
+SECONDS_TO_RETURN_CONNECTIONS = 5
 
 pytest_plugins = ["tests.support.run_options"]
 
@@ -203,6 +206,10 @@ def own_database(own_database_url: str) -> Iterator[Database]:
     """Yield a database with real commits that only this test uses, for threads with separate connections."""
     database = Database(build_engine(own_database_url, pool_size=8))
     yield database
+    # A thread that the test has left behind first returns its connection, which `dispose` would not close.
+    give_up_at = time.monotonic() + SECONDS_TO_RETURN_CONNECTIONS
+    while cast("QueuePool", database.engine.pool).checkedout() and time.monotonic() < give_up_at:
+        time.sleep(0.01)
     database.dispose()
 
 

@@ -47,6 +47,8 @@ def _start_server() -> None:
     folder = Path(tempfile.mkdtemp(prefix="sartiq-tests-"))
     atexit.register(_stop_server, folder, os.getpid())
     cluster = _running.enter_context(use_cluster(folder / "postgresql", is_durable=False))
+    # A login that is no superuser cannot drop a database in which a worker of the autovacuum runs.
+    _execute("ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()", url=cluster.superuser_url)
     os.environ[_SERVER], os.environ[_FOLDER] = cluster.url_of("sartiq"), str(folder / "postgresql")
 
 

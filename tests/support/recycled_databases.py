@@ -44,7 +44,7 @@ _FINGERPRINT = " UNION ALL ".join(
 )
 _END_OTHER_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid()
 """
 _DELETE_AUDIT_EVENTS = """
     DO $$ BEGIN IF EXISTS (SELECT 1 FROM audit_events) THEN
