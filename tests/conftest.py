@@ -6,6 +6,7 @@ usual, and the fixture rolls everything back. Create rows with `tests.support.fa
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -87,6 +88,15 @@ def _restore_umask() -> Iterator[None]:
     os.umask(mask)
     yield
     os.umask(mask)
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """Remove the handlers of entry points that ran in this process. Their stream is closed after the test."""
+    before = [*logging.root.handlers]
+    yield
+    for handler in set(logging.root.handlers).difference(before):
+        logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

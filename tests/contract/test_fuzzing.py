@@ -98,7 +98,7 @@ def test_a_failed_step_prints_the_errors_of_the_server_and_keeps_its_log(
         return [sys.executable, "-c", f"raise SystemExit({status})"]
 
     monkeypatch.setattr(run, "server_under_test", finished_server)
-    options = Namespace(server="handlers", logs=str(tmp_path / "logs"))
+    options = Namespace(server="handlers", mock=False, logs=str(tmp_path / "logs"))
     assert run.run_step(fuzz_command, options, 7) == has_passed
     printed = capfd.readouterr().out
     kept = tmp_path / "logs/postgresql-fuzz-seed-7.log"

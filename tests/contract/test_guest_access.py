@@ -8,14 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
 
-from db.models import Prediction, PredictionComment
-from db.session import current_session
 from handlers.app import Application
 from handlers.common.permissions import GUESTS
-from handlers.common.responses import ApiResponse
-from handlers.pipeline.batches import run_batch
 from tests.contract.operations import OPERATIONS, unknown_id
 from tests.contract.tenant import Tenant
 from tests.contract.test_foreign_ids import describe_response, ids_in_path
@@ -43,6 +38,11 @@ def headers(app: Application, tenant: Tenant) -> dict[str, str]:
 @pytest.fixture
 def sibling(tenant: Tenant) -> dict[str, Any]:
     """Return rows of another shooting of the same organization, by the name of their path parameter."""
+    return make_sibling(tenant)
+
+
+def make_sibling(tenant: Tenant) -> dict[str, Any]:
+    """Create rows of another shooting of a tenant; return them by the name of their path parameter."""
     product = factories.make_product(
         organization=tenant.organization, sku="SIBLING", external_id="of-the-sibling"
     )
@@ -167,35 +167,3 @@ def test_s01_a_batch_of_a_guest_decides_about_its_shooting_only(
     results = request.send(app, headers).json()["results"]
     assert [result["status"] for result in results] == [404, 200, 404]
     assert results[0]["problem"]["detail"] == results[2]["problem"]["detail"]
-
-
-def test_s01_policies_limit_a_guest_after_an_item_that_was_rejected_under_the_system_role(
-    app: Application,
-    tenant: Tenant,
-    other_tenant: Tenant,
-    headers: dict[str, str],
-    sibling: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The batch is followed by queries that lack the tenant filter, as a mistake in a handler would."""
-    prediction, found = tenant.rows["prediction"], []
-    own_comment = factories.make_prediction_comment(
-        prediction, author_id=None, review_link_id=tenant.rows["review_link"].id
-    )
-
-    def run_and_query(*arguments: Any) -> ApiResponse:
-        response = run_batch(*arguments)
-        connection = current_session().connection()
-        found.append(connection.scalars(select(Prediction.id)).all())
-        found.append(connection.scalars(delete(PredictionComment).returning(PredictionComment.id)).all())
-        return response
-
-    monkeypatch.setattr("handlers.predictions.run_batch", run_and_query)
-    request = tenant.request_for("batch_predictions")
-    # A decision is made under the system role (`acting_for_tenant`). The first one is not possible.
-    request.body = {
-        "items": [{"action": action, "id": str(prediction.id)} for action in ("reopen", "approve")]
-    }
-    results = request.send(app, headers).json()["results"]
-    assert [result["status"] for result in results] == [409, 200]
-    assert found == [[prediction.id], [own_comment.id]]

@@ -105,7 +105,7 @@ def test_each_target_of_the_makefile_is_listed() -> None:
     for line in (
         "## Run",
         "| `make run` | Start the server on an embedded database (PORT=8000) |",
-        "| `make clean` | Remove environments, caches, the local database and the demo's images |",
+        "| `make beat` | Start the scheduler of periodic tasks, once for all workers |",
     ):
         assert line in page.splitlines()
 
