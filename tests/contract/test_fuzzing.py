@@ -89,7 +89,7 @@ def test_a_failed_step_prints_the_errors_of_the_server_and_keeps_its_log(
     tmp_path: Path,
 ) -> None:
     @contextmanager
-    def finished_server(module: str, kind: str) -> Iterator[tuple[str, Path, str]]:
+    def finished_server(module: str, is_mock: bool) -> Iterator[tuple[str, Path, str]]:
         path = tmp_path / "server.log"
         path.write_text(log)
         yield "http://localhost/api/v1", path, "http://localhost"
@@ -101,7 +101,7 @@ def test_a_failed_step_prints_the_errors_of_the_server_and_keeps_its_log(
     options = Namespace(server="handlers", mock=False, logs=str(tmp_path / "logs"))
     assert run.run_step(fuzz_command, options, 7) == has_passed
     printed = capfd.readouterr().out
-    kept = tmp_path / "logs/postgresql-fuzz-seed-7.log"
+    kept = tmp_path / "logs/server-fuzz-seed-7.log"
     assert kept.is_file() != has_passed
     if not has_passed:
         assert kept.read_text() == log
