@@ -27,7 +27,7 @@ def send_expiry_notices(database: Database) -> int:
     If no process ran for a while, a key has only the last of its due events, and an expired key none.
     """
     count = 0
-    # The read comes first: a task that finds nothing must not take the write lock of SQLite.
+    # The read comes first: mostly there is nothing to send, and a read takes no row locks.
     while leases.count_available(database, select(ApiKey.id).where(_is_due(utc_now())), 1):
         with database.transaction(write=True):
             keys = _lock_due(utc_now())

@@ -1,9 +1,9 @@
 """The idempotency lock, and the stored responses of idempotency keys.
 
 The response is stored in the transaction of the change itself, so both are committed or neither. That
-transaction also holds the lock: on PostgreSQL as an advisory lock that ends with it, on SQLite because there
-is one writer. A request with slow work before its transaction holds the lock by a row instead, with a lease
-in case its process dies. This module knows neither HTTP nor the meaning of a response.
+transaction also holds the lock, as an advisory lock that ends with it. A request with slow work before its
+transaction holds the lock by a row instead, with a lease in case its process dies. This module knows neither
+HTTP nor the meaning of a response.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, bindparam, delete, func, literal_column, select, true, update
+from sqlalchemy import and_, bindparam, delete, func, literal_column, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from db.audit import EVENT_CTE, build_cte_values, insert_event
 from db.base import affected_one, new_id, utc_now
 from db.fast_path.driver_statement import DriverStatement
 from db.models.idempotency import NO_ORGANIZATION_ID, IdempotencyKey
-from db.queries.statements import delete_in_batches, insert_for_dialect
+from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
 
 LEASE_DURATION = timedelta(seconds=60)
@@ -106,8 +107,7 @@ def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> Ide
         RequestInProgress: another transaction holds the lock.
     """
     values = {**namespace.columns(), "number": namespace.lock_id()}
-    connection = current_session().connection()
-    found = _build_select(connection.dialect.name).fetch_one(connection, values)
+    found = _build_select().fetch_one(current_session().connection(), values)
     # The statement returns one row.
     is_locked, *columns = cast("tuple[Any, ...]", found)
     key = None if columns[0] is None else StoredKey(*columns)
@@ -121,12 +121,10 @@ def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> Ide
 
 
 @cache
-def _build_select(dialect: str) -> DriverStatement:
+def _build_select() -> DriverStatement:
     """Select whether this transaction has acquired the lock, and the row of a key, NULLs if there is none."""
-    is_locked: Any = true()
-    if dialect == "postgresql":
-        # Not the waiting variant: it would hold a thread and a connection while the first request runs.
-        is_locked = func.pg_try_advisory_xact_lock(bindparam("number"))
+    # Not the waiting variant: it would hold a thread and a connection while the first request runs.
+    is_locked = func.pg_try_advisory_xact_lock(bindparam("number"))
     one_row = select(literal_column("1")).subquery()
     in_namespace = [_COLUMNS[name] == bindparam(name) for name in _NAMESPACE_COLUMNS]
     statement = select(is_locked.label("is_locked"), *(_COLUMNS[name] for name in StoredKey._fields))
@@ -159,8 +157,8 @@ def store_response(
 ) -> bool:
     """Store the response and the audit events of the request in the running transaction.
 
-    On PostgreSQL, one event is a part of the statement that stores the response: a statement of its own would
-    cost a third of an idempotency key.
+    One event is a part of the statement that stores the response: a statement of its own would cost a third
+    of an idempotency key.
 
     Returns:
         False if another request has taken over the key, so that the transaction must be rolled back.
@@ -191,7 +189,7 @@ def _insert(
     """Insert the row of a lock and events; return False if the key has a row of another request."""
     if lock.stale_row is not None:
         _delete(*lock.stale_row)
-    now, connection = utc_now(), current_session().connection()
+    now = utc_now()
     row = {
         "id": row_id,
         **lock.namespace.columns(),
@@ -206,20 +204,19 @@ def _insert(
         "headers": headers,
         "body": body,
     }
-    dialect = connection.dialect.name
-    has_event = len(events) == 1 and dialect == "postgresql"
+    has_event = len(events) == 1
     if has_event:
         row |= build_cte_values(events[0])
     else:
         for event in events:
             insert_event(event)
-    return _build_insert(dialect, has_event).execute(connection, row) == 1
+    return _build_insert(has_event).execute(current_session().connection(), row) == 1
 
 
 @cache
-def _build_insert(dialect: str, has_event: bool) -> DriverStatement:
-    # Without an error on conflict, which would abort the whole transaction on PostgreSQL.
-    statement = insert_for_dialect(dialect, IdempotencyKey).on_conflict_do_nothing()
+def _build_insert(has_event: bool) -> DriverStatement:
+    # Without an error on conflict, which would abort the whole transaction.
+    statement = insert(IdempotencyKey).on_conflict_do_nothing()
     return DriverStatement(statement.add_cte(EVENT_CTE) if has_event else statement)
 
 

@@ -5,8 +5,7 @@ worker leases a row by writing a random token and an end time into it, and every
 token. A worker whose lease has expired can therefore no longer change the row that another worker has taken
 over. No transaction is open between these writes.
 
-On PostgreSQL, `FOR UPDATE SKIP LOCKED` gives concurrent workers different rows. SQLite knows no row locks and
-ignores the clause: it has one writer at a time.
+`FOR UPDATE SKIP LOCKED` gives concurrent workers different rows.
 
 Knows no table: a queue passes its model and its conditions.
 """
@@ -71,7 +70,7 @@ def is_expired(expires_at: Mapped[datetime | None]) -> ColumnElement[bool]:
 def count_available(database: Database, available: Select[Any], limit: int) -> int:
     """Return how many rows can be leased now, counted up to `limit`.
 
-    It only reads: idle workers that poll must not make writers wait.
+    It only reads: idle workers poll, and take no row locks.
 
     Args:
         database: The database of the queue.

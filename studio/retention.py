@@ -23,17 +23,7 @@ BATCH_SIZE = 200
 MAX_BATCHES = 100
 """Per organization and kind in one run: others must not wait for one that has just set a retention."""
 
-_CLEAR_ON_POSTGRESQL = text("SELECT sartiq_clear_audit_addresses(:organization, :before, :size)")
-# A trigger rejects every update that changes anything but the address.
-_CLEAR_ON_SQLITE = text(
-    """
-    UPDATE audit_events SET address = NULL WHERE id IN (
-        SELECT id FROM audit_events
-        WHERE organization_id = :organization AND created_at < :before AND address IS NOT NULL
-        ORDER BY created_at LIMIT :size
-    )
-    """
-)
+_CLEAR_ADDRESSES = text("SELECT sartiq_clear_audit_addresses(:organization, :before, :size)")
 
 DeleteBatch = Callable[[UUID, datetime], int]
 
@@ -97,16 +87,8 @@ def delete_rejected_predictions(organization_id: UUID, before: datetime) -> int:
 
 def clear_audit_addresses(organization_id: UUID, before: datetime) -> int:
     """Delete the addresses of a batch of audit events; everything else in them stays."""
-    connection = current_write_connection()
-    if connection.dialect.name == "postgresql":
-        values = {"organization": organization_id, "before": before, "size": BATCH_SIZE}
-        return int(connection.scalar(_CLEAR_ON_POSTGRESQL, values) or 0)
-    values = {
-        "organization": organization_id.hex,
-        "before": before.replace(tzinfo=None).isoformat(" ", "microseconds"),
-        "size": BATCH_SIZE,
-    }
-    return connection.execute(_CLEAR_ON_SQLITE, values).rowcount
+    values = {"organization": organization_id, "before": before, "size": BATCH_SIZE}
+    return int(current_write_connection().scalar(_CLEAR_ADDRESSES, values) or 0)
 
 
 _RULES: dict[str, DeleteBatch] = {

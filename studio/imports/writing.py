@@ -150,10 +150,8 @@ def _check_brands(lease: Lease, rows: Iterable[Row]) -> None:
 
 def _is_one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
     """Return the condition that a column has one of many values."""
-    if current_session().connection().dialect.name == "postgresql":
-        # One parameter: the text of the statement does not depend on the number of values.
-        return column == any_(literal(list(values), ARRAY(String)))
-    return column.in_(values)
+    # One parameter: the text of the statement does not depend on the number of values.
+    return column == any_(literal(list(values), ARRAY(String)))
 
 
 def _find_products(lease: Lease, rows: Iterable[Row]) -> dict[str, RowMapping]:

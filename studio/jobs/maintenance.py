@@ -117,16 +117,14 @@ def _run_publications(services: Services) -> None:
 
 
 def _compact_counts(services: Services) -> None:
-    # On SQLite the triggers update totals directly (`db/row_counts/triggers.py`), and a write transaction
-    # here would make other writers wait.
-    has_more = services.database.engine.dialect.name != "sqlite"
+    has_more = True
     while has_more:
         with services.database.transaction(write=True) as session:
             has_more = compact_counts(session.connection())
 
 
 def _compact_usage(services: Services) -> None:
-    has_more = services.database.engine.dialect.name != "sqlite"
+    has_more = True
     while has_more:
         with services.database.transaction(write=True) as session:
             has_more = compact_usage(session.connection())

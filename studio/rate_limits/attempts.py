@@ -16,10 +16,11 @@ from uuid import UUID
 
 from pyrate_limiter import Decision
 from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.users import User, email_key
-from db.queries.statements import delete_in_batches, insert_for_dialect
+from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
 from studio.rate_limits.limits import LimitUsage, QuotaPolicy
 
@@ -70,15 +71,15 @@ def get_account_bucket(secret_key: str, email: str, address: str, now: int) -> s
 def trust_address(secret_key: str, user_id: UUID, address: str, now: int) -> None:
     """Give an account a quota of its own for an address from which its owner has logged in."""
     expires_at = _to_datetime(now) + TRUSTED_FOR
-    insert = insert_for_dialect(current_session().get_bind().dialect.name, KnownAddress)
     values = {
         "user_id": user_id,
         "address_hash": hash_subject(secret_key, "address", address),
         "expires_at": expires_at,
     }
     keys = [KnownAddress.user_id, KnownAddress.address_hash]
+    trusted = insert(KnownAddress).values(values)
     current_session().execute(
-        insert.values(values).on_conflict_do_update(index_elements=keys, set_={"expires_at": expires_at})
+        trusted.on_conflict_do_update(index_elements=keys, set_={"expires_at": expires_at})
     )
 
 
@@ -125,11 +126,11 @@ def _lock_counts(attempts: Sequence[Attempt]) -> dict[tuple[str, str], int]:
     new = sorted(
         (_to_row(attempt, 0) for attempt in attempts), key=lambda row: (row["policy"], row["subject_hash"])
     )
-    insert = insert_for_dialect(current_session().get_bind().dialect.name, AttemptCount).values(new)
+    counts = insert(AttemptCount).values(new)
     columns = (AttemptCount.policy, AttemptCount.subject_hash, AttemptCount.state)
     # An update that changes nothing locks an existing row and returns it.
-    upsert = insert.on_conflict_do_update(
-        index_elements=columns[:2], set_={"policy": insert.excluded.policy}
+    upsert = counts.on_conflict_do_update(
+        index_elements=columns[:2], set_={"policy": counts.excluded.policy}
     ).returning(*columns)
     return {(policy, subject): state for policy, subject, state in current_session().execute(upsert)}
 

@@ -100,9 +100,8 @@ def seed_database(database: Database, settings: Settings) -> None:
 
 
 def _lock_seeding() -> None:
-    """Let one process seed at a time, until the transaction ends. SQLite has one writer anyway."""
-    if current_session().get_bind().dialect.name == "postgresql":
-        current_session().execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": ADVISORY_LOCK})
+    """Let one process seed at a time, until the transaction ends."""
+    current_session().execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": ADVISORY_LOCK})
 
 
 def _missing_ids() -> set[UUID]:

@@ -135,7 +135,7 @@ class WebhookDispatcher:
             except Exception as error:
                 # The thread must survive every error; the message is sent again when its lease has expired.
                 if is_database_unavailable(error):
-                    # No defect: on a busy machine, others can hold the write lock of SQLite for too long.
+                    # No defect: the database restarts, or others hold a lock for too long.
                     logger.warning("webhook dispatcher has no database, retrying: %s", error)
                 else:
                     logger.exception("webhook dispatcher failed, next attempt in %.0f s", POLL_SECONDS)

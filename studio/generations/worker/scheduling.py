@@ -77,11 +77,10 @@ def select_next(writing: Session, max_running: int) -> Generation | None:
 
 
 def _acquire_scheduling_lock(writing: Session) -> None:
-    """Wait until no other transaction chooses a generation. SQLite has one writer anyway."""
-    if writing.get_bind().dialect.name == "postgresql":
-        # A process that hangs in its transaction must not block all others.
-        timeout = func.set_config("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT, True)
-        writing.execute(select(timeout, func.pg_advisory_xact_lock(_ADVISORY_LOCK_ID)))
+    """Wait until no other transaction chooses a generation."""
+    # A process that hangs in its transaction must not block all others.
+    timeout = func.set_config("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT, True)
+    writing.execute(select(timeout, func.pg_advisory_xact_lock(_ADVISORY_LOCK_ID)))
 
 
 def _count_running(writing: Session) -> dict[Tenant, int]:
