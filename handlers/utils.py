@@ -77,7 +77,7 @@ def is_database_usable() -> bool:
     """
     engine = current_session().get_bind().engine
     try:
-        with engine.execution_options(write=False).connect() as connection:
+        with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
         if is_embedded(current_settings()):
             check_writable(current_settings().data_dir)

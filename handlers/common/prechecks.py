@@ -1,8 +1,8 @@
 """Run slow work before the transaction of a request: receive, decode and fetch images, resolve host names.
 
-SQLite has one writer, so nothing slow may run inside a write transaction. A short read-only transaction first
-checks whether the caller may make the request at all, so that a request that will fail causes no work. The
-result may be outdated when the handler runs, so the handler checks again.
+A transaction holds a connection and locks, so nothing slow may run inside one. A short read-only transaction
+first checks whether the caller may make the request at all, so that a request that will fail causes no work.
+The result may be outdated when the handler runs, so the handler checks again.
 """
 
 from __future__ import annotations

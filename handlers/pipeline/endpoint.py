@@ -237,7 +237,7 @@ class Endpoint:
         arguments, precheck = context.arguments, self._precheck
         if precheck is None or not precheck.is_needed(arguments):
             return arguments
-        # Authorize before the slow work, in a transaction that ends before it: SQLite has one writer.
+        # Authorize before the slow work, in a transaction that ends before it: it holds a connection.
         with self._transaction(False, self._session_role), self._authorize_caller(context):
             result = idempotency.call_handler(idempotent_request, precheck.check, arguments)
         if precheck.keeps_result:

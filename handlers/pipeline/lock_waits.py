@@ -7,8 +7,7 @@ its thread back; `wsgi_bridge` serves it again when it has a slot. It is 503 if 
 seconds, or if the row is still locked after the time of the engine.
 
 Only the transactions of handlers are limited. Those that record attempts, denials or the end of an
-idempotency key hold their locks for a few milliseconds. SQLite has no row locks: a transaction that writes
-waits for the one before it, in its thread. This module knows no operation and no row.
+idempotency key hold their locks for a few milliseconds. This module knows no operation and no row.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class RowLocked(ServiceUnavailable):
 
 
 class LockWaits:
-    """Limits how many request threads wait for row locks as long as the engine allows (PostgreSQL only).
+    """Limits how many request threads wait for row locks as long as the engine allows.
 
     Args:
         threads: the number of request threads.
