@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from tests.support.databases import create_database
-from tests.support.requirements import skip_or_fail
 from tests.tools.bench.feature_toggles import FEATURES, FunctionTimer, disabled
 from tests.tools.bench.in_process import HOST, InProcessServer, run_in_process_server
 from tests.tools.bench.open_loop import encode_requests
@@ -24,13 +22,10 @@ CREATED = b"HTTP/1.1 201 "
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessServer]:
     folder: Path = tmp_path_factory.mktemp("inside")
-    try:
-        with create_database() as url:
-            prepare_database(url)
-            with run_in_process_server(folder, url) as server:
-                yield server
-    except OperationalError as error:
-        skip_or_fail(f"a PostgreSQL that lets TEST_POSTGRESQL_URL in: {error.orig}")
+    with create_database() as url:
+        prepare_database(url)
+        with run_in_process_server(folder, url) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")

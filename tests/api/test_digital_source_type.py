@@ -30,7 +30,6 @@ from tests.support.digital_source_types import (
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
 from tests.support.scenarios import PhotographedProduct, make_product_photo, run_pending_generations
 
-# Rendering is slow, and the rows are the same on each kind of database.
 GENERATED = "trainedAlgorithmicMedia"
 
 

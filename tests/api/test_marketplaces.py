@@ -16,8 +16,6 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
-# One kind of database is enough: the images do not depend on it, and rendering is slow.
-
 
 @pytest.fixture
 def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:

@@ -1,4 +1,4 @@
-"""Pages of a list: order, cursors, counts and filters, with the brands of one user, on both databases."""
+"""Pages of a list: order, cursors, counts and filters, with the brands of one user."""
 
 from __future__ import annotations
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from tests.support.requirements import skip_or_fail
 from tests.tools.bench.profile import OPERATIONS, SIGN_IN, Profile, format_table, profile_operations
 from tests.tools.bench.stages import OURS, REST, WAITING
 
@@ -16,10 +14,7 @@ MAX_REST_PERCENT = 10
 
 @pytest.fixture(scope="module")
 def measured_profiles() -> list[Profile]:
-    try:
-        return profile_operations(times=3)
-    except OperationalError as error:
-        skip_or_fail(f"a PostgreSQL that lets TEST_POSTGRESQL_URL in: {error.orig}")
+    return profile_operations(times=3)
 
 
 def test_every_function_of_the_project_has_a_stage(measured_profiles: list[Profile]) -> None:

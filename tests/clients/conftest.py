@@ -19,7 +19,7 @@ generate_package(BUNDLE)
 
 @pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Yield a server process on an SQLite file with the demo accounts.
+    """Yield a server process with the demo accounts.
 
     Its tests are not about masks: colours find the products, which is faster than the network.
     """

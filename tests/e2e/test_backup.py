@@ -93,7 +93,7 @@ def test_s32_an_embedded_database_is_moved_to_a_server_of_its_own_by_a_backup(tm
         move_by_backup(tmp_path, {"DATABASE_URL": cluster.url}, {"DATABASE_URL": url})
 
 
-@pytest.mark.slow("it starts two servers on PostgreSQL")
+@pytest.mark.slow("it starts two servers")
 def test_s32_a_server_on_postgresql_and_s3_works_after_its_restore_by_another_owner(
     cluster: PostgresServer, tmp_path: Path
 ) -> None:

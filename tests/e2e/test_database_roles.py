@@ -29,7 +29,7 @@ def cluster() -> Iterator[PostgresServer]:
         yield running
 
 
-@pytest.mark.slow("it starts two servers on PostgreSQL")
+@pytest.mark.slow("it starts two servers")
 def test_a_server_works_with_a_login_that_owns_nothing(cluster: PostgresServer, tmp_path: Path) -> None:
     databases = {
         "DATABASE_URL": build_url(cluster, "sartiq_server"),

@@ -31,7 +31,7 @@ INTERNAL_WORDS = (
     b".py",
     b"line ",
     b"psycopg",
-    b"sqlite",
+    b"sqlalchemy",
 )
 
 # One function of each layer, which is replaced by one that raises.

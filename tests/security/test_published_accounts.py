@@ -42,7 +42,7 @@ class CommandResult(NamedTuple):
 
 
 def environment_of(folder: Path, name: str) -> dict[str, str]:
-    settings = {"SARTIQ_ENV": name, "MAIL": "off", "DATABASE_URL": url_of(folder)}
+    settings = {"SARTIQ_ENV": name, "MAIL": "off", "DATABASE_URL": database_of(folder)}
     return {**os.environ, **build_environment(folder, free_port(), settings)}
 
 
@@ -84,14 +84,8 @@ def run_process(
     return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
 
 
-def url_of(folder: Path) -> str:
-    """Return the URL of the database of a folder: its SQLite file, or a database on PostgreSQL."""
-    old = folder / "sartiq.db"
-    return f"sqlite:///{old}" if old.exists() else database_of(folder)
-
-
 def database_in(folder: Path) -> Database:
-    return Database(build_engine(url_of(folder), pool_size=2))
+    return Database(build_engine(database_of(folder), pool_size=2))
 
 
 def change_account(folder: Path, email: str, /, **columns: object) -> None:

@@ -11,18 +11,16 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, make_url, text
-from sqlalchemy.exc import OperationalError
 
-from db.embedded import EmbeddedDatabaseError, stop_cluster, use_cluster
+from db.embedded import stop_cluster, use_cluster
 from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
 from tests.support.recycled_databases import RecycledDatabases
-from tests.support.requirements import skip_or_fail
 
 UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
 """A URL at which no server listens, for tests of outages and for those that open no connection."""
@@ -152,8 +150,7 @@ class DatabaseFactory:
         return self._templates[name]
 
     def _create_template(self, fill: Callable[[str], object]) -> str:
-        with _skip_without_postgresql():
-            url = new_database()
+        url = new_database()
         try:
             fill(url)
         except BaseException:
@@ -161,25 +158,13 @@ class DatabaseFactory:
             raise
         return url
 
-    @contextmanager
-    def create(self, template: str | None = None) -> Iterator[str]:
-        """Yield the URL of a new database.
+    def create(self, template: str | None = None) -> AbstractContextManager[str]:
+        """Yield the URL of a new database."""
+        return create_database(template, self._drops)
 
-        Without PostgreSQL, skip the test, or fail it if `CI=true`.
-        """
-        with ExitStack() as stack:
-            with _skip_without_postgresql():
-                url = stack.enter_context(create_database(template, self._drops))
-            yield url
-
-    @contextmanager
-    def lend_migrated(self) -> Iterator[str]:
-        """Yield the URL of a database with the newest schema and no rows that nothing else uses.
-
-        Without PostgreSQL, skip the test, or fail it if `CI=true`.
-        """
-        with self._recycled.lend() as url:
-            yield url
+    def lend_migrated(self) -> AbstractContextManager[str]:
+        """Yield the URL of a database with the newest schema and no rows that nothing else uses."""
+        return self._recycled.lend()
 
     def _copy_migrated(self) -> str:
         return new_database(self.get_template())
@@ -209,16 +194,6 @@ class DatabaseFactory:
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
-
-
-@contextmanager
-def _skip_without_postgresql() -> Iterator[None]:
-    try:
-        yield
-    except EmbeddedDatabaseError as error:
-        skip_or_fail(f"an embedded PostgreSQL: {error}")
-    except OperationalError as error:
-        skip_or_fail(f"a PostgreSQL server at TEST_POSTGRESQL_URL: {error.orig}")
 
 
 class LateDrops:

@@ -2,7 +2,7 @@
 
     python -m tests.tools.trace_files [METHOD PATH]...
 
-The application runs in this process on a new SQLite database with the demo rows. `POST /brands/`,
+The application runs in this process on a new database with the demo rows. `POST /brands/`,
 `GET /products/` and `POST /shots/{id}/generate` are traced by default. Each request is sent twice and the
 second one is traced, so that caches and lazy imports do not count. The numbers show how many files a reader
 has to open to follow a request.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import abort
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import InUse, NotFound, PermissionDenied
 from handlers.common.responses import ApiResponse, file_response
@@ -50,7 +50,7 @@ def misbehave(how: str) -> ApiResponse:
         "undocumented-problem": NotFound(),
         "undocumented-403": PermissionDenied(),
         "database-away": OperationalError("SELECT 1", {}, Exception("connection refused at 10.1.2.3")),
-        "missing-table": OperationalError("SELECT 1", {}, Exception("no such table: secrets")),
+        "missing-table": ProgrammingError("SELECT 1", {}, Exception('relation "secrets" does not exist')),
         "crash": RuntimeError("the password is hunter2"),
     }
     if how == "abort":
