@@ -48,7 +48,9 @@ def _constant_etag(_body: bytes) -> str:
 
 
 _CALLER = DriverStatement(
-    sqlalchemy.select(*(callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles")))
+    sqlalchemy.select(
+        *(callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles", "full_name"))
+    )
 )
 
 
@@ -58,9 +60,9 @@ def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
     row = _CALLER.fetch_one(current_session().connection(), parameters)
     if row is None:
         return None
-    found_id, email, is_superuser, found_roles = row
+    found_id, email, is_superuser, found_roles, full_name = row
     roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
-    return callers.CallerRow(found_id, email, is_superuser, roles)
+    return callers.CallerRow(found_id, email, is_superuser, roles, full_name)
 
 
 @cache
