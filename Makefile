@@ -164,12 +164,14 @@ shop: .venv/.dev .venv/server/.stamp ## Work like a shop of 5,000 products while
 abuse: .venv/.dev .venv/server/.stamp ## Attack a deployment as one account and measure another one (Linux, 7 minutes)
 	@$(BIN)/python -m tests.abuse.run $(ARGS)
 
-# The last release. Its packages are another set than ours.
-RELEASE := 7281794a8be4b78b08c3a950d7a2ecf41b9d5ef1
+# The first release and the last one. Its packages are another set than ours.
+FIRST_RELEASE := 7281794a8be4b78b08c3a950d7a2ecf41b9d5ef1
+RELEASE := 6d2bbc483fef45046d17be9287d2ba48ade2e27b
 
 .PHONY: upgrade
-upgrade: .venv/.dev .venv/released/.stamp ## Upgrade the last release with data on both databases, and compare (5 minutes)
-	@$(BIN)/python -m tests.tools.upgrade.run --release $(RELEASE) --python $(abspath .venv/released/bin/python) $(ARGS)
+upgrade: .venv/.dev .venv/released/.stamp ## Upgrade the last release with data, from SQLite and PostgreSQL, and compare (5 minutes)
+	@$(BIN)/python -m tests.tools.upgrade.run --release $(RELEASE) --first $(FIRST_RELEASE) \
+		--python $(abspath .venv/released/bin/python) $(ARGS)
 
 .PHONY: check
 check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, rules of the code base and the contract, a fresh bundle

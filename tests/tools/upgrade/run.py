@@ -1,23 +1,23 @@
 """`make upgrade`: start the last release with data, upgrade it to this tree, and compare what clients get.
 
-On SQLite and on PostgreSQL: the release does the main job and is stopped with work in its queue. This tree
-then starts on its database and files. Everything that an account could read is the same, tokens, keys and
-links of the release work, the work in the queue is completed, and the main job is done again.
+The release, on SQLite or on PostgreSQL, does the main job and is stopped with work in its queue. This tree
+moves the rows of SQLite to its embedded database, starts on them or on the PostgreSQL of the release, and on
+its files. Everything that an account could read is the same, tokens, keys and links of the release work, the
+work in the queue is completed, and the main job is done again. The release then continues on the embedded
+database, and its accounts read what they read before. Last, the schema of a database that all releases have
+migrated is compared with a fresh one.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,9 +28,21 @@ from standardwebhooks.webhooks import Webhook
 from tests.e2e import demo
 from tests.e2e.demo import EMAIL, PASSWORD, Api, DemoStopped
 from tests.e2e.generation_steps import make_phone_photo, wait_for_generation
-from tests.e2e.server import ROOT, RunningServer, ServerDidNotStart, free_port, running_server
-from tests.support.databases import create_database
+from tests.e2e.server import (
+    RunningServer,
+    ServerDidNotStart,
+    build_environment,
+    free_port,
+    running_server,
+)
 from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
+from tests.tools.upgrade.databases import (
+    compare_schemas,
+    create_target,
+    move_from_sqlite,
+    run_database_for,
+)
+from tests.tools.upgrade.release import Release, UpgradeFailed, require, unpack_release
 from tests.tools.upgrade.responses import Reading, find_differences, read_everything
 
 DATABASES = ("sqlite", "postgresql")
@@ -39,22 +51,8 @@ SCOPES = ["brands:read", "brands:write"]
 WITHOUT_WORKERS = {"RENDER_WORKERS": "0", "WEBHOOK_SENDERS": "0"}
 SECONDS_TO_DELIVER = 60
 
-
-class UpgradeFailed(Exception):
-    """A client of the release would notice the upgrade; the message says what."""
-
-
-@dataclass
-class Release:
-    """The code of a release, and a Python interpreter with its packages."""
-
-    folder: Path
-    python: str
-
-    @property
-    def contract(self) -> Path:
-        """The bundle of the contract."""
-        return self.folder / "openapi" / "openapi.json"
+Readings = dict[str, Reading]
+"""What each account reads, by address."""
 
 
 @dataclass
@@ -62,7 +60,7 @@ class Remembered:
     """What clients of the release keep: credentials, links, files and responses."""
 
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
-    readings: dict[str, Reading] = field(default_factory=dict)
+    readings: Readings = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """The hash of each file, by path."""
     key: str = ""
@@ -72,19 +70,6 @@ class Remembered:
     """The body of a request with an Idempotency-Key, and its response."""
     upload_url: str = ""
     generation_id: str = ""
-
-
-def require(condition: object, message: str) -> None:
-    """Raise UpgradeFailed unless the condition holds."""
-    if not condition:
-        raise UpgradeFailed(message)
-
-
-def unpack_release(commit: str, folder: Path) -> None:
-    """Write the files of a commit to a folder."""
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
 
 
 def sign_in(origin: str, email: str) -> dict[str, Any]:
@@ -148,7 +133,7 @@ def leave_work(
         hook = {"url": f"{receiver.url}/hooks", "event_types": ["generation.completed"]}
         kept.webhook_secret = api.post("/webhook-endpoints/", organization_id, json=hook)["secret"]
         kept.share_link = str(api.post(f"/predictions/{prediction_id}/share", json={})["url"])
-        kept.created = (brand := {"name": "Atelier 0.1.0"}, create_once(api, brand).json())
+        kept.created = (brand := {"name": "Made by the release"}, create_once(api, brand).json())
         photo = make_phone_photo()
         body = {"filename": "dress.jpg", "content_type": "image/jpeg"}
         upload = api.post("/uploads/presigned-url", json=body)
@@ -161,10 +146,17 @@ def leave_work(
         product_id = api.get("/products/", organization_id=organization_id)["data"][-1]["id"]
         request = {"product_id": product_id, "width": 192, "height": 256}
         kept.generation_id = api.post("/generations/", organization_id, json=request)["id"]
-    for email, tokens in kept.tokens.items():
-        with open_api(server, tokens["access_token"]) as api:
-            kept.readings[email] = read_everything(api, contract)
+    kept.readings = read_accounts(server, kept.tokens, contract)
     return kept
+
+
+def read_accounts(server: RunningServer, tokens: dict[str, dict[str, Any]], contract: Path) -> Readings:
+    """Read everything that accounts can read as a contract describes it."""
+    readings = {}
+    for email, credentials in tokens.items():
+        with open_api(server, credentials["access_token"]) as api:
+            readings[email] = read_everything(api, contract)
+    return readings
 
 
 def create_once(api: Api, brand: dict[str, Any]) -> httpx.Response:
@@ -172,18 +164,17 @@ def create_once(api: Api, brand: dict[str, Any]) -> httpx.Response:
     return api.client.post("/brands/", json=brand, headers={"Idempotency-Key": "upgrade"})
 
 
-def check_readings(server: RunningServer, kept: Remembered, contract: Path) -> int:
-    """Compare what the accounts read with what they read before; return how many responses were compared."""
+def compare_readings(before: Readings, after: Readings) -> int:
+    """Compare what accounts read with what they read before; return how many responses were compared."""
     differences = []
-    for email, before in kept.readings.items():
-        with open_api(server, kept.tokens[email]["access_token"]) as api:
-            after = read_everything(api, contract)
-        missing = before.keys() - after.keys()
+    for email, reading in before.items():
+        missing = reading.keys() - after[email].keys()
         differences += [f"{email} {path} is missing" for path in missing]
-        for path in before.keys() & after.keys():
-            differences += [f"{email} {path} {text}" for text in find_differences(before[path], after[path])]
+        for path in reading.keys() & after[email].keys():
+            found = find_differences(reading[path], after[email][path])
+            differences += [f"{email} {path} {text}" for text in found]
     require(not differences, "\n  ".join([f"{len(differences)} differences:", *sorted(differences)[:40]]))
-    return sum(map(len, kept.readings.values()))
+    return sum(map(len, before.values()))
 
 
 def check_files_and_credentials(server: RunningServer, kept: Remembered) -> None:
@@ -227,49 +218,84 @@ def upgrade(release: Release, kind: str, folder: Path) -> None:
     """Run the release, upgrade it and check the result.
 
     Raises:
-        UpgradeFailed, DemoStopped, ServerDidNotStart: the upgrade is not what clients expect.
+        UpgradeFailed, DemoStopped, ServerDidNotStart: The upgrade is not what clients expect.
     """
     folder.mkdir()
-    data, port = folder / "data", free_port()
+    data, port, is_moved = folder / "data", free_port(), kind == "sqlite"
     with (
-        nullcontext(f"sqlite:///{folder}/test.db") if kind == "sqlite" else create_database() as database_url,
+        create_target(data, is_embedded=is_moved) as database_url,
         run_http_recorder() as receiver,
     ):
         # The same port: signed URLs contain the origin.
-        options: dict[str, Any] = {
-            "port": port, "DATABASE_URL": database_url, "OUTBOUND_ALLOWED_HOSTS": receiver.host,
-        }  # fmt: skip
-        old = {**options, "python": release.python, "root": release.folder}
+        settings = {"DATABASE_URL": database_url, "OUTBOUND_ALLOWED_HOSTS": receiver.host}
+        old: dict[str, Any] = {"port": port, "python": release.python, "root": release.folder, **settings}
+        new: dict[str, Any] = {"port": port, "python": sys.executable, **settings}
         with running_server(data, **old) as server:
             prediction_id, files = do_main_job(server, folder / "released")
         print("  release: main job done", flush=True)
         with running_server(data, **old, **WITHOUT_WORKERS) as server:
             kept = leave_work(server, receiver, prediction_id, release.contract)
             kept.files = files
+        if is_moved:
+            began = time.monotonic()
+            move_from_sqlite(build_environment(data, port, settings))
+            print(f"  moved in {time.monotonic() - began:.1f} s", flush=True)
         began = time.monotonic()
-        with running_server(data, **options, **WITHOUT_WORKERS) as server:
+        with running_server(data, **new, **WITHOUT_WORKERS) as server:
             print(f"  upgraded and started in {time.monotonic() - began:.1f} s", flush=True)
-            count = check_readings(server, kept, release.contract)
+            count = compare_readings(kept.readings, read_accounts(server, kept.tokens, release.contract))
             print(f"  {count} responses are the same", flush=True)
             check_files_and_credentials(server, kept)
             print("  files, tokens, keys, links and stored responses work", flush=True)
-        with running_server(data, **options) as server:
+        with running_server(data, **new) as server:
             check_queue(server, receiver, kept)
             print("  queued generation completed, webhook delivered", flush=True)
-            do_main_job(server, folder / "upgraded")
+            files |= do_main_job(server, folder / "upgraded")[1]
         print("  this tree: main job done", flush=True)
+        if is_moved:
+            with running_server(data, **new, **WITHOUT_WORKERS) as server:
+                kept.tokens = {email: sign_in(server.origin, email) for email in PASSWORDS}
+                kept.readings = read_accounts(server, kept.tokens, release.contract)
+            with run_database_for(release.version, build_environment(data, port, settings)) as url:
+                check_return(release, kept, data, {**old, "DATABASE_URL": url}, folder / "returned")
+
+
+def check_return(
+    release: Release, kept: Remembered, data: Path, options: dict[str, Any], downloads: Path
+) -> None:
+    """Run the release on the rows of this tree: its accounts read the same, and the main job is done."""
+    with running_server(data, **options, **WITHOUT_WORKERS) as server:
+        readings = read_accounts(server, kept.tokens, release.contract)
+        # In this order: this tree may return more members than the release.
+        count = compare_readings(readings, kept.readings)
+        missing = [
+            path for email in readings for path in kept.readings[email].keys() - readings[email].keys()
+        ]
+        require(not missing, f"the release does not return {missing[:40]}")
+        with open_api(server, kept.tokens[EMAIL]["access_token"]) as api:
+            for path, expected in kept.files.items():
+                require(hash_file(api, path) == expected, f"{path} has other bytes")
+    print(
+        f"  returned to the release: {count} responses and {len(kept.files)} files are the same", flush=True
+    )
+    with running_server(data, **options) as server:
+        do_main_job(server, downloads)
+    print("  release: main job done again", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the upgrade on each database; return the exit status."""
     parser = argparse.ArgumentParser(prog="make upgrade ARGS=...", description=__doc__)
     parser.add_argument("--release", required=True, metavar="COMMIT", help="the commit of the release")
+    parser.add_argument("--first", required=True, metavar="COMMIT", help="the commit of the first release")
     parser.add_argument("--python", required=True, help="an interpreter with the packages of the release")
     parser.add_argument("--database", choices=DATABASES, action="append", help="only this one")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="sartiq-upgrade-") as name:
         release = Release(Path(name) / "release", options.python)
         unpack_release(options.release, release.folder)
+        first = Release(Path(name) / "first", options.python)
+        unpack_release(options.first, first.folder)
         for kind in options.database or DATABASES:
             print(f"\n{kind}", flush=True)
             began = time.monotonic()
@@ -279,6 +305,12 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"\nThe upgrade failed: {error}", file=sys.stderr)
                 return 1
             print(f"  {time.monotonic() - began:.0f} s", flush=True)
+        print(f"\nschema of {first.version}, {release.version} and this tree", flush=True)
+        try:
+            print(f"  {compare_schemas(first, release)} lines are those of a fresh database", flush=True)
+        except UpgradeFailed as error:
+            print(f"\nThe upgrade failed: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
