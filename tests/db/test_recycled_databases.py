@@ -25,6 +25,7 @@ CHANGES_OF_THE_SCHEMA = [
     "GRANT CREATE ON SCHEMA public TO sartiq_app",
     "CREATE TABLE of_a_test (id int)",
     "UPDATE alembic_version SET version_num = '9999'",
+    "DROP SCHEMA public CASCADE",
 ]
 
 

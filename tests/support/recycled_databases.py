@@ -113,7 +113,11 @@ class RecycledDatabases:
         """Delete all rows; return False if the schema is not that of the template."""
         with _connect(url) as connection:
             connection.execute(_END_OTHER_SESSIONS)
-            if connection.execute(_FINGERPRINT).fetchall() != self._fingerprints[url]:
+            try:
+                fingerprint = connection.execute(_FINGERPRINT).fetchall()
+            except psycopg.errors.UndefinedTable:
+                return False
+            if fingerprint != self._fingerprints[url]:
                 return False
             connection.execute(_EMPTY)
             # Deleting audit events changes their triggers.
