@@ -13,8 +13,7 @@ depends_on = None
 
 JSON = sa.JSON()
 
-# Circular references: table, column, referenced table. SQLite accepts such keys in CREATE TABLE; PostgreSQL
-# needs both tables first.
+# Circular references: table, column, referenced table. Both tables must exist first.
 CIRCULAR_KEYS = (
     ("organizations", "logo_media_id", "media_resources"),
     ("shots", "approved_prediction_id", "predictions"),
@@ -127,7 +126,6 @@ def upgrade() -> None:
         "media_resources",
         ["owner_id", "content_hash"],
         unique=True,
-        sqlite_where=sa.text("organization_id IS NULL"),
         postgresql_where=sa.text("organization_id IS NULL"),
     )
     op.create_table(
@@ -158,7 +156,6 @@ def upgrade() -> None:
         "memberships",
         ["organization_id"],
         unique=True,
-        sqlite_where=sa.text("role = 'owner'"),
         postgresql_where=sa.text("role = 'owner'"),
     )
     op.create_table(
@@ -248,7 +245,6 @@ def upgrade() -> None:
         "shot_types",
         ["owner_id", "slug"],
         unique=True,
-        sqlite_where=sa.text("organization_id IS NULL"),
         postgresql_where=sa.text("organization_id IS NULL"),
     )
     op.create_table(
@@ -281,7 +277,6 @@ def upgrade() -> None:
         "subscriptions",
         ["user_id"],
         unique=True,
-        sqlite_where=sa.text("is_active"),
         postgresql_where=sa.text("is_active"),
     )
     op.create_table(
@@ -406,7 +401,6 @@ def upgrade() -> None:
         "styles",
         ["owner_id", "slug"],
         unique=True,
-        sqlite_where=sa.text("organization_id IS NULL"),
         postgresql_where=sa.text("organization_id IS NULL"),
     )
     op.create_table(
@@ -456,7 +450,6 @@ def upgrade() -> None:
         "subjects",
         ["owner_id", "slug"],
         unique=True,
-        sqlite_where=sa.text("organization_id IS NULL"),
         postgresql_where=sa.text("organization_id IS NULL"),
     )
     op.create_table(
@@ -680,7 +673,6 @@ def upgrade() -> None:
         "brands",
         ["owner_id", "slug"],
         unique=True,
-        sqlite_where=sa.text("organization_id IS NULL"),
         postgresql_where=sa.text("organization_id IS NULL"),
     )
     op.create_table(
@@ -778,7 +770,6 @@ def upgrade() -> None:
         "products",
         ["owner_id", "sku"],
         unique=True,
-        sqlite_where=sa.text("organization_id IS NULL"),
         postgresql_where=sa.text("organization_id IS NULL"),
     )
     op.create_table(
@@ -1144,15 +1135,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_predictions_reviewed_by"), "predictions", ["reviewed_by"], unique=False)
     op.create_index(op.f("ix_predictions_shot_id"), "predictions", ["shot_id"], unique=False)
 
-    if op.get_bind().dialect.name == "postgresql":
-        for table, column, other in CIRCULAR_KEYS:
-            op.create_foreign_key(f"fk_{table}_{column}", table, other, [column], ["id"], ondelete="SET NULL")
+    for table, column, other in CIRCULAR_KEYS:
+        op.create_foreign_key(f"fk_{table}_{column}", table, other, [column], ["id"], ondelete="SET NULL")
 
 
 def downgrade() -> None:
-    if op.get_bind().dialect.name == "postgresql":
-        for table, column, _ in CIRCULAR_KEYS:
-            op.drop_constraint(f"fk_{table}_{column}", table, type_="foreignkey")
+    for table, column, _ in CIRCULAR_KEYS:
+        op.drop_constraint(f"fk_{table}_{column}", table, type_="foreignkey")
     op.drop_index(op.f("ix_predictions_shot_id"), table_name="predictions")
     op.drop_index(op.f("ix_predictions_reviewed_by"), table_name="predictions")
     op.drop_index("ix_predictions_owner", table_name="predictions")
@@ -1198,12 +1187,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_shootings_default_guidelines_id"), table_name="shootings")
     op.drop_index(op.f("ix_shootings_brand_id"), table_name="shootings")
     op.drop_table("shootings")
-    op.drop_index(
-        "uq_products_owner_sku",
-        table_name="products",
-        sqlite_where=sa.text("organization_id IS NULL"),
-        postgresql_where=sa.text("organization_id IS NULL"),
-    )
+    op.drop_index("uq_products_owner_sku", table_name="products")
     op.drop_index("uq_products_organization_sku", table_name="products")
     op.drop_index(op.f("ix_products_public"), table_name="products")
     op.drop_index("ix_products_owner", table_name="products")
@@ -1215,12 +1199,7 @@ def downgrade() -> None:
     op.drop_table("guidelines_subjects")
     op.drop_index(op.f("ix_guidelines_shot_types_shot_type_id"), table_name="guidelines_shot_types")
     op.drop_table("guidelines_shot_types")
-    op.drop_index(
-        "uq_brands_owner_slug",
-        table_name="brands",
-        sqlite_where=sa.text("organization_id IS NULL"),
-        postgresql_where=sa.text("organization_id IS NULL"),
-    )
+    op.drop_index("uq_brands_owner_slug", table_name="brands")
     op.drop_index("uq_brands_organization_slug", table_name="brands")
     op.drop_index("ix_brands_owner", table_name="brands")
     op.drop_index("ix_brands_organization", table_name="brands")
@@ -1247,24 +1226,14 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_uploads_media_resource_id"), table_name="uploads")
     op.drop_index(op.f("ix_uploads_expires_at"), table_name="uploads")
     op.drop_table("uploads")
-    op.drop_index(
-        "uq_subjects_owner_slug",
-        table_name="subjects",
-        sqlite_where=sa.text("organization_id IS NULL"),
-        postgresql_where=sa.text("organization_id IS NULL"),
-    )
+    op.drop_index("uq_subjects_owner_slug", table_name="subjects")
     op.drop_index("uq_subjects_organization_slug", table_name="subjects")
     op.drop_index(op.f("ix_subjects_public"), table_name="subjects")
     op.drop_index("ix_subjects_owner", table_name="subjects")
     op.drop_index("ix_subjects_organization", table_name="subjects")
     op.drop_index(op.f("ix_subjects_cover_media_id"), table_name="subjects")
     op.drop_table("subjects")
-    op.drop_index(
-        "uq_styles_owner_slug",
-        table_name="styles",
-        sqlite_where=sa.text("organization_id IS NULL"),
-        postgresql_where=sa.text("organization_id IS NULL"),
-    )
+    op.drop_index("uq_styles_owner_slug", table_name="styles")
     op.drop_index("uq_styles_organization_slug", table_name="styles")
     op.drop_index(op.f("ix_styles_public"), table_name="styles")
     op.drop_index("ix_styles_owner", table_name="styles")
@@ -1281,20 +1250,10 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_token_families_user_id"), table_name="token_families")
     op.drop_index(op.f("ix_token_families_expires_at"), table_name="token_families")
     op.drop_table("token_families")
-    op.drop_index(
-        "uq_subscriptions_one_active",
-        table_name="subscriptions",
-        sqlite_where=sa.text("is_active"),
-        postgresql_where=sa.text("is_active"),
-    )
+    op.drop_index("uq_subscriptions_one_active", table_name="subscriptions")
     op.drop_index(op.f("ix_subscriptions_user_id"), table_name="subscriptions")
     op.drop_table("subscriptions")
-    op.drop_index(
-        "uq_shot_types_owner_slug",
-        table_name="shot_types",
-        sqlite_where=sa.text("organization_id IS NULL"),
-        postgresql_where=sa.text("organization_id IS NULL"),
-    )
+    op.drop_index("uq_shot_types_owner_slug", table_name="shot_types")
     op.drop_index("uq_shot_types_organization_slug", table_name="shot_types")
     op.drop_index(op.f("ix_shot_types_public"), table_name="shot_types")
     op.drop_index("ix_shot_types_owner", table_name="shot_types")
@@ -1306,20 +1265,10 @@ def downgrade() -> None:
     op.drop_table("resolution_presets")
     op.drop_index(op.f("ix_password_reset_tokens_user_id"), table_name="password_reset_tokens")
     op.drop_table("password_reset_tokens")
-    op.drop_index(
-        "uq_memberships_one_owner",
-        table_name="memberships",
-        sqlite_where=sa.text("role = 'owner'"),
-        postgresql_where=sa.text("role = 'owner'"),
-    )
+    op.drop_index("uq_memberships_one_owner", table_name="memberships")
     op.drop_index(op.f("ix_memberships_user_id"), table_name="memberships")
     op.drop_table("memberships")
-    op.drop_index(
-        "uq_media_resources_owner_content_hash",
-        table_name="media_resources",
-        sqlite_where=sa.text("organization_id IS NULL"),
-        postgresql_where=sa.text("organization_id IS NULL"),
-    )
+    op.drop_index("uq_media_resources_owner_content_hash", table_name="media_resources")
     op.drop_index("uq_media_resources_organization_content_hash", table_name="media_resources")
     op.drop_index(op.f("ix_media_resources_public"), table_name="media_resources")
     op.drop_index("ix_media_resources_owner", table_name="media_resources")

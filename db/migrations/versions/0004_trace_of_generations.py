@@ -1,8 +1,7 @@
 """Store the trace context of the request with a generation."""
 
 import sqlalchemy as sa
-
-from db.migrations.batch import alter_table as changing
+from alembic import op
 
 revision = "0004"
 down_revision = "0003"
@@ -11,10 +10,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with changing("generations") as table:
-        table.add_column(sa.Column("trace_context", sa.String(64), nullable=True))
+    op.add_column("generations", sa.Column("trace_context", sa.String(64), nullable=True))
 
 
 def downgrade() -> None:
-    with changing("generations") as table:
-        table.drop_column("trace_context")
+    op.drop_column("generations", "trace_context")

@@ -1,6 +1,6 @@
 """Index the oldest generations per status."""
 
-from db.migrations.batch import alter_table as changing
+from alembic import op
 
 revision = "0005"
 down_revision = "0004"
@@ -9,10 +9,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with changing("generations") as table:
-        table.create_index("ix_generations_age", ["status", "created_at", "id"])
+    op.create_index("ix_generations_age", "generations", ["status", "created_at", "id"])
 
 
 def downgrade() -> None:
-    with changing("generations") as table:
-        table.drop_index("ix_generations_age")
+    op.drop_index("ix_generations_age", "generations")

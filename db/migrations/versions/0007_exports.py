@@ -3,8 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.migrations.batch import alter_table as changing
-
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -47,12 +45,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
     )
-    with changing("exports") as table:
-        table.create_index("ix_exports_owner", ["owner_id", "created_at", "id"])
-        table.create_index("ix_exports_organization", ["organization_id", "created_at", "id"])
-        table.create_index("ix_exports_queue", ["status", "created_at", "id"])
-        table.create_index(op.f("ix_exports_shooting_id"), ["shooting_id"])
-        table.create_index(op.f("ix_exports_expires_at"), ["expires_at"])
+    op.create_index("ix_exports_owner", "exports", ["owner_id", "created_at", "id"])
+    op.create_index("ix_exports_organization", "exports", ["organization_id", "created_at", "id"])
+    op.create_index("ix_exports_queue", "exports", ["status", "created_at", "id"])
+    op.create_index(op.f("ix_exports_shooting_id"), "exports", ["shooting_id"])
+    op.create_index(op.f("ix_exports_expires_at"), "exports", ["expires_at"])
     op.create_table(
         "export_items",
         sa.Column("export_id", sa.Uuid(), nullable=False),
@@ -71,8 +68,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("export_id", "position", name=op.f("pk_export_items")),
     )
-    with changing("export_items") as table:
-        table.create_index(op.f("ix_export_items_media_id"), ["media_id"])
+    op.create_index(op.f("ix_export_items_media_id"), "export_items", ["media_id"])
 
 
 def downgrade() -> None:

@@ -20,18 +20,8 @@ _INDEXES = {
 
 _REFUSAL = "events of the audit log are neither changed nor deleted"
 
-# REPLACE deletes rows without firing the delete trigger, so inserting an existing id is rejected too.
-_IS_THERE = "WHEN EXISTS (SELECT 1 FROM audit_events WHERE id = NEW.id)"
-_ON_SQLITE = [
-    f"""
-    CREATE TRIGGER audit_events_{verb.lower()} BEFORE {verb} ON audit_events {condition}
-    BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END
-    """
-    for verb, condition in (("UPDATE", ""), ("DELETE", ""), ("INSERT", _IS_THERE))
-]
-
 # FOR EACH ROW, so that a statement that matches no event passes.
-_ON_POSTGRESQL = [
+_TRIGGERS = [
     f"""
     CREATE FUNCTION refuse_change_of_audit_events() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$
@@ -70,12 +60,10 @@ def upgrade() -> None:
     )
     for name, columns in _INDEXES.items():
         op.create_index(f"ix_audit_events_{name}", "audit_events", [*columns, "created_at", "id"])
-    on_sqlite = op.get_bind().dialect.name == "sqlite"
-    for statement in _ON_SQLITE if on_sqlite else _ON_POSTGRESQL:
+    for statement in _TRIGGERS:
         op.execute(statement)
 
 
 def downgrade() -> None:
     op.drop_table("audit_events")
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION refuse_change_of_audit_events()")
+    op.execute("DROP FUNCTION refuse_change_of_audit_events()")

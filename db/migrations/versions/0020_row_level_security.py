@@ -143,18 +143,16 @@ def upgrade() -> None:
     )
     for table in OF_THE_SYSTEM:
         close(table)
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute(QUEUE_POSITION)
-        # Only the system role sees the generations of all tenants, so it must own the function.
-        op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-        op.execute(f"ALTER FUNCTION sartiq_queue_position OWNER TO {SYSTEM_ROLE}")
-        op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
-        op.execute(f"GRANT USAGE ON SCHEMA public TO {APPLICATION_ROLE}, {SYSTEM_ROLE}")
+    op.execute(QUEUE_POSITION)
+    # Only the system role sees the generations of all tenants, so it must own the function.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    op.execute(f"ALTER FUNCTION sartiq_queue_position OWNER TO {SYSTEM_ROLE}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    op.execute(f"GRANT USAGE ON SCHEMA public TO {APPLICATION_ROLE}, {SYSTEM_ROLE}")
 
 
 def downgrade() -> None:
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION sartiq_queue_position")
+    op.execute("DROP FUNCTION sartiq_queue_position")
     for table in (
         *OF_TENANTS, *PUBLISHED, *OF_PARENTS, *OF_ACCOUNTS, "product_images",
         "products", "subject_base_images", "organizations", "memberships",

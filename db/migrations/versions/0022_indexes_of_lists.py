@@ -34,7 +34,7 @@ def upgrade() -> None:
     for table in LISTED:
         for name, columns in _indexes(table):
             is_personal = columns[0] == "owner_id"
-            where = {"sqlite_where": PERSONAL, "postgresql_where": PERSONAL} if is_personal else {}
+            where = {"postgresql_where": PERSONAL} if is_personal else {}
             op.create_index(name, table, columns, **where)
 
 

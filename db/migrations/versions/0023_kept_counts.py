@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import NONE, USER_ID, is_postgresql
+from db.rls.policies import NONE, USER_ID
 from db.rls.policies import disable_rls as open_up
 from db.rls.policies import enable_rls as protect
 from db.rls.session_role import APPLICATION_ROLE
@@ -46,13 +46,10 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint(*KEY, name=op.f("pk_row_counts")),
     )
-    op.create_index(
-        "ix_row_counts_waiting", "row_counts", ["entry"], sqlite_where=WAITING, postgresql_where=WAITING
-    )
+    op.create_index("ix_row_counts_waiting", "row_counts", ["entry"], postgresql_where=WAITING)
     # Triggers write counts under the system role; callers read the counts of their tenants.
     protect("row_counts", NONE, readable=OF_MY_SCOPES)
-    if is_postgresql():
-        op.execute(f"REVOKE INSERT, UPDATE, DELETE ON row_counts FROM {APPLICATION_ROLE}")
+    op.execute(f"REVOKE INSERT, UPDATE, DELETE ON row_counts FROM {APPLICATION_ROLE}")
     for table, columns in KEPT.items():
         keep_counts(table, *columns)
 

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # With a default, neither database rewrites the table, which would fire or drop its triggers.
+    # With a default, PostgreSQL does not rewrite the table, and no trigger fires.
     op.add_column("predictions", sa.Column("warnings", sa.JSON(), nullable=False, server_default="[]"))
 
 

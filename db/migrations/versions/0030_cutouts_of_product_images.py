@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from alembic import op
 
 from db.base import new_id, utc_now
-from db.migrations.batch import alter_table
 from db.rls.policies import (
     OWNED,
     PUBLIC,
@@ -47,21 +46,20 @@ BATCH_SIZE = 1_000
 
 
 def upgrade() -> None:
-    with alter_table("product_images") as table:
-        table.add_column(sa.Column("position", sa.Integer(), nullable=False, server_default="1"))
-        table.add_column(sa.Column("alt_text", sa.String(500), nullable=True))
-        table.add_column(sa.Column("region", sa.JSON(), nullable=True))
-        table.add_column(sa.Column("mask_media_id", sa.Uuid(), nullable=True))
-        table.create_foreign_key(
-            op.f("fk_product_images_mask_media_id"),
-            "media_resources",
-            ["mask_media_id"],
-            ["id"],
-            ondelete="RESTRICT",
-        )
-        table.create_index(op.f("ix_product_images_mask_media_id"), ["mask_media_id"])
-    with alter_table("product_images") as table:
-        table.alter_column("position", server_default=None)
+    op.add_column("product_images", sa.Column("position", sa.Integer(), nullable=False, server_default="1"))
+    op.add_column("product_images", sa.Column("alt_text", sa.String(500), nullable=True))
+    op.add_column("product_images", sa.Column("region", sa.JSON(), nullable=True))
+    op.add_column("product_images", sa.Column("mask_media_id", sa.Uuid(), nullable=True))
+    op.create_foreign_key(
+        op.f("fk_product_images_mask_media_id"),
+        "product_images",
+        "media_resources",
+        ["mask_media_id"],
+        ["id"],
+        ondelete="RESTRICT",
+    )
+    op.create_index(op.f("ix_product_images_mask_media_id"), "product_images", ["mask_media_id"])
+    op.alter_column("product_images", "position", server_default=None)
     op.execute(NUMBER_IMAGES)
     _create_table()
     _request_cutouts()
@@ -73,11 +71,10 @@ def downgrade() -> None:
     _protect_media(IMAGES_BEFORE)
     disable_rls(TABLE)
     op.drop_table(TABLE)
-    with alter_table("product_images") as table:
-        table.drop_index(op.f("ix_product_images_mask_media_id"))
-        table.drop_constraint(op.f("fk_product_images_mask_media_id"), type_="foreignkey")
-        for column in ("mask_media_id", "region", "alt_text", "position"):
-            table.drop_column(column)
+    op.drop_index(op.f("ix_product_images_mask_media_id"), "product_images")
+    op.drop_constraint(op.f("fk_product_images_mask_media_id"), "product_images", type_="foreignkey")
+    for column in ("mask_media_id", "region", "alt_text", "position"):
+        op.drop_column("product_images", column)
 
 
 def _create_table() -> None:
@@ -140,7 +137,7 @@ def _request_cutouts() -> None:
     bind = op.get_bind()
     rows = iter(bind.execute(sa.select(images)).all())
     while batch := list(islice(rows, BATCH_SIZE)):
-        now = utc_now() if bind.dialect.name == "postgresql" else utc_now().replace(tzinfo=None)
+        now = utc_now()
         values = [
             {
                 "id": new_id(),

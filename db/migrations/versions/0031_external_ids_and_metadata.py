@@ -20,7 +20,7 @@ CONDITIONS = {
 def upgrade() -> None:
     for table in TABLES:
         op.add_column(table, sa.Column("external_id", sa.String(128), nullable=True))
-        # With a default, neither database rewrites the table, which would fire or drop its triggers.
+        # With a default, PostgreSQL does not rewrite the table, and no trigger fires.
         op.add_column(table, sa.Column("metadata", sa.JSON(), nullable=False, server_default="{}"))
         for scope, condition in CONDITIONS.items():
             op.create_index(
@@ -28,7 +28,6 @@ def upgrade() -> None:
                 table,
                 [f"{scope}_id", "external_id"],
                 unique=True,
-                sqlite_where=condition,
                 postgresql_where=condition,
             )
 

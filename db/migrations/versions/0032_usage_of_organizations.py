@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import IN_CALLER_ORGANIZATIONS, NONE, disable_rls, enable_rls, is_postgresql
+from db.rls.policies import IN_CALLER_ORGANIZATIONS, NONE, disable_rls, enable_rls
 from db.rls.session_role import APPLICATION_ROLE
 from db.usage.triggers import AMOUNTS, FAILED, KEY, NO_KEY, create_usage_triggers, drop_usage_triggers
 
@@ -26,8 +26,7 @@ DIMENSIONS = {
     "product": "product_id",
 }
 # A text search, because PostgreSQL cannot read a JSON value that contains U+0000.
-ASKED_PRODUCT_ON_POSTGRESQL = 'CAST(substring(inputs::text FROM \'"product_id": "([0-9a-f-]{36})"\') AS uuid)'
-ASKED_PRODUCT_ON_SQLITE = "replace(json_extract(inputs, '$.asked.product_id'), '-', '')"
+ASKED_PRODUCT = 'CAST(substring(inputs::text FROM \'"product_id": "([0-9a-f-]{36})"\') AS uuid)'
 PRODUCT_OF_SHOT = """
     SELECT looks.main_product_id FROM shots JOIN looks ON looks.id = shots.look_id
     WHERE shots.id = generations.shot_id
@@ -73,19 +72,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint(*KEY.split(", "), name=op.f(f"pk_{TABLE}")),
     )
     for table, columns in COLUMNS.items():
-        # Without a constraint, SQLite does not rebuild the table.
         for column in columns:
             op.add_column(table, sa.Column(column, sa.Uuid(), nullable=True))
     _find_products()
     _record_existing_rows()
     op.create_index(f"ix_{TABLE}_day", TABLE, ["organization_id", "dimension", "day", "key"])
-    op.create_index(
-        f"ix_{TABLE}_appended", TABLE, ["entry"], sqlite_where=APPENDED, postgresql_where=APPENDED
-    )
+    op.create_index(f"ix_{TABLE}_appended", TABLE, ["entry"], postgresql_where=APPENDED)
     # Triggers write under the system role; callers read the usage of their organizations.
     enable_rls(TABLE, NONE, readable=IN_CALLER_ORGANIZATIONS)
-    if is_postgresql():
-        op.execute(f"REVOKE INSERT, UPDATE, DELETE ON {TABLE} FROM {APPLICATION_ROLE}")
+    op.execute(f"REVOKE INSERT, UPDATE, DELETE ON {TABLE} FROM {APPLICATION_ROLE}")
     create_usage_triggers()
 
 
@@ -100,10 +95,9 @@ def downgrade() -> None:
 
 def _find_products() -> None:
     """Find out which products the existing generations and images count for."""
-    asked = ASKED_PRODUCT_ON_POSTGRESQL if is_postgresql() else ASKED_PRODUCT_ON_SQLITE
     for value, condition in (
         (f"({PRODUCT_OF_SHOT})", "shot_id IS NOT NULL"),
-        (asked, "product_id IS NULL"),
+        (ASKED_PRODUCT, "product_id IS NULL"),
         (f"({PRODUCT_OF_SOURCE})", "product_id IS NULL AND source_prediction_id IS NOT NULL"),
     ):
         op.execute(f"UPDATE generations SET product_id = {value} WHERE {condition}")  # noqa: S608 - names come from this module
@@ -115,7 +109,7 @@ def _find_products() -> None:
 
 def _record_existing_rows() -> None:
     """Record the usage of the existing rows. The organization of a deleted generation is unknown."""
-    day = "CAST({} AT TIME ZONE 'UTC' AS date)" if is_postgresql() else "date({})"
+    day = "CAST({} AT TIME ZONE 'UTC' AS date)"
     source = SOURCES.format(
         created=day.format("created_at"),
         ended=day.format("coalesce(completed_at, updated_at)"),
@@ -125,11 +119,7 @@ def _record_existing_rows() -> None:
     for dimension, column in DIMENSIONS.items():
         op.execute(
             f"INSERT INTO {TABLE} ({KEY}, {', '.join(AMOUNTS)}) "  # noqa: S608 - names come from this module
-            f"SELECT organization_id, '{dimension}', coalesce({column}, CAST({NO_KEY} AS {_uuid()})), day, "
-            f"CAST({NO_KEY} AS {_uuid()}), {sums} FROM ({source}) AS source "
+            f"SELECT organization_id, '{dimension}', coalesce({column}, CAST({NO_KEY} AS uuid)), day, "
+            f"CAST({NO_KEY} AS uuid), {sums} FROM ({source}) AS source "
             f"WHERE organization_id IS NOT NULL GROUP BY 1, 3, 4"
         )
-
-
-def _uuid() -> str:
-    return "uuid" if is_postgresql() else "text"

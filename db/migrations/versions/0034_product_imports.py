@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.migrations.batch import alter_table
 from db.rls.policies import disable_rls, enable_rls, parent_is_visible
 from db.row_counts.triggers import create_count_triggers, drop_count_triggers
 
@@ -20,9 +19,8 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    with alter_table("uploads") as table:
-        table.add_column(sa.Column("file_id", sa.Uuid(), nullable=True))
-        table.add_column(sa.Column("file_hash", sa.String(64), nullable=True))
+    op.add_column("uploads", sa.Column("file_id", sa.Uuid(), nullable=True))
+    op.add_column("uploads", sa.Column("file_hash", sa.String(64), nullable=True))
     _create_imports()
     _create_results()
     enable_rls(IMPORTS)
@@ -37,9 +35,8 @@ def downgrade() -> None:
         op.drop_table(table)
     # The files of these uploads stay in the storage until garbage collection deletes them.
     op.execute("DELETE FROM uploads WHERE file_id IS NOT NULL")
-    with alter_table("uploads") as table:
-        table.drop_column("file_hash")
-        table.drop_column("file_id")
+    op.drop_column("uploads", "file_hash")
+    op.drop_column("uploads", "file_id")
 
 
 def _create_imports() -> None:
@@ -102,21 +99,13 @@ def _create_imports() -> None:
         f"ix_{IMPORTS}_owner_updated_at",
         IMPORTS,
         ["owner_id", "updated_at", "id"],
-        sqlite_where=IS_PERSONAL,
         postgresql_where=IS_PERSONAL,
     )
     for name, column, condition in (
         ("running", "organization_id", IS_RUNNING),
         ("running_owner", "owner_id", IS_RUNNING_OF_OWNER),
     ):
-        op.create_index(
-            f"uq_{IMPORTS}_{name}",
-            IMPORTS,
-            [column],
-            unique=True,
-            sqlite_where=condition,
-            postgresql_where=condition,
-        )
+        op.create_index(f"uq_{IMPORTS}_{name}", IMPORTS, [column], unique=True, postgresql_where=condition)
 
 
 def _create_results() -> None:

@@ -3,8 +3,6 @@
 Existing rows are not in the feed.
 """
 
-import secrets
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -18,7 +16,7 @@ from db.change_feed.triggers import (
     drop_touch_function,
     drop_touch_triggers,
 )
-from db.rls.policies import NONE, OWNED, deny_all, disable_rls, enable_rls, is_postgresql
+from db.rls.policies import NONE, OWNED, deny_all, disable_rls, enable_rls
 from db.rls.session_role import APPLICATION_ROLE
 
 revision = "0037"
@@ -72,7 +70,6 @@ REFERENCES = {
     "shots": ["approved_prediction_id", "generation_id"],
 }
 PARENTS = ("generations", "looks", "shootings", "shots")
-IDENTITY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 INDEXES = (
     ("ix_changes_organization", "organization_id", sa.text("organization_id IS NOT NULL")),
     ("ix_changes_owner", "owner_id", sa.text("organization_id IS NULL")),
@@ -82,7 +79,7 @@ INDEXES = (
 def upgrade() -> None:
     op.create_table(
         "changes",
-        sa.Column("sequence", IDENTITY, sa.Identity(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), sa.Identity(), nullable=False),
         sa.Column("xid", sa.BigInteger(), nullable=False),
         sa.Column("organization_id", sa.Uuid(), nullable=True),
         sa.Column("owner_id", sa.Uuid(), nullable=True),
@@ -92,31 +89,20 @@ def upgrade() -> None:
         sa.Column("change", sa.String(10), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_changes")),
-        sqlite_autoincrement=True,
     )
     for name, column, condition in INDEXES:
-        op.create_index(
-            name,
-            "changes",
-            [column, "xid", "sequence"],
-            sqlite_where=condition,
-            postgresql_where=condition,
-        )
+        op.create_index(name, "changes", [column, "xid", "sequence"], postgresql_where=condition)
     op.create_table(
         "pending_touches",
-        sa.Column("entry", IDENTITY, sa.Identity(), nullable=False),
+        sa.Column("entry", sa.BigInteger(), sa.Identity(), nullable=False),
         sa.Column("table_name", sa.String(40), nullable=False),
         sa.Column("row_id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("entry", name=op.f("pk_pending_touches")),
     )
     # Triggers write both tables under the system role; callers read the changes of their tenants.
     enable_rls("changes", NONE, readable=OWNED, privileges="SELECT, INSERT, DELETE")
-    if is_postgresql():
-        op.execute(f"REVOKE INSERT, DELETE ON changes FROM {APPLICATION_ROLE}")
+    op.execute(f"REVOKE INSERT, DELETE ON changes FROM {APPLICATION_ROLE}")
     deny_all("pending_touches")
-    if not is_postgresql():
-        # Identifies the numbers of this file, see `get_feed_id`.
-        op.execute(f"PRAGMA user_version = {secrets.randbelow(2**31)}")
     for table, columns in REFERENCES.items():
         create_reference_triggers(table, columns)
     for parent in PARENTS:

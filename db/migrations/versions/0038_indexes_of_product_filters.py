@@ -23,13 +23,7 @@ ORDERS = {
 def upgrade() -> None:
     for table, (name, key, columns) in ORDERS.items():
         op.create_index(f"ix_{table}_organization_{name}", table, ["organization_id", key, "id"])
-        op.create_index(
-            f"ix_{table}_owner_{name}",
-            table,
-            ["owner_id", key, "id"],
-            sqlite_where=PERSONAL,
-            postgresql_where=PERSONAL,
-        )
+        op.create_index(f"ix_{table}_owner_{name}", table, ["owner_id", key, "id"], postgresql_where=PERSONAL)
         for column in columns:
             op.create_index(f"ix_{table}_{column}_{name}", table, ["organization_id", column, key, "id"])
     op.create_index("ix_generations_product", "generations", ["product_id", "created_at", "id"])

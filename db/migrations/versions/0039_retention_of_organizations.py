@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import is_postgresql
 from db.rls.session_role import SYSTEM_ROLE
 
 revision = "0039"
@@ -12,7 +11,6 @@ branch_labels = None
 depends_on = None
 
 SETTINGS = ("retention_uploads_days", "retention_rejected_predictions_days", "retention_audit_addresses_days")
-REFUSAL = "events of the audit log are neither changed nor deleted"
 COLUMNS = (
     "id", "organization_id", "account_id", "actor_type", "actor_id", "actor_email", "action", "target_type",
     "target_id", "outcome", "reason", "request_id", "created_at",
@@ -29,11 +27,7 @@ IS_CLEARED = (
     "NEW.address IS NULL AND OLD.address IS NOT NULL AND NEW.count = OLD.count "
     "AND NEW.updated_at = OLD.updated_at AND {same_changes} AND {same}"
 )
-ON_SQLITE = f"""
-    CREATE TRIGGER audit_events_update BEFORE UPDATE ON audit_events WHEN {{condition}}
-    BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END
-"""
-ON_POSTGRESQL = """
+TRIGGER = """
     CREATE TRIGGER audit_events_change BEFORE UPDATE ON audit_events
     FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse_change_of_audit_events()
 """
@@ -56,27 +50,18 @@ CLEAR = """
 
 def upgrade() -> None:
     for name in SETTINGS:
-        # Without a constraint, SQLite does not rebuild the table.
         op.add_column("organizations", sa.Column(name, sa.Integer(), nullable=True))
-    op.create_index(
-        INDEX,
-        "audit_events",
-        ["organization_id", "created_at"],
-        sqlite_where=HAS_ADDRESS,
-        postgresql_where=HAS_ADDRESS,
-    )
+    op.create_index(INDEX, "audit_events", ["organization_id", "created_at"], postgresql_where=HAS_ADDRESS)
     _replace_trigger(f"NOT (({IS_COUNTED}) OR ({IS_CLEARED}))")
-    if is_postgresql():
-        op.execute(CLEAR)
-        op.execute(f"REVOKE EXECUTE ON FUNCTION {SIGNATURE} FROM PUBLIC")
-        op.execute(f"GRANT EXECUTE ON FUNCTION {SIGNATURE} TO {SYSTEM_ROLE}")
-        op.execute(f"GRANT UPDATE (address) ON audit_events TO {SYSTEM_ROLE}")
+    op.execute(CLEAR)
+    op.execute(f"REVOKE EXECUTE ON FUNCTION {SIGNATURE} FROM PUBLIC")
+    op.execute(f"GRANT EXECUTE ON FUNCTION {SIGNATURE} TO {SYSTEM_ROLE}")
+    op.execute(f"GRANT UPDATE (address) ON audit_events TO {SYSTEM_ROLE}")
 
 
 def downgrade() -> None:
-    if is_postgresql():
-        op.execute(f"REVOKE UPDATE (address) ON audit_events FROM {SYSTEM_ROLE}")
-        op.execute(f"DROP FUNCTION {SIGNATURE}")
+    op.execute(f"REVOKE UPDATE (address) ON audit_events FROM {SYSTEM_ROLE}")
+    op.execute(f"DROP FUNCTION {SIGNATURE}")
     _replace_trigger(f"NOT ({IS_COUNTED})")
     op.drop_index(INDEX, "audit_events")
     for name in SETTINGS:
@@ -84,16 +69,11 @@ def downgrade() -> None:
 
 
 def _replace_trigger(condition: str) -> None:
-    same = "{} IS NOT DISTINCT FROM {}" if is_postgresql() else "{} IS {}"
-    text = "CAST({} AS text)" if is_postgresql() else "{}"
+    same = "{} IS NOT DISTINCT FROM {}"
     condition = condition.format(
         same=" AND ".join(same.format(f"NEW.{column}", f"OLD.{column}") for column in COLUMNS),
         same_address=same.format("NEW.address", "OLD.address"),
-        same_changes=same.format(text.format("NEW.changes"), text.format("OLD.changes")),
+        same_changes=same.format("CAST(NEW.changes AS text)", "CAST(OLD.changes AS text)"),
     )
-    if is_postgresql():
-        op.execute("DROP TRIGGER audit_events_change ON audit_events")
-        op.execute(ON_POSTGRESQL.format(condition=condition))
-    else:
-        op.execute("DROP TRIGGER audit_events_update")
-        op.execute(ON_SQLITE.format(condition=condition))
+    op.execute("DROP TRIGGER audit_events_change ON audit_events")
+    op.execute(TRIGGER.format(condition=condition))

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import NONE, USER_ID, disable_rls, enable_rls, is_postgresql
+from db.rls.policies import NONE, USER_ID, disable_rls, enable_rls
 from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE
 
 revision = "0041"
@@ -29,19 +29,17 @@ def upgrade() -> None:
     op.create_index(f"ix_{TABLE}_pair", TABLE, ["pair", "scope_id", "resource_id"])
     # Triggers write under the system role; callers read the entries of their tenants.
     enable_rls(TABLE, NONE, readable=OF_MY_SCOPES)
-    if is_postgresql():
-        op.execute(f"REVOKE INSERT, UPDATE, DELETE ON {TABLE} FROM {APPLICATION_ROLE}")
+    op.execute(f"REVOKE INSERT, UPDATE, DELETE ON {TABLE} FROM {APPLICATION_ROLE}")
     for table in TABLES:
         _create_triggers(table)
-        op.execute(f"{_insert(table, table)} WHERE {_text(table)} <> '{{}}'")
+        op.execute(f"{_insert(table, table)} WHERE {table}.metadata::text <> '{{}}'")
 
 
 def downgrade() -> None:
     for table in TABLES:
         for verb in ("insert", "update", "delete"):
-            op.execute(f"DROP TRIGGER {table}_metadata_{verb}" + (f" ON {table}" if is_postgresql() else ""))
-        if is_postgresql():
-            op.execute(f"DROP FUNCTION sartiq_index_metadata_{table}()")
+            op.execute(f"DROP TRIGGER {table}_metadata_{verb} ON {table}")
+        op.execute(f"DROP FUNCTION sartiq_index_metadata_{table}()")
     disable_rls(TABLE)
     op.drop_table(TABLE)
 
@@ -49,51 +47,40 @@ def downgrade() -> None:
 def _create_triggers(table: str) -> None:
     """Keep the entries of a table's rows. Rows without metadata cost one comparison."""
     columns = ["metadata", "owner_id", "organization_id", *(["public"] if TABLES[table] else [])]
-    is_distinct = "IS DISTINCT FROM" if is_postgresql() else "IS NOT"
     changed = " OR ".join(
-        f"{_text('OLD') if name == 'metadata' else f'OLD.{name}'} {is_distinct} "
-        f"{_text('NEW') if name == 'metadata' else f'NEW.{name}'}"
-        for name in columns
+        f"OLD.{name} IS DISTINCT FROM NEW.{name}" for name in ("metadata::text", *columns[1:])
     )
     delete = f"DELETE FROM {TABLE} WHERE resource_id = OLD.id"  # noqa: S608 - names come from this module
     insert = _insert(table, "NEW")
     events = {
-        "insert": (f"INSERT ON {table}", f"{_text('NEW')} <> '{{}}'", insert),
+        "insert": (f"INSERT ON {table}", "NEW.metadata::text <> '{}'", insert),
         "update": (f"UPDATE OF {', '.join(columns)} ON {table}", changed, f"{delete}; {insert}"),
-        "delete": (f"DELETE ON {table}", f"{_text('OLD')} <> '{{}}'", delete),
+        "delete": (f"DELETE ON {table}", "OLD.metadata::text <> '{}'", delete),
     }
-    if is_postgresql():
-        branches = "".join(
-            f"IF TG_OP = '{verb.upper()}' THEN {statements}; END IF; "
-            for verb, (_, _, statements) in events.items()
-        )
-        function = f"sartiq_index_metadata_{table}()"
-        # It runs as its owner, because callers may only read entries. The fixed search path keeps a caller
-        # from substituting tables or functions that it uses.
-        op.execute(
-            f"CREATE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
-            f"SET search_path = pg_catalog, public, pg_temp AS $$ BEGIN {branches} RETURN NULL; END $$"
-        )
-        # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
-        op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-        op.execute(f"ALTER FUNCTION {function} OWNER TO {SYSTEM_ROLE}")
-        op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
-    for verb, (event, condition, statements) in events.items():
+    branches = "".join(
+        f"IF TG_OP = '{verb.upper()}' THEN {statements}; END IF; "
+        for verb, (_, _, statements) in events.items()
+    )
+    function = f"sartiq_index_metadata_{table}()"
+    # It runs as its owner, because callers may only read entries. The fixed search path keeps a caller
+    # from substituting tables or functions that it uses.
+    op.execute(
+        f"CREATE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
+        f"SET search_path = pg_catalog, public, pg_temp AS $$ BEGIN {branches} RETURN NULL; END $$"
+    )
+    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    op.execute(f"ALTER FUNCTION {function} OWNER TO {SYSTEM_ROLE}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    for verb, (event, condition, _) in events.items():
         head = f"CREATE TRIGGER {table}_metadata_{verb} AFTER {event} FOR EACH ROW WHEN"
-        if is_postgresql():
-            op.execute(f"{head} ({condition}) EXECUTE FUNCTION sartiq_index_metadata_{table}()")
-        else:
-            op.execute(f"{head} {condition} BEGIN {statements}; END")
-
-
-def _text(row: str) -> str:
-    return f"{row}.metadata::text" if is_postgresql() else f"{row}.metadata"
+        op.execute(f"{head} ({condition}) EXECUTE FUNCTION sartiq_index_metadata_{table}()")
 
 
 def _insert(table: str, row: str) -> str:
     """Return the INSERT of the entries of NEW, or of all rows of the table."""
     public = f"{row}.public" if TABLES[table] else "false"
-    pairs = f"json_each{'_text' if is_postgresql() else ''}({row}.metadata) AS entry"
+    pairs = f"json_each_text({row}.metadata) AS entry"
     source = pairs if row == "NEW" else f"{table} CROSS JOIN {pairs}"
     return (
         f"INSERT INTO {TABLE} (resource_id, pair, scope_id, public) "  # noqa: S608 - names come from this module

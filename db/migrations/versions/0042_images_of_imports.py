@@ -17,7 +17,6 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    # Without a foreign key, SQLite does not rebuild the tables and keeps their triggers.
     for name in COUNTS:
         op.add_column(IMPORTS, sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
     op.add_column(IMPORTS, sa.Column("images_upload_id", sa.Uuid(), nullable=True))
@@ -73,6 +72,4 @@ def _create_images() -> None:
     )
     op.create_index(f"ix_{IMAGES}_queue", IMAGES, ["import_id", "status", "available_at", "id"])
     op.create_index(f"uq_{IMAGES}_row", IMAGES, ["import_id", "line", "ordinal"], unique=True)
-    op.create_index(
-        f"ix_{IMAGES}_running", IMAGES, ["host"], sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING
-    )
+    op.create_index(f"ix_{IMAGES}_running", IMAGES, ["host"], postgresql_where=IS_RUNNING)

@@ -39,9 +39,7 @@ def upgrade() -> None:
     op.create_index(op.f(f"ix_{TABLE}_expires_at"), TABLE, ["expires_at"])
     op.create_index(f"ix_{TABLE}_user", TABLE, ["user_id", "created_at", "id"])
     op.create_index(f"ix_{TABLE}_queue", TABLE, ["status", "created_at", "id"])
-    op.create_index(
-        f"uq_{TABLE}_open", TABLE, ["user_id"], unique=True, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN
-    )
+    op.create_index(f"uq_{TABLE}_open", TABLE, ["user_id"], unique=True, postgresql_where=IS_OPEN)
     enable_rls(TABLE, IS_CALLER_ACCOUNT)
 
 

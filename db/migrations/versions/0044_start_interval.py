@@ -1,8 +1,7 @@
-"""Add the function that tells how long the queue takes to start one more generation, on PostgreSQL."""
+"""Add the function that tells how long the queue takes to start one more generation."""
 
 from alembic import op
 
-from db.rls.policies import is_postgresql
 from db.rls.session_role import SYSTEM_ROLE
 
 revision = "0044"
@@ -26,14 +25,12 @@ RETURN (
 
 
 def upgrade() -> None:
-    if is_postgresql():
-        op.execute(START_INTERVAL)
-        # Only the system role sees the generations of all tenants, so it must own the function.
-        op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-        op.execute(f"ALTER FUNCTION sartiq_start_interval() OWNER TO {SYSTEM_ROLE}")
-        op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    op.execute(START_INTERVAL)
+    # Only the system role sees the generations of all tenants, so it must own the function.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    op.execute(f"ALTER FUNCTION sartiq_start_interval() OWNER TO {SYSTEM_ROLE}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
 
 
 def downgrade() -> None:
-    if is_postgresql():
-        op.execute("DROP FUNCTION sartiq_start_interval()")
+    op.execute("DROP FUNCTION sartiq_start_interval()")

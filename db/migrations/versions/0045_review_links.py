@@ -7,7 +7,6 @@ from db.rls.policies import (
     USER_ID,
     disable_rls,
     enable_rls,
-    is_postgresql,
     parent_is_visible,
 )
 from db.rls.session_role import APPLICATION_ROLE
@@ -78,8 +77,7 @@ def upgrade() -> None:
         op.create_index(op.f(f"ix_{TABLE}_{column}"), TABLE, [column])
     op.add_column("prediction_comments", sa.Column("review_link_id", sa.Uuid(), nullable=True))
     enable_rls(TABLE, parent_is_visible("shootings", "shooting_id"))
-    if is_postgresql():
-        _limit_guests()
+    _limit_guests()
 
 
 def _limit_guests() -> None:
@@ -120,20 +118,17 @@ def _create_policy(table: str, name: str, rule: str) -> None:
 
 
 def downgrade() -> None:
-    if is_postgresql():
-        policies = [(table, "guest_select") for table in READABLE]
-        policies += [(table, "guest_lock") for table in LOCKABLE]
-        policies += [("prediction_comments", f"guest_{verb}") for verb in ("insert", "update", "delete")]
-        policies += [(TABLE, "guest_none"), ("prediction_shares", "guest_none")]
-        policies += [
-            (table, f"guest_no_{verb}")
-            for table in WRITTEN_BY_MEMBERS
-            for verb in ("insert", "update", "delete")
-        ]
-        for table, name in policies:
-            op.execute(f"DROP POLICY {name} ON {table}")
-        for name in (*(f"{name}(uuid)" for name in FUNCTIONS), "sartiq_shooting_id()"):
-            op.execute(f"DROP FUNCTION {name}")
+    policies = [(table, "guest_select") for table in READABLE]
+    policies += [(table, "guest_lock") for table in LOCKABLE]
+    policies += [("prediction_comments", f"guest_{verb}") for verb in ("insert", "update", "delete")]
+    policies += [(TABLE, "guest_none"), ("prediction_shares", "guest_none")]
+    policies += [
+        (table, f"guest_no_{verb}") for table in WRITTEN_BY_MEMBERS for verb in ("insert", "update", "delete")
+    ]
+    for table, name in policies:
+        op.execute(f"DROP POLICY {name} ON {table}")
+    for name in (*(f"{name}(uuid)" for name in FUNCTIONS), "sartiq_shooting_id()"):
+        op.execute(f"DROP FUNCTION {name}")
     disable_rls(TABLE)
     op.drop_column("prediction_comments", "review_link_id")
     op.drop_table(TABLE)

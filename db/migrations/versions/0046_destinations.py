@@ -1,15 +1,10 @@
 """Add the destinations of exports, and the log of their deliveries."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import sqlalchemy as sa
 from alembic import op
-from alembic.operations.base import BatchOperations
 
 from db.change_feed.triggers import create_reference_triggers, drop_reference_triggers
-from db.migrations.batch import alter_table
-from db.rls.policies import disable_rls, enable_rls, is_postgresql, parent_is_visible
+from db.rls.policies import disable_rls, enable_rls, parent_is_visible
 
 revision = "0046"
 down_revision = "0045"
@@ -82,14 +77,18 @@ def upgrade() -> None:
 
 
 def _add_columns_of_exports() -> None:
-    with _altered_exports() as table:
-        table.add_column(sa.Column("destination_id", sa.Uuid(), nullable=True))
-        table.add_column(sa.Column("delivery_attempts", sa.Integer(), nullable=False, server_default="0"))
-        for name, column_type in COLUMNS.items():
-            table.add_column(sa.Column(name, column_type, nullable=True))
-        table.create_foreign_key(
-            op.f("fk_exports_destination_id"), "destinations", ["destination_id"], ["id"], ondelete="SET NULL"
-        )
+    op.add_column("exports", sa.Column("destination_id", sa.Uuid(), nullable=True))
+    op.add_column("exports", sa.Column("delivery_attempts", sa.Integer(), nullable=False, server_default="0"))
+    for name, column_type in COLUMNS.items():
+        op.add_column("exports", sa.Column(name, column_type, nullable=True))
+    op.create_foreign_key(
+        op.f("fk_exports_destination_id"),
+        "exports",
+        "destinations",
+        ["destination_id"],
+        ["id"],
+        ondelete="SET NULL",
+    )
     op.create_index(op.f("ix_exports_destination_id"), "exports", ["destination_id"])
     op.create_index(op.f("ix_exports_leased_at"), "exports", ["leased_at"])
     op.create_index(
@@ -98,28 +97,14 @@ def _add_columns_of_exports() -> None:
     create_reference_triggers("exports", ["destination_id"])
 
 
-@contextmanager
-def _altered_exports() -> Iterator[BatchOperations]:
-    """Alter the table of exports. On SQLite, that rebuilds the table, which loses its triggers."""
-    triggers = []
-    if not is_postgresql():
-        query = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'exports'"
-        triggers = list(op.get_bind().exec_driver_sql(query).scalars())
-    with alter_table("exports") as table:
-        yield table
-    for statement in triggers:
-        op.get_bind().exec_driver_sql(statement)
-
-
 def downgrade() -> None:
     disable_rls("export_deliveries")
     op.drop_table("export_deliveries")
     drop_reference_triggers("exports")
     for name in ("delivery_queue", "leased_at", "destination_id"):
         op.drop_index(f"ix_exports_{name}", "exports")
-    with _altered_exports() as table:
-        table.drop_constraint("fk_exports_destination_id", type_="foreignkey")
-        for name in (*COLUMNS, "delivery_attempts", "destination_id"):
-            table.drop_column(name)
+    op.drop_constraint("fk_exports_destination_id", "exports", type_="foreignkey")
+    for name in (*COLUMNS, "delivery_attempts", "destination_id"):
+        op.drop_column("exports", name)
     disable_rls("destinations")
     op.drop_table("destinations")

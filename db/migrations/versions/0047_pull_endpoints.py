@@ -3,8 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.migrations.batch import alter_table
-
 revision = "0047"
 down_revision = "0046"
 branch_labels = None
@@ -14,14 +12,14 @@ IS_WAITING = sa.text("status = 'pending' AND next_attempt_at IS NULL")
 
 
 def upgrade() -> None:
-    with alter_table("webhook_endpoints") as table:
-        table.add_column(sa.Column("delivery", sa.String(10), nullable=False, server_default="push"))
-        table.alter_column("url", existing_type=sa.String(2048), nullable=True)
+    op.add_column(
+        "webhook_endpoints", sa.Column("delivery", sa.String(10), nullable=False, server_default="push")
+    )
+    op.alter_column("webhook_endpoints", "url", existing_type=sa.String(2048), nullable=True)
     op.create_index(
         "ix_webhook_deliveries_pull",
         "webhook_deliveries",
         ["endpoint_id", "message_id"],
-        sqlite_where=IS_WAITING,
         postgresql_where=IS_WAITING,
     )
 
@@ -29,6 +27,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_webhook_deliveries_pull", "webhook_deliveries")
     op.execute("DELETE FROM webhook_endpoints WHERE delivery = 'pull'")
-    with alter_table("webhook_endpoints") as table:
-        table.alter_column("url", existing_type=sa.String(2048), nullable=False)
-        table.drop_column("delivery")
+    op.alter_column("webhook_endpoints", "url", existing_type=sa.String(2048), nullable=False)
+    op.drop_column("webhook_endpoints", "delivery")

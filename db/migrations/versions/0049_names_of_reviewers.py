@@ -33,8 +33,8 @@ def upgrade() -> None:
         sa.Column("reviewer_named_at", sa.DateTime(timezone=True), nullable=True),
     ):
         # They exist if an earlier attempt was interrupted after its first commit.
-        op.add_column(TABLE, column, if_not_exists=_is_postgresql() or None)
-    _replace_reference_function("NEW.reviewed_by_name := NULL; ")
+        op.add_column(TABLE, column, if_not_exists=True)
+    op.execute(CLEAR_REFERENCE.format(more="NEW.reviewed_by_name := NULL; "))
     _commit()
     _fill_names()
 
@@ -63,21 +63,11 @@ def _fill_names() -> None:
 
 def _commit() -> None:
     """Release the locks: adding columns has locked the table, and each batch its rows."""
-    if _is_postgresql():
-        with op.get_context().autocommit_block():
-            pass
-
-
-def _replace_reference_function(more: str) -> None:
-    if _is_postgresql():
-        op.execute(CLEAR_REFERENCE.format(more=more))
-
-
-def _is_postgresql() -> bool:
-    return op.get_context().dialect.name == "postgresql"
+    with op.get_context().autocommit_block():
+        pass
 
 
 def downgrade() -> None:
-    _replace_reference_function("")
+    op.execute(CLEAR_REFERENCE.format(more=""))
     op.drop_column(TABLE, "reviewer_named_at")
     op.drop_column(TABLE, "reviewed_by_name")
