@@ -1,11 +1,10 @@
 """Read the change feed of a tenant in pages, and maintain it.
 
-**No change is missed.** On PostgreSQL, a transaction becomes visible at its commit, which may be long after
-it got its number and after later transactions have committed. So changes are ordered by the number of their
-transaction (xid) and then by a sequence, and a page ends before the oldest transaction that is still open
+**No change is missed.** A transaction becomes visible at its commit, which may be long after it got its
+number and after later transactions have committed. So changes are ordered by the number of their transaction
+(xid) and then by a sequence, and a page ends before the oldest transaction that is still open
 (`pg_snapshot_xmin`): all earlier ones have ended, so nothing can appear before the position of a reader. A
-transaction that stays open delays the feed; it loses nothing. On SQLite, which has one writer, the sequence
-is the order of commits.
+transaction that stays open delays the feed; it loses nothing.
 
 **A position belongs to one database.** A restored database repeats numbers, or continues after other ones.
 `get_feed_id` changes then, and readers start again.
@@ -69,11 +68,8 @@ _COLUMNS: tuple[Any, ...] = (
 )
 
 # The identifier of the cluster, because each cluster numbers its transactions, and that of the table, which
-# a restored dump creates again. SQLite has a number in the header of the file that the migration sets.
-_FEED_ID = {
-    "postgresql": "SELECT (pg_control_system()).system_identifier || '.' || 'public.changes'::regclass::oid",
-    "sqlite": "SELECT CAST(user_version AS TEXT) FROM pragma_user_version",
-}
+# a restored dump creates again.
+_FEED_ID = text("SELECT (pg_control_system()).system_identifier || '.' || 'public.changes'::regclass::oid")
 
 # One statement: an entry is deleted only if its row was moved, or no longer exists. The UPDATE comes after
 # the commit of the transaction that left the entry, whose changes a reader of the new `updated_at` thus sees.
@@ -97,16 +93,12 @@ _APPLY_TOUCHES = """
 
 def get_feed_id() -> str:
     """Return an identifier of the numbers in the feed, which differs after the database was restored."""
-    session = current_session()
-    return str(session.execute(text(_FEED_ID[session.get_bind().dialect.name])).scalar_one())
+    return str(current_session().execute(_FEED_ID).scalar_one())
 
 
 def get_latest_position() -> Position:
     """Return the position after all changes that `list_changes` returns now."""
-    session = current_session()
-    if session.get_bind().dialect.name == "postgresql":
-        return Position(session.execute(select(_OLDEST_OPEN_XID)).scalar_one(), 0)
-    return Position(0, session.scalar(select(func.max(Change.sequence))) or 0)
+    return Position(current_session().execute(select(_OLDEST_OPEN_XID)).scalar_one(), 0)
 
 
 def list_changes(
@@ -120,22 +112,20 @@ def list_changes(
         position: Where to begin.
         limit: The maximum number of changes.
     """
-    statement = _build_page(organization_id is None, current_session().get_bind().dialect.name)
+    statement = _build_page(organization_id is None)
     values = {"tenant_id": organization_id or owner_id, "rows": limit, **position._asdict()}
     return list(current_session().execute(statement, values).all())
 
 
 @cache
-def _build_page(is_personal: bool, dialect: str) -> Select[Any]:
+def _build_page(is_personal: bool) -> Select[Any]:
     tenant_id = bindparam("tenant_id", type_=Uuid())
     if is_personal:
         conditions = [Change.organization_id.is_(None), Change.owner_id == tenant_id]
     else:
         conditions = [Change.organization_id == tenant_id]
     after = tuple_(bindparam("xid", type_=BigInteger()), bindparam("sequence", type_=BigInteger()))
-    conditions.append(tuple_(Change.xid, Change.sequence) > after)
-    if dialect == "postgresql":
-        conditions.append(Change.xid < _OLDEST_OPEN_XID)
+    conditions += [tuple_(Change.xid, Change.sequence) > after, Change.xid < _OLDEST_OPEN_XID]
     page = select(*_COLUMNS).where(*conditions).order_by(Change.xid, Change.sequence)
     return page.limit(bindparam("rows", type_=Integer, literal_execute=True))
 
@@ -167,8 +157,6 @@ def apply_pending_touches(database: Database) -> None:
 
     Rows that are locked now are left for the next run.
     """
-    if database.engine.dialect.name == "sqlite":
-        return
     with database.transaction(write=False) as session:
         if session.scalar(select(PendingTouch.entry).limit(1)) is None:
             return

@@ -1,6 +1,6 @@
 """The settings in which touch triggers remember, per transaction, the rows that they have moved.
 
-On PostgreSQL only. `db/change_feed/triggers.py` reads and writes them.
+`db/change_feed/triggers.py` reads and writes them.
 """
 
 from __future__ import annotations
@@ -26,5 +26,4 @@ def forget_touched_rows(connection: Connection) -> None:
 
     For transactions that are savepoints of one connection: their end does not undo the settings.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_FORGET)
+    connection.execute(_FORGET)

@@ -8,15 +8,13 @@ back with the transaction. There are three kinds:
   not move it. Inserts and deletes have one call per statement. Updates have one per row, with a condition
   that PostgreSQL evaluates itself: the ORM updates rows one by one, and a lease then costs no call at all.
 - **Touch triggers** move `updated_at` of the parents whose representation contains counts or statuses of the
-  row. On PostgreSQL, a parent moves once per transaction, although a batch changes many of its rows. They
-  never wait for a lock: a parent that another transaction has locked is left to a periodic task, as a row of
+  row. A parent moves once per transaction, although a batch changes many of its rows. They never wait for a
+  lock: a parent that another transaction has locked is left to a periodic task, as a row of
   `pending_touches`. Otherwise workers that finish shots of one shooting would commit one after the other, and
   could deadlock with requests that lock the shooting first.
 - **Reference triggers** move `updated_at` where a foreign key sets a reference to null.
 
-On SQLite, a migration that rebuilds a table (Alembic's batch mode) loses the triggers of the table: drop them
-before and create them again afterwards. On both databases, drop and create them if a table gets an
-`external_id`.
+Drop and create the triggers of a table that gets an `external_id`.
 """
 
 from __future__ import annotations
@@ -26,20 +24,20 @@ from collections.abc import Mapping, Sequence
 from alembic import op
 
 from db.change_feed.touched_rows import MAX_LENGTH, get_setting_name
-from db.rls.policies import is_postgresql
 from db.rls.session_role import SYSTEM_ROLE
 
 Parents = Mapping[str, str]
 """Parent tables by the columns that refer to them."""
 
 _COLUMNS = "organization_id, owner_id, resource_type, resource_id, external_id, change, xid, changed_at"
-_SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-# A millisecond is the resolution of the clock of SQLite, so the value must grow by as much.
-_SQLITE_TOUCH = (
-    f"updated_at = max({_SQLITE_NOW}, strftime('%Y-%m-%d %H:%M:%f000', updated_at, '+0.001 seconds'))"
-)
 # The clocks of the database and of the servers differ, but the value must grow.
-_POSTGRESQL_TOUCH = "updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')"
+_TOUCH = "updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')"
+# An update that moves a row to another tenant.
+_IS_MOVED = (
+    "(OLD.organization_id IS DISTINCT FROM NEW.organization_id OR "
+    "(OLD.organization_id IS NULL AND NEW.organization_id IS NULL "
+    "AND OLD.owner_id IS DISTINCT FROM NEW.owner_id))"
+)
 # Runs as its owner, the system role. The fixed search path keeps a caller from substituting tables.
 _DEFINER = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp"
 
@@ -52,10 +50,36 @@ def create_change_triggers(table: str, resource_type: str, has_external_id: bool
         resource_type: The type in the feed, as the audit log names it.
         has_external_id: Whether the table has a column `external_id`.
     """
-    if is_postgresql():
-        _create_postgresql_feed(table, resource_type, has_external_id)
-    else:
-        _create_sqlite_feed(table, resource_type, has_external_id)
+
+    def insert(change: str, source: str = "", prefix: str = "", where: str = "true") -> str:
+        values = _select_values(resource_type, change, prefix, has_external_id)
+        values += ", pg_current_xact_id()::text::bigint, clock_timestamp()"
+        has_tenant = f"coalesce({prefix}organization_id, {prefix}owner_id) IS NOT NULL"
+        return f"INSERT INTO changes ({_COLUMNS}) SELECT {values} {source} WHERE {has_tenant} AND {where}; "
+
+    op.execute(
+        f"CREATE FUNCTION sartiq_feed_{table}() RETURNS trigger {_DEFINER} AS $$ BEGIN "
+        f"IF TG_OP = 'INSERT' THEN {insert('created', 'FROM came')}"
+        f"ELSIF TG_OP = 'DELETE' THEN {insert('deleted', 'FROM went')}"
+        f"ELSIF {_IS_MOVED} THEN "
+        f"{insert('deleted', prefix='OLD.')}{insert('created', prefix='NEW.')}"
+        f"ELSE {insert('updated', prefix='NEW.')}"
+        "END IF; RETURN NULL; END $$"
+    )
+    _give_to_system_role(f"sartiq_feed_{table}()")
+    function = f"EXECUTE FUNCTION sartiq_feed_{table}()"
+    op.execute(
+        f"CREATE TRIGGER {table}_feed_insert AFTER INSERT ON {table} "
+        f"REFERENCING NEW TABLE AS came FOR EACH STATEMENT {function}"
+    )
+    op.execute(
+        f"CREATE TRIGGER {table}_feed_delete AFTER DELETE ON {table} "
+        f"REFERENCING OLD TABLE AS went FOR EACH STATEMENT {function}"
+    )
+    op.execute(
+        f"CREATE TRIGGER {table}_feed_update AFTER UPDATE ON {table} FOR EACH ROW "
+        f"WHEN (OLD.updated_at <> NEW.updated_at OR {_IS_MOVED}) {function}"
+    )
 
 
 def drop_change_triggers(table: str) -> None:
@@ -80,184 +104,7 @@ def create_touch_triggers(
         update: The parents that a change of one of the columns `watched` moves.
         delete: The parents that a deletion moves.
     """
-    if is_postgresql():
-        _create_postgresql_touch(table, watched, insert, update, delete)
-        return
-    is_changed = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in watched)
-    # SQLite has one writer, so nothing waits for the parents.
-    for verb, parents, head, prefix in (
-        ("insert", insert, f"INSERT ON {table}", "NEW"),
-        ("update", update, f"UPDATE OF {', '.join(watched)} ON {table} WHEN {is_changed}", "NEW"),
-        ("delete", delete, f"DELETE ON {table}", "OLD"),
-    ):
-        if parents:
-            touches = " ".join(
-                f"UPDATE {parent} SET {_SQLITE_TOUCH} WHERE id = {prefix}.{column};"  # noqa: S608 - names come from migrations
-                for column, parent in parents.items()
-            )
-            op.execute(f"CREATE TRIGGER {table}_touch_{verb} AFTER {head} BEGIN {touches} END")
 
-
-def drop_touch_triggers(table: str, *verbs: str) -> None:
-    """Undo `create_touch_triggers` for some of `insert`, `update` and `delete`."""
-    _drop(table, "touch", verbs)
-
-
-def create_reference_triggers(table: str, columns: Sequence[str]) -> None:
-    """Move `updated_at` of a row when a foreign key sets one of `columns` to null."""
-    cleared = " OR ".join(f"(OLD.{column} IS NOT NULL AND NEW.{column} IS NULL)" for column in columns)
-    if not is_postgresql():
-        op.execute(
-            f"CREATE TRIGGER {table}_reference_update AFTER UPDATE OF {', '.join(columns)} ON {table} "  # noqa: S608 - names come from migrations
-            f"WHEN OLD.updated_at = NEW.updated_at AND ({cleared}) "
-            f"BEGIN UPDATE {table} SET {_SQLITE_TOUCH} WHERE id = NEW.id; END"
-        )
-        return
-    op.execute(
-        f"CREATE FUNCTION sartiq_reference_{table}() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN NEW.updated_at := greatest(clock_timestamp(), OLD.updated_at + interval '1 microsecond'); "
-        "RETURN NEW; END $$"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_reference_update BEFORE UPDATE ON {table} FOR EACH ROW "
-        f"WHEN (OLD.updated_at = NEW.updated_at AND ({cleared})) "
-        f"EXECUTE FUNCTION sartiq_reference_{table}()"
-    )
-
-
-def drop_reference_triggers(table: str) -> None:
-    """Undo `create_reference_triggers`."""
-    _drop(table, "reference", ["update"])
-
-
-def create_touch_function(parent: str) -> None:
-    """Create or replace the function with which touch triggers move `updated_at` of rows. On PostgreSQL only.
-
-    It moves a row once per transaction: a batch of 500 approvals of one shooting writes one update of the
-    shooting and one feed entry of it. A second update of a row would also wait for locks, because PostgreSQL
-    checks the foreign keys of a row again that its transaction has written. Two checks leave out rows:
-
-    - `xmin` is the id of the running transaction if that wrote the row outside of savepoints. A savepoint has
-      an id of its own.
-    - A setting contains the ids of the rows that this function has moved or left to the periodic task. It is
-      local to the transaction, so a rollback to a savepoint undoes it together with the update. Beyond
-      `MAX_LENGTH` it does not grow, and further rows are moved once per savepoint.
-    """
-    if not is_postgresql():
-        return
-    setting = get_setting_name(parent)
-    function = (
-        f"CREATE OR REPLACE FUNCTION sartiq_touch_{parent}(ids uuid[]) RETURNS void {_DEFINER} AS $$ "  # noqa: S608 - names come from migrations
-        "DECLARE candidates uuid[]; unlocked uuid[]; "
-        # NULL in a session that never had the setting, and empty after a transaction that had it.
-        f"touched text := coalesce(current_setting('{setting}', true), ''); BEGIN "
-        f"candidates := ARRAY(SELECT id FROM {parent} WHERE id = ANY (ids) "
-        "AND xmin <> pg_current_xact_id()::xid AND position(id::text IN touched) = 0); "
-        "IF cardinality(candidates) = 0 THEN RETURN; END IF; "
-        f"unlocked := ARRAY(SELECT id FROM {parent} WHERE id = ANY (candidates) "
-        "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED); "
-        f"UPDATE {parent} SET {_POSTGRESQL_TOUCH} WHERE id = ANY (unlocked); "
-        "IF cardinality(unlocked) < cardinality(candidates) THEN "
-        f"INSERT INTO pending_touches (table_name, row_id) SELECT '{parent}', row_id "
-        "FROM unnest(candidates) AS row_id WHERE row_id <> ALL (unlocked); END IF; "
-        "touched := touched || array_to_string(candidates, ',') || ','; "
-        f"IF length(touched) <= {MAX_LENGTH} THEN "
-        f"PERFORM set_config('{setting}', touched, true); END IF; END $$"
-    )
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    # Only the owner can replace a function. A login that does not inherit is a member, but no owner.
-    op.execute(f"SET LOCAL ROLE {SYSTEM_ROLE}")
-    op.execute(function)
-    # A caller could otherwise move the rows of other tenants.
-    op.execute(f"REVOKE EXECUTE ON FUNCTION sartiq_touch_{parent}(uuid[]) FROM PUBLIC")
-    op.execute("SET LOCAL ROLE NONE")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
-
-
-def drop_touch_function(parent: str) -> None:
-    """Undo `create_touch_function`."""
-    if is_postgresql():
-        op.execute(f"DROP FUNCTION sartiq_touch_{parent}(uuid[])")
-
-
-def _create_postgresql_feed(table: str, resource_type: str, has_external_id: bool) -> None:
-    def insert(change: str, source: str = "", prefix: str = "", where: str = "true") -> str:
-        values = _select_values(resource_type, change, prefix, has_external_id)
-        values += ", pg_current_xact_id()::text::bigint, clock_timestamp()"
-        has_tenant = f"coalesce({prefix}organization_id, {prefix}owner_id) IS NOT NULL"
-        return f"INSERT INTO changes ({_COLUMNS}) SELECT {values} {source} WHERE {has_tenant} AND {where}; "
-
-    op.execute(
-        f"CREATE FUNCTION sartiq_feed_{table}() RETURNS trigger {_DEFINER} AS $$ BEGIN "
-        f"IF TG_OP = 'INSERT' THEN {insert('created', 'FROM came')}"
-        f"ELSIF TG_OP = 'DELETE' THEN {insert('deleted', 'FROM went')}"
-        f"ELSIF {_is_moved('IS DISTINCT FROM')} THEN "
-        f"{insert('deleted', prefix='OLD.')}{insert('created', prefix='NEW.')}"
-        f"ELSE {insert('updated', prefix='NEW.')}"
-        "END IF; RETURN NULL; END $$"
-    )
-    _give_to_system_role(f"sartiq_feed_{table}()")
-    function = f"EXECUTE FUNCTION sartiq_feed_{table}()"
-    op.execute(
-        f"CREATE TRIGGER {table}_feed_insert AFTER INSERT ON {table} "
-        f"REFERENCING NEW TABLE AS came FOR EACH STATEMENT {function}"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_feed_delete AFTER DELETE ON {table} "
-        f"REFERENCING OLD TABLE AS went FOR EACH STATEMENT {function}"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_feed_update AFTER UPDATE ON {table} FOR EACH ROW "
-        f"WHEN (OLD.updated_at <> NEW.updated_at OR {_is_moved('IS DISTINCT FROM')}) {function}"
-    )
-
-
-def _create_sqlite_feed(table: str, resource_type: str, has_external_id: bool) -> None:
-    def insert(change: str, prefix: str, where: str = "true") -> str:
-        values = _select_values(resource_type, change, prefix, has_external_id) + f", 0, {_SQLITE_NOW}"
-        has_tenant = f"coalesce({prefix}organization_id, {prefix}owner_id) IS NOT NULL"
-        return f"INSERT INTO changes ({_COLUMNS}) SELECT {values} WHERE {has_tenant} AND {where}; "
-
-    is_moved = _is_moved("IS NOT")
-    op.execute(
-        f"CREATE TRIGGER {table}_feed_insert AFTER INSERT ON {table} BEGIN {insert('created', 'NEW.')} END"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_feed_delete AFTER DELETE ON {table} BEGIN {insert('deleted', 'OLD.')} END"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_feed_update "
-        f"AFTER UPDATE OF updated_at, organization_id, owner_id ON {table} "
-        f"WHEN OLD.updated_at <> NEW.updated_at OR {is_moved} BEGIN "
-        f"{insert('deleted', 'OLD.', is_moved)}{insert('created', 'NEW.', is_moved)}"
-        f"{insert('updated', 'NEW.', f'NOT ({is_moved})')} END"
-    )
-
-
-def _select_values(resource_type: str, change: str, prefix: str, has_external_id: bool) -> str:
-    external_id = f"{prefix}external_id" if has_external_id else "NULL"
-    personal_owner = f"CASE WHEN {prefix}organization_id IS NULL THEN {prefix}owner_id END"
-    return (
-        f"{prefix}organization_id, {personal_owner}, '{resource_type}', {prefix}id, {external_id}, '{change}'"
-    )
-
-
-def _is_moved(differs: str) -> str:
-    """Return the condition that an update moves a row to another tenant."""
-    is_personal = "OLD.organization_id IS NULL AND NEW.organization_id IS NULL"
-    return (
-        f"(OLD.organization_id {differs} NEW.organization_id OR "
-        f"({is_personal} AND OLD.owner_id {differs} NEW.owner_id))"
-    )
-
-
-def _create_postgresql_touch(
-    table: str,
-    watched: Sequence[str],
-    insert: Parents | None,
-    update: Parents | None,
-    delete: Parents | None,
-) -> None:
     def touch(parents: Parents | None, ids: str) -> str:
         calls = (
             f"PERFORM sartiq_touch_{parent}({ids.format(column=column)});"
@@ -293,6 +140,86 @@ def _create_postgresql_touch(
         )
 
 
+def drop_touch_triggers(table: str, *verbs: str) -> None:
+    """Undo `create_touch_triggers` for some of `insert`, `update` and `delete`."""
+    _drop(table, "touch", verbs)
+
+
+def create_reference_triggers(table: str, columns: Sequence[str]) -> None:
+    """Move `updated_at` of a row when a foreign key sets one of `columns` to null."""
+    cleared = " OR ".join(f"(OLD.{column} IS NOT NULL AND NEW.{column} IS NULL)" for column in columns)
+    op.execute(
+        f"CREATE FUNCTION sartiq_reference_{table}() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.updated_at := greatest(clock_timestamp(), OLD.updated_at + interval '1 microsecond'); "
+        "RETURN NEW; END $$"
+    )
+    op.execute(
+        f"CREATE TRIGGER {table}_reference_update BEFORE UPDATE ON {table} FOR EACH ROW "
+        f"WHEN (OLD.updated_at = NEW.updated_at AND ({cleared})) "
+        f"EXECUTE FUNCTION sartiq_reference_{table}()"
+    )
+
+
+def drop_reference_triggers(table: str) -> None:
+    """Undo `create_reference_triggers`."""
+    _drop(table, "reference", ["update"])
+
+
+def create_touch_function(parent: str) -> None:
+    """Create or replace the function with which touch triggers move `updated_at` of rows.
+
+    It moves a row once per transaction: a batch of 500 approvals of one shooting writes one update of the
+    shooting and one feed entry of it. A second update of a row would also wait for locks, because PostgreSQL
+    checks the foreign keys of a row again that its transaction has written. Two checks leave out rows:
+
+    - `xmin` is the id of the running transaction if that wrote the row outside of savepoints. A savepoint has
+      an id of its own.
+    - A setting contains the ids of the rows that this function has moved or left to the periodic task. It is
+      local to the transaction, so a rollback to a savepoint undoes it together with the update. Beyond
+      `MAX_LENGTH` it does not grow, and further rows are moved once per savepoint.
+    """
+    setting = get_setting_name(parent)
+    function = (
+        f"CREATE OR REPLACE FUNCTION sartiq_touch_{parent}(ids uuid[]) RETURNS void {_DEFINER} AS $$ "  # noqa: S608 - names come from migrations
+        "DECLARE candidates uuid[]; unlocked uuid[]; "
+        # NULL in a session that never had the setting, and empty after a transaction that had it.
+        f"touched text := coalesce(current_setting('{setting}', true), ''); BEGIN "
+        f"candidates := ARRAY(SELECT id FROM {parent} WHERE id = ANY (ids) "
+        "AND xmin <> pg_current_xact_id()::xid AND position(id::text IN touched) = 0); "
+        "IF cardinality(candidates) = 0 THEN RETURN; END IF; "
+        f"unlocked := ARRAY(SELECT id FROM {parent} WHERE id = ANY (candidates) "
+        "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED); "
+        f"UPDATE {parent} SET {_TOUCH} WHERE id = ANY (unlocked); "
+        "IF cardinality(unlocked) < cardinality(candidates) THEN "
+        f"INSERT INTO pending_touches (table_name, row_id) SELECT '{parent}', row_id "
+        "FROM unnest(candidates) AS row_id WHERE row_id <> ALL (unlocked); END IF; "
+        "touched := touched || array_to_string(candidates, ',') || ','; "
+        f"IF length(touched) <= {MAX_LENGTH} THEN "
+        f"PERFORM set_config('{setting}', touched, true); END IF; END $$"
+    )
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    # Only the owner can replace a function. A login that does not inherit is a member, but no owner.
+    op.execute(f"SET LOCAL ROLE {SYSTEM_ROLE}")
+    op.execute(function)
+    # A caller could otherwise move the rows of other tenants.
+    op.execute(f"REVOKE EXECUTE ON FUNCTION sartiq_touch_{parent}(uuid[]) FROM PUBLIC")
+    op.execute("SET LOCAL ROLE NONE")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+
+
+def drop_touch_function(parent: str) -> None:
+    """Undo `create_touch_function`."""
+    op.execute(f"DROP FUNCTION sartiq_touch_{parent}(uuid[])")
+
+
+def _select_values(resource_type: str, change: str, prefix: str, has_external_id: bool) -> str:
+    external_id = f"{prefix}external_id" if has_external_id else "NULL"
+    personal_owner = f"CASE WHEN {prefix}organization_id IS NULL THEN {prefix}owner_id END"
+    return (
+        f"{prefix}organization_id, {personal_owner}, '{resource_type}', {prefix}id, {external_id}, '{change}'"
+    )
+
+
 def _give_to_system_role(function: str) -> None:
     # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
     op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
@@ -303,6 +230,5 @@ def _give_to_system_role(function: str) -> None:
 def _drop(table: str, kind: str, verbs: Sequence[str]) -> None:
     functions = {"feed": "feed", "touch": "touched_by", "reference": "reference"}
     for verb in verbs:
-        op.execute(f"DROP TRIGGER {table}_{kind}_{verb}" + (f" ON {table}" if is_postgresql() else ""))
-    if is_postgresql():
-        op.execute(f"DROP FUNCTION sartiq_{functions[kind]}_{table}()")
+        op.execute(f"DROP TRIGGER {table}_{kind}_{verb} ON {table}")
+    op.execute(f"DROP FUNCTION sartiq_{functions[kind]}_{table}()")

@@ -50,14 +50,14 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
     """Upgrade a database to a revision, by default the newest. Does nothing if it is there already.
 
     Args:
-        url: The URL of the database. On PostgreSQL its login owns the tables.
+        url: The URL of the database. Its login owns the tables.
         revision: The revision to upgrade to.
-        login: PostgreSQL only: a further login, of the server, that becomes a member of the database roles.
+        login: A further login, of the server, that becomes a member of the database roles.
 
     Raises:
         RolesMissing: The database roles are missing, and the owner may not create or grant them; or functions
             or policies belong to another role (OwnersChanged).
-        MigrationBlocked: PostgreSQL only: another session holds a lock, after several attempts.
+        MigrationBlocked: Another session holds a lock, after several attempts.
         DatabaseIsNewer: The database has a revision of a newer release.
     """
     if revision == "head" and _is_ready(url, login):
@@ -105,9 +105,8 @@ def _is_ready(url: str, login: str | None) -> bool:
             if revision != newest:
                 return False
             # The login of the server may be new although the schema is not.
-            if connection.dialect.name == "postgresql":
-                prepare_roles(connection, login)
-                require_owners(connection)
+            prepare_roles(connection, login)
+            require_owners(connection)
             return True
     finally:
         engine.dispose()

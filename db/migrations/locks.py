@@ -1,4 +1,4 @@
-"""Let migrations of PostgreSQL wait for locks for seconds only, and find the sessions that block them.
+"""Let migrations wait for locks for seconds only, and find the sessions that block them.
 
 A statement that waits for a table's lock also blocks all later statements on that table, so it must not wait
 long. The migration fails instead, the requests that waited go on, and it is tried again.

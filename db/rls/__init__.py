@@ -1,5 +1,4 @@
 """Row-level security on PostgreSQL: database roles, policies and the role of a transaction.
 
-It is the second layer of tenant isolation, beneath the tenant filter of `db/tenancy.py`. SQLite has no
-row-level security; there only the tenant filter applies.
+It is the second layer of tenant isolation, beneath the tenant filter of `db/tenancy.py`.
 """

@@ -1,4 +1,4 @@
-"""Check who owns the functions and policies of row-level security. For PostgreSQL only.
+"""Check who owns the functions and policies of row-level security.
 
 A function runs with the rights of its owner (SECURITY DEFINER), or its owner may replace it. A dump that
 another role restores can give functions to that role and leave out policies, without stopping.
@@ -61,8 +61,6 @@ def require_owners(connection: Connection) -> None:
     Raises:
         OwnersChanged: One belongs to another role, or policies are missing.
     """
-    if connection.dialect.name != "postgresql":
-        return
     policies = connection.execute(_WRONG_POLICIES).all()
     incomplete = [row.name for row in policies if not row.is_complete]
     if incomplete:

@@ -1,4 +1,4 @@
-"""Create and drop row-level security policies. For migrations, on PostgreSQL only.
+"""Create and drop row-level security policies. For migrations.
 
 The policies keep tenants apart when a query lacks the tenant filter of `db/tenancy.py`. They do not know the
 permissions of roles in an organization. A table without a policy is closed to both roles, so that a migration
@@ -65,8 +65,6 @@ def enable_rls(
         lockable: The condition for further rows that a caller may lock (`FOR UPDATE`) but not change.
         privileges: The privileges of both roles. Leave out what no code needs, such as UPDATE of a log.
     """
-    if not is_postgresql():
-        return
     deny_all(table, privileges)
     op.execute(f"GRANT {privileges} ON {table} TO {APPLICATION_ROLE}")
     # PostgreSQL evaluates OR from left to right, so the condition that holds for most rows comes first.
@@ -90,8 +88,6 @@ def enable_rls(
 
 def deny_all(table: str, privileges: str = ALL_PRIVILEGES) -> None:
     """Close a table to all callers, including superusers of the product. Only the system role uses it."""
-    if not is_postgresql():
-        return
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     # Without FORCE the owner of the table bypasses its policies.
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
@@ -107,8 +103,6 @@ def deny_all(table: str, privileges: str = ALL_PRIVILEGES) -> None:
 
 def disable_rls(table: str) -> None:
     """Undo `enable_rls` or `deny_all`."""
-    if not is_postgresql():
-        return
     callers = ("select", "insert", "update", "delete", "lock")
     for policy in ("system", "migrating", *(f"caller_{command}" for command in callers)):
         op.execute(f"DROP POLICY IF EXISTS {policy} ON {table}")
@@ -128,8 +122,6 @@ def create_reference_check(table: str, references: Sequence[tuple[str, str]]) ->
         table: The table whose rows are referred to.
         references: The referring tables and columns.
     """
-    if not is_postgresql():
-        return
     conditions = " OR ".join(
         f"EXISTS (SELECT 1 FROM public.{child} WHERE {column} = $1)"  # noqa: S608 - names come from migrations
         for child, column in references
@@ -142,8 +134,7 @@ def create_reference_check(table: str, references: Sequence[tuple[str, str]]) ->
 
 def drop_reference_check(table: str) -> None:
     """Undo `create_reference_check`."""
-    if is_postgresql():
-        op.execute(f"DROP FUNCTION IF EXISTS {_reference_check_name(table)}")
+    op.execute(f"DROP FUNCTION IF EXISTS {_reference_check_name(table)}")
 
 
 def is_referenced(table: str) -> str:
@@ -160,20 +151,11 @@ def create_functions() -> None:
 
     Without a caller they return null, which equals no column of any row.
     """
-    if not is_postgresql():
-        return
     for signature, body in _FUNCTIONS.items():
         op.execute(f"CREATE FUNCTION {signature} LANGUAGE sql STABLE PARALLEL SAFE RETURN {body}")
 
 
 def drop_functions() -> None:
     """Undo `create_functions`."""
-    if not is_postgresql():
-        return
     for signature in _FUNCTIONS:
         op.execute(f"DROP FUNCTION {signature.split(' ')[0]}")
-
-
-def is_postgresql() -> bool:
-    """Return whether the running migration is on PostgreSQL."""
-    return op.get_bind().dialect.name == "postgresql"

@@ -1,6 +1,6 @@
 """Set the database role of a transaction, which PostgreSQL's row-level security policies read.
 
-The policies themselves are in `db/rls/policies.py`. On SQLite the functions of this module do nothing.
+The policies themselves are in `db/rls/policies.py`.
 """
 
 from __future__ import annotations
@@ -93,8 +93,6 @@ _SET_ROLE = select(
 
 def set_role(connection: Connection, role: SessionRole) -> None:
     """Set the role for the rest of the running transaction, with one statement."""
-    if connection.dialect.name != "postgresql":
-        return
     connection.execute(
         _SET_ROLE,
         {
@@ -110,7 +108,4 @@ def set_role(connection: Connection, role: SessionRole) -> None:
 
 def bypass_rls(connection: Connection) -> None:
     """Continue as the login, which sees every row if it owns the tables. For migrations and copies."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(
-            select(func.set_config("role", "none", True), func.set_config(MIGRATING, "on", True))
-        )
+    connection.execute(select(func.set_config("role", "none", True), func.set_config(MIGRATING, "on", True)))

@@ -6,10 +6,9 @@
 - **Storage**: a row of `row_counts` is a change of the count of one key (table, column, value, tenant); the
   count is the sum over the rows of the key. Triggers write these rows in the transaction that changes the
   counted rows. So in every snapshot the sum equals COUNT(*), also after a rollback or a crash.
-- **Compaction**: on PostgreSQL each statement appends one row per key. Updating one total instead would make
-  all writers of a tenant wait for each other. `compact_counts` replaces appended rows by one total in a
-  single statement, so a reader sees either the changes or the total. SQLite has one writer and updates the
-  total directly.
+- **Compaction**: each statement appends one row per key. Updating one total instead would make all writers of
+  a tenant wait for each other. `compact_counts` replaces appended rows by one total in a single statement, so
+  a reader sees either the changes or the total.
 - **Reading**: `stored_count` answers for one tenant and at most one filter by equality; other lists use
   COUNT(*). Superusers who list all tenants get the sum over all tenants.
 """
@@ -128,8 +127,6 @@ def compact_counts(connection: Connection) -> bool:
 
     The connection must have the system role or own the tables. Does nothing while another process compacts.
     """
-    if connection.dialect.name == "sqlite":
-        return False
     # Two processes would wait for each other's totals; one is enough.
     if not connection.scalar(select(func.pg_try_advisory_xact_lock(_ADVISORY_LOCK))):
         return False

@@ -7,9 +7,9 @@
 - **Storage**: a row of `usage_records` is a change of the usage of one group on one day; the usage is the sum
   over the rows. Triggers write these rows in the transaction that changes a generation or an image
   (`db/usage/triggers.py`). So they are exact in every snapshot, also after a rollback or a crash.
-- **Compaction**: on PostgreSQL each change appends rows. Updating one total instead would make all writers of
-  an organization wait for each other. `compact_usage` adds appended rows to the total in a single statement,
-  so a reader sees either the changes or the total. SQLite has one writer and updates the total directly.
+- **Compaction**: each change appends rows. Updating one total instead would make all writers of an
+  organization wait for each other. `compact_usage` adds appended rows to the total in a single statement, so
+  a reader sees either the changes or the total.
 - **Reading**: a page of products reads the index in the order of the key and stops after the page, so that it
   does not add up the usage of all products.
 """
@@ -126,8 +126,6 @@ def compact_usage(connection: Connection) -> bool:
 
     The connection must have the system role or own the table. Does nothing while another process compacts.
     """
-    if connection.dialect.name == "sqlite":
-        return False
     if not connection.scalar(select(func.pg_try_advisory_xact_lock(_ADVISORY_LOCK))):
         return False
     return (

@@ -1,15 +1,13 @@
 """Create and drop the triggers that record usage. For migrations.
 
 Triggers see what the ORM session does not (cascades of foreign keys, bulk statements) and roll back with the
-transaction. `db/usage/queries.py` explains the design. On SQLite, a migration that rebuilds `generations` or
-`media_resources` (Alembic's batch mode) loses their triggers and has to create them again.
+transaction. `db/usage/queries.py` explains the design.
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-from db.rls.policies import is_postgresql
 from db.rls.session_role import SYSTEM_ROLE
 from db.usage.queries import AMOUNTS, KEY
 from db.usage.queries import TOTAL as NO_KEY
@@ -28,27 +26,18 @@ _STORAGE_COLUMNS = "organization_id, owner_id, file_size, model_id, api_key_id, 
 
 def create_usage_triggers() -> None:
     """Record the usage of all generations and stored images from now on."""
-    if is_postgresql():
-        for table, body in (("generations", _GENERATION_CHANGES), ("media_resources", _IMAGE_CHANGES)):
-            _create_function(table, body)
-        for name, event, condition, table, _ in _TRIGGERS:
-            op.execute(
-                f"CREATE TRIGGER {name} AFTER {event} ON {table} FOR EACH ROW {condition} "
-                f"EXECUTE FUNCTION sartiq_record_{table}()"
-            )
-    else:
-        for name, event, condition, table, statements in _TRIGGERS:
-            records = " ".join(f"{build_record(*statement)};" for statement in statements)
-            op.execute(f"CREATE TRIGGER {name} AFTER {event} ON {table} {condition} BEGIN {records} END")
+    for table, changes in _CHANGES.items():
+        _create_function(table, changes)
+    for name, table, event in _TRIGGERS:
+        op.execute(f"CREATE TRIGGER {name} AFTER {event} EXECUTE FUNCTION sartiq_record_{table}()")
 
 
 def drop_usage_triggers() -> None:
     """Undo `create_usage_triggers`."""
-    for name, _, _, table, _ in _TRIGGERS:
-        op.execute(f"DROP TRIGGER {name}" + (f" ON {table}" if is_postgresql() else ""))
-    if is_postgresql():
-        for table in ("generations", "media_resources"):
-            op.execute(f"DROP FUNCTION sartiq_record_{table}()")
+    for name, table, _ in _TRIGGERS:
+        op.execute(f"DROP TRIGGER {name} ON {table}")
+    for table in _CHANGES:
+        op.execute(f"DROP FUNCTION sartiq_record_{table}()")
 
 
 def build_record(row: str, time: str, amounts: dict[str, str]) -> str:
@@ -62,18 +51,13 @@ def build_record(row: str, time: str, amounts: dict[str, str]) -> str:
     groups = "SELECT 'day' AS dimension, CAST(NULL AS uuid) AS key" + "".join(
         f" UNION ALL SELECT '{dimension}', {row}.{column}" for dimension, column in _MEMBERS.items()
     )
-    on_postgresql = is_postgresql()
-    day = f"CAST({time} AT TIME ZONE 'UTC' AS date)" if on_postgresql else f"date({time})"
-    # On PostgreSQL each change is a row of its own: with one total, all writers of a tenant would wait for
-    # each other. SQLite has one writer.
-    entry = "gen_random_uuid()" if on_postgresql else NO_KEY
     values = ", ".join(amounts.get(name, "0") for name in AMOUNTS)
-    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in AMOUNTS)
-    on_conflict = "" if on_postgresql else f" ON CONFLICT ({KEY}) DO UPDATE SET {added}"
+    # Each change is a row of its own: with one total, all writers of a tenant would wait for each other.
     return (
         f"INSERT INTO usage_records ({KEY}, {', '.join(AMOUNTS)}) "  # noqa: S608 - names come from this module
-        f"SELECT {row}.organization_id, dimension, coalesce(key, {NO_KEY}), {day}, {entry}, {values} "
-        f"FROM ({groups}) AS changed WHERE {row}.organization_id IS NOT NULL{on_conflict}"
+        f"SELECT {row}.organization_id, dimension, coalesce(key, {NO_KEY}), "
+        f"CAST({time} AT TIME ZONE 'UTC' AS date), gen_random_uuid(), {values} "
+        f"FROM ({groups}) AS changed WHERE {row}.organization_id IS NOT NULL"
     )
 
 
@@ -99,29 +83,23 @@ _REMOVED = ("OLD", "OLD.created_at", {"storage_bytes": "-OLD.file_size"})
 _HAS_ENDED = f"NEW.cost_credits <> OLD.cost_credits OR {_is_failed('NEW')} <> {_is_failed('OLD')}"
 
 _TRIGGERS = (
-    ("generations_usage_insert", "INSERT", "", "generations", (_CREATED,)),
+    ("generations_usage_insert", "generations", "INSERT ON generations FOR EACH ROW"),
     (
         "generations_usage_update",
-        "UPDATE OF status, cost_credits",
-        f"WHEN ({_HAS_ENDED})",
         "generations",
-        (_ENDED,),
+        f"UPDATE OF status, cost_credits ON generations FOR EACH ROW WHEN ({_HAS_ENDED})",
     ),
-    ("media_resources_usage_insert", "INSERT", "", "media_resources", (_STORED,)),
-    ("media_resources_usage_delete", "DELETE", "", "media_resources", (_REMOVED,)),
+    ("media_resources_usage_insert", "media_resources", "INSERT ON media_resources FOR EACH ROW"),
+    ("media_resources_usage_delete", "media_resources", "DELETE ON media_resources FOR EACH ROW"),
     (
         "media_resources_usage_update",
-        f"UPDATE OF {_STORAGE_COLUMNS}",
-        "",
         "media_resources",
-        (_REMOVED, _STORED),
+        f"UPDATE OF {_STORAGE_COLUMNS} ON media_resources FOR EACH ROW",
     ),
 )
-_GENERATION_CHANGES: dict[str, tuple[_Statement, ...]] = {"INSERT": (_CREATED,), "UPDATE": (_ENDED,)}
-_IMAGE_CHANGES: dict[str, tuple[_Statement, ...]] = {
-    "INSERT": (_STORED,),
-    "DELETE": (_REMOVED,),
-    "UPDATE": (_REMOVED, _STORED),
+_CHANGES: dict[str, dict[str, tuple[_Statement, ...]]] = {
+    "generations": {"INSERT": (_CREATED,), "UPDATE": (_ENDED,)},
+    "media_resources": {"INSERT": (_STORED,), "DELETE": (_REMOVED,), "UPDATE": (_REMOVED, _STORED)},
 }
 
 
