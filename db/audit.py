@@ -76,7 +76,7 @@ EVENT_CTE = (
     .values({column.name: bindparam(_PREFIX + column.name) for column in AuditEvent.__table__.c})
     .cte("event")
 )
-"""The INSERT of an event as a part of another statement, on PostgreSQL; see `build_cte_values`."""
+"""The INSERT of an event as a part of another statement; see `build_cte_values`."""
 
 
 class Change(NamedTuple):
@@ -240,9 +240,8 @@ def insert_denial(denial: Mapping[str, Any], count: int = 1) -> None:
     now, connection = utc_now(), current_write_connection()
     columns = [*_DENIAL_KEY, *(() if denial.get("actor_id") else ("address",))]
     key = {name: denial.get(name) for name in columns}
-    if connection.dialect.name == "postgresql":
-        # Two processes must not both find no event. SQLite has one writer.
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(repr(key), 0))))
+    # Two processes must not both find no event.
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(repr(key), 0))))
     latest = (
         select(AuditEvent.id)
         .where(*(getattr(AuditEvent, name) == value for name, value in key.items()))

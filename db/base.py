@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, PassiveFlag, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -44,7 +44,7 @@ NAMING_CONVENTION = {
 TRIGGER_MAINTAINED = "derived"
 """A key in a table's `info`: triggers derive its rows from other tables, so code does not write them."""
 
-# JSON, not JSONB, on PostgreSQL: JSONB rejects U+0000, which keys of free-form objects may contain.
+# JSON, not JSONB: JSONB rejects U+0000, which keys of free-form objects may contain.
 Json = JSON()
 
 _id_lock = threading.Lock()
@@ -88,14 +88,10 @@ def use_deterministic_ids(start: datetime) -> None:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime with microseconds, on databases with and without time zones."""
+    """An aware UTC datetime with microseconds. `db.engine` sets the time zone of connections to UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return a type without time zone on SQLite, which cannot store one."""
-        return dialect.type_descriptor(DateTime(timezone=dialect.name != "sqlite"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Convert an aware value to UTC.
@@ -107,16 +103,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a datetime without time zone cannot be stored")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the stored value as an aware datetime in UTC."""
-        return None if value is None else value.replace(tzinfo=UTC)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """Return no processor for PostgreSQL: `db.engine` sets the time zone of connections to UTC."""
-        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
+        return value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
@@ -242,14 +229,7 @@ def sort_indexes(
         ),
         *(
             # Partial, because rows of organizations are never listed by owner.
-            Index(
-                f"ix_{table}_owner_{name}",
-                "owner_id",
-                key,
-                "id",
-                sqlite_where=IS_PERSONAL,
-                postgresql_where=IS_PERSONAL,
-            )
+            Index(f"ix_{table}_owner_{name}", "owner_id", key, "id", postgresql_where=IS_PERSONAL)
             for name, key in others.items()
         ),
         *(
@@ -263,7 +243,7 @@ def sort_indexes(
 def unique_per_tenant(table: str, column: str, sparse: bool = False) -> tuple[Index, Index]:
     """Return the unique indexes of a column: per organization and, for personal rows, per owner.
 
-    There are two indexes because both databases treat NULLs as distinct: one index over `organization_id`
+    There are two indexes because NULLs are distinct: one index over `organization_id`
     would not apply to personal rows.
 
     Args:
@@ -273,17 +253,10 @@ def unique_per_tenant(table: str, column: str, sparse: bool = False) -> tuple[In
     """
     is_given = text(f"{column} IS NOT NULL")
     is_personal = text(f"{IS_PERSONAL} AND {is_given}") if sparse else IS_PERSONAL
-    everywhere: dict[str, Any] = {"sqlite_where": is_given, "postgresql_where": is_given} if sparse else {}
+    everywhere: dict[str, Any] = {"postgresql_where": is_given} if sparse else {}
     return (
         Index(f"uq_{table}_organization_{column}", "organization_id", column, unique=True, **everywhere),
-        Index(
-            f"uq_{table}_owner_{column}",
-            "owner_id",
-            column,
-            unique=True,
-            sqlite_where=is_personal,
-            postgresql_where=is_personal,
-        ),
+        Index(f"uq_{table}_owner_{column}", "owner_id", column, unique=True, postgresql_where=is_personal),
     )
 
 

@@ -1,4 +1,4 @@
-"""Build the SQLAlchemy engines for SQLite and PostgreSQL and configure each new connection.
+"""Build SQLAlchemy engines for PostgreSQL and configure each new connection.
 
 This module knows no model and no role, and reads no environment: the URL is always an argument.
 """
@@ -9,77 +9,71 @@ import time
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+# The import registers the dialect.
+from db.dialect import set_at_begin
+from db.fast_path.json_columns import load_json
+from db.fast_path.psycopg_cursor import LazyDescriptionCursor
+
 MAX_LOCK_WAIT_MILLISECONDS = 15_000
-"""How long a statement waits for the lock of another transaction, on both databases."""
+"""How long a statement waits for the lock of another transaction."""
 POOL_TIMEOUT_SECONDS = 15
 CONNECT_SECONDS = 5
-"""How long an attempt to connect to PostgreSQL takes, unless the URL has a `connect_timeout`."""
+"""How long an attempt to connect takes, unless the URL has a `connect_timeout`."""
 PING_AFTER_IDLE_SECONDS = 1.0
-"""A PostgreSQL connection that was used more recently than this is assumed to be alive."""
+"""A connection that was used more recently than this is assumed to be alive."""
 
 _RETURNED_AT = "returned_at"
 
 
 def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = None) -> Engine:
-    """Return an engine for SQLite or PostgreSQL with at most `pool_size` connections.
+    """Return an engine with at most `pool_size` connections.
 
     Args:
         url: An SQLAlchemy URL. `postgresql://` selects psycopg 3, as `postgresql+psycopg://` does. Its query
             sets parameters of libpq.
-        statement_seconds: PostgreSQL only: the statement timeout. It also limits the wait for a lock to
+        statement_seconds: The statement timeout. It also limits the wait for a lock to
             `MAX_LOCK_WAIT_MILLISECONDS`. None sets no limit.
     """
     parsed_url = make_url(url)
     if parsed_url.drivername in ("postgresql", "postgres"):
         parsed_url = parsed_url.set(drivername="postgresql+psycopg")
-    options: dict[str, Any] = {}
-    if parsed_url.database not in (None, "", ":memory:"):
-        # The pool class is explicit because SQLAlchemy picks another one for `file:...?mode=memory`.
-        options = {"poolclass": QueuePool, "pool_size": pool_size, "max_overflow": 0}
-        options["pool_timeout"] = POOL_TIMEOUT_SECONDS
-    # Database errors are logged with their statement. Parameters may hold personal data or secrets.
-    options["hide_parameters"] = True
-    if parsed_url.get_backend_name() == "postgresql":
-        # Imported here because an installation on SQLite needs no PostgreSQL driver. The import registers the
-        # dialect.
-        from db.dialect import set_at_begin
-        from db.fast_path.json_columns import load_json
-        from db.fast_path.psycopg_cursor import LazyDescriptionCursor
-
-        # If the machine of PostgreSQL disappears, a statement fails after a minute instead of two hours.
-        defaults = {
-            "connect_timeout": CONNECT_SECONDS,
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 60_000,
-        }
-        own = {name: value for name, value in defaults.items() if name not in parsed_url.query}
-        options["connect_args"] = {"cursor_factory": LazyDescriptionCursor, **own}
-        options["json_deserializer"] = load_json
-    engine = create_engine(parsed_url, **options)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    else:
-        # Row-level security makes the planner overestimate costs, which triggers JIT compilation. Compiling
-        # takes about a hundred times as long as running these statements.
-        set_at_begin(engine, "jit", "off")
-        if statement_seconds is not None:
-            set_at_begin(engine, "statement_timeout", f"{statement_seconds}s")
-            set_at_begin(engine, "lock_timeout", f"{MAX_LOCK_WAIT_MILLISECONDS}ms")
-        event.listen(engine, "connect", _prepare_postgresql)
-        event.listen(engine, "checkin", _record_checkin)
-        event.listen(engine, "checkout", partial(_ping_if_idle, engine))
+    # If the machine of PostgreSQL disappears, a statement fails after a minute instead of two hours.
+    defaults = {
+        "connect_timeout": CONNECT_SECONDS,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    }
+    own = {name: value for name, value in defaults.items() if name not in parsed_url.query}
+    engine = create_engine(
+        parsed_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        # Database errors are logged with their statement. Parameters may hold personal data or secrets.
+        hide_parameters=True,
+        connect_args={"cursor_factory": LazyDescriptionCursor, **own},
+        json_deserializer=load_json,
+    )
+    # Row-level security makes the planner overestimate costs, which triggers JIT compilation. Compiling takes
+    # about a hundred times as long as running these statements.
+    set_at_begin(engine, "jit", "off")
+    if statement_seconds is not None:
+        set_at_begin(engine, "statement_timeout", f"{statement_seconds}s")
+        set_at_begin(engine, "lock_timeout", f"{MAX_LOCK_WAIT_MILLISECONDS}ms")
+    event.listen(engine, "connect", _prepare_connection)
+    event.listen(engine, "checkin", _record_checkin)
+    event.listen(engine, "checkout", partial(_ping_if_idle, engine))
     return engine
 
 
-def _prepare_postgresql(connection: Any, _record: object) -> None:
+def _prepare_connection(connection: Any, _record: object) -> None:
     # A SET inside a transaction is undone when that transaction rolls back.
     connection.autocommit = True
     # `UtcDateTime` relies on UTC and skips the conversion: a list of 100 products has 800 timestamps.
@@ -110,27 +104,8 @@ def _ping_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, 
         raise InvalidatePoolError from error
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # With None the driver does not begin transactions itself. It would begin them late and without IMMEDIATE;
-    # _begin_sqlite does it instead.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    # First, because the switch to WAL must also wait for a lock when another process makes it.
-    cursor.execute(f"PRAGMA busy_timeout={MAX_LOCK_WAIT_MILLISECONDS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that begins as a reader and writes later fails at once if another one wrote in between:
-    # the busy timeout does not apply. So a writer takes the write lock before its first statement.
-    write = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
 def is_lock_timeout(error: DBAPIError) -> bool:
-    """Return whether a statement gave up waiting for a lock, on PostgreSQL (SQLSTATE 55P03)."""
+    """Return whether a statement gave up waiting for a lock (SQLSTATE 55P03)."""
     return getattr(error.orig, "sqlstate", None) == "55P03"
 
 
@@ -138,7 +113,4 @@ def is_database_unavailable(error: Exception) -> bool:
     """Return whether the database is unreachable, locked or out of connections: a retry may succeed."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if not isinstance(error, (OperationalError, InterfaceError, PoolTimeout)):
-        return False
-    # SQLite raises the same class for missing tables and invalid SQL, which are defects.
-    return not str(getattr(error, "orig", "")).startswith(("no such", "near "))
+    return isinstance(error, (OperationalError, InterfaceError, PoolTimeout))

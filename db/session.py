@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from db.change_feed.touched_rows import forget_touched_rows
+from db.dialect import set_at_begin
 from db.errors import (
     AlreadyMember,
     DomainError,
@@ -208,20 +209,15 @@ def is_in_savepoint() -> bool:
 def run_in_separate_transaction(callback: Callable[[Session], object]) -> None:
     """Call `callback(session)` in a short transaction of its own after the running one, even if that fails.
 
-    The callback runs after the end because SQLite has one writer: a second write transaction inside the first
-    would wait forever. An exception is logged and does not change the outcome of the request.
+    The callback runs after the end, so that a request never holds two connections of the pool. An exception
+    is logged and does not change the outcome of the request.
     """
     _current_unit_of_work().separate_callbacks.append(callback)
 
 
 def limit_lock_wait(milliseconds: int) -> None:
-    """Let the statements of the running transaction wait for a lock no longer than this, on PostgreSQL.
-
-    SQLite has no locks of rows: a transaction that writes has its only lock from the begin on.
-    """
-    connection = current_session().connection()
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds:d}")
+    """Let the statements of the running transaction wait for a lock no longer than this."""
+    current_session().connection().exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds:d}")
 
 
 def switch_role(role: SessionRole) -> None:
@@ -268,8 +264,8 @@ def query_as_system(query: Select[Value]) -> list[Value]:
 
 def error_for_constraint(error: IntegrityError) -> DomainError | None:
     """Return the domain error for a violated constraint, or None if the violation is a bug."""
-    constraint = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
-    if "FOREIGN KEY" in constraint or constraint.startswith("fk_"):
+    constraint = str(getattr(getattr(error.orig, "diag", None), "constraint_name", ""))
+    if constraint.startswith("fk_"):
         is_delete = (error.statement or "").lstrip().upper().startswith("DELETE")
         # References are checked before an INSERT or UPDATE. If one fails here, the row was deleted meanwhile.
         return InUse() if is_delete else NotFound()
@@ -279,8 +275,7 @@ def error_for_constraint(error: IntegrityError) -> DomainError | None:
     return None
 
 
-# The first word that occurs decides, so the order matters. SQLite's message names the columns, PostgreSQL's
-# the index; our indexes are named after their columns, so one word finds both.
+# The first word that occurs decides, so the order matters. Indexes are named after their columns.
 _CONSTRAINT_ERRORS: dict[str, type[DomainError]] = {
     "subscriptions": SubscriptionExists,
     "user_id": AlreadyMember,
@@ -334,19 +329,12 @@ event.listen(_ReadOnlySession, "do_orm_execute", _reject_statement)
 class Database:
     """Opens transactions. Create one per process and share it among threads.
 
-    On PostgreSQL each transaction of the engine begins with the system role, because the login sees no rows.
+    Each transaction of the engine begins with the system role, because the login sees no rows.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        if engine.dialect.name == "postgresql":
-            # Imported here because an installation on SQLite needs no PostgreSQL driver.
-            from db.dialect import set_at_begin
-
-            set_at_begin(engine, "role", SYSTEM_ROLE)
-        # `_begin_sqlite` of `db.engine` reads the option `write`.
-        self._reading_engine = engine.execution_options(write=False)
-        self._writing_engine = engine.execution_options(write=True)
+        set_at_begin(engine, "role", SYSTEM_ROLE)
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
 
@@ -367,7 +355,7 @@ class Database:
         """Open the transaction of `current_session()`: returning commits, raising rolls back.
 
         Args:
-            write: Whether the transaction writes. On SQLite it then takes the write lock at its begin.
+            write: Whether the transaction writes. If not, a write raises RuntimeError.
             role: The database role, until `switch_role` changes it.
 
         Raises:
@@ -412,8 +400,7 @@ class Database:
                 join_transaction_mode="create_savepoint",
                 info=info,
             )
-        engine = self._writing_engine if write else self._reading_engine
-        return session_class(engine, expire_on_commit=False, info=info)
+        return session_class(self.engine, expire_on_commit=False, info=info)
 
     def _hold_connection(self) -> AbstractContextManager[object]:
         """Return what surrounds a transaction. A subclass may wait in it before the transaction begins."""

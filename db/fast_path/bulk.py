@@ -1,8 +1,8 @@
 """Insert and update many rows with one statement each, whose text does not depend on their number.
 
-On PostgreSQL each column is one array. A statement with a parameter per value would be parsed again for each
+Each column is one array. A statement with a parameter per value would be parsed again for each
 group of rows, and one statement per row would run the triggers of the table (counts of rows, changes) for
-each of them. SQLite runs triggers for each row anyway and gets one statement per row.
+each of them.
 
 Benchmark: imports of products, docs/guides/imports.md.
 """
@@ -15,8 +15,8 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Column, Table, TextClause, bindparam, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import JSON, Column, Table, TextClause, text
+from sqlalchemy.dialects import postgresql
 
 from db.session import current_write_connection
 
@@ -30,25 +30,15 @@ def insert_new(table: Table, rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
         table: The table, with a column `id`.
         rows: The values by column. All rows have the same columns.
     """
-    connection = current_write_connection()
-    if connection.dialect.name != "postgresql":
-        statement = sqlite.insert(table).on_conflict_do_nothing().returning(table.c.id)
-        return set(connection.scalars(statement, list(rows)))
     names = tuple(rows[0])
-    inserted = connection.scalars(_build_insert(table, names), _to_arrays(table, names, rows))
-    return set(inserted)
+    statement = _build_insert(table, names)
+    return set(current_write_connection().scalars(statement, _to_arrays(table, names, rows)))
 
 
 def update_by_id(table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Update rows by their `id`. All rows have the same columns."""
-    connection = current_write_connection()
     names = tuple(rows[0])
-    if connection.dialect.name != "postgresql":
-        changes: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names if name != "id"}
-        statement = update(table).where(table.c.id == bindparam("new_id")).values(changes)
-        connection.execute(statement, [{f"new_{name}": row[name] for name in names} for row in rows])
-        return
-    connection.execute(_build_update(table, names), _to_arrays(table, names, rows))
+    current_write_connection().execute(_build_update(table, names), _to_arrays(table, names, rows))
 
 
 @cache

@@ -30,7 +30,7 @@ class _Compiled(NamedTuple):
 class DriverStatement:
     """A statement that the driver of PostgreSQL runs directly.
 
-    SQLAlchemy runs it on SQLite, and if something listens to `before_cursor_execute`. Errors are those of
+    SQLAlchemy runs it if something listens to `before_cursor_execute`. Errors are those of
     SQLAlchemy in both cases. Rows hold the values of the driver: the types of our models convert none of
     them on PostgreSQL.
 
@@ -92,7 +92,7 @@ class DriverStatement:
 
 
 def _needs_sqlalchemy(connection: Connection) -> bool:
-    return connection.dialect.name != "postgresql" or bool(connection.dispatch.before_cursor_execute)
+    return bool(connection.dispatch.before_cursor_execute)
 
 
 def _compile(statement: Statement, dialect: Dialect) -> _Compiled:

@@ -22,7 +22,7 @@ from db.fast_path.driver_statement import DriverStatement
 from db.session import current_session, current_write_connection, is_in_savepoint
 
 ROWS_PER_STATEMENT = 500
-"""Rows of `insert_rows` per statement: PostgreSQL accepts 65,535 parameters in one, SQLite 32,766."""
+"""Rows of `insert_rows` per statement: PostgreSQL accepts 65,535 parameters in one."""
 
 
 def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) -> bool | None:

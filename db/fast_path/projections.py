@@ -12,20 +12,27 @@ from __future__ import annotations
 
 from collections import defaultdict, namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, cast
-from uuid import UUID
 
-import orjson
-from sqlalchemy import Boolean, ColumnElement, Dialect, Row, Select, Text, Uuid, bindparam, inspect, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    func,
+    inspect,
+    literal_column,
+    select,
+)
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.associationproxy import AssociationProxy
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator
 
 from db.base import UtcDateTime
 from db.fast_path.source import SourceBuilder
@@ -37,7 +44,7 @@ Paths = Mapping[str, "Paths"]
 """A tree of attribute names: each name maps to the names read from that attribute."""
 
 ALL_COLUMNS = "*"
-_TIME_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+_TIME_FORMAT = literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'""", Text())
 # Read in any case: the id tells a missing reference and links collections to their rows.
 _ID: Paths = {"id": {}}
 
@@ -155,7 +162,8 @@ class _CollectionProjection:
         part = _RowProjection(entity, tree, start=1)
         query = (
             select(entity)
-            .where(_AnyOf(parent, bindparam("ids", type_=_IdArray())))
+            # Any number of ids as one parameter, so that one compiled statement serves every number of ids.
+            .where(parent == any_(sql_cast(bindparam("ids", type_=Text()), ARRAY(Uuid()))))
             .order_by(*relationship.order_by or ())
         )
         self._statement = _apply_columns(query, [_select_expression(parent), *part.columns], part.joins)
@@ -166,7 +174,7 @@ class _CollectionProjection:
     def load_by_parent(self, ids: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return the related records by parent id, in the order of the relationship."""
         records: defaultdict[str, list[Any]] = defaultdict(list)
-        rows = fetch_rows(self._statement, {"ids": ids})
+        rows = fetch_rows(self._statement, {"ids": "{" + ",".join(ids) + "}"})
         for row, record in zip(rows, self._build(rows), strict=True):
             records[row[0]].append(record)
         return records
@@ -209,99 +217,6 @@ def _apply_columns(
 
 def _select_expression(column: QueryableAttribute[Any], keeps_times: bool = False) -> Any:
     if isinstance(column.type, UtcDateTime) and not keeps_times:
-        return _TimeAsText(column)
-    return _IdAsText(column) if isinstance(column.type, Uuid) else column
-
-
-class _IdText(TypeDecorator[str]):
-    """An id as text. PostgreSQL formats it; SQLite stores ids without hyphens, so Python formats them."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else str(UUID(value))
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        # No call per value on PostgreSQL.
-        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
-
-
-class _IdAsText(FunctionElement[str]):
-    type = _IdText()
-    inherit_cache = True
-
-
-@compiles(_IdAsText)
-def _compile_plain(element: _IdAsText, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)
-
-
-@compiles(_IdAsText, "postgresql")
-def _compile_cast_to_text(element: _IdAsText, compiler: SQLCompiler, **options: Any) -> str:
-    return f"CAST({compiler.process(element.clauses, **options)} AS TEXT)"
-
-
-class _TimeText(TypeDecorator[str]):
-    """A time in RFC 3339. PostgreSQL formats it; SQLite has the text of a time without a zone."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        return (
-            None if value is None else f"{datetime.fromisoformat(value).isoformat(timespec='microseconds')}Z"
-        )
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        # No call per value on PostgreSQL.
-        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
-
-
-class _TimeAsText(FunctionElement[str]):
-    type = _TimeText()
-    inherit_cache = True
-
-
-@compiles(_TimeAsText)
-def _compile_time(element: _TimeAsText, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)
-
-
-@compiles(_TimeAsText, "postgresql")
-def _compile_format_time(element: _TimeAsText, compiler: SQLCompiler, **options: Any) -> str:
-    # `db.engine` sets the time zone of connections to UTC.
-    return f"to_char({compiler.process(element.clauses, **options)}, '{_TIME_FORMAT}')"
-
-
-class _IdArray(TypeDecorator[Sequence[str]]):
-    """Any number of ids as one parameter, so that one compiled statement serves every number of ids."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> str:
-        ids = value or ()
-        if dialect.name == "postgresql":
-            return "{" + ",".join(ids) + "}"
-        # SQLite has no arrays; `json_each` reads this list.
-        return orjson.dumps([row_id.replace("-", "") for row_id in ids]).decode()
-
-
-class _AnyOf(FunctionElement[bool]):
-    """The condition that a column is one of the ids of an `_IdArray`."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(_AnyOf)
-def _compile_in_json(element: _AnyOf, compiler: SQLCompiler, **options: Any) -> str:
-    column, ids = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608 - columns that were compiled
-
-
-@compiles(_AnyOf, "postgresql")
-def _compile_in_array(element: _AnyOf, compiler: SQLCompiler, **options: Any) -> str:
-    column, ids = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"{column} = ANY (CAST({ids} AS UUID[]))"
+        return func.to_char(column, _TIME_FORMAT, type_=Text())
+    # A label, because the session finds a column of a row by its name: two ids would have the same.
+    return sql_cast(column, Text()).label(None) if isinstance(column.type, Uuid) else column

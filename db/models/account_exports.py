@@ -27,13 +27,7 @@ class AccountExport(Identified):
     __table_args__ = (
         Index("ix_account_exports_user", "user_id", "created_at", "id"),
         Index("ix_account_exports_queue", "status", "created_at", "id"),
-        Index(
-            "uq_account_exports_open",
-            "user_id",
-            unique=True,
-            sqlite_where=IS_OPEN,
-            postgresql_where=IS_OPEN,
-        ),
+        Index("uq_account_exports_open", "user_id", unique=True, postgresql_where=IS_OPEN),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))

@@ -53,13 +53,7 @@ class AuditEvent(Identified):
             )
         ),
         Index("ix_audit_events_account", "account_id", "created_at", "id"),
-        Index(
-            "ix_audit_events_address",
-            "organization_id",
-            "created_at",
-            sqlite_where=_HAS_ADDRESS,
-            postgresql_where=_HAS_ADDRESS,
-        ),
+        Index("ix_audit_events_address", "organization_id", "created_at", postgresql_where=_HAS_ADDRESS),
     )
 
     organization_id: Mapped[UUID | None]

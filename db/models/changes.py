@@ -6,13 +6,11 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, Index, Integer, String, text
+from sqlalchemy import BigInteger, Identity, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import IS_PERSONAL, TRIGGER_MAINTAINED, Base, utc_now
 
-SEQUENCE_TYPE = BigInteger().with_variant(Integer(), "sqlite")
-"""SQLite numbers only an INTEGER PRIMARY KEY by itself."""
 IS_OF_ORGANIZATION = text("organization_id IS NOT NULL")
 
 
@@ -38,24 +36,15 @@ class Change(Base):
             "organization_id",
             "xid",
             "sequence",
-            sqlite_where=IS_OF_ORGANIZATION,
             postgresql_where=IS_OF_ORGANIZATION,
         ),
-        Index(
-            "ix_changes_owner",
-            "owner_id",
-            "xid",
-            "sequence",
-            sqlite_where=IS_PERSONAL,
-            postgresql_where=IS_PERSONAL,
-        ),
-        # Otherwise SQLite uses a number again after the deletion of the last row.
-        {"info": {TRIGGER_MAINTAINED: True}, "sqlite_autoincrement": True},
+        Index("ix_changes_owner", "owner_id", "xid", "sequence", postgresql_where=IS_PERSONAL),
+        {"info": {TRIGGER_MAINTAINED: True}},
     )
 
-    sequence: Mapped[int] = mapped_column(SEQUENCE_TYPE, Identity(), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     xid: Mapped[int] = mapped_column(BigInteger, default=0)
-    """The transaction; 0 on SQLite, whose only writer numbers rows in the order of commits."""
+    """The number of the transaction."""
     organization_id: Mapped[UUID | None]
     owner_id: Mapped[UUID | None]
     resource_type: Mapped[str] = mapped_column(String(40))
@@ -68,12 +57,12 @@ class Change(Base):
 class PendingTouch(Base):
     """A row is a resource whose `updated_at` a trigger could not move: another transaction had locked it.
 
-    PostgreSQL only. A periodic task moves it (`db/change_feed/queries.py`).
+    A periodic task moves it (`db/change_feed/queries.py`).
     """
 
     __tablename__ = "pending_touches"
     __table_args__ = ({"info": {TRIGGER_MAINTAINED: True}},)
 
-    entry: Mapped[int] = mapped_column(SEQUENCE_TYPE, Identity(), primary_key=True)
+    entry: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     table_name: Mapped[str] = mapped_column(String(40))
     row_id: Mapped[UUID]

@@ -15,11 +15,10 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     case,
+    func,
+    select,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from db.base import Identified, Owned, sort_indexes, tenant_indexes, utc_now
 from db.models.generation_models import GenerationModel
@@ -250,70 +249,22 @@ class TaskCallback(Identified):
     message_id: Mapped[str] = mapped_column(String(200), unique=True)
 
 
-class _QueuePosition(FunctionElement[int]):
-    """The position in the queue of all tenants, ordered by priority, time and id."""
+_is_pending = Generation.status == GenerationStatus.PENDING
+# Both are loaded with the row, and null unless the generation is pending. Their functions run as the system
+# role, because row-level security hides the rows of other tenants.
 
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(_QueuePosition)
-def _compile_queue_position(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
-    priority, created_at, row_id = (compiler.process(clause, **options) for clause in element.clauses)
-    later = f"earlier.priority = {priority} AND (earlier.created_at, earlier.id) < ({created_at}, {row_id})"
-    return (
-        "(SELECT count(*) + 1 FROM generations AS earlier "  # noqa: S608 - columns that were compiled
-        f"WHERE earlier.status = 'pending' AND (earlier.priority > {priority} OR ({later})))"
-    )
-
-
-@compiles(_QueuePosition, "postgresql")
-def _compile_queue_position_postgresql(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
-    # Row-level security hides the rows of other tenants; this function runs as the system role.
-    return f"sartiq_queue_position({compiler.process(element.clauses, **options)})"
-
-
-class _StartInterval(FunctionElement[float]):
-    """The seconds until the queue starts one more generation, from the last 20 that were completed.
-
-    While generations wait, all slots are busy: the mean duration divided by the number of running ones is the
-    mean time between two starts. Null if none was completed. It refers to no row, so the database computes it
-    once per statement, and only if a row is pending.
-    """
-
-    type = Float()
-    inherit_cache = True
-
-
-@compiles(_StartInterval)
-def _compile_start_interval(_element: _StartInterval, _compiler: SQLCompiler, **_options: Any) -> str:
-    return (
-        "(SELECT avg((julianday(latest.completed_at) - julianday(latest.started_at)) * 86400.0) "
-        "/ max(1, (SELECT count(*) FROM generations AS running WHERE running.status = 'running')) "
-        "FROM (SELECT started_at, completed_at FROM generations WHERE status = 'completed' "
-        "ORDER BY created_at DESC, id DESC LIMIT 20) AS latest)"
-    )
-
-
-@compiles(_StartInterval, "postgresql")
-def _compile_start_interval_postgresql(
-    _element: _StartInterval, _compiler: SQLCompiler, **_options: Any
-) -> str:
-    return "(SELECT sartiq_start_interval())"
-
-
-# Loaded with the row; null unless the generation is pending.
-Generation.queue_position = column_property(
-    case(
-        (
-            Generation.status == GenerationStatus.PENDING,
-            _QueuePosition(Generation.priority, Generation.created_at, Generation.id),
-        )
-    )
+# The position in the queue of all tenants, ordered by priority, time and id.
+_position = func.sartiq_queue_position(
+    Generation.priority, Generation.created_at, Generation.id, type_=BigInteger()
 )
-Generation.start_interval = column_property(
-    case((Generation.status == GenerationStatus.PENDING, _StartInterval()))
-)
+Generation.queue_position = column_property(case((_is_pending, _position)))
+
+# The seconds until the queue starts one more generation, from the last 20 that were completed. While
+# generations wait, all slots are busy: the mean duration divided by the number of running ones is the mean
+# time between two starts. Null if none was completed. The subquery refers to no row, so the database computes
+# it once per statement, and only if a row is pending.
+_start_interval = select(func.sartiq_start_interval(type_=Float())).scalar_subquery()
+Generation.start_interval = column_property(case((_is_pending, _start_interval)))
 Generation.product = summarize_product(Generation, Generation.product_id)
 Prediction.product = summarize_product(
     Prediction, Generation.product_id, Generation.id == Prediction.generation_id

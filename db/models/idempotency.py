@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from db.base import Identified
 
 NO_ORGANIZATION_ID = UUID(int=0)
-"""Stands for "no organization". Both databases treat NULLs as distinct, so a null would never be unique."""
+"""Stands for "no organization". NULLs are distinct, so a null would never be unique."""
 
 
 class IdempotencyKey(Identified):

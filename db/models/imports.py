@@ -44,19 +44,9 @@ class ProductImport(Owned):
         *sort_indexes("product_imports", "status"),
         Index("ix_product_imports_queue", "status", "created_at", "id"),
         # A tenant runs one import at a time: two could want the same key. NULLs are distinct.
+        Index("uq_product_imports_running", "organization_id", unique=True, postgresql_where=IS_RUNNING),
         Index(
-            "uq_product_imports_running",
-            "organization_id",
-            unique=True,
-            sqlite_where=IS_RUNNING,
-            postgresql_where=IS_RUNNING,
-        ),
-        Index(
-            "uq_product_imports_running_owner",
-            "owner_id",
-            unique=True,
-            sqlite_where=IS_RUNNING_OF_OWNER,
-            postgresql_where=IS_RUNNING_OF_OWNER,
+            "uq_product_imports_running_owner", "owner_id", unique=True, postgresql_where=IS_RUNNING_OF_OWNER
         ),
     )
 
@@ -83,8 +73,8 @@ class ProductImport(Owned):
     updated_count: Mapped[int] = mapped_column(default=0)
     unchanged_count: Mapped[int] = mapped_column(default=0)
     failed_count: Mapped[int] = mapped_column(default=0)
-    # The upload of the ZIP file with images, and the file as it was stored. No foreign key: SQLite would
-    # rebuild the table for it, and lose its triggers. Garbage collection keeps the upload with the import.
+    # The upload of the ZIP file with images, and the file as it was stored. Without a foreign
+    # key: garbage collection keeps the upload with the import.
     images_upload_id: Mapped[UUID | None] = mapped_column(index=True)
     images_file_id: Mapped[UUID | None]
     images_file_hash: Mapped[str | None] = mapped_column(String(64))
@@ -161,9 +151,7 @@ class ProductImportImage(Identified):
         Index("ix_product_import_images_queue", "import_id", "status", "available_at", "id"),
         Index("uq_product_import_images_row", "import_id", "line", "ordinal", unique=True),
         # Images that are being fetched, to limit the connections to each host.
-        Index(
-            "ix_product_import_images_running", "host", sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING
-        ),
+        Index("ix_product_import_images_running", "host", postgresql_where=IS_RUNNING),
     )
 
     import_id: Mapped[UUID] = mapped_column(ForeignKey("product_imports.id", ondelete="CASCADE"))

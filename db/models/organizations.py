@@ -64,7 +64,6 @@ class Membership(Identified):
             "uq_memberships_one_owner",
             "organization_id",
             unique=True,
-            sqlite_where=text("role = 'owner'"),
             postgresql_where=text("role = 'owner'"),
         ),
     )

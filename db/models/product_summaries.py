@@ -6,15 +6,11 @@ photos, and a joined load with `populate_existing` would unload them.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, Dialect, and_, or_, select
-from sqlalchemy.ext.compiler import compiles
+from sqlalchemy import JSON, ColumnElement, Text, and_, func, literal_column, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, column_property
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator
 
 from db.base import Owned
 from db.models.products import Product
@@ -35,8 +31,10 @@ def summarize_product(
         may_change: Whether a row can get another product. A flush of the row then reads the summary again.
     """
     conditions = [Product.id == product_id, may_show_product(model), *([] if link is None else [link])]
+    columns = (Product.id, Product.name, Product.sku, Product.external_id)
+    members = chain.from_iterable((literal_column(f"'{column.key}'", Text()), column) for column in columns)
     # unscoped: belongs to a scoped row
-    summary = select(_Summary(Product.id, Product.name, Product.sku, Product.external_id)).where(*conditions)
+    summary = select(func.json_build_object(*members, type_=JSON())).where(*conditions)
     others = [Product] if link is None else [Product, product_id.class_]
     return column_property(summary.correlate_except(*others).scalar_subquery(), expire_on_flush=may_change)
 
@@ -53,40 +51,3 @@ def may_show_product(model: type[Owned]) -> ColumnElement[bool]:
         Product.owner_id == model.owner_id,
     )
     return or_(Product.organization_id == model.organization_id, is_personal, Product.public)
-
-
-class _SummaryType(TypeDecorator[dict[str, Any]]):
-    """A JSON object. SQLite stores ids without hyphens, so Python formats them."""
-
-    impl = JSON
-    cache_ok = True
-
-    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> dict[str, Any] | None:
-        return None if value is None else {**value, "id": str(UUID(value["id"]))}
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        # No call per value on PostgreSQL, whose driver decodes JSON.
-        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
-
-
-class _Summary(FunctionElement[dict[str, Any]]):
-    """A JSON object of the id, name, SKU and external id of a product."""
-
-    type = _SummaryType()
-    inherit_cache = True
-
-
-@compiles(_Summary)
-def _compile_json_object(element: _Summary, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_object({_list_members(element, compiler, options)})"
-
-
-@compiles(_Summary, "postgresql")
-def _compile_json_build_object(element: _Summary, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_build_object({_list_members(element, compiler, options)})"
-
-
-def _list_members(element: _Summary, compiler: SQLCompiler, options: dict[str, Any]) -> str:
-    names = "id", "name", "sku", "external_id"
-    columns = (compiler.process(column, **options) for column in element.clauses)
-    return ", ".join(f"'{name}', {column}" for name, column in zip(names, columns, strict=True))

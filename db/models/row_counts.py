@@ -21,9 +21,7 @@ class RowCount(Base):
 
     __tablename__ = "row_counts"
     __table_args__ = (
-        Index(
-            "ix_row_counts_waiting", "entry", sqlite_where=_IS_UNCOMPACTED, postgresql_where=_IS_UNCOMPACTED
-        ),
+        Index("ix_row_counts_waiting", "entry", postgresql_where=_IS_UNCOMPACTED),
         {"info": {TRIGGER_MAINTAINED: True}},
     )
 

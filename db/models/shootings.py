@@ -9,11 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import JSON, ColumnElement, Dialect, ForeignKey, String, UniqueConstraint, func, select
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from db.base import Base, Labeled, sort_indexes, tenant_indexes, unique_per_tenant
@@ -268,21 +265,6 @@ class _ShotCountsType(TypeDecorator[ShotCounts]):
         return None if value is None else ShotCounts(*value)
 
 
-class _CountsArray(FunctionElement[ShotCounts]):
-    type = _ShotCountsType()
-    inherit_cache = True
-
-
-@compiles(_CountsArray)
-def _compile_json_array(element: _CountsArray, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_array({compiler.process(element.clauses, **options)})"
-
-
-@compiles(_CountsArray, "postgresql")
-def _compile_json_build_array(element: _CountsArray, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_build_array({compiler.process(element.clauses, **options)})"
-
-
 def _count_shots() -> Any:
     """Return a column property with the counts, for which the shots are read once."""
     statuses = (
@@ -290,7 +272,8 @@ def _count_shots() -> Any:
         (ShotStatus.PENDING_REVIEW,),
         (ShotStatus.APPROVED, ShotStatus.EXPORTED),
     )
-    counts = _CountsArray(func.count(), *(func.count().filter(Shot.status.in_(one)) for one in statuses))
+    numbers = [func.count(), *(func.count().filter(Shot.status.in_(one)) for one in statuses)]
+    counts = func.json_build_array(*numbers, type_=_ShotCountsType())
     # unscoped: belongs to a scoped row
     counted = select(counts).select_from(Shot).where(Shot.shooting_id == Shooting.id)
     return column_property(counted.correlate_except(Shot).scalar_subquery())

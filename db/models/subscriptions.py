@@ -31,13 +31,7 @@ class Subscription(Identified):
 
     __tablename__ = "subscriptions"
     __table_args__ = (
-        Index(
-            "uq_subscriptions_one_active",
-            "user_id",
-            unique=True,
-            sqlite_where=text("is_active"),
-            postgresql_where=text("is_active"),
-        ),
+        Index("uq_subscriptions_one_active", "user_id", unique=True, postgresql_where=text("is_active")),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)

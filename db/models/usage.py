@@ -38,7 +38,7 @@ class UsageRecord(Base):
     __tablename__ = "usage_records"
     __table_args__ = (
         Index("ix_usage_records_day", "organization_id", "dimension", "day", "key"),
-        Index("ix_usage_records_appended", "entry", sqlite_where=_IS_APPENDED, postgresql_where=_IS_APPENDED),
+        Index("ix_usage_records_appended", "entry", postgresql_where=_IS_APPENDED),
     )
 
     organization_id: Mapped[UUID] = mapped_column(primary_key=True)

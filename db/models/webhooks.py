@@ -73,13 +73,7 @@ class WebhookDelivery(Identified):
         Index("ix_webhook_deliveries_due", "endpoint_id", "status", "next_attempt_at"),
         Index("ix_webhook_deliveries_waiting", "status", "next_attempt_at", "endpoint_id"),
         Index("ix_webhook_deliveries_age", "created_at"),
-        Index(
-            "ix_webhook_deliveries_pull",
-            "endpoint_id",
-            "message_id",
-            sqlite_where=IS_WAITING,
-            postgresql_where=IS_WAITING,
-        ),
+        Index("ix_webhook_deliveries_pull", "endpoint_id", "message_id", postgresql_where=IS_WAITING),
     )
 
     endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
