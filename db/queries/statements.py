@@ -1,4 +1,4 @@
-"""Statements that several modules use: INSERT with ON CONFLICT, locks of names, deletion in batches."""
+"""Statements that several modules use: locks of names, deletion in batches."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, select, tuple_
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import QueryableAttribute
 
-from db.base import Base
 from db.session import Database, current_session
 
 DELETE_BATCH_SIZE = 500
-
-
-def insert_for_dialect(_dialect: str, model: type[Base]) -> postgresql.Insert:
-    """Return an INSERT with the clause ON CONFLICT, which `sqlalchemy.insert` lacks."""
-    return postgresql.insert(model)
 
 
 def lock_name(name: str) -> None:

@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import JSON, Connection, Table, bindparam, event, func, insert, null, select, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from db.base import new_id, utc_now
 from db.engine import build_engine
 from db.fast_path.driver_statement import DriverStatement
 from db.models import Product, User
-from db.queries.statements import insert_for_dialect
 from db.session import Database, current_session
 from tests.support.factories import make_user
 
@@ -69,7 +69,7 @@ def test_the_number_of_written_rows_leaves_out_conflicts(database: Database) -> 
         )
         assert DriverStatement(renaming).execute(connection, {"wanted": row_id}) == 1
         assert DriverStatement(renaming).execute(connection, {"wanted": new_id()}) == 0
-        again = DriverStatement(insert_for_dialect(connection.dialect.name, User).on_conflict_do_nothing())
+        again = DriverStatement(postgresql.insert(User).on_conflict_do_nothing())
         row = dict(session.execute(select(User.__table__).where(User.id == owner.id)).one()._mapping)
         assert again.execute(connection, row) == 0
 

@@ -40,7 +40,6 @@ only_root = pytest.mark.skipif(not is_root, reason="only root can start a proces
 # Writes a row, prints that and waits until it is killed or its input ends.
 USER = """
 import sys
-import threading
 from pathlib import Path
 import psycopg
 from db.embedded import use_cluster
@@ -129,6 +128,17 @@ def count_notes(folder: Path) -> int:
     return int(count or 0)
 
 
+def kill(pid: int) -> None:
+    """Kill a process, and return when it is dead: PostgreSQL lets clients in until then."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + SECONDS
+    # A dead process has no command line, also if nobody has read its exit status yet.
+    command = Path(f"/proc/{pid}/cmdline")
+    while command.exists() and command.read_bytes():
+        assert time.monotonic() < deadline, f"process {pid} still runs"
+        time.sleep(0.01)
+
+
 def postmaster_pid(folder: Path) -> int:
     return int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
@@ -208,7 +218,7 @@ def test_the_next_start_recovers_from_kill_9(
     }
     for name, pid in pids.items():
         if killed in (name, "all"):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
     if killed == "user":
         wait_until_stopped(folder)
     assert count_notes(folder) == 1
@@ -219,7 +229,7 @@ def test_a_killed_postgresql_starts_again_for_the_processes_that_use_it(folder: 
         engine = connect(cluster)
         engine.connect().close()
         engine.dispose()
-        os.kill(postmaster_pid(folder), signal.SIGKILL)
+        kill(postmaster_pid(folder))
         assert count_notes(folder) == 0
 
 
