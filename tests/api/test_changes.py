@@ -16,7 +16,7 @@ from handlers.app import Application
 from studio import changes
 from tests.api.conftest import CommittingServer
 from tests.support import factories as make
-from tests.support.change_feed import OLDEST_OF_THIS_DATABASE, pages_end_at
+from tests.support.change_feed import BEHIND_ENDED, pages_end_at
 from tests.support.factories.api_keys import api_key_headers
 
 ClientFactory = Callable[[Any], Any]
@@ -40,7 +40,7 @@ def request_as_owner(client_for: ClientFactory, owner: User) -> Any:
 @pytest.fixture
 def feed(committing_server: CommittingServer) -> Iterator[CommittingServer]:
     """Yield a server with real commits: the feed lists no change of a transaction that is still open."""
-    with pages_end_at(OLDEST_OF_THIS_DATABASE):
+    with pages_end_at(BEHIND_ENDED):
         yield committing_server
 
 

@@ -22,7 +22,7 @@ from db.engine import build_engine
 from db.models import Brand
 from db.session import Database
 from tests.support import factories as make
-from tests.support.change_feed import OLDEST_OF_THIS_DATABASE, pages_end_at
+from tests.support.change_feed import BEHIND_ENDED, OLDEST_OF_THIS_DATABASE, pages_end_at
 
 WRITERS, STEPS, PAGE = 5, 12, 7
 MAX_DELAY_SECONDS = 0.02
@@ -70,6 +70,7 @@ class Reader:
         """Read pages until one is empty, after the transactions that are open now have ended."""
         with pages_end_at(OLDEST_OF_THIS_DATABASE):
             wait_for_open_transactions(database)
+        with pages_end_at(BEHIND_ENDED):
             self.read_now(database)
 
     def read_now(self, database: Database) -> None:

@@ -12,8 +12,11 @@ from db.change_feed import queries
 
 BEHIND_RUNNING = "pg_current_xact_id()::text::bigint + 1"
 """Behind the running transaction, which thus sees its own changes."""
+BEHIND_ENDED = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+"""Behind all transactions that have ended, for tests in whose database no transaction is open."""
 # Of the open transactions of the snapshot, those of other databases are left out. Only those have a lock of a
-# session of another database. One that has ended meanwhile has none, and is kept.
+# session of another database. One that has ended meanwhile has none, and is kept, so
+# a page may end too early, but never too late.
 OLDEST_OF_THIS_DATABASE = """
     coalesce((
         SELECT min(xid::text::bigint) FROM pg_snapshot_xip(pg_current_snapshot()) AS xid
