@@ -45,7 +45,8 @@ def find_binaries() -> Path:
             "The package with PostgreSQL is not installed: production installs none, and some platforms have "
             "none. Install requirements-local.txt, or set DATABASE_URL to the URL of a PostgreSQL server"
         )
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    # Without links: PostgreSQL's user may not be able to follow one.
+    return Path(spec.origin).resolve().parent / "pginstall" / "bin"
 
 
 def choose_account(folder: Path) -> int:
@@ -85,7 +86,7 @@ def make_reachable(binaries: Path, account: int) -> Path:
     Raises:
         EmbeddedDatabaseError: The place of the copy is taken.
     """
-    if account == os.geteuid() or all(parent.stat().st_mode & 0o001 for parent in binaries.resolve().parents):
+    if account == os.geteuid() or all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
         return binaries
     package = binaries.parent.parent
     status = binaries.parent.stat()
