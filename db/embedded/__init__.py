@@ -136,7 +136,7 @@ def _connect(folder: Path) -> Cluster | None:
 
 
 def _accepts_connections(cluster: Cluster) -> bool:
-    """Return whether a client can sign in; one that has just been killed or stopped lets nobody in."""
+    """Return whether a client can sign in. A server that was just killed or stopped rejects all clients."""
     engine = build_engine(cluster.superuser_url, pool_size=1)
     try:
         engine.connect().close()

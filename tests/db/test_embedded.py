@@ -132,7 +132,7 @@ def kill(pid: int) -> None:
     """Kill a process, and return when it is dead: PostgreSQL lets clients in until then."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + SECONDS
-    # A dead process has no command line, also if nobody has read its exit status yet.
+    # A dead process has no command line, even before its parent reads its exit status.
     command = Path(f"/proc/{pid}/cmdline")
     while command.exists() and command.read_bytes():
         assert time.monotonic() < deadline, f"process {pid} still runs"

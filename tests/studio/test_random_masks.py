@@ -314,7 +314,7 @@ def cut_out_and_render(drawn: Drawn) -> list[Any]:
         cut_out_product(Image.fromarray(np.dstack([drawn.photo, whole])), find_mask=lambda _: mask),
     ]
     for region in (None, {"x": 0.2, "y": 0.3, "width": 0.5, "height": 0.6}):
-        with suppress(EmptyMask):
+        with suppress(EmptyMask):  # a correct answer to a mask without a product in this region
             found.append(cut_out_selection(photo, 80, region, Image.fromarray(whole)))
     framing = FRAMINGS[drawn.number % len(FRAMINGS)]
     rendering = render(drawn.make_request(framing, found[drawn.number % len(found)]))
