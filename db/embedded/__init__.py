@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from db.embedded.installation import (
     create_files,
     find_account_name,
     find_binaries,
+    find_reason,
     make_reachable,
     read_versions,
 )
@@ -120,7 +120,11 @@ def _explain(folder: Path, error: OSError) -> EmbeddedDatabaseError:
 
 
 def _connect(folder: Path) -> Cluster | None:
-    """Return the cluster as soon as PostgreSQL accepts connections; None if no supervisor runs."""
+    """Return the cluster as soon as PostgreSQL accepts connections; None if no supervisor runs.
+
+    Raises:
+        EmbeddedDatabaseError: Another container runs it, or it was running and does not start again.
+    """
     while supervisor.is_running(folder):
         if supervisor.is_ready(folder):
             cluster = Cluster(Path((folder / SOCKET).read_text()))
@@ -131,6 +135,8 @@ def _connect(folder: Path) -> Cluster | None:
                 )
             if _accepts_connections(cluster):
                 return cluster
+        elif supervisor.is_failing(folder):
+            raise _explain_failure(folder)
         time.sleep(supervisor.POLL_SECONDS)
     return None
 
@@ -158,13 +164,10 @@ def _start(folder: Path, binaries: Path, is_durable: bool, release: str) -> Clus
         create_files(folder, binaries, account, is_durable=is_durable)
     _prepare_socket_folder(folder, account)
     _write_access_rules(folder / DATA, account)
-    log = folder / _LOG
-    supervisor.start(folder, binaries, log, is_durable=is_durable)
+    supervisor.start(folder, binaries, folder / _LOG, is_durable=is_durable)
     cluster = _connect(folder)
     if cluster is None:
-        raise EmbeddedDatabaseError(
-            f"PostgreSQL does not start in {folder}: {_find_reason(log)}. {log} has all messages. {USE_OTHER}"
-        )
+        raise _explain_failure(folder)
     _prepare_database(cluster)
     if release:
         (folder / _RELEASE).write_text(release)
@@ -243,8 +246,9 @@ def _prepare_database(cluster: Cluster) -> None:
         engine.dispose()
 
 
-def _find_reason(log: Path) -> str:
-    """Return the last sentence of the log that says why PostgreSQL has ended."""
-    messages = log.read_text(errors="replace")
-    reasons = re.findall(r"(?:FATAL|PANIC): +(.+)", messages) or messages.splitlines()
-    return str(reasons[-1]) if reasons else "it gave no reason"
+def _explain_failure(folder: Path) -> EmbeddedDatabaseError:
+    log = folder / _LOG
+    reason = find_reason(log.read_text(errors="replace"))
+    return EmbeddedDatabaseError(
+        f"PostgreSQL does not start in {folder}: {reason}. {log} has all messages. {USE_OTHER}"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -146,12 +147,21 @@ def create_files(folder: Path, binaries: Path, account: int, *, is_durable: bool
     )
     if result.returncode != 0:
         shutil.rmtree(new, ignore_errors=True)
-        lines = result.stderr.splitlines() or ["initdb gave no reason"]
-        reason = next((line for line in lines if "FATAL" in line or "error:" in line), lines[0])
-        raise EmbeddedDatabaseError(f"No database can be created in {folder}: {reason.strip()}. {USE_OTHER}")
+        raise EmbeddedDatabaseError(
+            f"No database can be created in {folder}: {find_reason(result.stderr)}. {USE_OTHER}"
+        )
     for path in [*new.rglob("*"), new]:
         change_owner(path, account)
     new.rename(folder / DATA)
+
+
+def find_reason(messages: str) -> str:
+    """Return the first sentence of a program of PostgreSQL that says why its last start has ended."""
+    # What a client is told while PostgreSQL starts is no reason.
+    pattern = r"(?:FATAL|PANIC|error): +(?!the database system is )(.+)"
+    _, _, messages = messages.rpartition("LOG:  starting PostgreSQL")
+    reasons = re.findall(pattern, messages) or messages.splitlines()[-1:] or ["it gave no reason"]
+    return str(reasons[0]).strip()
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -35,9 +36,10 @@ USERS_POLL_SECONDS = 0.5
 STOP_SECONDS = 60
 LEFTOVER_SECONDS = 5
 """How long processes of a killed PostgreSQL may take to end by themselves."""
-MAX_RESTARTS = 10
-"""How often PostgreSQL is started after it was killed, until it accepts connections again."""
+RESTART_SECONDS = 5
+"""How long the supervisor waits after a restart that failed, for instance because the disk is full."""
 
+_FAILING = "failing"
 _PROCESSES = Path("/proc/self")
 _PR_SET_PDEATHSIG = 1
 
@@ -89,9 +91,9 @@ def stop(folder: Path) -> bool:
     was_running = is_running(folder)
     while is_running(folder):
         # Without a number, the supervisor has only just started.
-        if pid := (folder / _SUPERVISOR).read_text():
+        if state := (folder / _SUPERVISOR).read_text():
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGTERM)
+                os.kill(int(state.split()[0]), signal.SIGTERM)
         time.sleep(POLL_SECONDS)
     return was_running
 
@@ -112,6 +114,11 @@ def is_running(folder: Path) -> bool:
             return not _try_lock(file, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
+
+
+def is_failing(folder: Path) -> bool:
+    """Return whether the supervisor starts PostgreSQL again and again without success."""
+    return (folder / _SUPERVISOR).read_text().endswith(_FAILING)
 
 
 def is_ready(folder: Path) -> bool:
@@ -145,9 +152,7 @@ def _run(folder: Path, binaries: Path, options: dict[str, str]) -> int:
     if os.fork() != 0:
         return 0
     os.setsid()  # Ctrl-C in the terminal is not for PostgreSQL
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    _note(folder, "")
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.append(received))
@@ -161,16 +166,61 @@ def _run(folder: Path, binaries: Path, options: dict[str, str]) -> int:
 def _keep_running(
     folder: Path, binaries: Path, options: dict[str, str], users: IO[str], signals: list[int]
 ) -> None:
-    """Run PostgreSQL, again if it was killed, until its last user has ended or this process gets a signal."""
-    attempts = 1
-    while attempts and not signals:
-        process, was_ready = _start_postgres(folder, binaries, options), False
-        while process.poll() is None and not signals and not _try_lock(users, fcntl.LOCK_EX):
-            was_ready = was_ready or is_ready(folder)
-            time.sleep(USERS_POLL_SECONDS if was_ready else POLL_SECONDS)
-        attempts = MAX_RESTARTS if was_ready else attempts - 1
+    """Run PostgreSQL until its last user has ended or this process gets a signal, again if it was killed.
+
+    If the first start fails, the supervisor ends; who waits for it says why. A later one is repeated: the
+    users wait for the database until somebody has made room on the disk.
+    """
+
+    def is_needed() -> bool:
+        return not signals and not _try_lock(users, fcntl.LOCK_EX)
+
+    was_ready = False
+    while is_needed():
+        process = _start_postgres(folder, binaries, options)
+        is_up = _watch(process, folder, is_needed)
+        was_ready = was_ready or is_up
         if process.returncode is None:
             return _stop_postgres(process)
+        if not was_ready:
+            return None
+        if not is_up:
+            _note(folder, _FAILING)
+            _wait(is_needed)
+    return None
+
+
+def _watch(process: subprocess.Popen[bytes], folder: Path, is_needed: Callable[[], bool]) -> bool:
+    """Wait until PostgreSQL has ended or is not needed. Return whether it accepted connections."""
+    while process.poll() is None and is_needed():
+        if is_ready(folder):
+            _note(folder, "")
+            break
+        time.sleep(POLL_SECONDS)
+    else:
+        return False
+    while process.poll() is None and is_needed():
+        time.sleep(USERS_POLL_SECONDS)
+    return True
+
+
+def _wait(is_needed: Callable[[], bool]) -> None:
+    """Wait before the next start, as long as there are users."""
+    until = time.monotonic() + RESTART_SECONDS
+    while time.monotonic() < until and is_needed():
+        time.sleep(USERS_POLL_SECONDS)
+
+
+def _note(folder: Path, state: str) -> None:
+    """Write the process number and the state of the supervisor, also on a full disk."""
+    _overwrite(folder / _SUPERVISOR, f"{os.getpid()} {state}".rstrip())
+
+
+def _overwrite(path: Path, content: str) -> None:
+    """Replace the content of a file in its place on the disk, which may have no other."""
+    with path.open("r+") as file:
+        file.write(content)
+        file.truncate()
 
 
 def _start_postgres(folder: Path, binaries: Path, options: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -223,7 +273,7 @@ def end_leftovers(data: Path) -> None:
     if lines:
         # PostgreSQL does not start while any process has the number in this file, unless it is its parent.
         # The rest of the file stays: by the shared memory that it names, PostgreSQL finds running processes.
-        (data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:], ""]))
+        _overwrite(data / "postmaster.pid", "\n".join([str(os.getpid()), *lines[1:], ""]))
 
 
 def _read_postmaster_file(data: Path) -> list[str]:

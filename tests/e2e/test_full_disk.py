@@ -12,19 +12,17 @@ import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo, prepare_look, wait_for_generation
-from tests.support.servers.small_disk import SmallDisk, can_mount, run_on_small_disk
+from tests.support.servers.small_disk import SmallDisk, require_mounts, run_on_small_disk
 
 SECONDS_TO_WAIT = 30
 
-pytestmark = [
-    pytest.mark.slow("it fills a real disk; tests/security/test_full_disk.py simulates one"),
-    pytest.mark.skipif(not can_mount(), reason="Linux with user namespaces, to mount a small disk"),
-]
+pytestmark = pytest.mark.slow("it fills a real disk; tests/security/test_full_disk.py simulates one")
 
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
     """Yield a running server on a small disk."""
+    require_mounts()
     with run_on_small_disk(tmp_path_factory.mktemp("full"), LEASE_SECONDS="2") as running:
         yield running
 

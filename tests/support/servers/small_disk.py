@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.server import RunningServer, running_server
+from tests.support.requirements import skip_or_fail
 
 DISK = "64m"
 # A user namespace with a file system of its own, which the test reaches through /proc.
@@ -23,6 +24,13 @@ def can_mount() -> bool:
         return False
     probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]  # noqa: S108 - in the namespace only
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def require_mounts() -> None:
+    """Skip the running test where `can_mount` is false, or fail it if `CI=true`."""
+    if not can_mount():
+        setting = "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+        skip_or_fail(f"user namespaces of Linux, to mount a small disk (on Ubuntu: {setting})")
 
 
 @dataclass(frozen=True)
