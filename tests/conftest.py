@@ -27,9 +27,10 @@ from db.models import AuditEvent, RowCount, UsageRecord
 from db.session import Database
 from studio.mask_models import MaskModel, choose_mask_model
 from tests.support import factories
-from tests.support.databases import DatabaseFactory
+from tests.support.databases import DatabaseFactory, create_database
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import real_hashes, use_cheap_hashes
+from tests.support.prepared_statements import keep_prepared_statements
 from tests.support.requirements import skip_or_fail
 from tests.support.row_level_security import disable_row_level_security
 from tests.support.servers.databases import drop_server_databases
@@ -53,6 +54,7 @@ os.environ.setdefault("ENV_FILE", os.devnull)
 
 # Test modules hash passwords when they are imported, too.
 use_cheap_hashes()
+keep_prepared_statements()
 
 
 SECONDS_TO_RETURN_CONNECTIONS = 5
@@ -115,10 +117,10 @@ def _prepared_server_folders(run_folder: Path, database_factory: DatabaseFactory
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _server_databases(database_factory: DatabaseFactory) -> Iterator[None]:
+def _server_databases() -> Iterator[None]:
     """Drop the databases of the servers of a module after it."""
     yield
-    drop_server_databases(database_factory.drop_later)
+    drop_server_databases()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -191,23 +193,23 @@ def database_factory(run_folder: Path) -> Iterator[DatabaseFactory]:
 
 
 @pytest.fixture(scope="session")
-def empty_database_url(database_factory: DatabaseFactory) -> Iterator[str]:
+def empty_database_url() -> Iterator[str]:
     """Yield the URL of a database without tables. Tests that create some drop them at their end."""
-    with database_factory.create() as url:
+    with create_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows. All tests share it."""
-    with database_factory.create(database_factory.get_template()) as url:
+    with database_factory.copy_migrated() as url:
         yield url
 
 
 @pytest.fixture
 def own_database_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database with the newest schema and no rows that only this test uses."""
-    with database_factory.lend_migrated() as url:
+    with database_factory.copy_migrated() as url:
         yield url
 
 

@@ -284,7 +284,7 @@ QUEUES = [
 @pytest.fixture(scope="module")
 def outage_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database that only this module uses, because it ends all its connections."""
-    with database_factory.create(database_factory.get_template()) as url:
+    with database_factory.copy_migrated() as url:
         yield url
 
 

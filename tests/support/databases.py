@@ -8,9 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,11 +18,12 @@ from db.embedded import stop_cluster, use_cluster
 from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
-from tests.support.recycled_databases import RecycledDatabases
 
 UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
 """A URL at which no server listens, for tests of outages and for those that open no connection."""
 
+MEMORY_BYTES = 2 * 1024**3
+"""What the databases of a run take at most in memory, with room to spare."""
 
 _SERVER, _FOLDER = "TEST_POSTGRESQL_URL", "TEST_POSTGRESQL_FOLDER"
 _running = ExitStack()
@@ -42,12 +41,23 @@ def server_url() -> URL:
 
 
 def _start_server() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="sartiq-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="sartiq-tests-", dir=_find_memory()))
     atexit.register(_stop_server, folder, os.getpid())
     cluster = _running.enter_context(use_cluster(folder / "postgresql", is_durable=False))
     # A login that is no superuser cannot drop a database in which a worker of the autovacuum runs.
     _execute("ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()", url=cluster.superuser_url)
     os.environ[_SERVER], os.environ[_FOLDER] = cluster.url_of("sartiq"), str(folder / "postgresql")
+
+
+def _find_memory() -> Path | None:
+    """Return a folder in memory with enough space; None if there is none.
+
+    A database has a thousand files: on a disk, copying them takes eight times the CPU time.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - only for a folder with a random name
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= MEMORY_BYTES:
+        return memory
+    return None
 
 
 def _stop_server(folder: Path, pid: int) -> None:
@@ -80,29 +90,27 @@ def admin_url() -> str:
 
 
 @contextmanager
-def create_database(template: str | None = None, dropping: LateDrops | None = None) -> Iterator[str]:
+def create_database(template: str | None = None) -> Iterator[str]:
     """Yield the URL of a new database, and drop it afterwards.
 
     Args:
         template: The URL of a database to copy. It must have no open connections.
-        dropping: Drops the database later. Its commits do not wait for the disk.
 
     Raises:
         OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
     """
-    url = new_database(template, waits_for_disk=dropping is None)
+    url = new_database(template)
     try:
         yield url
     finally:
-        (dropping.submit if dropping is not None else drop_database)(url)
+        drop_database(url)
 
 
-def new_database(template: str | None = None, *, waits_for_disk: bool = False) -> str:
+def new_database(template: str | None = None) -> str:
     """Create a database and return its URL. The caller drops it.
 
     Args:
         template: The URL of a database to copy. It must have no open connections.
-        waits_for_disk: Whether its commits wait for the disk.
 
     Raises:
         OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
@@ -110,10 +118,7 @@ def new_database(template: str | None = None, *, waits_for_disk: bool = False) -
     # A random name, so that parallel runs do not collide.
     name = f"test_{uuid.uuid4().hex}"
     source = "template1" if template is None else make_url(template).database
-    statements = [f'CREATE DATABASE "{name}" TEMPLATE "{source}"']
-    if not waits_for_disk:
-        statements.append(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
-    _execute(*statements)
+    _execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY FILE_COPY')
     return server_url().set(database=name).render_as_string(hide_password=False)
 
 
@@ -128,9 +133,8 @@ class DatabaseFactory:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._drops = folder, LateDrops()
+        self._folder = folder
         self._templates: dict[str, str] = {}
-        self._recycled = RecycledDatabases(self._copy_migrated, self.drop_later)
 
     def get_template(self, name: str = "migrated", fill: Callable[[str], object] = upgrade) -> str:
         """Return the URL of a template, by default of one with the newest schema. No process connects to it.
@@ -154,28 +158,16 @@ class DatabaseFactory:
         try:
             fill(url)
         except BaseException:
-            self._drops.submit(url)
+            drop_database(url)
             raise
         return url
 
-    def create(self, template: str | None = None) -> AbstractContextManager[str]:
-        """Yield the URL of a new database."""
-        return create_database(template, self._drops)
-
-    def lend_migrated(self) -> AbstractContextManager[str]:
-        """Yield the URL of a database with the newest schema and no rows that nothing else uses."""
-        return self._recycled.lend()
-
-    def _copy_migrated(self) -> str:
-        return new_database(self.get_template())
-
-    def drop_later(self, url: str) -> None:
-        """Drop a database that `new_database` created."""
-        self._drops.submit(url)
+    def copy_migrated(self) -> AbstractContextManager[str]:
+        """Yield the URL of a new database with the newest schema and no rows."""
+        return create_database(self.get_template())
 
     def close(self) -> None:
-        """Drop all databases, and the templates that no other process uses."""
-        self._recycled.close()
+        """Drop the templates that no other process uses."""
         for name, template in self._templates.items():
             with self._lock(name) as folder:
                 users = folder / "users"
@@ -183,8 +175,7 @@ class DatabaseFactory:
                 users.write_text("".join(f"{line}\n" for line in left))
                 if not left:
                     (folder / "url").unlink()
-                    self._drops.submit(template)
-        self._drops.finish()
+                    drop_database(template)
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[Path]:
@@ -194,40 +185,6 @@ class DatabaseFactory:
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
-
-
-class LateDrops:
-    """Drops databases at the end of the run, in threads.
-
-    A database has a thousand files. For a minute after their deletion, ext4 skips their inodes one by one for
-    each new file: creating the next database takes half a second of CPU instead of a twentieth.
-    PostgreSQL writes a checkpoint for each drop. Concurrent ones share it.
-    """
-
-    MAX_KEPT = 50
-    """How many databases of 13 MB a process keeps. It drops the oldest one of more."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="drop-database")
-        self._kept: deque[str] = deque()
-        self._futures: list[Future[None]] = []
-
-    def submit(self, url: str) -> None:
-        """Drop a database of the PostgreSQL server for tests later."""
-        self._kept.append(url)
-        while len(self._kept) > self.MAX_KEPT:
-            self._drop_oldest()
-
-    def finish(self) -> None:
-        """Drop all databases, and raise the first error."""
-        while self._kept:
-            self._drop_oldest()
-        self._threads.shutdown()
-        for future in self._futures:
-            future.result()
-
-    def _drop_oldest(self) -> None:
-        self._futures.append(self._threads.submit(drop_database, self._kept.popleft()))
 
 
 def drop_database(url: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.databases import drop_database, new_database
@@ -39,10 +38,10 @@ def copy_server(source: Path, target: Path) -> Path:
     return shutil.copytree(source, target)
 
 
-def drop_server_databases(drop: Callable[[str], object] = drop_database) -> None:
+def drop_server_databases() -> None:
     """Drop all these databases. Their servers must have ended."""
     while _urls:
-        drop(_urls.popitem()[1])
+        drop_database(_urls.popitem()[1])
 
 
 # For tools: tests drop them at the end of each module.
