@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.databases import server_url
+from tests.support.requirements import MISSING
 
 BUDGET_SECONDS = 240
 """How long a contributor waits for `make test` on two cores."""
@@ -37,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("numprocesses", None):
             server_url()  # started before the processes of the run, which share it
         config.pluginmanager.register(DurationBudget(), "duration-budget")
+        config.pluginmanager.register(MissingRequirements(), "missing-requirements")
 
 
 @pytest.hookimpl(trylast=True)
@@ -101,3 +103,15 @@ class DurationBudget:
         terminalreporter.section(f"{seconds:.0f} s with {cpu_seconds:.0f} s of CPU{budget}")
         for module, duration in self.seconds.most_common(SLOWEST_MODULES):
             terminalreporter.write_line(f"{duration:6.1f} s  {module}")
+
+
+class MissingRequirements:
+    """Pytest plugin that prints in one line what was skipped because this machine lacks something."""
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print each requirement with the number of its tests and the command that installs it."""
+        reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())]
+        missing = Counter(reason.partition(MISSING)[2] for reason in reasons if MISSING in reason)
+        if missing:
+            parts = (f"{count} need {requirement}" for requirement, count in missing.most_common())
+            terminalreporter.write_line(f"{missing.total()} tests were skipped: {'; '.join(parts)}.")
