@@ -7,10 +7,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +28,19 @@ from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
 from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
-from tests.e2e.server import ROOT
-from tests.support.databases import create_database
+from tests.support.databases import DatabaseFactory
 from tests.support.filled_server import fill_server
-from tests.support.row_counts import actual_counts, stored_counts
+from tests.support.forks import run_in_fork
+from tests.support.old_schema import migrated_to_0_2_0
+from tests.support.row_counts import actual_counts, has_rows, stored_counts
 from tests.support.sqlite_files import write_referenced_files, write_release_file
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 UPLOAD = "temp/01890000-0000-7000-8000-000000000001"
-ANOTHER_MOMENT = pytest.mark.slow("it kills another process, at another moment")
+DATA_FILE = data_file_key(UUID(int=1))
+IMPORT_RESULTS = import_results_key(UUID(int=2))
+ANOTHER_MOMENT = pytest.mark.slow("it kills another restore, at another moment")
 
 
 @dataclass
@@ -64,21 +64,11 @@ class Installation:
 
     def digest(self) -> dict[str, TableDigest]:
         """Return the digest of each table."""
-        engine = build_engine(self.url, pool_size=1)
-        with engine.connect() as connection:
-            bypass_rls(connection)
-            digests = digest_tables(connection, list_tables(connection))
-        engine.dispose()
-        return digests
+        return digest_database(self.url)
 
     def execute(self, *statements: str) -> None:
         """Execute statements as the owner of the tables."""
-        engine = build_engine(self.url, pool_size=1)
-        with engine.begin() as connection:
-            bypass_rls(connection)
-            for statement in statements:
-                connection.execute(text(statement))
-        engine.dispose()
+        execute(self.url, *statements)
 
     def list_content(self) -> dict[str, bytes]:
         """Return the content of all files of the media storage, by key."""
@@ -89,32 +79,55 @@ class Installation:
 
     def is_empty(self) -> bool:
         """Return whether there is no file and no row."""
-        return not self.list_content() and not any(digest.rows for digest in self.digest().values())
+        return not self.list_content() and not has_rows(self.url)
 
 
-Install = Callable[[bool], Installation]
+def execute(url: str, *statements: str) -> None:
+    """Execute statements as the owner of the tables."""
+    engine = build_engine(url, pool_size=1)
+    with engine.begin() as connection:
+        bypass_rls(connection)
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def digest_database(url: str) -> dict[str, TableDigest]:
+    """Return the digest of each table."""
+    engine = build_engine(url, pool_size=1)
+    with engine.connect() as connection:
+        bypass_rls(connection)
+        digests = digest_tables(connection, list_tables(connection))
+    engine.dispose()
+    return digests
 
 
 @pytest.fixture(scope="module")
-def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of a database with the newest schema and no rows. Tests use copies."""
-    with create_database() as url:
-        upgrade(url)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def server(empty_tables: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Yield the settings of a server with a row in every table. Tests use copies."""
+def server(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Yield the settings of a server with a row in every table. Tests do not change it."""
     folder = tmp_path_factory.mktemp("server")
-    with create_database(empty_tables) as url:
+    with database_factory.create(database_factory.get_template()) as url:
         fill_server(url, folder)
         storage = LocalDisk(folder / "media")
         media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
         storage.write(f"media/{media_id}/variants/64.webp", b"a variant")
         storage.write(UPLOAD, b"an upload")
         (storage.root / "media" / media_id / ".file.jpg.0011223344556677").write_bytes(b"of a crash")
+        storage.write(DATA_FILE, b"rows")
+        storage.write(IMPORT_RESULTS, b"results")
+        content_hash = hashlib.sha256(b"rows").hexdigest()
+        execute(
+            url,
+            f"UPDATE product_imports SET status = 'pending', file_id = '{UUID(int=1)}', "  # noqa: S608 - constants
+            f"file_hash = '{content_hash}', images_file_id = NULL",
+        )
         yield Settings(database_url=url, data_dir=folder, media_dir=storage.root)
+
+
+@pytest.fixture(scope="module")
+def digests(server: Settings) -> dict[str, TableDigest]:
+    """Return the digests of the tables of the server."""
+    return digest_database(server.database_url)
 
 
 @pytest.fixture(scope="module")
@@ -126,39 +139,44 @@ def saved_once(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def install(
-    empty_tables: str, server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Install]:
-    """Yield a function that installs a filled or an empty server."""
-    with ExitStack() as stack:
-
-        def build(is_filled: bool) -> Installation:
-            folder = tmp_path / ("filled" if is_filled else "empty")
-            if is_filled:
-                shutil.copytree(server.data_dir, folder)
-            template = server.database_url if is_filled else empty_tables
-            url = stack.enter_context(create_database(template))
-            return Installation(url, folder, monkeypatch)
-
-        yield build
+def source(server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """Return a server with a row in every table. Tests change its files, but not its database."""
+    folder = shutil.copytree(server.data_dir, tmp_path / "filled")
+    return Installation(server.database_url, folder, monkeypatch)
 
 
 @pytest.fixture
-def filled(install: Install) -> Installation:
-    """Return a server with a row in every table."""
-    return install(True)
+def filled(source: Installation, database_factory: DatabaseFactory) -> Iterator[Installation]:
+    """Yield a server with a row in every table and a database that only this test uses."""
+    with database_factory.create(source.url) as url:
+        yield Installation(url, source.folder, source.monkeypatch)
 
 
 @pytest.fixture
-def target(install: Install) -> Installation:
+def target(own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """Return an empty server."""
-    return install(False)
+    return Installation(own_database_url, tmp_path / "empty", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def empty_url(database_factory: DatabaseFactory) -> Iterator[str]:
+    """Yield the URL of a database without rows that several tests use."""
+    with database_factory.lend_migrated() as url:
+        yield url
 
 
 @pytest.fixture
-def new_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    """Yield a server whose database has no tables, which a backup of an older schema needs."""
-    with create_database() as url:
+def empty_target(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """Return an empty server to which nothing is restored: tests check that its database stays empty."""
+    return Installation(empty_url, tmp_path / "empty", monkeypatch)
+
+
+@pytest.fixture
+def target_of_0_2_0(
+    database_factory: DatabaseFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Installation]:
+    """Yield a server whose empty tables have the schema of release 0.2.0, which its backups need."""
+    with database_factory.create(migrated_to_0_2_0(database_factory)) as url:
         yield Installation(url, tmp_path / "new", monkeypatch)
 
 
@@ -168,17 +186,37 @@ def saved(saved_once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved_once, tmp_path / "backup")
 
 
+@pytest.fixture
+def synchronized(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return the files and folders that are synchronized from now on."""
+    synchronized, fsync = [], os.fsync
+
+    def record(descriptor: int) -> None:
+        synchronized.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return synchronized
+
+
 def test_s32_a_backup_restores_every_row_and_file(
-    filled: Installation, target: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation,
+    digests: dict[str, TableDigest],
+    target: Installation,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    synchronized: list[Path],
 ) -> None:
-    source, folder = filled, tmp_path / "backup"
+    folder = tmp_path / "backup"
     assert source.run("create", folder) == 0, capsys.readouterr().err
     assert f"Saved and verified: {folder}" in capsys.readouterr().out
     assert {path.stat().st_mode & 0o777 for path in (folder, folder / "tables")} == {0o700}
+    synchronized.clear()
     assert target.run("restore", folder) == 0, capsys.readouterr().err
+    folders = {path for path in target.storage.root.rglob("*") if path.is_dir()}
+    assert {target.storage.root, *folders} <= set(synchronized)
     output = capsys.readouterr().out
     assert f"Restored and verified: {folder}" in output
-    digests = source.digest()
     assert target.digest() == digests
     assert all(digest.rows for digest in digests.values())
     for table, digest in digests.items():
@@ -186,6 +224,7 @@ def test_s32_a_backup_restores_every_row_and_file(
     complete = {key: content for key, content in source.list_content().items() if "/." not in key}
     assert target.list_content() == complete
     assert len(complete) == len(source.list_content()) - 1
+    assert (complete[DATA_FILE], complete[IMPORT_RESULTS]) == (b"rows", b"results")
     engine = build_engine(target.url, pool_size=1)
     with engine.connect() as connection:
         bypass_rls(connection)
@@ -195,14 +234,14 @@ def test_s32_a_backup_restores_every_row_and_file(
 
 @pytest.mark.slow("it creates a cluster")
 def test_s32_a_backup_is_restored_to_an_embedded_database_and_saved_there(
-    filled: Installation, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digests: dict[str, TableDigest], saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded = Installation("", tmp_path / "embedded", monkeypatch)
     assert embedded.run("restore", saved) == 0
     assert embedded.run("create", tmp_path / "again") == 0
     assert read_manifest(tmp_path / "again")["tables"] == read_manifest(saved)["tables"]
     with use_cluster(embedded.folder / FOLDER) as cluster:
-        assert Installation(cluster.url, embedded.folder, monkeypatch).digest() == filled.digest()
+        assert Installation(cluster.url, embedded.folder, monkeypatch).digest() == digests
 
 
 def test_s32_the_files_of_a_backup_can_be_checked_with_sha256sum(saved: Path) -> None:
@@ -214,45 +253,43 @@ def test_s32_the_files_of_a_backup_can_be_checked_with_sha256sum(saved: Path) ->
 
 
 def test_s32_restore_refuses_a_database_that_is_not_empty(
-    filled: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, digests: dict[str, TableDigest], saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = filled
-    shutil.rmtree(target.storage.root)
-    before = target.digest()
-    assert target.run("restore", saved) == 2
+    shutil.rmtree(source.storage.root)
+    assert source.run("restore", saved) == 2
     assert "Not restored: The target is not empty" in capsys.readouterr().err
-    assert (target.digest(), target.list_content()) == (before, {})
+    assert (source.digest(), source.list_content()) == (digests, {})
 
 
 @pytest.mark.parametrize("key", ["media/01890000-0000-7000-8000-000000000001/.file.jpg.00", "temp/other"])
 def test_s32_restore_refuses_a_media_storage_that_is_not_empty(
-    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str], key: str
+    empty_target: Installation, saved: Path, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
-    path = target.storage.root / key
+    path = empty_target.storage.root / key
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
-    assert target.run("restore", saved) == 2
+    assert empty_target.run("restore", saved) == 2
     assert f"Not restored: the media storage is not empty: it has a file {key}" in capsys.readouterr().err
-    assert target.list_content() == {key: b"mine"}
-    assert not any(digest.rows for digest in target.digest().values())
+    assert empty_target.list_content() == {key: b"mine"}
+    assert not has_rows(empty_target.url)
 
 
 def test_s32_a_backup_is_not_saved_in_a_folder_that_is_not_empty(
-    filled: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
-    assert filled.run("create", saved) == 2
+    assert source.run("create", saved) == 2
     assert "is not an empty folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
 
 
 def test_s32_another_user_than_that_of_the_server_is_refused(
-    filled: Installation, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    user_id = filled.folder.stat().st_uid
-    filled.monkeypatch.setattr("os.geteuid", lambda: user_id + 1)
+    user_id = source.folder.stat().st_uid
+    source.monkeypatch.setattr("os.geteuid", lambda: user_id + 1)
     for command, folder in (("create", tmp_path / "another"), ("restore", saved)):
-        assert filled.run(command, folder) == 2
+        assert source.run(command, folder) == 2
         assert f"belongs to the user with the id {user_id}: run this" in capsys.readouterr().err
     assert not (tmp_path / "another").exists()
 
@@ -281,7 +318,7 @@ def change_image(folder: Path) -> None:
     ],
 )
 def test_s32_a_backup_that_has_changed_is_not_restored(
-    target: Installation,
+    empty_target: Installation,
     saved: Path,
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[Path], object],
@@ -289,9 +326,9 @@ def test_s32_a_backup_that_has_changed_is_not_restored(
     error: str,
 ) -> None:
     damage(saved)
-    assert target.run("restore", saved) == status
+    assert empty_target.run("restore", saved) == status
     assert error in capsys.readouterr().err
-    assert target.is_empty()
+    assert empty_target.is_empty()
 
 
 def rewrite_manifest(folder: Path, **values: object) -> None:
@@ -306,17 +343,17 @@ def rewrite_manifest(folder: Path, **values: object) -> None:
 
 
 def test_s32_a_difference_between_rows_and_manifest_empties_the_target(
-    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
+    empty_target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change_rows(saved)
     rewrite_manifest(saved)
-    assert target.run("restore", saved) == 1
+    assert empty_target.run("restore", saved) == 1
     assert "Not restored: these tables differ from the backup: brands" in capsys.readouterr().err
-    assert target.is_empty()
+    assert empty_target.is_empty()
 
 
 def test_s32_a_backup_of_an_older_schema_is_upgraded(
-    target: Installation, filled: Installation, saved: Path, monkeypatch: pytest.MonkeyPatch
+    target: Installation, digests: dict[str, TableDigest], saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The next release, whose only new revision adds a column.
     revision = f"{int(head_revision()) + 1:04}"
@@ -333,9 +370,9 @@ def test_s32_a_backup_of_an_older_schema_is_upgraded(
     monkeypatch.setattr(backup, "head_revision", lambda: revision)
     assert target.run("restore", saved) == 0
     assert upgraded == [head_revision(), "head"]
-    restored, source = target.digest(), filled.digest()
-    assert restored.pop("brands").rows == source.pop("brands").rows
-    assert restored == source
+    restored = target.digest()
+    assert restored == {**digests, "brands": restored["brands"]}
+    assert restored["brands"].rows == digests["brands"].rows
 
 
 @pytest.fixture
@@ -361,50 +398,44 @@ def saved_by_0_2_0(tmp_path: Path) -> Path:
 
 
 def test_s32_a_backup_of_release_0_2_0_is_restored_and_upgraded(
-    new_target: Installation, saved_by_0_2_0: Path, capsys: pytest.CaptureFixture[str]
+    target_of_0_2_0: Installation, saved_by_0_2_0: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path.name for path in saved_by_0_2_0.iterdir())
-    assert new_target.run("restore", saved_by_0_2_0) == 0, capsys.readouterr().err
+    assert target_of_0_2_0.run("restore", saved_by_0_2_0) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert "10 rows in 2 tables and 11 files, saved at 2026-11-30T10:00:00+00:00\n" in output
     assert f"Deactivated in the copy, with an unusable password: {', '.join(PUBLISHED_PASSWORDS)}." in output
-    assert is_current(new_target.url)
+    assert is_current(target_of_0_2_0.url)
     # All 207 rows but for a token that was mailed to a demo account.
-    assert sum(digest.rows for digest in new_target.digest().values()) == 206
-    assert len(new_target.list_content()) == 11
+    assert sum(digest.rows for digest in target_of_0_2_0.digest().values()) == 206
+    assert len(target_of_0_2_0.list_content()) == 11
     # The backup may be on a read-only medium.
     assert sorted(path.name for path in saved_by_0_2_0.iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    ("values", "status", "error"),
-    [
+def test_s32_a_backup_of_release_0_2_0_is_restored_as_it_was_saved_or_not_at_all(
+    target_of_0_2_0: Installation, saved_by_0_2_0: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = read_manifest(saved_by_0_2_0)
+    cases: list[tuple[dict[str, object], int, str]] = [
         ({"revision": "0047"}, 2, "restore it with release 0.2.0, and save it again there"),
         ({"tables": {"brands": [7, "0" * 64]}}, 1, "these tables differ from the backup: brands"),
         ({"damaged_files": {"exports/of/another": "is missing"}}, 1, "rows refer to other files"),
-    ],
-)
-def test_s32_a_backup_of_release_0_2_0_is_restored_as_it_was_saved_or_not_at_all(
-    new_target: Installation,
-    saved_by_0_2_0: Path,
-    capsys: pytest.CaptureFixture[str],
-    values: dict[str, object],
-    status: int,
-    error: str,
-) -> None:
-    rewrite_manifest(saved_by_0_2_0, **values)
-    assert new_target.run("restore", saved_by_0_2_0) == status
-    assert error in capsys.readouterr().err
-    assert new_target.is_empty()
+    ]
+    for values, status, error in cases:
+        rewrite_manifest(saved_by_0_2_0, **{**manifest, **values})
+        assert target_of_0_2_0.run("restore", saved_by_0_2_0) == status
+        assert error in capsys.readouterr().err
+        assert target_of_0_2_0.is_empty()
 
 
 def test_s32_a_backup_of_a_newer_release_is_rejected(
-    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
+    empty_target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite_manifest(saved, revision="9999")
-    assert target.run("restore", saved) == 2
+    assert empty_target.run("restore", saved) == 2
     assert f"with schema 9999 instead of {head_revision()}" in capsys.readouterr().err
-    assert target.is_empty()
+    assert empty_target.is_empty()
 
 
 def test_s32_a_database_without_the_newest_schema_is_not_saved(
@@ -420,7 +451,7 @@ def test_s32_a_database_without_the_newest_schema_is_not_saved(
 
 
 def test_s32_a_table_that_is_not_saved_as_it_is_is_named_and_no_backup_remains(
-    filled: Installation,
+    source: Installation,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -433,40 +464,27 @@ def test_s32_a_table_that_is_not_saved_as_it_is_is_named_and_no_backup_remains(
         return saved
 
     monkeypatch.setattr(backup, "save_rows", save_and_change)
-    assert filled.run("create", tmp_path / "backup") == 1
+    assert source.run("create", tmp_path / "backup") == 1
     assert "these tables were not saved as they are: brands" in capsys.readouterr().err
     assert not (tmp_path / "backup").exists()
 
 
 def test_s32_a_file_that_the_server_has_lost_is_reported_and_the_rest_is_saved(
-    target: Installation, filled: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation,
+    source: Installation,
+    digests: dict[str, TableDigest],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lost = next(iter(filled.storage.list_files("exports"))).key
-    filled.storage.delete(lost)
-    assert filled.run("create", tmp_path / "backup") == 1
+    lost = next(iter(source.storage.list_files("exports"))).key
+    source.storage.delete(lost)
+    assert source.run("create", tmp_path / "backup") == 1
     output = capsys.readouterr()
     assert f"The file {lost} is missing" in output.out
     assert "files of rows are missing or wrong" in output.err
     assert target.run("restore", tmp_path / "backup") == 0
     assert f"The file {lost} is missing" in capsys.readouterr().out
-    assert target.digest() == filled.digest()
-
-
-def test_s32_the_files_of_an_import_are_saved(
-    filled: Installation, target: Installation, tmp_path: Path
-) -> None:
-    file_id, results = UUID(int=1), import_results_key(UUID(int=2))
-    content_hash = hashlib.sha256(b"rows").hexdigest()
-    filled.storage.write(data_file_key(file_id), b"rows")
-    filled.storage.write(results, b"results")
-    filled.execute(
-        f"UPDATE product_imports SET status = 'pending', file_id = '{file_id}', "  # noqa: S608 - constants
-        f"file_hash = '{content_hash}', images_file_id = NULL"
-    )
-    assert filled.run("create", tmp_path / "backup") == 0
-    assert target.run("restore", tmp_path / "backup") == 0
-    assert target.storage.read(data_file_key(file_id)) == b"rows"
-    assert target.storage.read(results) == b"results"
+    assert target.digest() == digests
 
 
 def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhile(
@@ -552,19 +570,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("policies", [["brands"], ["brands", "audit_events"]])
 def test_s32_a_backup_that_would_miss_protected_rows_is_refused(
-    filled: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str], policies: list[str]
+    filled: Installation, digests: dict[str, TableDigest], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = filled
-    rows = {name: digest.rows for name, digest in source.digest().items()}
-    source.execute(*(f"DROP POLICY migrating ON {table}" for table in policies))
-    assert source.run("create", tmp_path / "backup") == 2
-    error = capsys.readouterr().err
-    for table in policies:
-        assert f"{table} (0 of {rows[table]} rows)" in error
-    assert "MIGRATION_DATABASE_URL" in error
-    assert not (tmp_path / "backup").exists()
+    for policies in (["brands"], ["audit_events", "brands"]):
+        filled.execute(*(f"DROP POLICY IF EXISTS migrating ON {table}" for table in policies))
+        assert filled.run("create", tmp_path / "backup") == 2
+        hidden = ", ".join(f"{table} (0 of {digests[table].rows} rows)" for table in policies)
+        error = capsys.readouterr().err
+        assert f"hides rows from this login: {hidden}. " in error
+        assert "MIGRATION_DATABASE_URL" in error
+        assert not (tmp_path / "backup").exists()
+
+
+@pytest.fixture(scope="module")
+def changed_url(database_factory: DatabaseFactory) -> Iterator[str]:
+    """Yield the URL of a database whose owners several tests change, and change back."""
+    with database_factory.create(database_factory.get_template()) as url:
+        yield url
 
 
 GRANT_CREATE = "GRANT CREATE ON SCHEMA public TO sartiq_system"
@@ -598,15 +621,15 @@ FUNCTION = "sartiq_queue_position(priority integer, created_at timestamp with ti
     ],
 )
 def test_s32_nothing_starts_while_row_level_security_belongs_to_another_role(
-    own_database_url: str, change: str, statement: str
+    changed_url: str, change: str, statement: str
 ) -> None:
-    upgrade(own_database_url)
-    engine = build_engine(own_database_url, pool_size=1)
+    upgrade(changed_url)
+    engine = build_engine(changed_url, pool_size=1)
     with engine.begin() as connection:
         owner = connection.scalar(text("SELECT current_user"))
         connection.exec_driver_sql(change)
     with pytest.raises(OwnersChanged) as error:
-        upgrade(own_database_url)
+        upgrade(changed_url)
     missing = statement.format(owner=owner)
     assert str(error.value).splitlines()[1:] == [f"    {missing}"]
     with engine.begin() as connection:
@@ -615,89 +638,90 @@ def test_s32_nothing_starts_while_row_level_security_belongs_to_another_role(
         connection.exec_driver_sql(missing)
         connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM sartiq_system")
     engine.dispose()
-    upgrade(own_database_url)
+    upgrade(changed_url)
 
 
-def test_s32_nothing_starts_if_policies_are_missing(own_database_url: str) -> None:
-    engine = build_engine(own_database_url, pool_size=1)
+def test_s32_nothing_starts_if_policies_are_missing(changed_url: str) -> None:
+    engine = build_engine(changed_url, pool_size=1)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP POLICY system ON brands")
     engine.dispose()
     with pytest.raises(OwnersChanged, match=r"tables are missing.*: brands. Restore it again"):
-        upgrade(own_database_url)
+        upgrade(changed_url)
 
 
-# Runs `restore` and kills its process in the middle of the third file, before the rows are committed, before
-# the schema is upgraded, or when only the mark of an unfinished restore is left.
-KILLED_RESTORE = """
-import os, signal, sys
-from studio import backup
-from studio.media.storage import LocalDisk
-
-point, folder = sys.argv[1:]
-copied, copy = [], backup.FileCopies._copy
-
-def kill(*_):
+def kill(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-def copy_or_kill(self, key):
-    copied.append(key)
-    if len(copied) == 3:
-        with self._target.open_writer(key) as file:
-            file.write(b"half")
-            file.flush()
-            kill()
-    return copy(self, key)
-
-if point == "file":
-    backup.FileCopies._copy = copy_or_kill
-elif point == "rows":
-    backup.list_referenced_files = kill
-elif point == "upgrade":
-    backup.upgrade = kill
-else:
-    LocalDisk.delete = kill
-backup.main(["restore", folder])
-"""
 
 
 def kill_restore(target: Installation, folder: Path, point: str) -> None:
-    environment = {**os.environ, "DATA_DIR": str(target.folder), "DATABASE_URL": target.url}
-    command = [sys.executable, "-c", KILLED_RESTORE, point, str(folder)]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    """Run `restore` and kill its process at a moment.
+
+    That is in the middle of the third file, before the rows are committed, before the schema is upgraded, or
+    when only the mark of an unfinished restore is left.
+    """
+    copied, copy, delete = [], backup.FileCopies._copy, LocalDisk.delete
+
+    def copy_or_kill(copies: backup.FileCopies, key: str) -> str:
+        copied.append(key)
+        if len(copied) == 3:
+            with copies._target.open_writer(key) as file:
+                file.write(b"half")
+                file.flush()
+                kill()
+        return copy(copies, key)
+
+    def delete_or_kill(storage: LocalDisk, key: str) -> None:
+        if key == backup._UNFINISHED:
+            kill()
+        delete(storage, key)
+
+    patches: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+        "file": (backup.FileCopies, "_copy", copy_or_kill),
+        "rows": (backup, "list_referenced_files", kill),
+        "upgrade": (backup, "upgrade", kill),
+        "end": (LocalDisk, "delete", delete_or_kill),
+    }
+
+    def restore() -> None:
+        target.monkeypatch.setattr(*patches[point])
+        target.run("restore", folder)
+
+    assert run_in_fork(restore) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
-    "point", ["file", "end", *(pytest.param(p, marks=ANOTHER_MOMENT) for p in ("rows", "upgrade"))]
+    "points", [["file", "end"], *(pytest.param([p], marks=ANOTHER_MOMENT) for p in ("rows", "upgrade"))]
 )
 def test_s32_a_killed_restore_is_completed_by_the_next_one(
     target: Installation,
-    filled: Installation,
+    source: Installation,
+    digests: dict[str, TableDigest],
     saved: Path,
     capsys: pytest.CaptureFixture[str],
-    point: str,
+    points: list[str],
 ) -> None:
-    kill_restore(target, saved, point)
-    assert target.list_content()
+    for point in points:
+        kill_restore(target, saved, point)
+        assert target.list_content()
     assert target.run("restore", saved) == 0, capsys.readouterr().err
-    assert target.digest() == filled.digest()
-    complete = {key: content for key, content in filled.list_content().items() if "/." not in key}
+    assert target.digest() == digests
+    complete = {key: content for key, content in source.list_content().items() if "/." not in key}
     assert target.list_content() == complete
     assert target.run("restore", saved) == 2
 
 
-@pytest.mark.slow("it starts a process")
+@pytest.mark.slow("it kills another restore")
 def test_s32_a_killed_restore_of_another_backup_is_refused(
     target: Installation,
-    filled: Installation,
+    source: Installation,
     saved: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     another = tmp_path / "another"
-    filled.storage.write(UPLOAD, b"another upload")
-    assert filled.run("create", another) == 0
+    source.storage.write(UPLOAD, b"another upload")
+    assert source.run("create", another) == 0
     kill_restore(target, another, "rows")
     before = target.list_content()
     assert target.run("restore", saved) == 2
@@ -706,7 +730,7 @@ def test_s32_a_killed_restore_of_another_backup_is_refused(
     assert target.run("restore", another) == 0
 
 
-@pytest.mark.slow("it starts a process")
+@pytest.mark.slow("it kills another restore")
 def test_s32_what_a_server_has_written_after_a_killed_restore_is_kept(
     target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -718,7 +742,7 @@ def test_s32_what_a_server_has_written_after_a_killed_restore_is_kept(
     assert (target.digest(), {**target.list_content(), mark: files[mark]}) == (rows, files)
 
 
-@pytest.mark.slow("it starts a process")
+@pytest.mark.slow("it kills another restore")
 def test_s32_rows_that_a_server_writes_before_a_killed_restore_is_completed_stop_it(
     target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -728,7 +752,7 @@ def test_s32_rows_that_a_server_writes_before_a_killed_restore_is_completed_stop
     assert "The target is not empty: there are rows in try_counts" in capsys.readouterr().err
 
 
-@pytest.mark.slow("it starts a process")
+@pytest.mark.slow("it kills another restore")
 def test_s32_a_file_that_is_not_of_the_backup_stops_the_completion_of_a_restore(
     target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -741,33 +765,28 @@ def test_s32_a_file_that_is_not_of_the_backup_stops_the_completion_of_a_restore(
 
 
 def test_s32_two_restores_do_not_run_at_the_same_time(
-    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    empty_target: Installation,
+    saved: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    change_rows(saved)  # The first one writes nothing, too.
     verify, statuses = backup.verify_files, []
 
     def restore_meanwhile(*arguments: Any) -> None:
         monkeypatch.setattr(backup, "verify_files", verify)
-        statuses.append(target.run("restore", saved))
+        statuses.append(empty_target.run("restore", saved))
         verify(*arguments)
 
     monkeypatch.setattr(backup, "verify_files", restore_meanwhile)
-    assert (target.run("restore", saved), statuses) == (0, [2])
-    assert "another restore is running" in capsys.readouterr().err
+    assert (empty_target.run("restore", saved), statuses) == (1, [2])
+    error = capsys.readouterr().err
+    assert "another restore is running" in error
+    assert "tables/brands.copy has changed" in error
 
 
-def test_s32_folders_are_synchronized_after_files_are_renamed(
-    target: Installation, saved: Path, monkeypatch: pytest.MonkeyPatch
+def test_s32_a_folder_is_synchronized_after_a_file_in_it_is_renamed(
+    tmp_path: Path, synchronized: list[Path]
 ) -> None:
-    synchronized, fsync = [], os.fsync
-
-    def record(descriptor: int) -> None:
-        synchronized.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", record)
-    assert target.run("restore", saved) == 0
-    folders = {path for path in target.storage.root.rglob("*") if path.is_dir()}
-    assert {target.storage.root, *folders} <= set(synchronized)
-    synchronized.clear()
-    backup._write_file(saved / "manifest.json", [b"{}"])
-    assert synchronized == [saved / ".manifest.json", saved]
+    backup._write_file(tmp_path / "manifest.json", [b"{}"])
+    assert synchronized == [tmp_path / ".manifest.json", tmp_path]

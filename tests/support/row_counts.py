@@ -1,12 +1,15 @@
-"""Read the row counts that triggers maintain, and count the same rows with COUNT(*)."""
+"""Read the row counts that triggers maintain, count the same rows with COUNT(*), and find any row."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, func, literal, select
+from sqlalchemy import Connection, Text, cast, func, literal, select, text
 
+from db.copy_database import list_tables
+from db.engine import build_engine
 from db.models import RowCount
+from db.rls.session_role import bypass_rls
 from db.row_counts.queries import COUNTED
 
 Counts = dict[tuple[Any, ...], int]
@@ -33,3 +36,14 @@ def actual_counts(connection: Connection) -> Counts:
             )
             counts |= {(table.name, name, row[0], row[1]): row[2] for row in rows}
     return counts
+
+
+def has_rows(url: str) -> bool:
+    """Return whether any table of a database has rows. The schema may be of another release."""
+    engine = build_engine(url, pool_size=1)
+    with engine.connect() as connection:
+        bypass_rls(connection)
+        tables = [f'EXISTS (SELECT FROM "{table}")' for table in list_tables(connection)]
+        found = connection.scalar(text(f"SELECT {' OR '.join(tables)}"))
+    engine.dispose()
+    return bool(found)
