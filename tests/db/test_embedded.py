@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import Engine, text
 
 from db.embedded import (
+    MAX_SOCKET_BYTES,
     Cluster,
     EmbeddedDatabaseError,
     copy_cluster,
@@ -29,6 +32,7 @@ from db.embedded import (
 )
 from db.engine import build_engine
 from tests.support.embedded import is_process_running, wait_until_stopped
+from tests.support.forks import start_fork, wait_for_fork
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
@@ -37,67 +41,77 @@ SECONDS = 60
 is_root = os.geteuid() == 0
 only_root = pytest.mark.skipif(not is_root, reason="only root can start a process of another user")
 
-# Writes a row, prints that and waits until it is killed or its input ends.
-USER = """
-import sys
-from pathlib import Path
-import psycopg
-from db.embedded import use_cluster
-with use_cluster(Path(sys.argv[1])) as cluster:
-    with psycopg.connect(cluster.url.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute("INSERT INTO notes VALUES (1)")
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
 
 class UserProcess:
-    """Another process that uses a cluster."""
+    """Another process that uses a cluster. It writes its id to a row."""
 
     def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", USER, folder],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        self._reading, writing = os.pipe()
+        self.pid = start_fork(lambda: self._use(folder, writing))
+        os.close(writing)
+        self._is_running = True
+
+    def _use(self, folder: Path, ready: int) -> None:
+        with use_cluster(folder) as cluster:
+            engine = connect(cluster)
+            with engine.begin() as connection:
+                connection.execute(text("INSERT INTO notes VALUES (:id)"), {"id": os.getpid()})
+            # Not before, because PostgreSQL would inherit it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            os.write(ready, b"ready")
+            signal.sigwait([signal.SIGTERM])
 
     def wait_until_ready(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        assert os.read(self._reading, 5) == b"ready"
 
-    def end(self) -> None:
-        self.process.communicate(timeout=SECONDS)
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self._is_running:
+            os.kill(self.pid, number)
+            wait_for_fork(self.pid)
+            os.close(self._reading)
+            self._is_running = False
+
+
+class Created(NamedTuple):
+    """A cluster for all tests that leave it as it was."""
+
+    folder: Path
+    identities: list[object]
+    """What each of the starts has read that created it together."""
 
 
 @pytest.fixture(scope="module")
-def created_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a cluster with a table, for all tests that leave it as it was."""
-    folder = tmp_path_factory.mktemp("shared") / "postgresql"
-    with use_cluster(folder, release="0.3.0") as cluster:
-        engine = connect(cluster)
-        with engine.begin() as connection:
-            connection.execute(text("CREATE TABLE notes (id integer)"))
-        engine.dispose()
-    return folder
+def created(tmp_path_factory: pytest.TempPathFactory) -> Created:
+    """Create a cluster by several starts, at a long path and after a creation that was killed."""
+    folder = tmp_path_factory.mktemp("shared") / ("long" * 30) / ("folder" * 20) / "postgresql"
+    (folder / "data.new").mkdir(parents=True)
+    (folder / "data.new" / "PG_VERSION").write_text("18\n")
+    together = threading.Barrier(4)
+
+    def read_identity() -> object:
+        with use_cluster(folder, is_durable=False, release="0.3.0") as cluster:
+            engine = connect(cluster)
+            with engine.begin() as connection:
+                identity = connection.scalar(text("SELECT system_identifier FROM pg_control_system()"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(1)"))
+                connection.execute(text("CREATE TABLE IF NOT EXISTS notes (process integer)"))
+            engine.dispose()
+            together.wait(SECONDS)
+            return identity
+
+    # Each has its own open file, as processes have.
+    with ThreadPoolExecutor(4) as threads:
+        return Created(
+            folder, [future.result() for future in [threads.submit(read_identity) for _ in range(4)]]
+        )
 
 
 @pytest.fixture
-def folder(created_folder: Path) -> Iterator[Path]:
-    """Yield the folder of a cluster without rows that does not run. What runs at the end is stopped."""
-    wait_until_stopped(created_folder)
-    yield created_folder
-    with use_cluster(created_folder) as cluster:
-        engine = connect(cluster)
-        with engine.begin() as connection:
-            connection.execute(text("DELETE FROM notes"))
-        engine.dispose()
-    stop_cluster(created_folder)
-
-
-@pytest.fixture
-def new_folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield the folder of a cluster that does not exist yet. What runs at the end is stopped."""
-    yield tmp_path / "postgresql"
-    stop_cluster(tmp_path / "postgresql")
+def folder(created: Created) -> Iterator[Path]:
+    """Yield the folder of a cluster that does not run. What runs at the end is stopped."""
+    wait_until_stopped(created.folder)
+    yield created.folder
+    stop_cluster(created.folder)
 
 
 @pytest.fixture
@@ -111,21 +125,22 @@ def start() -> Iterator[Callable[[Path], UserProcess]]:
 
     yield start_user
     for user in users:
-        user.process.kill()
-        user.process.communicate()
+        user.end(signal.SIGKILL)
 
 
 def connect(cluster: Cluster) -> Engine:
     return build_engine(cluster.url, pool_size=1)
 
 
-def count_notes(folder: Path) -> int:
+def has_note(folder: Path, user: UserProcess) -> bool:
+    """Return whether the row of a process is there."""
     with use_cluster(folder) as cluster:
         engine = connect(cluster)
         with engine.connect() as connection:
-            count = connection.scalar(text("SELECT count(*) FROM notes"))
+            rows = connection.scalars(text("SELECT process FROM notes WHERE process = :id"), {"id": user.pid})
+            found = rows.all()
         engine.dispose()
-    return int(count or 0)
+    return found == [user.pid]
 
 
 def kill(pid: int) -> None:
@@ -188,21 +203,20 @@ def test_processes_share_a_cluster_which_ends_with_the_last_of_them(
     assert not socket_folder.exists()
 
 
-def test_several_starts_at_the_same_moment_make_one_cluster(new_folder: Path) -> None:
-    def read_identity() -> object:
-        with use_cluster(new_folder) as cluster:
-            engine = connect(cluster)
-            with engine.connect() as connection:
-                identity = connection.scalar(text("SELECT system_identifier FROM pg_control_system()"))
-            engine.dispose()
-            together.wait(SECONDS)
-            return identity
+def test_several_starts_at_the_same_moment_make_one_cluster(created: Created) -> None:
+    assert len(created.identities) == 4
+    assert len(set(created.identities)) == 1
 
-    together = threading.Barrier(4)
-    # Each has its own open file, as processes have.
-    with ThreadPoolExecutor(4) as threads:
-        identities = [future.result() for future in [threads.submit(read_identity) for _ in range(4)]]
-    assert len(set(identities)) == 1
+
+def test_a_creation_that_was_killed_leaves_nothing_that_the_next_start_uses(created: Created) -> None:
+    assert (created.folder / "data" / "global").is_dir()
+    assert not (created.folder / "data.new").exists()
+
+
+def test_a_long_path_of_the_folder_does_not_matter(folder: Path) -> None:
+    assert len(str(folder)) > 240
+    with use_cluster(folder) as cluster:
+        assert len(str(cluster.socket_folder)) < MAX_SOCKET_BYTES
 
 
 @pytest.mark.parametrize("killed", ["user", "postgres", "supervisor", "all"])
@@ -212,7 +226,7 @@ def test_the_next_start_recovers_from_kill_9(
     user = start(folder)
     user.wait_until_ready()
     pids = {
-        "user": user.process.pid,
+        "user": user.pid,
         "postgres": postmaster_pid(folder),
         "supervisor": int((folder / "supervisor.lock").read_text()),
     }
@@ -221,7 +235,7 @@ def test_the_next_start_recovers_from_kill_9(
             kill(pid)
     if killed == "user":
         wait_until_stopped(folder)
-    assert count_notes(folder) == 1
+    assert has_note(folder, user)
 
 
 def test_a_killed_postgresql_starts_again_for_the_processes_that_use_it(folder: Path) -> None:
@@ -230,7 +244,10 @@ def test_a_killed_postgresql_starts_again_for_the_processes_that_use_it(folder: 
         engine.connect().close()
         engine.dispose()
         kill(postmaster_pid(folder))
-        assert count_notes(folder) == 0
+        with use_cluster(folder) as again:
+            engine = connect(again)
+            engine.connect().close()
+            engine.dispose()
 
 
 def test_a_copy_has_the_rows_and_is_removed_also_if_its_supervisor_was_killed(
@@ -244,14 +261,14 @@ def test_a_copy_has_the_rows_and_is_removed_also_if_its_supervisor_was_killed(
     copy_cluster(folder, copy)
     assert (copy / "data").stat().st_uid == (folder / "data").stat().st_uid
     with use_cluster(copy) as cluster:
-        assert count_notes(copy) == 1
+        assert has_note(copy, user)
         postgres = postmaster_pid(copy)
         os.kill(int((copy / "supervisor.lock").read_text()), signal.SIGKILL)
         remove_cluster(copy)
         assert not is_process_running(postgres)
         assert not copy.exists()
         assert not cluster.socket_folder.exists()
-    assert count_notes(folder) == 1
+    assert has_note(folder, user)
 
 
 def test_a_number_in_the_file_of_a_killed_postgresql_that_is_used_again_does_no_harm(folder: Path) -> None:
@@ -262,24 +279,6 @@ def test_a_number_in_the_file_of_a_killed_postgresql_that_is_used_again_does_no_
     with use_cluster(folder) as cluster:
         assert postmaster_pid(folder) != os.getpid()
         connect(cluster).dispose()
-
-
-def test_a_creation_that_was_killed_leaves_nothing_that_the_next_start_uses(new_folder: Path) -> None:
-    (new_folder / "data.new").mkdir(parents=True)
-    (new_folder / "data.new" / "PG_VERSION").write_text("18\n")
-    with use_cluster(new_folder):
-        assert (new_folder / "data" / "global").is_dir()
-        assert not (new_folder / "data.new").exists()
-
-
-def test_a_long_path_of_the_folder_does_not_matter(tmp_path: Path) -> None:
-    folder = tmp_path / ("long" * 30) / ("folder" * 20) / "postgresql"
-    with use_cluster(folder) as cluster:
-        engine = connect(cluster)
-        with engine.connect() as connection:
-            assert connection.scalar(text("SELECT 1")) == 1
-        engine.dispose()
-    wait_until_stopped(folder)
 
 
 def test_a_variable_of_another_postgresql_does_not_matter(
@@ -354,7 +353,9 @@ def test_programs_that_only_root_can_read_are_copied(
     private.mkdir(mode=0o700)
     for source in (package, package.with_name(f"{package.name}.libs")):
         if source.exists():
-            shutil.copytree(source, private / source.name, symlinks=True)
+            shutil.copytree(
+                source, private / source.name, ignore=shutil.ignore_patterns("include"), symlinks=True
+            )
     binaries = private / package.name / "pginstall" / "bin"
     monkeypatch.setattr("db.embedded.find_binaries", lambda: binaries)
     with use_cluster(folder):
@@ -370,13 +371,25 @@ def reject(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_files_of_another_version_are_rejected_with_the_release_that_reads_them(new_folder: Path) -> None:
-    with use_cluster(new_folder, release="0.3.0"):
-        pass
-    wait_until_stopped(new_folder)
-    (new_folder / "data" / "PG_VERSION").write_text("17\n")
-    assert reject(new_folder) == (
-        f"The database in {new_folder} is of PostgreSQL 17, and this release has PostgreSQL 18. Save it by "
+@pytest.fixture
+def changed_file(folder: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """Yield a function that changes a file of the cluster until the end of the test."""
+    with ExitStack() as stack:
+
+        def change(name: str, content: bytes) -> None:
+            path = folder / "data" / name
+            stack.callback(path.write_bytes, path.read_bytes())
+            path.write_bytes(content)
+
+        yield change
+
+
+def test_files_of_another_version_are_rejected_with_the_release_that_reads_them(
+    folder: Path, changed_file: Callable[[str, bytes], None]
+) -> None:
+    changed_file("PG_VERSION", b"17\n")
+    assert reject(folder) == (
+        f"The database in {folder} is of PostgreSQL 17, and this release has PostgreSQL 18. Save it by "
         "`make backup` of release 0.3.0, and restore it by `make restore` of this one in an empty DATA_DIR"
     )
 
@@ -390,23 +403,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_damaged_files_are_reported_with_the_reason_of_postgresql(new_folder: Path) -> None:
-    with use_cluster(new_folder):
-        pass
-    wait_until_stopped(new_folder)
-    (new_folder / "data" / "global" / "pg_control").write_bytes(b"")
-    message = reject(new_folder)
-    assert message.startswith(f"PostgreSQL does not start in {new_folder}: could not read file")
+def test_damaged_files_are_reported_with_the_reason_of_postgresql(
+    folder: Path, changed_file: Callable[[str, bytes], None]
+) -> None:
+    changed_file("global/pg_control", b"")
+    message = reject(folder)
+    assert message.startswith(f"PostgreSQL does not start in {folder}: could not read file")
     assert message.endswith(
-        f"{new_folder / 'postgresql.log'} has all messages. Or set DATABASE_URL to another PostgreSQL server"
+        f"{folder / 'postgresql.log'} has all messages. Or set DATABASE_URL to another PostgreSQL server"
     )
 
 
 def test_a_platform_without_the_package_is_told_to_set_database_url(
-    new_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "find_spec", lambda _: None)
-    assert reject(new_folder) == (
+    assert reject(tmp_path / "postgresql") == (
         "The package with PostgreSQL is not installed: production installs none, and some platforms have "
         "none. Install requirements-local.txt, or set DATABASE_URL to the URL of a PostgreSQL server"
     )
@@ -420,4 +432,4 @@ def test_the_command_stops_a_cluster_that_is_in_use(
     command = [sys.executable, ROOT / "db" / "embedded" / "supervisor.py", "stop", folder]
     subprocess.run(command, check=True, timeout=SECONDS)
     assert not (folder / "data" / "postmaster.pid").exists()
-    assert count_notes(folder) == 1
+    assert has_note(folder, user)
