@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,23 @@ from sqlalchemy import make_url, text
 from db.embedded import EmbeddedDatabaseError, stop_cluster
 from db.engine import build_engine
 from db.migrations import upgrade
+from handlers.server.cli import main
 from studio.database import is_embedded, use_database
 from studio.settings import VERSION, InvalidSettings, Settings
 from tests.support.embedded import wait_until_stopped
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.forks import start_fork, wait_for_fork
 
 
 def read_settings(folder: Path, **variables: str) -> Settings:
     return Settings.from_environment({"DATA_DIR": str(folder), **variables})
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield the data folder for tests that use an embedded database. What runs at the end is stopped."""
+    folder = tmp_path_factory.mktemp("data")
+    yield folder
+    stop_cluster(folder / "postgresql")
 
 
 def test_a_database_that_the_settings_name_is_used_as_it_is(tmp_path: Path) -> None:
@@ -34,12 +42,12 @@ def test_a_database_that_the_settings_name_is_used_as_it_is(tmp_path: Path) -> N
     assert not (tmp_path / "postgresql").exists()
 
 
-def test_without_a_setting_the_data_folder_has_a_database_of_its_own(tmp_path: Path) -> None:
-    with use_database(read_settings(tmp_path)) as settings:
+def test_without_a_setting_the_data_folder_has_a_database_of_its_own(data_folder: Path) -> None:
+    with use_database(read_settings(data_folder)) as settings:
         assert make_url(settings.database_url).username == "sartiq"
         assert is_embedded(settings)
-        assert (tmp_path / "postgresql" / "release").read_text() == VERSION
-    wait_until_stopped(tmp_path / "postgresql")
+        assert (data_folder / "postgresql" / "release").read_text() == VERSION
+    wait_until_stopped(data_folder / "postgresql")
 
 
 def test_a_database_of_an_older_release_is_not_passed_over(tmp_path: Path) -> None:
@@ -77,27 +85,29 @@ def test_a_folder_that_is_a_file_stops_the_server_with_one_sentence(tmp_path: Pa
         pass
 
 
-def test_the_command_runs_the_database_with_the_tables_of_an_older_release(tmp_path: Path) -> None:
-    with use_database(read_settings(tmp_path)) as settings:
+def test_the_command_runs_the_database_with_the_tables_of_an_older_release(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with use_database(read_settings(data_folder)) as settings:
         upgrade(settings.database_url)
-    command = [sys.executable, "-m", "handlers", "database", "--for-release", "0.2.0"]
-    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**environment, "DATA_DIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        engine = build_engine(process.stdout.readline().strip(), pool_size=1)
-        with engine.connect() as connection:
-            assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0048"
-        engine.dispose()
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=60)[0] == "Stopped, unless other processes use it.\n"
-    finally:
-        process.kill()
-        process.communicate()
-        stop_cluster(tmp_path / "postgresql")
+    monkeypatch.setenv("DATA_DIR", str(data_folder))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    reading, writing = os.pipe()
+
+    def run() -> None:
+        sys.stdout = os.fdopen(writing, "w")
+        assert main(["database", "--for-release", "0.2.0"]) == 0
+        sys.stdout.flush()
+
+    process = start_fork(run)
+    os.close(writing)
+    with os.fdopen(reading) as output:
+        try:
+            engine = build_engine(output.readline().strip(), pool_size=1)
+            with engine.connect() as connection:
+                assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0048"
+            engine.dispose()
+        finally:
+            os.kill(process, signal.SIGTERM)
+            status = wait_for_fork(process)
+        assert (status, output.read()) == (0, "Stopped, unless other processes use it.\n")
