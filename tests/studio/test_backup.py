@@ -28,7 +28,7 @@ from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
 from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory
+from tests.support.databases import DatabaseFactory, create_database
 from tests.support.filled_server import fill_server
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
@@ -106,7 +106,7 @@ def digest_database(url: str) -> dict[str, TableDigest]:
 def server(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Yield the settings of a server with a row in every table. Tests do not change it."""
     folder = tmp_path_factory.mktemp("server")
-    with database_factory.create(database_factory.get_template()) as url:
+    with database_factory.copy_migrated() as url:
         fill_server(url, folder)
         storage = LocalDisk(folder / "media")
         media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
@@ -148,7 +148,7 @@ def source(server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def filled(source: Installation, database_factory: DatabaseFactory) -> Iterator[Installation]:
     """Yield a server with a row in every table and a database that only this test uses."""
-    with database_factory.create(source.url) as url:
+    with create_database(source.url) as url:
         yield Installation(url, source.folder, source.monkeypatch)
 
 
@@ -161,7 +161,7 @@ def target(own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(scope="module")
 def empty_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database without rows that several tests use."""
-    with database_factory.lend_migrated() as url:
+    with database_factory.copy_migrated() as url:
         yield url
 
 
@@ -176,7 +176,7 @@ def target_of_0_2_0(
     database_factory: DatabaseFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Installation]:
     """Yield a server whose empty tables have the schema of release 0.2.0, which its backups need."""
-    with database_factory.create(migrated_to_0_2_0(database_factory)) as url:
+    with create_database(migrated_to_0_2_0(database_factory)) as url:
         yield Installation(url, tmp_path / "new", monkeypatch)
 
 
@@ -586,7 +586,7 @@ def test_s32_a_backup_that_would_miss_protected_rows_is_refused(
 @pytest.fixture(scope="module")
 def changed_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database whose owners several tests change, and change back."""
-    with database_factory.create(database_factory.get_template()) as url:
+    with database_factory.copy_migrated() as url:
         yield url
 
 

@@ -31,7 +31,7 @@ from studio.database import FOLDER, SQLITE_FILE
 from studio.media.storage import LocalDisk
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory
+from tests.support.databases import DatabaseFactory, create_database
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
@@ -83,7 +83,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OldServer:
 @pytest.fixture
 def target(database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the URL of a database with the schema of the file and no rows, which is DATABASE_URL."""
-    with database_factory.create(migrated_to_0_2_0(database_factory)) as url:
+    with create_database(migrated_to_0_2_0(database_factory)) as url:
         monkeypatch.setenv("DATABASE_URL", url)
         yield url
 
@@ -91,7 +91,7 @@ def target(database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(scope="module")
 def empty_url(database_factory: DatabaseFactory) -> Iterator[str]:
     """Yield the URL of a database with that schema which several tests use."""
-    with database_factory.create(migrated_to_0_2_0(database_factory)) as url:
+    with create_database(migrated_to_0_2_0(database_factory)) as url:
         yield url
 
 
@@ -106,7 +106,7 @@ def empty_target(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 @pytest.fixture
 def new_target(database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the URL of a database without tables, which is DATABASE_URL."""
-    with database_factory.create() as url:
+    with create_database() as url:
         monkeypatch.setenv("DATABASE_URL", url)
         yield url
 
