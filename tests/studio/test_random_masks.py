@@ -56,7 +56,8 @@ from studio.rendering.variation import sample_variation
 
 pytestmark = pytest.mark.usefixtures("real_cut_outs")
 
-MASKS = 90
+MASKS = 56
+"""All 14 kinds before all four backgrounds. The defects that this test was written for need 42."""
 SIDES = (1, 2, 3, 5, 9, 24, 40, 71)
 """The sides of masks in pixels. Photos have a margin, or none."""
 LARGE_MASK = (490, 31)
@@ -349,8 +350,9 @@ def use_cut_out(drawn: Drawn) -> list[Any]:
 
 
 def find_by_colour(drawn: Drawn) -> Mask | None:
-    # Smaller photos are not searched.
-    return find_colour_mask(drawn.photo) if min(drawn.photo.shape[:2]) >= 32 and drawn.number % 2 else None
+    # Smaller photos are not searched. A search takes up to a second: half of the others are enough.
+    is_searched = min(drawn.photo.shape[:2]) >= 32 and drawn.number % 2 == 0
+    return find_colour_mask(drawn.photo) if is_searched else None
 
 
 MEASURES: dict[str, Callable[[Drawn], Any]] = {
