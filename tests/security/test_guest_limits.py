@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -204,12 +203,21 @@ def test_s34_guests_hold_no_more_threads_than_their_account(
     assert blocked.most == threads
 
 
+@pytest.fixture(scope="module")
+def second_application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """Yield another application. It is created once: what it remembers is about accounts of other tests."""
+    app = create_test_app(tmp_path_factory.mktemp("second-application"))
+    yield app
+    app.bridge.pool.shutdown()
+
+
 @pytest.fixture
-def second_process(tmp_path: Path, committing_server: CommittingServer) -> Application:
-    """Return another application on the same database, with memory of its own, as a second process has it."""
-    app = create_test_app(tmp_path)
-    app.database.current = committing_server.database
-    return app
+def second_process(
+    second_application: Application, committing_server: CommittingServer
+) -> Iterator[Application]:
+    """Yield another application on the same database, with memory of its own, as a second process has it."""
+    with second_application.database.switched_to(committing_server.database):
+        yield second_application
 
 
 @pytest.fixture
