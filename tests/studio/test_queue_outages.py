@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, QueuePool, select, text
+from sqlalchemy import URL, Connection, QueuePool, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -70,6 +70,7 @@ from tests.support.zip_files import build_zip
 
 LEASE = timedelta(seconds=0.6)
 POOL_SIZE = 6
+POOL_TIMEOUT_SECONDS = 0.05
 TIMEOUT_SECONDS = 20
 FAILED_EVENTS = ["export.failed", "import.failed", "generation.failed"]
 CHECK = load_body_checks(BUNDLE)
@@ -282,29 +283,35 @@ QUEUES = [
 
 
 @pytest.fixture(scope="module")
-def outage_url(database_factory: DatabaseFactory) -> Iterator[str]:
-    """Yield the URL of a database that only this module uses, because it ends all its connections."""
+def outage_database(database_factory: DatabaseFactory) -> Iterator[Database]:
+    """Yield a database that only this module uses, because it ends all its connections.
+
+    Its pool can be exhausted. All tests share it: a new engine compiles all statements again.
+    """
     with database_factory.copy_migrated() as url:
-        yield url
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("db.engine.POOL_TIMEOUT_SECONDS", POOL_TIMEOUT_SECONDS)
+            database = Database(build_engine(url, pool_size=POOL_SIZE))
+        yield database
+        database.dispose()
 
 
 @pytest.fixture
-def studio(outage_url: str, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    """Yield a customer with a webhook endpoint for failures, on a database whose pool can be exhausted."""
-    monkeypatch.setattr("db.engine.POOL_TIMEOUT_SECONDS", 0.2)
+def studio(
+    outage_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Studio]:
+    """Yield a customer with a webhook endpoint for failures."""
     monkeypatch.setattr(leases, "OUTAGE_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(webhooks, "LEASE_DURATION", LEASE)
     monkeypatch.setattr(deliveries, "RETRY_DELAYS", (timedelta(0),) * 7)
     monkeypatch.setattr(publications, "_make_variants", lambda _storage, _lease: None)
-    database = Database(build_engine(outage_url, pool_size=POOL_SIZE))
-    with database.transaction(write=True):
+    with outage_database.transaction(write=True):
         scenario = make_photographed_product(storage, None)
         endpoint = factories.make_webhook_endpoint(**scenario.ownership, event_types=FAILED_EVENTS)
-    yield Studio(database, storage, scenario, endpoint)
-    # The renewal of a lease may still hold a connection, which the pool would no longer close.
-    pool = cast(QueuePool, database.engine.pool)
+    yield Studio(outage_database, storage, scenario, endpoint)
+    # The renewal of a lease may still hold a connection, which the next test needs to exhaust the pool.
+    pool = cast(QueuePool, outage_database.engine.pool)
     wait_until(lambda: pool.checkedout() == 0, "all connections are returned")
-    database.dispose()
 
 
 class ExhaustedPool(logging.Handler):
@@ -335,9 +342,9 @@ class ExhaustedPool(logging.Handler):
             self._connections.pop().close()
 
 
-def end_connections(url: str) -> None:
+def end_connections(url: URL) -> None:
     """End the connections of all others to a database."""
-    engine = build_engine(url, pool_size=1)
+    engine = build_engine(url.render_as_string(hide_password=False), pool_size=1)
     others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
     with engine.connect() as connection:
         assert connection.execute(text(f"{others} AND pid <> pg_backend_pid()")).all()
@@ -356,7 +363,7 @@ def run_until_completed(queue: Queue, studio: Studio) -> None:
 @pytest.mark.parametrize("queue", QUEUES, ids=str)
 @pytest.mark.parametrize("outage", ["ended connections", "a short pool timeout", "a long pool timeout"])
 def test_an_outage_before_the_last_write_fails_no_row_and_a_second_run_completes_it(
-    queue: Queue, outage: str, studio: Studio, outage_url: str, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, outage: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.add_row(studio)
     pool = ExhaustedPool(studio.database, is_short=outage == "a short pool timeout")
@@ -376,7 +383,7 @@ def test_an_outage_before_the_last_write_fails_no_row_and_a_second_run_completes
     def lock_in_outage(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr(leases, "lock_leased", lock_leased)
         current_session().connection()
-        end_connections(outage_url)
+        end_connections(studio.database.engine.url)
         return lock_leased(*arguments, **options)
 
     monkeypatch.setattr(queue.completes, complete_in_outage)
