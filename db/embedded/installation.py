@@ -156,12 +156,14 @@ def create_files(folder: Path, binaries: Path, account: int, *, is_durable: bool
 
 
 def find_reason(messages: str) -> str:
-    """Return the first sentence of a program of PostgreSQL that says why its last start has ended."""
+    """Return the first sentence of a program of PostgreSQL that says why its last start has failed."""
     # What a client is told while PostgreSQL starts is no reason.
-    pattern = r"(?:FATAL|PANIC|error): +(?!the database system is )(.+)"
-    _, _, messages = messages.rpartition("LOG:  starting PostgreSQL")
-    reasons = re.findall(pattern, messages) or messages.splitlines()[-1:] or ["it gave no reason"]
-    return str(reasons[0]).strip()
+    pattern = re.compile(r"(?:FATAL|PANIC|error): +(?!the database system is )(.+)")
+    # The newest start may still run.
+    for start in reversed(messages.split("LOG:  starting PostgreSQL")):
+        if reason := pattern.search(start):
+            return reason[1].strip()
+    return (messages.splitlines() or ["it gave no reason"])[-1].strip()
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.support.embedded import wait_until_stopped
 from tests.support.servers.small_disk import require_mounts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,8 +58,14 @@ class Disk:
         return Path(f"/proc/{self.process.pid}/root{self._folder}")
 
     def remount(self, options: str) -> None:
-        """Change the options of the file system."""
-        subprocess.run([*self._enter(), "mount", "-o", f"remount,{options}", self._folder], check=True)
+        """Change the options of the file system, as soon as no process that ends has a file open."""
+        command = [*self._enter(), "mount", "-o", f"remount,{options}", self._folder]
+        deadline = time.monotonic() + SECONDS
+        while (
+            result := subprocess.run(command, capture_output=True, text=True, check=False)
+        ).returncode != 0:
+            assert time.monotonic() < deadline, result.stderr
+            time.sleep(0.1)
 
     def start(self) -> subprocess.Popen[str]:
         """Start the embedded database on the disk, as the user `nobody`."""
@@ -121,7 +128,7 @@ def test_a_disk_that_is_too_small_is_named_and_nothing_remains(disk: Disk) -> No
 def test_a_read_only_disk_is_named_and_loses_nothing(disk: Disk) -> None:
     with disk.run() as url, psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 1 AS id")
-    wait_until_stopped(disk)
+    wait_until_stopped(disk.path / "postgresql")
     disk.remount("ro")
 
     message = disk.fail()
@@ -182,16 +189,7 @@ def count_rows(url: str) -> int:
 def wait_until_failing(disk: Disk) -> None:
     """Wait until the supervisor has tried in vain to start PostgreSQL again."""
     state = disk.path / "postgresql" / "supervisor.lock"
-    wait_for(lambda: state.read_text().endswith("failing"))
-
-
-def wait_until_stopped(disk: Disk) -> None:
-    number = disk.path / "postgresql" / "data" / "postmaster.pid"
-    wait_for(lambda: not number.exists())
-
-
-def wait_for(is_true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
-    while not is_true():
+    while not state.read_text().endswith("failing"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
