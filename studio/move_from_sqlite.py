@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, make_url
 
-from db.copy_database import CopyRejected, Digests, fill_database
+from db.copy_database import CopyRejected, Digests, fill_database, has_mark, remove_mark
 from db.embedded import remove_cluster, stop_cluster, use_cluster
 from db.migrations import upgrade
 from db.sqlite_file import hold_file
@@ -41,7 +41,7 @@ TEMPORARY_FOLDER = "move-from-sqlite"
 
 
 def move(settings: Settings, source: Path, keeps_demo_passwords: bool) -> bool:
-    """Move the rows of a file to PostgreSQL.
+    """Move the rows of a file to PostgreSQL. If the process is killed, the next call completes the move.
 
     Returns:
         Whether all rows and, for a database of DATABASE_URL, all files are right. If not, nothing was moved.
@@ -63,11 +63,13 @@ def move(settings: Settings, source: Path, keeps_demo_passwords: bool) -> bool:
         hold_file(source, folder) as rows,
     ):
         if url:
-            if not fill_database(url, rows, verify):
+            mark = f"moved from {source.resolve()}"
+            if not has_mark(url, mark) and not fill_database(url, rows, verify, mark):
                 return False
             upgrade(url)
             if not keeps_demo_passwords:
                 deactivate_demo_accounts(url)
+            remove_mark(url)
             return True
         with use_cluster(folder / FOLDER, release=VERSION) as cluster:
             if not fill_database(cluster.url, rows, verify):

@@ -238,7 +238,7 @@ def kill(*_: object) -> None:
 
 
 def kill_move(point: str) -> None:
-    """Run the command, and kill it before it commits the rows, stops the cluster or renames it."""
+    """Run the command, and kill it before it commits rows, migrates, stops the cluster or renames it."""
 
     def write_and_kill(url: str, *_: object) -> None:
         with open_database(url) as connection:
@@ -256,6 +256,7 @@ def kill_move(point: str) -> None:
 
     patches: dict[str, tuple[Any, str, Callable[..., None]]] = {
         "rows": (move_from_sqlite, "fill_database", write_and_kill),
+        "schema": (move_from_sqlite, "upgrade", kill),
         "stop": (move_from_sqlite, "stop_cluster", stop_or_kill),
         "name": (Path, "rename", rename_or_kill),
     }
@@ -308,7 +309,7 @@ def list_demo_accounts(url: str) -> dict[str, tuple[bool, bool]]:
         }
 
 
-def test_demo_accounts_with_published_passwords_are_deactivated_while_the_file_is_locked(
+def test_the_move_after_a_killed_one_deactivates_demo_accounts_while_the_file_is_locked(
     old: OldServer, target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = hash_password("a-woollen-coat-in-june")
@@ -324,8 +325,13 @@ def test_demo_accounts_with_published_passwords_are_deactivated_while_the_file_i
         errors.append(process.stderr.splitlines()[-1])
         deactivate(url)
 
+    assert run_in_fork(lambda: kill_move("schema")) == -signal.SIGKILL
+    assert count_rows(target) == 207
     monkeypatch.setattr(move_from_sqlite, "deactivate_demo_accounts", open_meanwhile)
     assert move_from_sqlite.main([]) == 0
+    assert is_current(target)
+    # A database that is complete is refused like any other that has rows.
+    assert move_from_sqlite.main([]) == 2
     assert errors == ["sqlite3.OperationalError: database is locked"]
     assert list_demo_accounts(target) == {
         "demo@example.com": (False, False),
