@@ -25,6 +25,7 @@ DATABASE = LOGIN = "sartiq"
 def clusters() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     """Yield two servers with the superuser and the empty database that the image of PostgreSQL creates."""
     folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o711)  # PostgreSQL, which is not root, reads the dump of the other server
     try:
         with run_postgres(folder / "old") as old, run_postgres(folder / "new") as new:
             for cluster in (old, new):
@@ -75,7 +76,7 @@ def test_a_dump_by_the_superuser_starts_on_another_server(
     old.run("pg_dump", "--dbname", source, "--format", "custom", "--file", "sartiq.dump")
     # The login exists already, so one statement fails; psql continues.
     new.run("psql", "--quiet", "--dbname", target, "--file", str(old.folder / "data" / "roles.sql"))
-    new.run("pg_restore", "--dbname", target, "--exit-on-error", str(old.folder / "sartiq.dump"))
+    new.run("pg_restore", "--dbname", target, "--exit-on-error", str(old.folder / "data" / "sartiq.dump"))
     assert count_rows(target) == rows
     prepare(target, tmp_path)
     assert count_rows(target) == rows

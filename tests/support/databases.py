@@ -70,9 +70,10 @@ def _stop_server(folder: Path, pid: int) -> None:
 
 def let_in(account: str) -> None:
     """Let another user of the operating system sign in at the embedded server: PgBouncer runs not as root."""
+    url = server_url()
     if _FOLDER not in os.environ:
         return
-    rules, url = Path(os.environ[_FOLDER]) / "data" / "pg_ident.conf", server_url()
+    rules = Path(os.environ[_FOLDER]) / "data" / "pg_ident.conf"
     with rules.open("a") as file:
         file.write(f"owner {account} {url.username}\n")
     socket_folder = Path(str(url.query["host"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.server import RunningServer, running_server
+from tests.support.databases import let_in
 from tests.support.requirements import skip_or_fail
 
 DISK = "64m"
@@ -62,6 +65,8 @@ class SmallDisk:
 @contextmanager
 def run_on_small_disk(folder: Path, **environment: str) -> Iterator[SmallDisk]:
     """Run a server within the block. `can_mount` must be true."""
+    # In the namespace, root has no rights on the socket of PostgreSQL, which runs with another user id.
+    let_in(pwd.getpwuid(os.geteuid()).pw_name)
     python = folder.parent / "python-on-a-small-disk"
     python.write_text(f"#!/bin/sh\nexec unshare -rm sh -c '{MOUNT}' sh {sys.executable} \"$@\"\n")
     python.chmod(0o755)
