@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from sqlalchemy import event, text
 
 from db.models import Shooting
 from handlers.common import prechecks
+from handlers.contract import request_bodies
+from handlers.contract.errors import Violation
 from handlers.pipeline import wsgi_bridge
 from studio.fair_slots import FairSlots, Subject
 from studio.generations import batch
@@ -276,3 +279,25 @@ def test_s36_a_request_that_counts_attempts_waits_a_second_for_a_row_lock(
     # It was served once: it did not wait for a slot.
     assert slots.count_waiting(f"account {scenario.owner.id}") == 0
     assert client("PATCH", "/users/me", {"full_name": "Ada"}).status == 200
+
+
+def test_s19_wrong_bodies_are_judged_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several busy threads would delay the event loop for seconds."""
+    running, together = [], []
+
+    def find_violations(*_: object) -> list[Violation]:
+        running.append(1)
+        together.append(len(running))
+        time.sleep(0.01)
+        running.pop()
+        return []
+
+    async def judge() -> None:
+        content = SimpleNamespace(
+            schema=SimpleNamespace(is_valid=lambda _: False), convert=lambda value: value
+        )
+        await asyncio.gather(*(request_bodies._validate(content, {}, []) for _ in range(5)))
+
+    monkeypatch.setattr(request_bodies, "find_violations", find_violations)
+    asyncio.run(judge())
+    assert together == [1] * 5
