@@ -157,7 +157,7 @@ def create_files(folder: Path, binaries: Path, account: int, *, is_durable: bool
 
 def find_reason(messages: str) -> str:
     """Return the first sentence of a program of PostgreSQL that says why its last start has failed."""
-    # What a client is told while PostgreSQL starts is no reason.
+    # Clients that connect during a start cause FATAL messages, too: "the database system is starting up".
     pattern = re.compile(r"(?:FATAL|PANIC|error): +(?!the database system is )(.+)")
     # The newest start may still run.
     for start in reversed(messages.split("LOG:  starting PostgreSQL")):

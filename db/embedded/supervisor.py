@@ -169,7 +169,7 @@ def _keep_running(
     """Run PostgreSQL until its last user has ended or this process gets a signal, again if it was killed.
 
     If the first start fails, the supervisor ends; who waits for it says why. A later one is repeated: the
-    users wait for the database until somebody has made room on the disk.
+    users wait for the database, for example until there is space on the disk.
     """
 
     def is_needed() -> bool:

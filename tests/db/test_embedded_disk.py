@@ -31,7 +31,7 @@ except EmbeddedDatabaseError as error:
     sys.exit(str(error))
 """
 RESERVE = 40 << 20
-"""What a test deletes when somebody makes room: PostgreSQL needs two segments of its log to recover."""
+"""The size of the file that a test deletes to free space. Recovery writes up to two WAL segments of 16 MB."""
 
 
 class Disk:
@@ -68,7 +68,7 @@ class Disk:
             time.sleep(0.1)
 
     def start(self) -> subprocess.Popen[str]:
-        """Start the embedded database on the disk, as the user `nobody`."""
+        """Start the embedded database on the disk, with the user id of `nobody`."""
         user = ["unshare", "--user", "--map-user=65534"]
         return subprocess.Popen(
             [*self._enter(), *user, sys.executable, "-c", PROGRAM, self._folder / "postgresql"],
@@ -147,7 +147,7 @@ def test_a_database_that_filled_its_disk_comes_back_with_all_rows_when_there_is_
     with disk.run() as url:
         written = write_until_the_disk_is_full(url)
         wait_until_failing(disk)
-        # A second user is told why, instead of waiting.
+        # Another process that starts the database gets the reason at once.
         assert "No space left on device" in disk.fail()
 
         reserve.unlink()

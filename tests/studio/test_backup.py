@@ -118,7 +118,7 @@ def server(database_factory: DatabaseFactory, tmp_path_factory: pytest.TempPathF
         content_hash = hashlib.sha256(b"rows").hexdigest()
         execute(
             url,
-            f"UPDATE product_imports SET status = 'pending', file_id = '{UUID(int=1)}', "  # noqa: S608 - constants
+            f"UPDATE product_imports SET status = 'pending', file_id = '{UUID(int=1)}', "  # noqa: S608 - all values are constants
             f"file_hash = '{content_hash}', images_file_id = NULL",
         )
         yield Settings(database_url=url, data_dir=folder, media_dir=storage.root)

@@ -313,7 +313,7 @@ def test_the_move_after_a_killed_one_deactivates_demo_accounts_while_the_file_is
     old: OldServer, target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = hash_password("a-woollen-coat-in-june")
-    old.execute(f"UPDATE users SET hashed_password = '{own}' WHERE email = 'second@example.com'")  # noqa: S608 - a hash
+    old.execute(f"UPDATE users SET hashed_password = '{own}' WHERE email = 'second@example.com'")  # noqa: S608 - our hash
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM brands')"
     deactivate, errors = move_from_sqlite.deactivate_demo_accounts, []
 
