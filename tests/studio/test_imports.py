@@ -423,14 +423,14 @@ def test_a_group_ends_with_the_turn_of_its_import(
 def test_a_row_with_thousands_of_mistakes_fails_quickly(
     database: Database, storage: LocalDisk, organization: Organization
 ) -> None:
-    # 217 kB. Such a row took half a second of CPU.
+    # 217 kB. Such a row took 0.3 to 0.5 s of CPU; now 0.02 s, or 0.06 s on a core with other work.
     wrong = {"sku": "S-1", "name": "x", "metadata": {f"k{number}": [1] for number in range(18_000)}}
     seconds = []
     for _ in range(5):
         start = time.thread_time()
         CHECK("ProductUpdate", wrong)
         seconds.append(time.thread_time() - start)
-    assert min(seconds) <= 0.05
+    assert min(seconds) <= 0.1
     start_import(database, storage, organization, json.dumps(wrong) + "\n", format="jsonl")
     run_imports(database, storage)
     with database.transaction(write=False) as reading:
