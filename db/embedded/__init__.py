@@ -49,6 +49,9 @@ LOGIN = "sartiq"
 MAX_SOCKET_BYTES = 100
 """The longest path of a socket. Linux allows 107 bytes, macOS 103."""
 
+REFUSAL_SECONDS = 30
+"""How long a start waits for a PostgreSQL that says that it accepts connections."""
+
 _START, _LOG, _RELEASE = "start.lock", "postgresql.log", "release"
 
 copy_cluster = copy_files
@@ -123,34 +126,42 @@ def _connect(folder: Path) -> Cluster | None:
     """Return the cluster as soon as PostgreSQL accepts connections; None if no supervisor runs.
 
     Raises:
-        EmbeddedDatabaseError: Another container runs it, or it was running and does not start again.
+        EmbeddedDatabaseError: Another container runs it, it lets no client in, or it was running and does not
+            start again.
     """
+    deadline = None
     while supervisor.is_running(folder):
-        if supervisor.is_ready(folder):
+        # The process itself may be invisible: it can run in another namespace.
+        if supervisor.find_ready(folder) is not None:
             cluster = Cluster(Path((folder / SOCKET).read_text()))
             if not cluster.socket_folder.is_dir():
                 raise EmbeddedDatabaseError(
                     f"The database in {folder} runs in another container, and its socket is not here. Set "
                     "DATABASE_URL to a PostgreSQL server that both can reach"
                 )
-            if _accepts_connections(cluster):
+            refusal = _find_refusal(cluster)
+            if refusal is None:
                 return cluster
-        elif supervisor.is_failing(folder):
+            # A server that was just killed or stopped lets no client in for a moment.
+            deadline = deadline or time.monotonic() + REFUSAL_SECONDS
+            if time.monotonic() > deadline:
+                raise EmbeddedDatabaseError(f"The database in {folder} lets no client in: {refusal}")
+        if supervisor.is_failing(folder):
             raise _explain_failure(folder)
         time.sleep(supervisor.POLL_SECONDS)
     return None
 
 
-def _accepts_connections(cluster: Cluster) -> bool:
-    """Return whether a client can sign in. A server that was just killed or stopped rejects all clients."""
+def _find_refusal(cluster: Cluster) -> str | None:
+    """Return why a client cannot sign in, None if it can."""
     engine = build_engine(cluster.superuser_url, pool_size=1)
     try:
         engine.connect().close()
-    except OperationalError:
-        return False
+    except OperationalError as error:
+        return str(error.orig).partition("\n")[0]
     finally:
         engine.dispose()
-    return True
+    return None
 
 
 def _start(folder: Path, binaries: Path, is_durable: bool, release: str) -> Cluster:

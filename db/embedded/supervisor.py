@@ -66,7 +66,7 @@ _VOLATILE_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_wri
 
 
 def start(folder: Path, binaries: Path, log: Path, *, is_durable: bool) -> None:
-    """Start the supervisor of a cluster, which starts PostgreSQL. Use it as soon as `is_ready` says so.
+    """Start the supervisor of a cluster, which starts PostgreSQL. Use it as soon as `find_ready` names it.
 
     Args:
         folder: The folder of the cluster.
@@ -91,9 +91,9 @@ def stop(folder: Path) -> bool:
     was_running = is_running(folder)
     while is_running(folder):
         # Without a number, the supervisor has only just started.
-        if state := (folder / _SUPERVISOR).read_text():
+        if state := (folder / _SUPERVISOR).read_text().split():
             with suppress(ProcessLookupError):
-                os.kill(int(state.split()[0]), signal.SIGTERM)
+                os.kill(int(state[0]), signal.SIGTERM)
         time.sleep(POLL_SECONDS)
     return was_running
 
@@ -121,11 +121,13 @@ def is_failing(folder: Path) -> bool:
     return (folder / _SUPERVISOR).read_text().endswith(_FAILING)
 
 
-def is_ready(folder: Path) -> bool:
-    """Return whether PostgreSQL runs and accepts connections, as it writes to its own file."""
-    data = folder / DATA
-    lines = _read_postmaster_file(data)
-    return len(lines) > 7 and lines[7].strip() == "ready" and _is_postgres(lines[0], data)
+def find_ready(folder: Path) -> int | None:
+    """Return the process number of the PostgreSQL that accepts connections, as it writes to its own file.
+
+    It may have been killed since. None if it starts or stops.
+    """
+    lines = _read_postmaster_file(folder / DATA)
+    return int(lines[0]) if len(lines) > 7 and lines[7].strip() == "ready" else None
 
 
 def as_account(account: int) -> dict[str, Any]:
@@ -148,6 +150,8 @@ def _run(folder: Path, binaries: Path, options: dict[str, str]) -> int:
     lock = (folder / _SUPERVISOR).open("a+")
     if not _try_lock(lock, fcntl.LOCK_EX):
         return 1
+    # By now, another process may have the number of the last supervisor.
+    _overwrite(folder / _SUPERVISOR, " ")
     # The lock belongs to the open file, which the child has too.
     if os.fork() != 0:
         return 0
@@ -193,7 +197,7 @@ def _keep_running(
 def _watch(process: subprocess.Popen[bytes], folder: Path, is_needed: Callable[[], bool]) -> bool:
     """Wait until PostgreSQL has ended or is not needed. Return whether it accepted connections."""
     while process.poll() is None and is_needed():
-        if is_ready(folder):
+        if find_ready(folder) == process.pid:
             _note(folder, "")
             break
         time.sleep(POLL_SECONDS)

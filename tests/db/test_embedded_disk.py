@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of an ordinary user, on a disk that is too small, full or read-only."""
+"""The embedded PostgreSQL of an ordinary user in namespaces: on a full or read-only disk, or shared."""
 
 from __future__ import annotations
 
@@ -122,6 +122,15 @@ def test_a_disk_that_is_too_small_is_named_and_nothing_remains(disk: Disk) -> No
     disk.remount("size=200m")
     with disk.run() as url, psycopg.connect(url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("disk", ["200m"], indirect=True)
+def test_a_process_that_cannot_see_the_process_of_postgresql_uses_it(disk: Disk) -> None:
+    # Each has a user namespace of its own, as containers have. It waited forever.
+    with disk.run() as first, disk.run() as second:
+        assert first == second
+        with psycopg.connect(second) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("disk", ["200m"], indirect=True)
