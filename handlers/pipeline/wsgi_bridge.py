@@ -89,7 +89,7 @@ class WsgiBridge:
                 current.add_done_callback(lambda done: done.cancelled() or done.exception())
                 await asyncio.wait((current,), timeout=PROBE_WAIT_SECONDS)
                 future = future if future.done() else last
-            status, headers, body = await self._wait(context, future, self.seconds)
+            status, headers, body = await self._wait(context, future, self._deadline())
             context.is_validated = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
@@ -150,23 +150,32 @@ class WsgiBridge:
             context.has_lock_slot = False
 
     async def _run_in_thread(self, context: RequestContext, function: Callable[[], Value]) -> Value:
-        ends_at = asyncio.get_running_loop().time() + self.seconds
-        thread_future = await self._submit_in_turn(context, function)
-        return await self._wait(context, thread_future, ends_at - asyncio.get_running_loop().time())
+        ends_at = self._deadline()
+        return await self._wait(context, await self._submit_in_turn(context, function), ends_at)
 
-    async def _wait(self, context: RequestContext, thread_future: Future[Value], seconds: float) -> Value:
+    def _deadline(self) -> float:
+        """Return when a request that starts to wait now is aborted, as the time of the event loop."""
+        return asyncio.get_running_loop().time() + self.seconds
+
+    async def _wait(self, context: RequestContext, thread_future: Future[Value], ends_at: float) -> Value:
         """Return the result of a thread.
 
         Raises:
             TookTooLong: there was none in time.
         """
         future = asyncio.wrap_future(thread_future)
-        done, _ = await asyncio.wait((future,), timeout=seconds)
-        if not done and context.try_complete():
-            # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls back.
-            future.cancel()
-            self._abort(context)
-        return await future
+        try:
+            await asyncio.wait((future,), timeout=ends_at - asyncio.get_running_loop().time())
+            if not future.done() and context.try_complete():
+                # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls
+                # back.
+                future.cancel()
+                self._abort(context)
+            return await future
+        finally:
+            # Its exception refers to this frame. If this frame referred to it, only the garbage collector
+            # would free what the frames of the request refer to, such as its files.
+            del future, thread_future
 
     async def _submit_in_turn(self, context: RequestContext, function: Callable[[], Value]) -> Future[Value]:
         """Call a function in a thread as soon as the account of the request may use one.

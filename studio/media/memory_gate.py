@@ -8,12 +8,17 @@ address may have both: a turn comes after one decoding, which takes a few second
 Rendering has a gate of its own, weighted by pixels, because its work takes longer than a request can wait.
 """
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from studio.fair_slots import FairSlots, Subject, current_subject
 from studio.weighted_semaphore import WeightedSemaphore
+
+M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -8, -3, -1
+"""Parameters of mallopt(3): the number of arenas, and the sizes from which memory is returned at once."""
+RETURNED_BYTES = 1 << 20
 
 LARGE_PIXELS = 16_000_000
 MAX_LOADED_IMAGES = 2
@@ -31,6 +36,20 @@ SMALL_RENDER_PIXELS = 4_000_000
 LOAD_SLOTS = FairSlots(MAX_LOADED_IMAGES, 1)
 _large_lock = threading.Lock()
 _render_pixels = WeightedSemaphore(2 * PIXELS_PER_RENDER_THREAD)
+
+
+def return_freed_memory() -> None:
+    """Have the malloc of glibc return freed memory to the system, from now on and in the whole process.
+
+    All threads allocate from one arena instead of up to eight per core: memory that is freed in one arena is
+    not used by another, and threads of Python rarely allocate at once. Blocks of a megabyte are mapped. By
+    default glibc raises that size to 32 MB as soon as such a block is freed, and images then leave holes.
+    """
+    with suppress(AttributeError, OSError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
+        mallopt(M_TRIM_THRESHOLD, RETURNED_BYTES)
 
 
 @contextmanager

@@ -14,13 +14,13 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
-from handlers.server import cli
+from studio.media.memory_gate import return_freed_memory
 from studio.media.normalisation import normalise
 
 def resident_megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
-cli._configure_malloc()
+return_freed_memory()
 files = []
 for side in (900, 1700, 1100, 2100, 1300):
     target = io.BytesIO()

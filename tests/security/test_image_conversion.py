@@ -6,6 +6,7 @@ Data files (CSV, JSON Lines, ZIP) have slots of their own: they never wait for i
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -443,3 +445,26 @@ def test_s34_a_subprocess_that_decodes_gives_way_to_requests(module: Any, argume
         assert priority == min(own + 10, 19)
     finally:
         process.communicate()
+
+
+@pytest.mark.parametrize("content", [MULTIPART, MULTIPART.replace(b"IDAT", b"IDAX")], ids=["good", "damaged"])
+def test_s34_a_file_is_freed_without_the_garbage_collector(uploads: Uploads, content: bytes) -> None:
+    # It collects seldom: files and images would fill the memory until then.
+    def count_garbage() -> Counter[str]:
+        uploads.client("POST", uploads.path, body=content, headers=FORM)
+        gc.collect()
+        kinds = Counter(type(value).__name__ for value in gc.garbage)
+        gc.garbage.clear()
+        return kinds
+
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        count_garbage()  # fills caches
+        kinds = count_garbage()
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert kinds.keys().isdisjoint({"BytesIO", "SpooledTemporaryFile", "StoredImage", "frame", "traceback"})

@@ -81,7 +81,8 @@ class ImageConversion:
         try:
             await self.app(scope, receive, send)
         except (VariantMissing, DecodingNeeded, StoringNeeded) as needed:
-            return needed
+            # Its traceback refers to the frames of the request, which the second call does not need.
+            return needed.with_traceback(None)
         return None
 
 

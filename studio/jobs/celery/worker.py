@@ -29,6 +29,7 @@ from studio.jobs.periodic import PeriodicTask
 from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.backends import open_storage
 from studio.media.ladder import LadderBuilder
+from studio.media.memory_gate import return_freed_memory
 from studio.providers.openai_images import ImagesServer
 from studio.settings import Settings
 from studio.telemetry.metrics import MetricsServer
@@ -109,6 +110,7 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
         with_beat: Run beat in a thread of this process.
         find_violations: Checks the rows of imports with the contract.
     """
+    return_freed_memory()
     choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
     services = build_services(settings, find_violations)
     executor = GenerationExecutor(
