@@ -36,14 +36,18 @@ Prepare = Callable[[Path], object]
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(prefix: str = PREFIX, parent: Path | None = None) -> Iterator[Path]:
     """Yield a new folder for the files of this process, which is deleted at the end with its cluster.
 
     The folders of processes that were killed are deleted first.
+
+    Args:
+        prefix: Begins the name of the folder.
+        parent: The folder that it is in; by default that of temporary files.
     """
-    parent = Path(tempfile.gettempdir())
-    _remove_abandoned(parent)
-    folder, lock = _create_locked(parent)
+    parent = parent or Path(tempfile.gettempdir())
+    _remove_abandoned(parent, prefix)
+    folder, lock = _create_locked(parent, prefix)
     try:
         yield folder
     finally:
@@ -57,9 +61,9 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _create_locked(parent: Path) -> tuple[Path, int]:
+def _create_locked(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
@@ -68,9 +72,9 @@ def _create_locked(parent: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _remove_abandoned(parent: Path) -> None:
+def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Delete the folders of this user whose lock no process holds."""
-    for folder in parent.glob(f"{PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             status = folder.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

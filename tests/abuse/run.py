@@ -46,7 +46,8 @@ CONTROL = "control"
 IDLE_SECONDS, CONTROL_SECONDS, ATTACK_SECONDS, WARM_UP_SECONDS = 20, 8, 15, 6
 WARM_UP = ("variants", "uploads", "bombs")
 """Attacks that fill the memory which the allocator keeps. A second round must not need more."""
-SETTLE_SECONDS = 10
+SETTLE_SECONDS = 60
+"""Cut-outs of uploaded images would disturb the next attacks."""
 NICENESS = "10"
 SEED = 2041
 

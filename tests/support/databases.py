@@ -6,7 +6,6 @@ import atexit
 import fcntl
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from sqlalchemy import URL, make_url, text
 
-from db.embedded import stop_cluster, use_cluster
+from db.embedded import use_cluster
 from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
+from studio.mock.folders import CLUSTER, temporary_folder
 
 UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
 """A URL at which no server listens, for tests of outages and for those that open no connection."""
@@ -41,12 +41,12 @@ def server_url() -> URL:
 
 
 def _start_server() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="sartiq-tests-", dir=_find_memory()))
-    atexit.register(_stop_server, folder, os.getpid())
-    cluster = _running.enter_context(use_cluster(folder / "postgresql", is_durable=False))
+    folder = _running.enter_context(temporary_folder("sartiq-tests.", _find_memory())) / CLUSTER
+    atexit.register(_stop_server, os.getpid())
+    cluster = _running.enter_context(use_cluster(folder, is_durable=False))
     # A login that is no superuser cannot drop a database in which a worker of the autovacuum runs.
     _execute("ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()", url=cluster.superuser_url)
-    os.environ[_SERVER], os.environ[_FOLDER] = cluster.url_of("sartiq"), str(folder / "postgresql")
+    os.environ[_SERVER], os.environ[_FOLDER] = cluster.url_of("sartiq"), str(folder)
 
 
 def _find_memory() -> Path | None:
@@ -60,12 +60,9 @@ def _find_memory() -> Path | None:
     return None
 
 
-def _stop_server(folder: Path, pid: int) -> None:
-    if os.getpid() != pid:  # a fork
-        return
-    _running.close()
-    stop_cluster(folder / "postgresql")
-    shutil.rmtree(folder, ignore_errors=True)
+def _stop_server(pid: int) -> None:
+    if os.getpid() == pid:  # not in a fork
+        _running.close()
 
 
 def let_in(account: str) -> None:
