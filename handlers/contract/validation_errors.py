@@ -84,7 +84,8 @@ def find_violations(schema: RequestSchema, value: Any, location: tuple[str, ...]
         return []
     violations: list[Violation] = []
     for error, place, names in schema.find_errors(value, location):
-        violations.extend(islice(_to_violations(error, place, names), MAX_VIOLATIONS - len(violations)))
+        steps = tuple(_to_step(step) for step in place)
+        violations.extend(islice(_to_violations(error, steps, names), MAX_VIOLATIONS - len(violations)))
         if len(violations) == MAX_VIOLATIONS:
             break
     # The whole schema decides. If its parts accept a value that it rejects, they have a defect.

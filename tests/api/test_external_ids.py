@@ -142,6 +142,8 @@ def test_an_external_id_has_unreserved_and_a_few_more_characters(
         {"k" * 41: "x"},
         {"a:b": "x"},
         {"a\0": "x"},
+        {"a\0": {"b\0": 1}},
+        {"k" * 5000: 1},
         {f"key{number}": "x" for number in range(MAX_KEYS + 1)},
     ],
 )
