@@ -1,4 +1,4 @@
-"""Test that the migrations create exactly the schema of the models, and remove it, on both databases."""
+"""Test that the migrations create exactly the schema of the models, and remove it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.factories import (
 
 
 def is_comparable(item: Any, _name: str | None, kind: str, *_: Any) -> bool:
-    """Return whether both databases describe a part of a schema as the models do: not an expression."""
+    """Return whether PostgreSQL describes a part of a schema as the models do: not an expression."""
     return kind != "index" or all(isinstance(part, Column) for part in item.expressions)
 
 

@@ -22,13 +22,12 @@ from db.embedded import use_cluster
 from db.engine import build_engine
 from db.migrations import head_revision, is_current, upgrade
 from db.rls.owners import OwnersChanged
-from db.rls.session_role import bypass_rls
 from studio import backup
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
 from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory, create_database
+from tests.support.databases import DatabaseFactory, create_database, open_database
 from tests.support.filled_server import fill_server
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
@@ -84,22 +83,16 @@ class Installation:
 
 def execute(url: str, *statements: str) -> None:
     """Execute statements as the owner of the tables."""
-    engine = build_engine(url, pool_size=1)
-    with engine.begin() as connection:
-        bypass_rls(connection)
+    with open_database(url) as connection:
         for statement in statements:
             connection.execute(text(statement))
-    engine.dispose()
+        connection.commit()
 
 
 def digest_database(url: str) -> dict[str, TableDigest]:
     """Return the digest of each table."""
-    engine = build_engine(url, pool_size=1)
-    with engine.connect() as connection:
-        bypass_rls(connection)
-        digests = digest_tables(connection, list_tables(connection))
-    engine.dispose()
-    return digests
+    with open_database(url) as connection:
+        return digest_tables(connection, list_tables(connection))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +139,7 @@ def source(server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def filled(source: Installation, database_factory: DatabaseFactory) -> Iterator[Installation]:
+def filled(source: Installation) -> Iterator[Installation]:
     """Yield a server with a row in every table and a database that only this test uses."""
     with create_database(source.url) as url:
         yield Installation(url, source.folder, source.monkeypatch)
@@ -225,11 +218,8 @@ def test_s32_a_backup_restores_every_row_and_file(
     assert target.list_content() == complete
     assert len(complete) == len(source.list_content()) - 1
     assert (complete[DATA_FILE], complete[IMPORT_RESULTS]) == (b"rows", b"results")
-    engine = build_engine(target.url, pool_size=1)
-    with engine.connect() as connection:
-        bypass_rls(connection)
+    with open_database(target.url) as connection:
         assert stored_counts(connection) == actual_counts(connection) != {}
-    engine.dispose()
 
 
 @pytest.mark.slow("it creates a cluster")
@@ -490,32 +480,31 @@ def test_s32_a_file_that_the_server_has_lost_is_reported_and_the_rest_is_saved(
 def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhile(
     filled: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = filled
-    archive = next(iter(source.storage.list_files("exports"))).key
-    content = source.storage.read(archive)
+    archive = next(iter(filled.storage.list_files("exports"))).key
+    content = filled.storage.read(archive)
     media_id, content_hash = "01890000-0000-7000-8000-00000000000a", hashlib.sha256(b"new").hexdigest()
     save_rows, moments = backup.save_rows, []
 
     def change_meanwhile(url: str, path: Path) -> object:
         if not moments:  # before the rows: an image is stored, then its row
-            source.storage.write(f"media/{media_id}/file.jpg", b"new")
-            source.storage.write(UPLOAD, b"another upload")
+            filled.storage.write(f"media/{media_id}/file.jpg", b"new")
+            filled.storage.write(UPLOAD, b"another upload")
             table = Base.metadata.tables["media_resources"]
             names = [c.name for c in table.columns if c.name not in ("id", "content_hash")]
-            source.execute(
+            filled.execute(
                 f"INSERT INTO media_resources (id, content_hash, {', '.join(names)}) "  # noqa: S608 - constants
                 f"SELECT '{media_id}', '{content_hash}', {', '.join(names)} FROM media_resources "
                 "WHERE extension = 'jpg' LIMIT 1"
             )
         rows = save_rows(url, path)
         if not moments:  # after the rows: an export that is in them is deleted with its file
-            source.execute("DELETE FROM export_items", "DELETE FROM exports")
-            source.storage.delete(archive)
+            filled.execute("DELETE FROM export_items", "DELETE FROM exports")
+            filled.storage.delete(archive)
         moments.append(path)
         return rows
 
     monkeypatch.setattr(backup, "save_rows", change_meanwhile)
-    assert source.run("create", tmp_path / "backup") == 0
+    assert filled.run("create", tmp_path / "backup") == 0
     assert len(moments) == 1
     saved = LocalDisk(tmp_path / "backup")
     assert saved.read(f"media/{media_id}/file.jpg") == b"new"
@@ -641,13 +630,10 @@ def test_s32_nothing_starts_while_row_level_security_belongs_to_another_role(
     upgrade(changed_url)
 
 
-def test_s32_nothing_starts_if_policies_are_missing(changed_url: str) -> None:
-    engine = build_engine(changed_url, pool_size=1)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP POLICY system ON brands")
-    engine.dispose()
+def test_s32_nothing_starts_if_policies_are_missing(own_database_url: str) -> None:
+    execute(own_database_url, "DROP POLICY system ON brands")
     with pytest.raises(OwnersChanged, match=r"tables are missing.*: brands. Restore it again"):
-        upgrade(changed_url)
+        upgrade(own_database_url)
 
 
 def kill(*_: object) -> None:
@@ -732,7 +718,7 @@ def test_s32_a_killed_restore_of_another_backup_is_refused(
 
 @pytest.mark.slow("it kills another restore")
 def test_s32_what_a_server_has_written_after_a_killed_restore_is_kept(
-    target: Installation, saved: Path, capsys: pytest.CaptureFixture[str]
+    target: Installation, saved: Path
 ) -> None:
     kill_restore(target, saved, "end")
     target.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,17 +21,15 @@ from sqlalchemy import Connection, func, select, text
 
 from db.copy_database import digest_tables, list_tables
 from db.embedded import use_cluster
-from db.engine import build_engine
 from db.migrations import is_current
 from db.models import RowCount, User
-from db.rls.session_role import bypass_rls
 from studio import move_from_sqlite
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password, verify_password
 from studio.database import FOLDER, SQLITE_FILE
 from studio.media.storage import LocalDisk
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory, create_database
+from tests.support.databases import DatabaseFactory, create_database, open_database
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
@@ -104,21 +102,11 @@ def empty_target(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
 
 @pytest.fixture
-def new_target(database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def new_target(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the URL of a database without tables, which is DATABASE_URL."""
     with create_database() as url:
         monkeypatch.setenv("DATABASE_URL", url)
         yield url
-
-
-@contextmanager
-def open_database(url: str) -> Iterator[Connection]:
-    """Yield a connection that sees all rows."""
-    engine = build_engine(url, pool_size=1)
-    with engine.connect() as connection:
-        bypass_rls(connection)
-        yield connection
-    engine.dispose()
 
 
 def count_rows(url: str) -> int:
@@ -165,6 +153,7 @@ def test_every_row_is_moved_unchanged_to_the_schema_of_a_new_database(
     assert move_from_sqlite.main([]) == 2
     assert "not empty: there are rows in" in capsys.readouterr().err
     assert read_schema(target) == read_schema(own_database_url)
+    # The sequences continue after the numbers that were moved.
     with open_database(target) as connection:
         entry = (
             "INSERT INTO pending_touches (table_name, row_id) SELECT 'looks', id FROM looks RETURNING entry"
@@ -215,9 +204,11 @@ def test_a_file_that_another_process_has_opened_is_moved_when_that_ends_with_the
     command = [sys.executable, "-c", WRITER, str(old.file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        server.stdout.readline()
-        status = move_from_sqlite.main([])
-        server.kill()
+        try:
+            assert server.stdout.readline() == b"committed\n"
+            status = move_from_sqlite.main([])
+        finally:
+            server.kill()
     assert status == 2
     error = (
         f"Not moved: Another process has opened {old.file}: stop servers, workers and other commands first\n"

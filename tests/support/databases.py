@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, Connection, make_url, text
 
 from db.embedded import use_cluster
 from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
+from db.rls.session_role import bypass_rls
 from studio.mock.folders import CLUSTER, temporary_folder
 
 UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
@@ -66,7 +67,7 @@ def _stop_server(pid: int) -> None:
 
 
 def let_in(account: str) -> None:
-    """Let another user of the operating system sign in at the embedded server: PgBouncer runs not as root."""
+    """Let another user of the operating system sign in at the embedded server."""
     url = server_url()
     if _FOLDER not in os.environ:
         return
@@ -78,13 +79,6 @@ def let_in(account: str) -> None:
     (socket_folder / f".s.PGSQL.{url.query['port']}").chmod(0o777)
     superuser = url.set(username=SUPERUSER, database="postgres").render_as_string(hide_password=False)
     _execute("SELECT pg_reload_conf()", url=superuser)
-
-
-def admin_url() -> str:
-    """Return the same URL with a longer time to connect."""
-    # A missing server refuses connections at once; one that drops databases may take seconds.
-    url = server_url().update_query_dict({"connect_timeout": "60"})
-    return url.render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -118,6 +112,18 @@ def new_database(template: str | None = None) -> str:
     source = "template1" if template is None else make_url(template).database
     _execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY FILE_COPY')
     return server_url().set(database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def open_database(url: str) -> Iterator[Connection]:
+    """Yield a connection that sees all rows. What it writes is rolled back unless it is committed."""
+    engine = build_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            bypass_rls(connection)
+            yield connection
+    finally:
+        engine.dispose()
 
 
 class DatabaseFactory:
@@ -192,7 +198,11 @@ def drop_database(url: str) -> None:
 
 def _execute(*statements: str, url: str | None = None) -> None:
     """Execute statements on the PostgreSQL server for tests, outside of a transaction."""
-    server = build_engine(url or admin_url(), pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+    if url is None:
+        # A missing server refuses connections at once; one that drops databases may take seconds.
+        patient = server_url().update_query_dict({"connect_timeout": "60"})
+        url = patient.render_as_string(hide_password=False)
+    server = build_engine(url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
     try:
         with server.connect() as connection:
             for statement in statements:

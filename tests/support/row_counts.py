@@ -7,10 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, Text, cast, func, literal, select, text
 
 from db.copy_database import list_tables
-from db.engine import build_engine
 from db.models import RowCount
-from db.rls.session_role import bypass_rls
 from db.row_counts.queries import COUNTED
+from tests.support.databases import open_database
 
 Counts = dict[tuple[Any, ...], int]
 
@@ -40,10 +39,6 @@ def actual_counts(connection: Connection) -> Counts:
 
 def has_rows(url: str) -> bool:
     """Return whether any table of a database has rows. The schema may be of another release."""
-    engine = build_engine(url, pool_size=1)
-    with engine.connect() as connection:
-        bypass_rls(connection)
+    with open_database(url) as connection:
         tables = [f'EXISTS (SELECT FROM "{table}")' for table in list_tables(connection)]
-        found = connection.scalar(text(f"SELECT {' OR '.join(tables)}"))
-    engine.dispose()
-    return bool(found)
+        return bool(connection.scalar(text(f"SELECT {' OR '.join(tables)}")))
