@@ -260,12 +260,9 @@ def database_engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def has_row_level_security() -> bool:
-    """Return whether policies limit callers to their rows. Modules that test the tenant filter override it.
-
-    The policies would hide that the filter is missing.
-    """
-    return True
+def has_row_level_security(request: pytest.FixtureRequest) -> bool:
+    """Return whether policies limit callers to their rows. They would hide a missing tenant filter."""
+    return request.node.get_closest_marker("without_policies") is None
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.factories.catalogue import Customer
 
+pytestmark = pytest.mark.without_policies  # only the tenant filter hides rows of other tenants
+
 ACTIONS: dict[str, list[dict[str, Any]]] = {
     "shots": [
         {"action": "generate", "body": {"num_predictions": 1}},
@@ -24,12 +26,6 @@ ACTIONS: dict[str, list[dict[str, Any]]] = {
         {"action": "reopen"},
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def has_row_level_security() -> bool:
-    """Return False: only the tenant filter hides rows from other tenants here."""
-    return False
 
 
 def make_row(collection: str, **ownership: Any) -> Shot | Prediction:

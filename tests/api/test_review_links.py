@@ -24,6 +24,7 @@ from tests.support import factories
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
 from tests.support.generations import status_and_code
+from tests.support.guests import create_link, enter, exchange
 
 INVALID = (401, "invalid_token")
 
@@ -50,26 +51,6 @@ def shooting(prediction: Prediction, database: Database) -> Shooting:
 @pytest.fixture
 def path(shooting: Shooting) -> str:
     return f"/shootings/{shooting.id}/review-links"
-
-
-def create_link(client: Client, path: str, days: int = 7) -> tuple[dict[str, Any], str]:
-    """Create a link and return its body and its token."""
-    response = client("POST", path, {"expires_in_days": days})
-    assert response.status == 201, response.body
-    body = response.json()
-    return body, urlsplit(body["url"]).fragment
-
-
-def exchange(client: Client, token: str, **body: Any) -> Any:
-    """Exchange a link without a credential."""
-    return Client(client.app)("POST", "/review-links/exchange", {"token": token, **body})
-
-
-def enter(client: Client, token: str, **body: Any) -> Client:
-    """Return a client with the token of a guest."""
-    response = exchange(client, token, **body)
-    assert response.status == 200, response.body
-    return Client(client.app, {"authorization": f"Bearer {response.json()['access_token']}"})
 
 
 def test_a_link_is_shown_once_and_stored_as_a_hash(
@@ -128,7 +109,7 @@ def test_an_exchange_returns_the_token_of_a_guest_for_an_hour(
     client: Client, shooting: Shooting, path: str
 ) -> None:
     link, token = create_link(client, path)
-    response = exchange(client, token, name="Maria Rossi")
+    response = exchange(client.app, token, name="Maria Rossi")
     body = response.json()
     assert body == {
         "access_token": body["access_token"], "token_type": "bearer", "expires_in": 3600,
@@ -138,28 +119,28 @@ def test_an_exchange_returns_the_token_of_a_guest_for_an_hour(
     claims = jwt.decode(body["access_token"], options={"verify_signature": False})
     assert (claims["sub"], claims["guest"]) == (link["id"], {"name": "Maria Rossi"})
     assert claims["exp"] - claims["iat"] == 3600
-    assert exchange(client, token).json()["name"] == "Guest"
+    assert exchange(client.app, token).json()["name"] == "Guest"
     for name in ("", "x" * 101):
-        assert exchange(client, token, name=name).status == 422
+        assert exchange(client.app, token, name=name).status == 422
 
 
 def test_a_token_does_not_outlive_its_link(client: Client, path: str, database: Database) -> None:
     _, token = create_link(client, path)
     with database.transaction(write=True) as session:
         session.execute(update(ReviewLink).values(expires_at=utc_now() + timedelta(seconds=90)))
-    assert 80 < exchange(client, token).json()["expires_in"] <= 90
+    assert 80 < exchange(client.app, token).json()["expires_in"] <= 90
 
 
 def test_unknown_expired_and_revoked_links_look_the_same(
     client: Client, path: str, database: Database
 ) -> None:
     (revoked, revoked_token), (expired, expired_token) = create_link(client, path), create_link(client, path)
-    guests = [enter(client, revoked_token), enter(client, expired_token)]
+    guests = [enter(client.app, revoked_token), enter(client.app, expired_token)]
     assert [guest("GET", "/shots/").status for guest in guests] == [200, 200]
     assert client("DELETE", f"{path}/{revoked['id']}").status == 204
     with database.transaction(write=True) as session:
         session.execute(update(ReviewLink).values(expires_at=utc_now()))
-    responses = [exchange(client, token) for token in ("rl_unknown", revoked_token, expired_token)]
+    responses = [exchange(client.app, token) for token in ("rl_unknown", revoked_token, expired_token)]
     problems = [{**response.json(), "request_id": None} for response in responses]
     assert problems[0] == problems[1] == problems[2]
     assert [status_and_code(response) for response in responses] == [INVALID] * 3
@@ -178,7 +159,7 @@ def test_a_link_ends_with_its_creator_and_its_shooting(
     admin = factories.make_user()
     factories.make_membership(customer.organization, admin, role="admin")
     _, token = create_link(client_for(admin), path)
-    guest = enter(client, token)
+    guest = enter(client.app, token)
     with database.transaction(write=True) as session:
         session.execute(update(User).where(User.id == admin.id).values(is_active=False))
     assert status_and_code(guest("GET", "/shots/")) == INVALID
@@ -189,7 +170,7 @@ def test_a_link_ends_with_its_creator_and_its_shooting(
         session.execute(delete(Membership).where(Membership.user_id == admin.id))
     assert status_and_code(guest("GET", "/shots/")) == INVALID
     _, token = create_link(client, path)
-    guest = enter(client, token)
+    guest = enter(client.app, token)
     assert client("DELETE", path.removesuffix("/review-links")).status == 204
     assert status_and_code(guest("GET", "/shots/")) == INVALID
     with database.transaction(write=False) as session:
@@ -202,7 +183,7 @@ def test_a_guest_changes_own_comments_only(
     comments = f"/predictions/{prediction.id}/comments"
     ours = client("POST", comments, {"text": "Please check the hem."}).json()
     (link, token), (_, other_token) = create_link(client, path), create_link(client, path)
-    guest, other = enter(client, token, name="Maria Rossi"), enter(client, other_token)
+    guest, other = enter(client.app, token, name="Maria Rossi"), enter(client.app, other_token)
     created = guest("POST", comments, {"text": "Too dark.", "position": {"x": 0.5, "y": 0.25}})
     assert created.status == 201, created.body
     theirs = created.json()
@@ -220,7 +201,7 @@ def test_a_guest_changes_own_comments_only(
     item = f"{comments}/{theirs['id']}"
     assert guest("PATCH", item, {"text": "Too bright."}).json()["text"] == "Too bright."
     # Another token of the same link.
-    assert enter(client, token)("DELETE", item).status == 204
+    assert enter(client.app, token)("DELETE", item).status == 204
     assert client("GET", comments).json()["data"] == [ours]
 
 
@@ -231,7 +212,7 @@ def test_a_decision_of_a_guest_has_the_effects_of_any_decision(
         organization=customer.organization, event_types=["prediction.approved", "shot.approved"]
     )
     link, token = create_link(client, path)
-    guest = enter(client, token, name="Maria Rossi")
+    guest = enter(client.app, token, name="Maria Rossi")
     approved = guest("POST", f"/predictions/{prediction.id}/approve", {"note": "Lovely."})
     assert approved.status == 200, approved.body
     review = approved.json()["review"]
@@ -264,11 +245,11 @@ def test_a_batch_of_a_guest_is_idempotent_apart_from_its_creator(
     (_, token), (_, other_token) = create_link(client, path), create_link(client, path)
     body, key = {"items": [{"action": "approve", "id": str(prediction.id)}]}, {"Idempotency-Key": "k-1"}
     target = f"/predictions/batch?organization_id={customer.organization.id}"
-    guest = enter(client, token)
+    guest = enter(client.app, token)
     first, second = (guest("POST", target, body, headers=key) for _ in range(2))
     assert (first.status, first.json()["accepted_count"]) == (200, 1), first.body
     assert (second.json(), second.headers["idempotency-replayed"]) == (first.json(), "true")
-    for sender in (enter(client, other_token), client):
+    for sender in (enter(client.app, other_token), client):
         assert "idempotency-replayed" not in sender("POST", target, body, headers=key).headers
     with database.transaction(write=False) as session:
         actors = session.scalars(
@@ -281,7 +262,7 @@ def test_a_denied_guest_is_in_the_audit_log_of_the_organization(
     client: Client, customer: Customer, shooting: Shooting, path: str, database: Database
 ) -> None:
     link, token = create_link(client, path)
-    denied = enter(client, token)("POST", path, {"expires_in_days": 1})
+    denied = enter(client.app, token)("POST", path, {"expires_in_days": 1})
     assert status_and_code(denied) == (403, "guest_not_allowed")
     with database.transaction(write=False) as session:
         event = session.scalars(select(AuditEvent).where(AuditEvent.reason == "guest_not_allowed")).one()
@@ -298,7 +279,7 @@ def test_guests_review_a_personal_shooting(
     prediction = factories.make_prediction(factories.make_generation(shot, status="completed"))
     own = factories.make_shooting(owner=owner)
     _, token = create_link(client_for(owner), f"/shootings/{look.shooting_id}/review-links")
-    guest = enter(client, token)
+    guest = enter(client.app, token)
     assert [row["id"] for row in guest("GET", "/predictions/").json()["data"]] == [str(prediction.id)]
     body = {"items": [{"action": "approve", "id": str(prediction.id)}]}
     assert guest("POST", "/predictions/batch", body).json()["accepted_count"] == 1
@@ -307,7 +288,7 @@ def test_guests_review_a_personal_shooting(
 
 def test_a_guest_token_is_no_credential_of_an_account(client: Client, path: str) -> None:
     _, token = create_link(client, path)
-    guest = enter(client, token)
+    guest = enter(client.app, token)
     access = guest.headers["authorization"].removeprefix("Bearer ")
     assert Client(client.app)("POST", "/login/refresh-token", {"refresh_token": token}).status == 401
     for name in ("/users/me", "/users/me/sessions"):

@@ -24,6 +24,8 @@ from tests.support.failing_subtests import FailingSubtests
 from tests.support.servers.image_hosts import IMAGE_URL_NAMES
 from tests.support.snapshots import snapshot_rows
 
+pytestmark = pytest.mark.without_policies  # only the tenant filter hides rows of other tenants
+
 # Generation models belong to no tenant, and an external id names a row of the tenant in the query.
 UNOWNED_REFERENCES = {"model_id", "external_id"}
 # A property that exists for compatibility and refers to no row.
@@ -38,12 +40,6 @@ SLUG_REFERENCES = {
 }
 # URLs of external servers, which refer to no row.
 EXTERNAL_URL_FIELDS = {"website", "url"}
-
-
-@pytest.fixture(scope="module")
-def has_row_level_security() -> bool:
-    """Return False: only the tenant filter hides rows from other tenants here."""
-    return False
 
 
 def without_request_id(response: ClientResponse) -> tuple[int, dict[str, str], Any]:

@@ -19,14 +19,10 @@ from tests.support import factories
 from tests.support.guests import guest_headers
 from tests.support.snapshots import snapshot_rows
 
+pytestmark = pytest.mark.without_policies  # only the tenant filter hides rows of other tenants
+
 GUEST_OPERATIONS = [name for name in SECURED if "guest" in ROWS[name].roles]
 OTHER_OPERATIONS = [name for name in SECURED if name not in GUEST_OPERATIONS]
-
-
-@pytest.fixture(scope="module")
-def has_row_level_security() -> bool:
-    """Return False: only the tenant filter hides rows from other tenants here."""
-    return False
 
 
 @pytest.fixture

@@ -135,10 +135,9 @@ BATCHES = ("ProductBatch", "ShotBatch", "PredictionBatch")
 
 
 @pytest.mark.parametrize("name", BATCHES)
-@pytest.mark.parametrize("count", [501, 5_000, 16_000, 49_000])
-def test_the_items_of_a_list_that_is_too_long_are_not_validated(name: str, count: int) -> None:
+def test_the_items_of_a_list_that_is_too_long_are_not_validated(name: str) -> None:
     schema = compile_schema(SCHEMAS, name)
-    violations = find_quickly(schema, {"items": [{}] * count})
+    violations = find_quickly(schema, {"items": [{}] * 501})
     assert violations == [
         {
             "loc": ["body", "items"],
@@ -200,14 +199,8 @@ def test_an_item_that_is_wrong_among_many_is_found() -> None:
     assert (violation["pointer"], violation["type"]) == ("/items/499/body/name", "string_type")
 
 
+# `tests/security/test_resource_use.py` has more, as requests.
 WORST: dict[str, Callable[[], Any]] = {
-    "90 wrong values each": lambda: [
-        create(metadata={f"k{number}": ["x"] for number in range(90)}) for _ in range(500)
-    ],
-    "90 wrong names each": lambda: [
-        create(metadata={f"k:{number}": "x" for number in range(90)}) for _ in range(500)
-    ],
-    "one map of wrong values": lambda: [create(metadata={f"k{number}": ["x"] for number in range(18_000)})],
     # Each error held a copy of the map: 24,000 of them took gigabytes.
     "one map of wrong names": lambda: [create(metadata={f"k:{number}": "x" for number in range(3_000)})],
     "one object of unknown names": lambda: [

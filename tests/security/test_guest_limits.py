@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,7 +26,7 @@ from tests.support import factories
 from tests.support.app import create_test_app
 from tests.support.factories.api_keys import api_key_headers, make_api_key
 from tests.support.factories.catalogue import Customer
-from tests.support.guests import guest_headers
+from tests.support.guests import create_link, enter, exchange, guest_headers
 
 __all__ = ["limiter"]
 
@@ -41,26 +40,15 @@ def shooting(customer: Customer) -> Shooting:
     return factories.make_shooting(organization=customer.organization)
 
 
-def create_link(client: Client, shooting: Shooting) -> tuple[str, str]:
-    """Create a review link and return its path and its token."""
-    path = f"/shootings/{shooting.id}/review-links"
-    body = client("POST", path, {"expires_in_days": 7}).json()
-    return f"{path}/{body['id']}", urlsplit(body["url"]).fragment
-
-
-def exchange(app: Any, token: str) -> Any:
-    return Client(app)("POST", "/review-links/exchange", {"token": token})
-
-
-def enter(app: Application, token: str) -> Client:
-    """Return a client with a new session of a guest."""
-    return Client(app, {"authorization": f"Bearer {exchange(app, token).json()['access_token']}"})
+@pytest.fixture
+def path(shooting: Shooting) -> str:
+    return f"/shootings/{shooting.id}/review-links"
 
 
 def test_s13_each_session_of_a_guest_has_a_rate_of_its_own(
-    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting
+    set_limits: Callable[..., Any], app: Application, customer: Customer, path: str
 ) -> None:
-    _, token = create_link(customer.client, shooting)
+    _, token = create_link(customer.client, path)
     first, second = enter(app, token), enter(app, token)
     set_limits(limit_account=2).now += MINUTE
     assert [first("GET", "/shots/").status for _ in range(2)] == [200, 200]
@@ -70,9 +58,9 @@ def test_s13_each_session_of_a_guest_has_a_rate_of_its_own(
 
 
 def test_s13_all_guests_of_an_organization_get_half_of_its_limit(
-    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting
+    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting, path: str
 ) -> None:
-    guests = [enter(app, create_link(customer.client, shooting)[1]) for _ in range(2)]
+    guests = [enter(app, create_link(customer.client, path)[1]) for _ in range(2)]
     set_limits(limit_account=9, limit_organization=4).now += MINUTE
     outcomes = [guest("GET", "/shots/") for guest in guests]
     assert [outcome.headers["ratelimit"] for outcome in outcomes] == [
@@ -95,8 +83,9 @@ def test_s13_guests_of_personal_shootings_share_a_limit_per_account(
 ) -> None:
     owner, other = factories.make_user(), factories.make_user()
     guests = [
-        enter(app, create_link(client_for(user), factories.make_shooting(owner=user))[1])
+        enter(app, create_link(client_for(user), f"/shootings/{shooting.id}/review-links")[1])
         for user in (owner, owner, other)
+        for shooting in [factories.make_shooting(owner=user)]
     ]
     set_limits(limit_organization=2).now += MINUTE
     assert guests[0]("GET", "/shots/").headers["ratelimit"].partition(", ")[2] == '"guests";r=0;t=60'
@@ -106,9 +95,9 @@ def test_s13_guests_of_personal_shootings_share_a_limit_per_account(
 
 
 def test_s13_the_sessions_of_a_link_are_limited_per_address(
-    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting
+    set_limits: Callable[..., Any], app: Application, customer: Customer, path: str
 ) -> None:
-    (_, token), (_, other_token) = (create_link(customer.client, shooting) for _ in range(2))
+    (_, token), (_, other_token) = (create_link(customer.client, path) for _ in range(2))
     clock = set_limits(limit_guest_sessions=2)
     outcomes = [exchange(app, token) for _ in range(3)]
     assert [outcome.status for outcome in outcomes] == [200, 200, 429]
@@ -133,7 +122,6 @@ class GuestsOfAnAccount:
             links = [factories.make_review_link(shooting) for _ in range(2)]
             self.sessions = [Client(app, guest_headers(app, link)) for link in links]
         self.client, self.subject = make_client(server, owner)
-        self.links = links
 
 
 def block(app: Application, monkeypatch: pytest.MonkeyPatch, name: str) -> BlockedHandler:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -22,6 +20,7 @@ from tests.support import factories
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.generations import status_and_code
+from tests.support.guests import create_link, enter, exchange
 from tests.support.scenarios import PhotographedProduct
 
 GUEST_SCOPES = sorted(GUESTS)
@@ -45,23 +44,18 @@ class Links:
 
     def make(self, client: Client) -> None:
         """Make both links, and enter as a guest."""
-        created = client("POST", f"/shootings/{self.shooting_id}/review-links", {"expires_in_days": 7})
+        _, self.token = create_link(client, f"/shootings/{self.shooting_id}/review-links")
         shared = client("POST", f"/predictions/{self.prediction_id}/share", {"expires_in_seconds": 3600})
-        assert (created.status, shared.status) == (201, 200), (created.body, shared.body)
-        self.token = urlsplit(created.json()["url"]).fragment
+        assert shared.status == 200, shared.body
         self.share_path = shared.json()["url"].partition("/api/v1")[2]
-        access = self.exchange().json()["access_token"]
-        self.guest = Client(self.app, {"authorization": f"Bearer {access}"})
-
-    def exchange(self) -> Any:
-        """Exchange the review link."""
-        return Client(self.app)("POST", "/review-links/exchange", {"token": self.token})
+        self.guest = enter(self.app, self.token)
 
     def try_all(self) -> tuple[int, int, int]:
         """Return the status of a request of the guest, of an exchange, and of the shared image."""
         assert self.guest is not None
         read = self.guest("GET", f"/shootings/{self.shooting_id}")
-        return read.status, self.exchange().status, Client(self.app)("GET", self.share_path).status
+        exchanged = exchange(self.app, self.token)
+        return read.status, exchanged.status, Client(self.app)("GET", self.share_path).status
 
     def act(self) -> dict[str, tuple[int, str | None]]:
         """Return the status and code of what guests do, by the permission that it requires."""
@@ -141,7 +135,7 @@ def test_s16_a_guest_of_a_demoted_creator_decides_nothing(
     assert {status for status, _ in links.act().values()} == {200, 201}
     assert owner("PATCH", member_path, {"role": "viewer"}).status == 200
     assert set(links.act().values()) == {INVALID}
-    assert status_and_code(links.exchange()) == INVALID
+    assert status_and_code(exchange(links.app, links.token)) == INVALID
 
 
 @pytest.mark.parametrize("with_key", [False, True])
@@ -149,8 +143,7 @@ def test_s16_links_of_a_removed_or_deactivated_creator_have_ended(
     links: Links, admin: User, owner: Client, superuser: Client, client_for: Callable[..., Client],
     scenario: PhotographedProduct, member_path: str, with_key: bool,
 ) -> None:  # fmt: skip
-    scopes = ALL_SCOPES
-    links.make(make_key(links.app, scenario, scopes, admin) if with_key else client_for(admin))
+    links.make(make_key(links.app, scenario, ALL_SCOPES, admin) if with_key else client_for(admin))
     for is_active, statuses in ((False, ENDED), (True, WORKS)):
         assert superuser("PATCH", f"/users/{admin.id}", {"is_active": is_active}).status == 200
         assert links.try_all() == statuses

@@ -1,19 +1,42 @@
-"""Access tokens of guests for tests, made without the API."""
+"""Review links and the access tokens of guests for tests."""
 
 from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 
 from db.models import ReviewLink
 from handlers.app import Application
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
+from tests.api.conftest import Client
+
+
+def create_link(client: Client, path: str, days: int = 7) -> tuple[dict[str, Any], str]:
+    """Create a review link and return its body and its token."""
+    response = client("POST", path, {"expires_in_days": days})
+    assert response.status == 201, response.body
+    body = response.json()
+    return body, urlsplit(body["url"]).fragment
+
+
+def exchange(app: Any, token: str, **body: Any) -> Any:
+    """Exchange a review link without a credential."""
+    return Client(app)("POST", "/review-links/exchange", {"token": token, **body})
+
+
+def enter(app: Any, token: str, **body: Any) -> Client:
+    """Return a client with a new session of a guest."""
+    response = exchange(app, token, **body)
+    assert response.status == 200, response.body
+    return Client(app, {"authorization": f"Bearer {response.json()['access_token']}"})
 
 
 def guest_headers(app: Application, link: ReviewLink, name: str = "Maria Rossi") -> dict[str, str]:
-    """Return the Authorization header of a guest with a review link."""
+    """Return the Authorization header of a guest with a review link, made without the API."""
     now = int(time.time())
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": str(link.id), "sid": str(link.id), "jti": uuid.uuid4().hex,

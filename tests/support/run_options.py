@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and measure the duration in the process that prints the summary."""
     config.addinivalue_line("markers", "slow(reason): run with --slow or --long only")
+    config.addinivalue_line("markers", "without_policies: run this module without row-level security")
     if not hasattr(config, "workerinput"):
         if config.getoption("numprocesses", None):
             server_url()  # started before the processes of the run, which share it
