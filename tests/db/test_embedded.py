@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
@@ -31,6 +32,7 @@ from db.embedded import (
     use_cluster,
 )
 from db.engine import build_engine
+from tests.support.concurrency import wait_for
 from tests.support.embedded import is_process_running, wait_until_stopped
 from tests.support.forks import start_fork, wait_for_fork
 
@@ -146,12 +148,7 @@ def has_note(folder: Path, user: UserProcess) -> bool:
 def kill(pid: int) -> None:
     """Kill a process, and return when it is dead: PostgreSQL lets clients in until then."""
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + SECONDS
-    # A dead process has no command line, even before its parent reads its exit status.
-    command = Path(f"/proc/{pid}/cmdline")
-    while command.exists() and command.read_bytes():
-        assert time.monotonic() < deadline, f"process {pid} still runs"
-        time.sleep(0.01)
+    wait_for(lambda: not is_process_running(pid), SECONDS)
 
 
 def postmaster_pid(folder: Path) -> int:
@@ -296,29 +293,27 @@ def test_a_variable_of_another_postgresql_does_not_matter(
 def run_as_other_user(function: Callable[[], object], user_id: int) -> str:
     """Call a function in a process of another user; return the message of its error, or an empty string."""
     reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def run() -> None:
+        os.setgroups([])
+        os.setgid(user_id)
+        os.setuid(user_id)
         try:
-            os.setgroups([])
-            os.setgid(user_id)
-            os.setuid(user_id)
             function()
-        except BaseException as error:  # noqa: BLE001 - the other process reports it
+        except (OSError, psycopg.Error) as error:
             os.write(writing, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
+
+    child = start_fork(run)
     os.close(writing)
     with open(reading) as pipe:
         message = pipe.read()
-    os.waitpid(child, 0)
+    assert wait_for_fork(child) == 0
     return message
 
 
 @only_root
 @pytest.mark.parametrize("user_id", [installation.NOBODY, 64_321])
 def test_another_user_of_the_machine_can_neither_open_nor_sign_in(folder: Path, user_id: int) -> None:
-    import psycopg
-
     with use_cluster(folder) as cluster:
         path = cluster.socket_folder / ".s.PGSQL.5432"
 

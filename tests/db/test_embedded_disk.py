@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from db.embedded import supervisor
+from tests.support.concurrency import wait_for
 from tests.support.embedded import wait_until_stopped
 from tests.support.servers.small_disk import require_mounts
 
@@ -34,6 +37,26 @@ RESERVE = 40 << 20
 """The size of the file that a test deletes to free space. Recovery writes up to two WAL segments of 16 MB."""
 
 
+def read_line(process: subprocess.Popen[str]) -> str:
+    """Return the next line of a process; kill the process if that takes too long."""
+    assert process.stdout is not None
+    timer = threading.Timer(SECONDS, process.kill)
+    timer.start()
+    try:
+        return process.stdout.readline().strip()
+    finally:
+        timer.cancel()
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    """Close the input of a process and return its errors; kill the process if its end takes too long."""
+    try:
+        _, errors = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    return errors
+
+
 class Disk:
     """A file system in memory, in a namespace of its own, whose root is no user that PostgreSQL knows.
 
@@ -49,8 +72,7 @@ class Disk:
             ["unshare", "-rm", "sh", "-c", mount, folder],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "mounted\n"
+        assert read_line(self.process) == "mounted"
 
     @property
     def path(self) -> Path:
@@ -85,7 +107,7 @@ class Disk:
 
     def fail(self) -> str:
         """Start the database, which must not start, and return what it says."""
-        _, message = (process := self.start()).communicate(timeout=SECONDS)
+        message = end(process := self.start())
         assert process.returncode == 1, message
         return message
 
@@ -93,14 +115,12 @@ class Disk:
     def run(self) -> Iterator[str]:
         """Run the database within the block and yield its URL."""
         process = self.start()
-        assert process.stdout is not None
-        assert process.stderr is not None
-        url = process.stdout.readline().strip()
-        assert url, process.stderr.read()
+        if not (url := read_line(process)):
+            pytest.fail(end(process))
         try:
             yield url
         finally:
-            process.communicate(timeout=SECONDS)
+            end(process)
 
 
 @pytest.fixture
@@ -108,7 +128,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
     require_mounts()
     disk = Disk(tmp_path, request.param)
     yield disk
-    disk.process.communicate(timeout=SECONDS)
+    end(disk.process)
 
 
 @pytest.mark.parametrize("disk", ["20m"], indirect=True)
@@ -155,7 +175,8 @@ def test_a_database_that_filled_its_disk_comes_back_with_all_rows_when_there_is_
     reserve.write_bytes(bytes(RESERVE))
     with disk.run() as url:
         written = write_until_the_disk_is_full(url)
-        wait_until_failing(disk)
+        # The supervisor has tried in vain to start PostgreSQL again.
+        wait_for(lambda: supervisor.is_failing(disk.path / "postgresql"), SECONDS)
         # Another process that starts the database gets the reason at once.
         assert "No space left on device" in disk.fail()
 
@@ -192,13 +213,4 @@ def count_rows(url: str) -> int:
         except psycopg.OperationalError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(0.1)
-
-
-def wait_until_failing(disk: Disk) -> None:
-    """Wait until the supervisor has tried in vain to start PostgreSQL again."""
-    state = disk.path / "postgresql" / "supervisor.lock"
-    deadline = time.monotonic() + SECONDS
-    while not state.read_text().endswith("failing"):
-        assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -34,6 +34,7 @@ from studio.database import use_database
 from studio.settings import InvalidSettings, Settings
 from tests.contract.operations import OPERATIONS, Operation
 from tests.e2e.server import ROOT, RunningServer, free_port, running_server
+from tests.support.concurrency import wait_for
 from tests.support.embedded import is_process_running
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
@@ -311,14 +312,17 @@ def test_requests_without_a_response_are_503_when_the_mock_is_reset(mock: httpx.
     params, body = {"organization_id": ORGANIZATION}, {"product_id": PRODUCT}
     generation = get_json(mock.post("/generations/", params=params, json=body), 202)
     wait = {"Prefer": "wait=60"}
+
+    def count_uses() -> list[int]:
+        return [rule["used"] for rule in control(mock, "GET", "scenario").json()["responses"]]
+
     with ThreadPoolExecutor(2) as pool:
         replies = [
             pool.submit(mock.get, "/brands/"),
             pool.submit(mock.get, f"/generations/{generation['id']}", headers=wait),
         ]
         deadline = time.monotonic() + 20
-        while [rule["used"] for rule in control(mock, "GET", "scenario").json()["responses"]] != [1, 1]:
-            assert time.monotonic() < deadline
+        wait_for(lambda: count_uses() == [1, 1])
         assert control(mock, "POST", "reset").status_code == 204
     assert time.monotonic() < deadline  # sooner than the delay
     for reply in (each.result() for each in replies):

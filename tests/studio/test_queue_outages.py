@@ -325,7 +325,9 @@ class ExhaustedPool(logging.Handler):
     def start(self) -> None:
         """Take all connections."""
         logging.getLogger(leases.__name__).addHandler(self)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while len(self._connections) < POOL_SIZE:
+            assert time.monotonic() < deadline, "other connections stay in use"
             # The renewal of a lease may use a connection at this moment.
             with suppress(PoolTimeout):
                 self._connections.append(self._database.engine.connect())
@@ -392,7 +394,8 @@ def test_an_outage_before_the_last_write_fails_no_row_and_a_second_run_completes
         queue.run(studio)
     except SQLAlchemyError as error:
         failure = error
-    pool.end()
+    finally:
+        pool.end()
 
     is_long, used = outage == "a long pool timeout", int(outage != "a short pool timeout")
     # A delivery counts attempts when they have failed, all others when they begin.

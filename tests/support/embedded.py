@@ -23,5 +23,5 @@ def is_process_running(pid: int) -> bool:
     """Return whether a process runs; one that has ended may wait for its parent."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

@@ -6,7 +6,6 @@ run of the tests and copied for each server.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -61,15 +60,11 @@ def copy_prepared_folder(
     given = {**os.environ, **settings}
     kind = {name: given[name] for name in _KINDS if given.get(name, "") not in _WITH_DEMO_DATA}
     prepared = _Run.root / "-".join(("folder", *kind.values()))
-    with prepared.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not prepared.exists():
-            # Only a complete folder gets the name: the next process repeats what failed.
-            incomplete = prepared.with_suffix(".incomplete")
-            shutil.rmtree(incomplete, ignore_errors=True)
-            _Run.databases.get_template(
-                prepared.name, lambda url: prepare(incomplete, {**kind, "DATABASE_URL": url})
-            )
-            incomplete.rename(prepared)
-    database_of(folder, template=_Run.databases.get_template(prepared.name))
+
+    def fill(url: str) -> None:
+        # It is there if its database was dropped, or could not be prepared.
+        shutil.rmtree(prepared, ignore_errors=True)
+        prepare(prepared, {**kind, "DATABASE_URL": url})
+
+    database_of(folder, template=_Run.databases.get_template(prepared.name, fill))
     shutil.copytree(prepared, folder, dirs_exist_ok=True)

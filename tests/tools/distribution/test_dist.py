@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from db.migrations import is_current
+from tests.support.databases import create_database
 from tests.tools.distribution.run import (
     CHECKSUMS,
     IMAGE_FILES,
@@ -73,9 +74,7 @@ def test_the_bill_of_materials_has_the_locked_packages_with_their_hashes() -> No
 
 
 @pytest.mark.slow("it builds everything twice")
-def test_two_builds_have_the_same_bytes_and_the_artifacts_work(
-    tmp_path: Path, empty_database_url: str
-) -> None:
+def test_two_builds_have_the_same_bytes_and_the_artifacts_work(tmp_path: Path) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         build(folder)
@@ -104,15 +103,12 @@ def test_two_builds_have_the_same_bytes_and_the_artifacts_work(
     (context,) = [path for name, path in files.items() if name.endswith("-image.tar")]
     with tarfile.open(context) as archive:
         archive.extractall(tmp_path / "image", filter="data")
-    subprocess.run(
-        [sys.executable, "-m", "handlers", "--prepare-only"],
-        cwd=tmp_path / "image",
-        env={
-            "PATH": os.environ["PATH"],
-            "DATA_DIR": str(tmp_path / "data"),
-            "DATABASE_URL": empty_database_url,
-        },
-        check=True,
-        timeout=120,
-    )
-    assert is_current(empty_database_url)
+    with create_database() as url:
+        subprocess.run(
+            [sys.executable, "-m", "handlers", "--prepare-only"],
+            cwd=tmp_path / "image",
+            env={"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": url},
+            check=True,
+            timeout=120,
+        )
+        assert is_current(url)
