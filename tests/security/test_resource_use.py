@@ -378,8 +378,8 @@ def send_text(app: Application, token: str, pattern_input: PatternInput, text: s
     elif "json" in pattern_input.where:
         headers["content-type"] = pattern_input.where
         end = text[-1000:]
-        # In bytes: characters of four bytes would make a body of 3 MB, which takes three times as long.
-        value: Any = text + end * (800_000 // max(1, len(end.encode())))
+        # In bytes of JSON: escaped characters would make a body of 5 MB, which takes five times as long.
+        value: Any = text + end * (800_000 // max(1, len(json.dumps(end, ensure_ascii=False).encode())))
         for name in reversed(pattern_input.name.split("/")):
             value = {name: value}
         body = json.dumps(value, ensure_ascii=False).encode()
