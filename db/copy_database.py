@@ -161,7 +161,7 @@ def require_empty_database(url: str, revision: str) -> None:
     Raises:
         CopyRejected: The database is not empty, or has a newer schema than `revision`.
     """
-    with _connect(url) as connection:
+    with connect_to_all_rows(url) as connection:
         _require_empty(connection, revision)
 
 
@@ -186,7 +186,7 @@ def fill_database(url: str, source: RowSource, accept: AcceptCopy, mark: str = "
     # Checked before the upgrade, which would otherwise change a database that is in use.
     require_empty_database(url, source.revision)
     upgrade(url, source.revision)
-    with _connect(url) as connection:
+    with connect_to_all_rows(url) as connection:
         tables, columns = list_tables(connection), source.list_columns()
         _require_columns(tables, columns)
         # A server that starts now waits for the end of the copy.
@@ -209,21 +209,21 @@ def fill_database(url: str, source: RowSource, accept: AcceptCopy, mark: str = "
 
 def has_mark(url: str, mark: str) -> bool:
     """Return whether `fill_database` has filled a database with this mark."""
-    with _connect(url) as connection:
+    with connect_to_all_rows(url) as connection:
         found = text("SELECT obj_description(to_regclass('public.alembic_version'), 'pg_class') = :mark")
         return bool(connection.scalar(found, {"mark": mark}))
 
 
 def remove_mark(url: str) -> None:
     """Remove the mark of `fill_database`."""
-    with _connect(url) as connection:
+    with connect_to_all_rows(url) as connection:
         _write_mark(connection, "")
         connection.commit()
 
 
 @contextmanager
-def _connect(url: str) -> Iterator[Connection]:
-    """Yield a connection that sees all rows, in a transaction."""
+def connect_to_all_rows(url: str) -> Iterator[Connection]:
+    """Yield a connection that sees all rows. What it writes is rolled back unless it is committed."""
     engine = build_engine(url, pool_size=1)
     try:
         with engine.connect() as connection:

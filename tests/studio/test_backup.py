@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from db.base import Base
-from db.copy_database import TableDigest, digest_tables, list_tables
+from db.copy_database import TableDigest, connect_to_all_rows, digest_tables, list_tables
 from db.embedded import use_cluster
 from db.engine import build_engine
 from db.migrations import head_revision, is_current, upgrade
@@ -27,7 +27,7 @@ from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
 from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory, create_database, open_database
+from tests.support.databases import DatabaseFactory, create_database
 from tests.support.filled_server import fill_server
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
@@ -83,7 +83,7 @@ class Installation:
 
 def execute(url: str, *statements: str) -> None:
     """Execute statements as the owner of the tables."""
-    with open_database(url) as connection:
+    with connect_to_all_rows(url) as connection:
         for statement in statements:
             connection.execute(text(statement))
         connection.commit()
@@ -91,7 +91,7 @@ def execute(url: str, *statements: str) -> None:
 
 def digest_database(url: str) -> dict[str, TableDigest]:
     """Return the digest of each table."""
-    with open_database(url) as connection:
+    with connect_to_all_rows(url) as connection:
         return digest_tables(connection, list_tables(connection))
 
 
@@ -218,7 +218,7 @@ def test_s32_a_backup_restores_every_row_and_file(
     assert target.list_content() == complete
     assert len(complete) == len(source.list_content()) - 1
     assert (complete[DATA_FILE], complete[IMPORT_RESULTS]) == (b"rows", b"results")
-    with open_database(target.url) as connection:
+    with connect_to_all_rows(target.url) as connection:
         assert stored_counts(connection) == actual_counts(connection) != {}
 
 

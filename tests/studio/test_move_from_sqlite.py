@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, func, select, text
 
-from db.copy_database import digest_tables, list_tables
+from db.copy_database import connect_to_all_rows, digest_tables, list_tables
 from db.embedded import use_cluster
 from db.migrations import is_current
 from db.models import RowCount, User
@@ -29,7 +29,7 @@ from studio.database import FOLDER, SQLITE_FILE
 from studio.media.storage import LocalDisk
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory, create_database, open_database
+from tests.support.databases import DatabaseFactory, create_database
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
@@ -111,7 +111,7 @@ def new_target(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def count_rows(url: str) -> int:
     """Return the number of rows of all tables."""
-    with open_database(url) as connection:
+    with connect_to_all_rows(url) as connection:
         return sum(digest.rows for digest in digest_tables(connection, list_tables(connection)).values())
 
 
@@ -127,7 +127,7 @@ def test_every_row_is_moved_unchanged_to_the_schema_of_a_new_database(
     assert is_current(target)
     assert old.list_files() == before
     assert sorted(path.name for path in old.folder.iterdir()) == ["media", SQLITE_FILE]
-    with open_database(target) as connection:
+    with connect_to_all_rows(target) as connection:
         assert all(digest.rows for digest in digest_tables(connection, list_tables(connection)).values())
         assert stored_counts(connection) == actual_counts(connection) != {}
         assert connection.scalar(select(func.max(RowCount.entry))) == 0
@@ -154,7 +154,7 @@ def test_every_row_is_moved_unchanged_to_the_schema_of_a_new_database(
     assert "not empty: there are rows in" in capsys.readouterr().err
     assert read_schema(target) == read_schema(own_database_url)
     # The sequences continue after the numbers that were moved.
-    with open_database(target) as connection:
+    with connect_to_all_rows(target) as connection:
         entry = (
             "INSERT INTO pending_touches (table_name, row_id) SELECT 'looks', id FROM looks RETURNING entry"
         )
@@ -181,7 +181,7 @@ SELECT obj_description('alembic_version'::regclass, 'pg_class')
 
 def read_schema(url: str) -> list[Any]:
     """Return what a copy changes for its duration."""
-    with open_database(url) as connection:
+    with connect_to_all_rows(url) as connection:
         queries = filter(None, READ_SCHEMA.split(";"))
         return [connection.execute(text(query)).all() for query in queries]
 
@@ -219,7 +219,7 @@ def test_a_file_that_another_process_has_opened_is_moved_when_that_ends_with_the
     assert b"only in the log" not in before[SQLITE_FILE]
     assert move_from_sqlite.main([]) == 0
     assert old.list_files() == before
-    with open_database(target) as connection:
+    with connect_to_all_rows(target) as connection:
         names = "SELECT count(*) FROM brands WHERE name = 'only in the log'"
         assert connection.scalar(text(names)) == 1
 
@@ -232,7 +232,7 @@ def kill_move(point: str) -> None:
     """Run the command, and kill it before it commits rows, migrates, stops the cluster or renames it."""
 
     def write_and_kill(url: str, *_: object) -> None:
-        with open_database(url) as connection:
+        with connect_to_all_rows(url) as connection:
             connection.exec_driver_sql("CREATE TABLE rows AS SELECT generate_series(1, 1000)")
             kill()
 
@@ -280,7 +280,7 @@ def test_a_killed_move_leaves_the_file_and_the_next_one_creates_the_embedded_dat
     with use_cluster(old.folder / FOLDER) as cluster:
         assert is_current(cluster.url)
         assert count_rows(cluster.url) == 207
-        with open_database(cluster.url) as connection:
+        with connect_to_all_rows(cluster.url) as connection:
             active = connection.scalars(select(User.email).where(User.is_active)).all()
         assert set(active) >= set(PUBLISHED_PASSWORDS)
     assert move_from_sqlite.main([]) == 2
@@ -289,7 +289,7 @@ def test_a_killed_move_leaves_the_file_and_the_next_one_creates_the_embedded_dat
 
 def list_demo_accounts(url: str) -> dict[str, tuple[bool, bool]]:
     """Return for each demo account whether it is active and has its published password."""
-    with open_database(url) as connection:
+    with connect_to_all_rows(url) as connection:
         users = connection.execute(select(User).where(User.email.in_(PUBLISHED_PASSWORDS)))
         return {
             user.email: (
@@ -426,7 +426,7 @@ def test_what_is_no_database_is_rejected(old: OldServer, capsys: pytest.CaptureF
 def test_a_database_of_another_application_is_not_filled(
     old: OldServer, new_target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_database(new_target) as connection:
+    with connect_to_all_rows(new_target) as connection:
         connection.exec_driver_sql("CREATE TABLE of_another_application (id int)")
         connection.commit()
     assert move_from_sqlite.main([]) == 2
@@ -437,7 +437,7 @@ def test_a_database_of_another_application_is_not_filled(
 def test_a_database_with_a_newer_schema_is_not_filled(
     old: OldServer, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_database(target) as connection:
+    with connect_to_all_rows(target) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
     assert move_from_sqlite.main([]) == 2

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, make_url, text
+from sqlalchemy import URL, make_url, text
 
 from db.embedded import use_cluster
 from db.embedded.installation import SUPERUSER
 from db.engine import build_engine
 from db.migrations import upgrade
-from db.rls.session_role import bypass_rls
 from studio.mock.folders import CLUSTER, temporary_folder
 
 UNREACHABLE_URL = "postgresql+psycopg://nobody@127.0.0.1:9/none"
@@ -112,18 +111,6 @@ def new_database(template: str | None = None) -> str:
     source = "template1" if template is None else make_url(template).database
     _execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY FILE_COPY')
     return server_url().set(database=name).render_as_string(hide_password=False)
-
-
-@contextmanager
-def open_database(url: str) -> Iterator[Connection]:
-    """Yield a connection that sees all rows. What it writes is rolled back unless it is committed."""
-    engine = build_engine(url, pool_size=1)
-    try:
-        with engine.connect() as connection:
-            bypass_rls(connection)
-            yield connection
-    finally:
-        engine.dispose()
 
 
 class DatabaseFactory:

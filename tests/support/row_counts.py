@@ -6,10 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, cast, func, literal, select, text
 
-from db.copy_database import list_tables
+from db.copy_database import connect_to_all_rows, list_tables
 from db.models import RowCount
 from db.row_counts.queries import COUNTED
-from tests.support.databases import open_database
 
 Counts = dict[tuple[Any, ...], int]
 
@@ -39,6 +38,6 @@ def actual_counts(connection: Connection) -> Counts:
 
 def has_rows(url: str) -> bool:
     """Return whether any table of a database has rows. The schema may be of another release."""
-    with open_database(url) as connection:
+    with connect_to_all_rows(url) as connection:
         tables = [f'EXISTS (SELECT FROM "{table}")' for table in list_tables(connection)]
         return bool(connection.scalar(text(f"SELECT {' OR '.join(tables)}")))

@@ -23,7 +23,11 @@ def database_of(folder: Path, template: str | None = None) -> str:
     """
     key = folder.resolve()
     if key not in _urls:
-        _urls[key] = new_database(template)
+        url = new_database(template)
+        if not _urls:
+            # For tools: tests drop them at the end of each module. Before the server ends, which runs by now.
+            atexit.register(drop_server_databases)
+        _urls[key] = url
     return _urls[key]
 
 
@@ -42,7 +46,3 @@ def drop_server_databases() -> None:
     """Drop all these databases. Their servers must have ended."""
     while _urls:
         drop_database(_urls.popitem()[1])
-
-
-# For tools: tests drop them at the end of each module.
-atexit.register(drop_server_databases)
