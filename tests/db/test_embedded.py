@@ -400,9 +400,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_cluster_whose_socket_is_in_another_container_is_named(folder: Path) -> None:
     with use_cluster(folder) as cluster:
-        elsewhere = cluster.socket_folder.rename(f"{cluster.socket_folder}-elsewhere")
+        moved = cluster.socket_folder.rename(f"{cluster.socket_folder}-moved")
         message = reject(folder)
-        elsewhere.rename(cluster.socket_folder)
+        moved.rename(cluster.socket_folder)
     assert message == (
         f"The database in {folder} runs in another container, and its socket is not here. Set DATABASE_URL "
         "to a PostgreSQL server that both can reach"
@@ -415,9 +415,9 @@ def test_a_cluster_that_lets_no_client_in_is_reported_with_the_reason(
     monkeypatch.setattr("db.embedded.REFUSAL_SECONDS", 0.1)
     with use_cluster(folder) as cluster:
         path = cluster.socket_folder / ".s.PGSQL.5432"
-        elsewhere = path.rename(path.with_name("elsewhere"))
+        moved = path.rename(path.with_name("moved"))
         message = reject(folder)
-        elsewhere.rename(path)
+        moved.rename(path)
     assert message.startswith(f"The database in {folder} lets no client in: ")
     assert "No such file or directory" in message
     assert len(message.splitlines()) == 1
