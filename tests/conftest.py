@@ -27,19 +27,19 @@ from db.models import AuditEvent, RowCount, UsageRecord
 from db.session import Database
 from studio.mask_models import MaskModel, choose_mask_model
 from tests.support import factories
-from tests.support.databases import DatabaseFactory, create_database
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import real_hashes, use_cheap_hashes
 from tests.support.prepared_statements import keep_prepared_statements
 from tests.support.requirements import skip_or_fail
 from tests.support.row_level_security import disable_row_level_security
-from tests.support.servers.databases import drop_server_databases
-from tests.support.servers.prepared_folder import prepared_folders_in
+from tools.servers.databases import DatabaseFactory, create_database
+from tools.servers.prepared_folder import prepared_folders_in
+from tools.servers.server_databases import drop_server_databases
 
 if TYPE_CHECKING:
     from handlers.app import Application
-    from tests.resilience.processes import RedisServer
     from tests.support.servers.webhook_receiver import WebhookReceiver
+    from tools.servers.processes import RedisServer
 
 
 # jsonschema compiles the grammar of IRIs at import: a second of CPU. No value of the contract is an IRI.
@@ -229,7 +229,7 @@ def own_database(own_database_url: str) -> Iterator[Database]:
 def broker() -> Iterator[RedisServer]:
     """Yield a Redis server that only this module uses. Its tests may stop it."""
     # Imported here because most tests start no processes.
-    from tests.resilience.processes import DependencyMissing, run_redis
+    from tools.servers.processes import DependencyMissing, run_redis
 
     with ExitStack() as stack:
         try:
@@ -243,8 +243,8 @@ def broker() -> Iterator[RedisServer]:
 def receiver() -> Iterator[WebhookReceiver]:
     """Yield a running webhook receiver."""
     # Imported here because most tests receive no webhooks.
-    from tests.support.servers.http_recorder import run_http_recorder
     from tests.support.servers.webhook_receiver import WebhookReceiver
+    from tools.servers.http_recorder import run_http_recorder
 
     receiver = WebhookReceiver()
     with run_http_recorder(receiver.respond) as receiver.recorder:

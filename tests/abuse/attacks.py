@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.abuse.client import Payload, encode_request
-from tests.e2e.server import BASE_PATH
+from tools.servers.server import BASE_PATH
 
 CONNECTIONS, IDLE_CONNECTIONS = 60, 200
 BOUNDARY = "abuse"

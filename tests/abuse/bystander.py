@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.abuse.client import Address, Connection, Payload, Response, encode_request
 from tests.abuse.deployment import Account
-from tests.e2e.server import BASE_PATH
+from tools.servers.server import BASE_PATH
 
 REQUESTS_PER_SECOND = 20
 PROBES_PER_SECOND = 4

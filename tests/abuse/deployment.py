@@ -24,8 +24,13 @@ from db.models import Generation, Product
 from db.session import Database, current_session
 from studio.accounts.identity.passwords import hash_password
 from studio.media.storage import LocalDisk, media_key
-from tests.e2e.server import BASE_PATH, ROOT, UNLIMITED, RunningServer, free_port, running_server
-from tests.resilience.processes import (
+from tests.resilience.workload import open_database
+from tests.support import factories
+from tests.support.compressed_bombs import SMALL_BOMBS
+from tests.support.factories.exports import make_approved_prediction
+from tests.support.scenarios import PhotographedProduct, make_photographed_product
+from tools.bench.processes import process_tree
+from tools.servers.processes import (
     JobsProcess,
     PostgresServer,
     RedisServer,
@@ -35,12 +40,7 @@ from tests.resilience.processes import (
     run_redis,
     wait_until,
 )
-from tests.resilience.workload import open_database
-from tests.support import factories
-from tests.support.compressed_bombs import SMALL_BOMBS
-from tests.support.factories.exports import make_approved_prediction
-from tests.support.scenarios import PhotographedProduct, make_photographed_product
-from tests.tools.bench.processes import process_tree
+from tools.servers.server import BASE_PATH, ROOT, UNLIMITED, RunningServer, free_port, running_server
 
 PYTHON = ROOT / ".venv" / "server" / "bin" / "python"
 PASSWORD = "a password of the abuse tests"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.abuse.bystander import Observation
-from tests.e2e.server import REPORTS
+from tools.servers.server import REPORTS
 
 MAX_RATIO = 5.0
 FLOOR_MS = 20.0

@@ -36,9 +36,9 @@ from tests.abuse.report import (
     own_memory,
     write_report,
 )
-from tests.e2e.server import ROOT
-from tests.resilience.processes import report_logs
-from tests.tools.bench.processes import cpu_seconds
+from tools.bench.processes import cpu_seconds
+from tools.servers.processes import report_logs
+from tools.servers.server import ROOT
 
 ATTACKER, BYSTANDER = "127.0.0.2", "127.0.0.3"
 """Different addresses of the loopback interface, so that limits per address tell the two apart."""

@@ -18,8 +18,8 @@ from tests.abuse.bystander import Observation, Samples, percentile
 from tests.abuse.client import Address, Connection, ConnectionEnded, Payload, encode_request
 from tests.abuse.report import MAX_GROWTH_MEGABYTES, Phase, format_row, judge
 from tests.contract.operations import OPERATIONS
-from tests.e2e.server import BASE_PATH
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
+from tools.servers.http_recorder import StubResponse, run_http_recorder
+from tools.servers.server import BASE_PATH
 
 ROWS = ("images", "batches", "exported", "running", "endpoints", "shots", "products", "shooting")
 MEMORY = {"server 1": 100_000_000, "PostgreSQL": 50_000_000}

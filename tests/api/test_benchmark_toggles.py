@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.databases import create_database
-from tests.tools.bench.feature_toggles import FEATURES, FunctionTimer, disabled
-from tests.tools.bench.in_process import HOST, InProcessServer, run_in_process_server
-from tests.tools.bench.open_loop import encode_requests
-from tests.tools.bench.operations import OPERATIONS_BY_NAME
-from tests.tools.bench.profile import SCALE, prepare_database
+from tools.bench.feature_toggles import FEATURES, FunctionTimer, disabled
+from tools.bench.in_process import HOST, InProcessServer, run_in_process_server
+from tools.bench.open_loop import encode_requests
+from tools.bench.operations import OPERATIONS_BY_NAME
+from tools.bench.profile import SCALE, prepare_database
+from tools.servers.databases import create_database
 
 pytestmark = pytest.mark.slow("it measures as `make bench` does")
 

@@ -22,7 +22,7 @@ from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.buckets import ACCESS_KEY, Bucket, run_bucket
-from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
+from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
 SECRET = "Bearer 2f6c1d0e9b"
 

@@ -27,8 +27,8 @@ from tests.support.sample_media import (
     open_image,
     png_bomb,
 )
-from tests.support.servers.http_recorder import HttpRecorder, StubResponse, run_http_recorder
 from tests.support.servers.image_hosts import IMAGE_URL_FIELDS, ImageUrlField, build_request_with_url
+from tools.servers.http_recorder import HttpRecorder, StubResponse, run_http_recorder
 
 PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(6))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tools.bench.profile import OPERATIONS, SIGN_IN, Profile, format_table, profile_operations
-from tests.tools.bench.stages import OURS, REST, WAITING
+from tools.bench.profile import OPERATIONS, SIGN_IN, Profile, format_table, profile_operations
+from tools.bench.stages import OURS, REST, WAITING
 
 pytestmark = pytest.mark.slow("it profiles requests as `make bench-profile` does")
 

@@ -20,10 +20,10 @@ from handlers.app import Application
 from studio.generations.worker import callbacks
 from studio.settings import DEVELOPMENT_WEBHOOK_SECRET, InvalidSettings, Settings
 from tests.api.conftest import Client
-from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 from tests.support import factories
 from tests.support.client import ClientResponse
 from tests.support.servers.compute import signature_headers
+from tools.servers.server import COMPUTE_WEBHOOK_SECRET
 
 PATH = "/tasks/webhook"
 LATER = timedelta(minutes=5)

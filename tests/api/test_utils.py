@@ -19,9 +19,9 @@ from studio.jobs import broker
 from studio.jobs.broker import BrokerProbe
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
-from tests.e2e.server import free_port
-from tests.resilience.processes import RedisServer
-from tests.support.databases import UNREACHABLE_URL
+from tools.servers.databases import UNREACHABLE_URL
+from tools.servers.processes import RedisServer
+from tools.servers.server import free_port
 
 OK = {"status": "ok"}
 

@@ -26,7 +26,7 @@ from tests.support import factories
 from tests.support.app import REACHABLE_HOST
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.scenarios import LEASE, PhotographedProduct
-from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
+from tools.servers.http_recorder import HttpRecorder, run_http_recorder
 
 URL = f"http://{REACHABLE_HOST}/hooks"
 

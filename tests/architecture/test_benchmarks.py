@@ -19,28 +19,28 @@ from typing import Any
 import pytest
 
 from db.base import Base
-from tests.resilience.processes import DependencyMissing, PostgresServer
 from tests.support.requirements import skip_or_fail
-from tests.tools.bench import lists, processes, tail, tail_server, targets
-from tests.tools.bench.calm import MAX_REPEATED, Steadiness, read_core_times, run_steadily, wait_until_calm
-from tests.tools.bench.closed_loop import LoadResult, require_wrk, run_load
-from tests.tools.bench.conformance_check import CHECKS_BY_OPERATION, IMAGE_FIELDS, PRODUCT_FIELDS
-from tests.tools.bench.environment import BenchEnvironment, BenchServer
-from tests.tools.bench.feature_costs import Costs
-from tests.tools.bench.feature_toggles import FEATURES, FunctionTimer, disabled, resolve_target
-from tests.tools.bench.measurements import QUICK, BenchmarkRun, ServerResults
-from tests.tools.bench.open_loop import Latencies, arrival_times, encode_requests, run_requests
-from tests.tools.bench.operations import COUNTER, OPERATIONS_BY_NAME, RUN, Request
-from tests.tools.bench.processes import pinned_to_cores
-from tests.tools.bench.progress import Progress
-from tests.tools.bench.published_tables import replace_table
-from tests.tools.bench.report import COSTS_BEGIN, SHOP_BEGIN, SHOP_END, replace_tables
-from tests.tools.bench.rows import STATEMENTS
-from tests.tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
-from tests.tools.bench.servers import ASYNC, BARE, LITESTAR, OURS, SERVERS, TEMPLATE
-from tests.tools.bench.shop import ShopResults
-from tests.tools.bench.statistics import Estimate, paired_ratios, percentile, rotate
-from tests.tools.bench.workers import Workers
+from tools.bench import lists, processes, tail, tail_server, targets
+from tools.bench.calm import MAX_REPEATED, Steadiness, read_core_times, run_steadily, wait_until_calm
+from tools.bench.closed_loop import LoadResult, require_wrk, run_load
+from tools.bench.conformance_check import CHECKS_BY_OPERATION, IMAGE_FIELDS, PRODUCT_FIELDS
+from tools.bench.environment import BenchEnvironment, BenchServer
+from tools.bench.feature_costs import Costs
+from tools.bench.feature_toggles import FEATURES, FunctionTimer, disabled, resolve_target
+from tools.bench.measurements import QUICK, BenchmarkRun, ServerResults
+from tools.bench.open_loop import Latencies, arrival_times, encode_requests, run_requests
+from tools.bench.operations import COUNTER, OPERATIONS_BY_NAME, RUN, Request
+from tools.bench.processes import pinned_to_cores
+from tools.bench.progress import Progress
+from tools.bench.published_tables import replace_table
+from tools.bench.report import COSTS_BEGIN, SHOP_BEGIN, SHOP_END, replace_tables
+from tools.bench.rows import STATEMENTS
+from tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
+from tools.bench.servers import ASYNC, BARE, LITESTAR, OURS, SERVERS, TEMPLATE
+from tools.bench.shop import ShopResults
+from tools.bench.statistics import Estimate, paired_ratios, percentile, rotate
+from tools.bench.workers import Workers
+from tools.servers.processes import DependencyMissing, PostgresServer
 
 RESPONSE_SECONDS = 0.02
 

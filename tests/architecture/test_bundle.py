@@ -11,8 +11,8 @@ import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
 from handlers.contract.document import Document
-from tests.tools import asyncapi, openapi_30
-from tests.tools.review import tools
+from tools import asyncapi, openapi_30
+from tools.review import tools
 
 
 @pytest.fixture(scope="session")

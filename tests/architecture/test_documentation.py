@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.documentation import DOCS, README, Page, list_index, list_pages, read_page
+from tools.site.documentation import DOCS, README, Page, list_index, list_pages, read_page
 
 KINDS = {"tutorial", "how-to", "reference", "explanation"}
 READERS = {"api-consumers", "ci-engineers", "spec-reviewers", "operators", "contributors"}

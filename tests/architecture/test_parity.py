@@ -14,9 +14,11 @@ import pytest
 
 from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
 from tests.architecture.sources import Module, format_findings
-from tests.tools.permission_matrix import TEXT, render_markdown
-from tests.tools.reference import PAGES
+from tests.generators.page import render_generators
+from tools.permission_matrix import TEXT, render_markdown
+from tools.reference import PAGES as REFERENCE_PAGES
 
+PAGES = {**REFERENCE_PAGES, "generators": render_generators}
 METHODS = ("get", "put", "post", "patch", "delete")
 
 

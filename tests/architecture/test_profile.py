@@ -8,8 +8,8 @@ from types import FrameType, FunctionType
 
 import pytest
 
-from tests.tools.bench.profiler import CallStack, RequestProfile
-from tests.tools.bench.stages import STAGES, find_stage, resolve_name
+from tools.bench.profiler import CallStack, RequestProfile
+from tools.bench.stages import STAGES, find_stage, resolve_name
 
 
 def test_each_name_belongs_to_one_stage() -> None:

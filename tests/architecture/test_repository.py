@@ -34,6 +34,7 @@ TOP_LEVEL = {
     "studio",
     "db",
     "tests",
+    "tools",
     "pyproject.toml",
     "wsgi.py",
     "README.md",
@@ -64,7 +65,7 @@ LOCK_FILES = {
     "package-lock.json",
 }
 # The folders with a package.json, a lock file and the settings of npm.
-NODE_PROJECTS = [".", "tests/generators", "clients/typescript", "tests/tools/bench/peers/fastify"]
+NODE_PROJECTS = [".", "tests/generators", "clients/typescript", "tools/bench/peers/fastify"]
 # Copied from the released package: a test compares each file with the locked version.
 SWAGGER_UI = Path("handlers/pages/swagger-ui")
 

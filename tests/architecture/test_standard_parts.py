@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from tests.architecture.bundle import Node, assert_no_findings
-from tests.tools import standard_parts
-from tests.tools.preview.sources import SourceError, Sources
-from tests.tools.review.source_map import SourceMap
-from tests.tools.standard_parts import CONDITIONS, StandardPartsError, add_standard_parts
+from tools import standard_parts
+from tools.preview.sources import SourceError, Sources
+from tools.review.source_map import SourceMap
+from tools.standard_parts import CONDITIONS, StandardPartsError, add_standard_parts
 
 STANDARD = """\
 every operation:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.tools.review.report import COMMENT_MARK
-from tests.tools.review.run import parse_arguments
+from tools.review.report import COMMENT_MARK
+from tools.review.run import parse_arguments
 
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 # Records its arguments. There is one comment if `comment-id` exists.

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from sartiq.cli.app import run
-from tests.tools.clients.python_package import PROJECT
+from tools.clients.python_package import PROJECT
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.clients.scripted_server import ScriptedServer
 from tests.e2e.generation_steps import make_phone_photo
-from tests.e2e.server import RunningServer, running_server
-from tests.tools.clients.generate import BUNDLE
-from tests.tools.clients.python_package import generate_package
+from tools.clients.generate import BUNDLE
+from tools.clients.python_package import generate_package
+from tools.servers.server import RunningServer, running_server
 
 # Test modules import the package, so its generated part must be there before.
 generate_package(BUNDLE)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.servers.http_recorder import RecordedRequest
+from tools.servers.http_recorder import RecordedRequest
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from sartiq.cli.output import EXIT_CODES
 from sartiq.cli.session import Session, SessionFile
 from tests.clients.command_line import CommandLine, new_user
 from tests.clients.scripted_server import Answer, ScriptedServer, problem
-from tests.e2e.server import RunningServer
-from tests.support.documentation import DOCS, read_page
-from tests.support.servers.http_recorder import RecordedRequest
-from tests.tools.clients.generate import BUNDLE
+from tools.clients.generate import BUNDLE
+from tools.servers.http_recorder import RecordedRequest
+from tools.servers.server import RunningServer
+from tools.site.documentation import DOCS, read_page
 
 SESSION = Path("home/.config/sartiq/session.json")
 PASSWORD = "sartiq-demo"

@@ -24,8 +24,8 @@ from mcp.types import BlobResourceContents, TextContent
 
 from sartiq.mcp import build_server, connect_locally
 from tests.clients.command_line import new_user
-from tests.e2e.demo import EMAIL, PASSWORD
-from tests.e2e.server import ROOT, SECONDS_TO_START, RunningServer, free_port, running_server, stop
+from tools.demo import EMAIL, PASSWORD
+from tools.servers.server import ROOT, SECONDS_TO_START, RunningServer, free_port, running_server, stop
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"

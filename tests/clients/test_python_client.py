@@ -18,8 +18,8 @@ from sartiq._configuration import resolve_credentials, resolve_url
 from sartiq._retries import RetryPolicy, read_retry_after
 from sartiq.errors import build_error
 from tests.clients.scripted_server import Answer, ScriptedServer
-from tests.tools.clients.generate import BUNDLE
-from tests.tools.clients.python_package import NOT_FOR_CLIENTS, PROJECT
+from tools.clients.generate import BUNDLE
+from tools.clients.python_package import NOT_FOR_CLIENTS, PROJECT
 
 CONTRACT = json.loads(BUNDLE.read_text(encoding="utf-8"))
 OPERATIONS = {

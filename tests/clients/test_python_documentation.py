@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import RunningServer
-from tests.support.documentation import DOCS, CodeBlock, read_page
-from tests.tools.clients.python_package import PROJECT
+from tools.clients.python_package import PROJECT
+from tools.servers.server import RunningServer
+from tools.site.documentation import DOCS, CodeBlock, read_page
 
 PAGES = (PROJECT / "README.md", DOCS / "guides" / "python-client.md")
 EXAMPLES = {

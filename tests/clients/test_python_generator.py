@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.tools.clients.python_package import escape, python_name, render
-from tests.tools.clients.python_types import Types, UnknownSchema
+from tools.clients.python_package import escape, python_name, render
+from tools.clients.python_types import Types, UnknownSchema
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Color": {"type": "string", "enum": ["red", "blue"]},

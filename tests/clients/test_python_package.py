@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 import sartiq
-from tests.e2e.server import RunningServer
-from tests.tools.clients.python_package import PROJECT, build_distributions
+from tools.clients.python_package import PROJECT, build_distributions
+from tools.servers.server import RunningServer
 
 HERE = Path(__file__).parent
 ROOT = PROJECT.parents[1]

@@ -14,7 +14,7 @@ import sartiq
 from sartiq import _retries
 from tests.clients.clients_of_both_kinds import KINDS, Kind, run_step
 from tests.clients.scripted_server import Answer, Drop, ScriptedServer, problem
-from tests.support.servers.http_recorder import RecordedRequest
+from tools.servers.http_recorder import RecordedRequest
 
 BRAND = {
     "id": "01990000-5eed-7000-8000-000300000001", "created_at": "2026-11-02T09:15:00Z",

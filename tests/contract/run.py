@@ -26,10 +26,10 @@ from sqlalchemy.exc import OperationalError
 
 from tests.contract.fuzzing import image_urls
 from tests.contract.fuzzing.client import UNREACHABLE_HOST
-from tests.e2e.server import ROOT, ServerDidNotStart, running_server
-from tests.support.databases import create_database
-from tests.support.servers.http_recorder import run_http_recorder
-from tests.tools.conformance.sartiq_conformance.contract import set_closed_responses
+from tools.conformance.sartiq_conformance.contract import set_closed_responses
+from tools.servers.databases import create_database
+from tools.servers.http_recorder import run_http_recorder
+from tools.servers.server import ROOT, ServerDidNotStart, running_server
 
 PHASES = ("examples", "coverage", "fuzzing")
 WALK = "walk"

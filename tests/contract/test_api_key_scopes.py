@@ -26,7 +26,7 @@ from tests.support import factories
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.snapshots import snapshot_rows
-from tests.tools.permission_matrix import KEY_OWNER_ROLES, operations_by_scope
+from tools.permission_matrix import KEY_OWNER_ROLES, operations_by_scope
 
 SCOPE_BY_OPERATION = {
     row.operation_id: scope for scope, rows in operations_by_scope(CONTRACT).items() for row in rows

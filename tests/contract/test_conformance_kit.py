@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.support.documentation import ROOT, read_page
+from tools.site.documentation import ROOT, read_page
 
 GUIDE = read_page(ROOT / "docs" / "guides" / "conformance-kit.md")
 
@@ -36,7 +36,7 @@ class Kit(NamedTuple):
 @pytest.fixture
 def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
     """Import the kit from its folder."""
-    monkeypatch.syspath_prepend(ROOT / "tests" / "tools" / "conformance")
+    monkeypatch.syspath_prepend(ROOT / "tools" / "conformance")
     return Kit(*(importlib.import_module(f"sartiq_conformance.{name}") for name in Kit._fields))
 
 
@@ -175,7 +175,7 @@ sys.exit(command.main(["--base-url", "http://localhost/api/v1", "--token", "toke
 
 def run_printing(**options: Any) -> subprocess.Popen[bytes]:
     """Start a run that prints nine long lines with characters that its output does not have."""
-    folder = str(ROOT / "tests" / "tools" / "conformance")
+    folder = str(ROOT / "tools" / "conformance")
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": folder}
     return subprocess.Popen(
         [sys.executable, "-c", PRINT],

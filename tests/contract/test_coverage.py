@@ -15,15 +15,14 @@ from tests.contract.coverage import recording
 from tests.contract.coverage.recording import (
     Cell,
     load_recorded_cells,
-    recorded_command,
     response_cells,
     start_recording,
 )
 from tests.contract.coverage.reports import COLORS, build_badge, write_reports
 from tests.contract.coverage.run import Coverage, declared_cells
-from tests.e2e.server import running_server
 from tests.support.app import SwitchedDatabase, create_test_app
 from tests.support.client import send_request
+from tools.servers.server import WRAPPER, running_server, wrap
 
 PROBLEM = "application/problem+json"
 DELETED, BRAND = Cell("delete_brand", 204, None), Cell("get_brand", 200, "application/json")
@@ -162,6 +161,7 @@ def test_responses_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow("it starts a server")
 def test_responses_of_a_running_server_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, str(tmp_path / "responses"))
+    monkeypatch.setenv(WRAPPER, "tests.contract.coverage.serve")
     with running_server(tmp_path / "server", RENDER_WORKERS="0", SARTIQ_SEED="demo") as server:
         assert httpx.get(f"{server.url}/brands/").status_code == 401
     cells = {Cell("list_brands", 401, PROBLEM), Cell("readiness", 200, "application/json")}
@@ -169,8 +169,8 @@ def test_responses_of_a_running_server_are_recorded(tmp_path: Path, monkeypatch:
 
 
 def test_nothing_is_recorded_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(recording.ENVIRONMENT_VARIABLE, raising=False)
-    assert recorded_command("handlers --prepare-only") == ["handlers", "--prepare-only"]
-    monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, "somewhere")
-    assert recorded_command("handlers") == ["tests.contract.coverage.serve", "handlers"]
-    assert recorded_command("studio.jobs worker") == ["studio.jobs", "worker"]
+    monkeypatch.delenv(WRAPPER, raising=False)
+    assert wrap("handlers --prepare-only") == ["handlers", "--prepare-only"]
+    monkeypatch.setenv(WRAPPER, "tests.contract.coverage.serve")
+    assert wrap("handlers") == ["tests.contract.coverage.serve", "handlers"]
+    assert wrap("studio.jobs worker") == ["studio.jobs", "worker"]

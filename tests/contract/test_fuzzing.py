@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.contract import run
-from tests.e2e.server import ServerDidNotStart
+from tools.servers.server import ServerDidNotStart
 
 LOG = """\
 2026-11-28 04:40:00,001 INFO [-] sartiq.server: ready

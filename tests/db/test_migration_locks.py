@@ -15,8 +15,8 @@ from db.base import Base
 from db.engine import build_engine
 from db.migrations import downgrade, head_revision, is_current, locks, upgrade
 from db.migrations.locks import MigrationBlocked
-from tests.e2e.server import ROOT
-from tests.resilience.processes import wait_until
+from tools.servers.processes import wait_until
+from tools.servers.server import ROOT
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from db.errors import NotFound
 from db.models import Brand
 from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE, SessionRole
 from db.session import Database, current_session, query_as_system
-from tests.resilience.processes import DependencyMissing
 from tests.support.factories import make_brand, make_organization, make_user, use_session
 from tests.support.requirements import skip_or_fail
-from tests.support.servers.pgbouncer import run_pgbouncer
+from tools.servers.pgbouncer import run_pgbouncer
+from tools.servers.processes import DependencyMissing
 
 CONNECTIONS, THREADS, TURNS = 3, 8, 25
 SETTINGS = text(

@@ -21,9 +21,9 @@ from db.rls.session_role import bypass_rls
 from db.row_counts.queries import compact_counts
 from db.session import Database
 from studio.jobs.maintenance import MAINTENANCE_TASKS
-from tests.e2e.server import ROOT
 from tests.support import factories as make
 from tests.support.row_counts import actual_counts, stored_counts
+from tools.servers.server import ROOT
 
 WRITERS, STEPS, MAX_STEPS = 4, 30, 2_000
 DIFFERENT_SNAPSHOTS = 6

@@ -31,10 +31,10 @@ from db.session import (
     savepoint,
 )
 from studio.idempotency import LEASE_DURATION
-from tests.resilience.processes import run_postgres
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories import make_background_preset, make_brand, make_user
+from tools.servers.processes import run_postgres
 
 EVENT = {"actor_type": "anonymous", "outcome": "succeeded", "changes": [], "request_id": "request"}
 

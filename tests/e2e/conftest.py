@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.page_visits import SIZES, PageVisit
 from tests.e2e.review_board import organization
-from tests.e2e.server import RunningServer, running_server
 from tests.support.requirements import skip_or_fail
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

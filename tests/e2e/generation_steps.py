@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from tests.e2e.demo import Api
 from tests.support.scenarios import make_product_photo
+from tools.demo import Api
 
 Row = dict[str, Any]
 SECONDS_TO_WAIT = 60

@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
+from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
 SECONDS_TO_WAIT = 20
 

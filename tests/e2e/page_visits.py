@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.server import ROOT
+from tools.servers.server import ROOT
 
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 SCREENSHOTS = os.environ.get("SCREENSHOTS")

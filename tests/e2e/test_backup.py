@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from db.embedded import use_cluster
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
-from tests.e2e.server import ROOT, build_environment, free_port, running_server
-from tests.resilience.processes import PostgresServer
-from tests.support.databases import create_database
 from tests.support.servers.s3 import run_s3_server
 from tests.support.servers.unprivileged_postgres import (
     build_url,
     run_as_superuser,
     run_unprivileged_postgres,
 )
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.databases import create_database
+from tools.servers.processes import PostgresServer
+from tools.servers.server import ROOT, build_environment, free_port, running_server
 
 
 @pytest.fixture

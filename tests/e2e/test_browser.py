@@ -17,11 +17,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.demo import Api
 from tests.e2e.page_visits import SIZES, PageVisit
 from tests.e2e.review_board import assert_clean, card, open_sheet, organization, sign_in
-from tests.e2e.server import ROOT, RunningServer
-from tests.tools.preview.sources import Sources
+from tools.demo import Api
+from tools.preview.sources import Sources
+from tools.servers.server import ROOT, RunningServer
 
 MAX_LATENCY_MS = 6_000
 """Maximum delay of the preview: two seconds on an idle machine, more while other tests are running."""
@@ -259,7 +259,7 @@ def preview(tmp_path: Path) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]
     """`make preview` of a copy of the contract: the folder to edit, the URL of the page and the process."""
     folder = tmp_path / "openapi"
     shutil.copytree(ROOT / "openapi", folder)
-    command = [sys.executable, "-m", "tests.tools.preview.run", "--port", "0", "--folder", str(folder)]
+    command = [sys.executable, "-m", "tools.preview.run", "--port", "0", "--folder", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         found = re.search(r"http://\S+/", process.stdout.readline())

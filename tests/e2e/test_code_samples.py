@@ -14,9 +14,9 @@ import pytest
 from handlers.contract.document import Document
 from tests.e2e.sample_runs import MAILED, PROGRAMS, SUPERUSER, SampleRuns, prepare_runs
 from tests.e2e.sample_sequence import run_all
-from tests.e2e.server import ROOT, RunningServer, running_server
-from tests.tools.review import tools
-from tests.tools.review.changes import list_changes
+from tools.review import tools
+from tools.review.changes import list_changes
+from tools.servers.server import ROOT, RunningServer, running_server
 
 CONTRACT = Document(json.loads((ROOT / "openapi" / "openapi.json").read_bytes()))
 # Requests of each kind: JSON, a form, a query, an ETag, a new resource, images, an event stream.

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
-from tests.e2e.server import RunningServer, running_server
 from tests.support.servers.compute import ComputeServer, run_compute_server, signature_headers
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server
 
 ADMIN = ("admin@example.com", "sartiq-admin")
 

@@ -21,8 +21,6 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import BASE_PATH, ROOT, RunningServer, running_server
 from tests.e2e.test_mock import ORGANIZATION
 from tests.support.servers.defective_proxy import (
     FOREIGN_ORGANIZATION,
@@ -34,7 +32,9 @@ from tests.support.servers.defective_proxy import (
     list_defects,
     run_defective_proxy,
 )
-from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
+from tools.servers.server import BASE_PATH, ROOT, RunningServer, running_server
 
 pytestmark = pytest.mark.slow("it installs the kit into an environment of its own")
 
@@ -58,7 +58,7 @@ class KitRun(NamedTuple):
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of the command in a virtual environment with only the kit's dependencies."""
     folder = tmp_path_factory.mktemp("kit")
-    shutil.copytree(ROOT / "tests" / "tools" / "conformance", folder / "source")
+    shutil.copytree(ROOT / "tools" / "conformance", folder / "source")
     venv.create(folder / "environment", with_pip=True)
     pip = [str(folder / "environment/bin/python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--disable-pip-version-check", str(folder / "source")], check=True)

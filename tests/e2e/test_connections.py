@@ -19,9 +19,9 @@ import pytest
 from handlers.pipeline.wsgi_bridge import PROBE_STALE_SECONDS
 from handlers.server.connections import ANSWERED_BEYOND_LIMIT
 from handlers.server.http_protocol import IDLE_SECONDS
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo
-from tests.e2e.server import RunningServer, ServerDidNotStart, running_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, ServerDidNotStart, running_server
 
 pytestmark = pytest.mark.slow("it starts servers and opens thousands of connections")
 

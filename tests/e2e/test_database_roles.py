@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import ROOT, running_server
-from tests.resilience.processes import PostgresServer
 from tests.support.servers.unprivileged_postgres import (
     build_url,
     run_as_superuser,
     run_unprivileged_postgres,
 )
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.processes import PostgresServer
+from tools.servers.server import ROOT, running_server
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.e2e import demo
-from tests.e2e.server import RunningServer
+from tools import demo
+from tools.servers.server import RunningServer
 
 
 @pytest.mark.slow("it renders eight images")

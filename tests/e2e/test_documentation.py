@@ -16,9 +16,9 @@ import yaml
 from PIL import Image
 from standardwebhooks import Webhook
 
-from tests.e2e.server import RunningServer, running_server
-from tests.support.documentation import Page, list_pages
 from tests.support.requirements import skip_or_fail
+from tools.servers.server import RunningServer, running_server
+from tools.site.documentation import Page, list_pages
 
 SIGN_IN = """TOKEN=$(curl -s -d 'username=demo@example.com&password=sartiq-demo' \\
     http://localhost:8000/api/v1/login/access-token | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')

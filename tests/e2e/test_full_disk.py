@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo, prepare_look, wait_for_generation
 from tests.support.servers.small_disk import SmallDisk, require_mounts, run_on_small_disk
+from tools.demo import EMAIL, PASSWORD, Api
 
 SECONDS_TO_WAIT = 30
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo
-from tests.e2e.server import RunningServer
-from tests.tools.clients.generate import BUNDLE, ROOT, generate_typescript, run_node
+from tools.clients.generate import BUNDLE, ROOT, generate_typescript, run_node
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer
 
-HERE = ROOT / "tests" / "tools" / "clients"
+HERE = ROOT / "tools" / "clients"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.page_visits import SIZES, PageVisit
-from tests.e2e.server import running_server
 from tests.support.requirements import skip_or_fail
-from tests.tools.site.run import GENERATOR, build_site
+from tools.servers.server import running_server
+from tools.site.run import GENERATOR, build_site
 
 SCHEMES: dict[Literal["dark", "light"], str] = {"dark": "slate", "light": "default"}
 """The attribute of the body for each setting of the system."""

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.e2e.crashing_server import CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import RunningServer, running_server, wait_until_ready
 from tests.support.concurrency import run_concurrently
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server, wait_until_ready
 
 SEEDED = "01990000-5eed-7000-8000-"
 ORGANIZATION, PRODUCT = f"{SEEDED}000200000001", f"{SEEDED}000500000001"

@@ -12,17 +12,17 @@ import pytest
 
 from db.models.generations import GenerationStatus
 from studio.jobs.celery.app import QUEUE
-from tests.e2e.demo import Api
 from tests.e2e.generation_steps import wait_for_generation
-from tests.e2e.server import ROOT, running_server
-from tests.resilience.processes import (
+from tests.resilience.workload import PASSWORD, make_tenants
+from tools.demo import Api
+from tools.servers.processes import (
     JobsProcess,
     RedisServer,
     build_environment,
     run_jobs_processes,
     wait_until,
 )
-from tests.resilience.workload import PASSWORD, make_tenants
+from tools.servers.server import ROOT, running_server
 
 STAMP = Path(".venv", "server", ".stamp")
 

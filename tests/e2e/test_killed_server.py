@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
-from tests.e2e.server import running_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import running_server
 
 LARGE_SIZE = (1_500, 2_000)
 LEASE = {"LEASE_SECONDS": "2"}

@@ -11,9 +11,9 @@ import httpx
 import httpx_sse
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look
-from tests.e2e.server import RunningServer, running_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server
 
 NO_WORKERS = {"RENDER_WORKERS": "0"}
 WAIT_SECONDS = 30

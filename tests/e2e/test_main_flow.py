@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import SECONDS_TO_WAIT, prepare_look, wait_for_generation
-from tests.e2e.server import running_server
 from tests.support.factories.exports import unpack_archive
 from tests.support.servers.s3 import run_s3_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import running_server
 
 
 def check_export(api: Api, shooting_id: str, prediction_id: str, image: bytes) -> None:

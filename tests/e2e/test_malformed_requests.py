@@ -16,8 +16,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import RunningServer, running_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server
 
 CONNECTIONS = 30
 MEGABYTE = 1_000_000

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.e2e.server import ROOT
+from tools.servers.server import ROOT
 
 SCRIPT = """
 import io

@@ -33,9 +33,9 @@ from handlers.server.mock_environment import build_digest
 from studio.database import use_database
 from studio.settings import InvalidSettings, Settings
 from tests.contract.operations import OPERATIONS, Operation
-from tests.e2e.server import ROOT, RunningServer, free_port, running_server
 from tests.support.concurrency import wait_for
 from tests.support.embedded import is_process_running
+from tools.servers.server import ROOT, RunningServer, free_port, running_server
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
@@ -488,7 +488,7 @@ def test_the_checks_of_the_conformance_kit_pass(mock: httpx.Client) -> None:
         [*command, *(option for part in parts for option in ("--only", part))],
         env=os.environ
         | {
-            "PYTHONPATH": str(ROOT / "tests" / "tools" / "conformance"),
+            "PYTHONPATH": str(ROOT / "tools" / "conformance"),
             "SARTIQ_TOKEN": mock.headers["authorization"].removeprefix("Bearer "),
         },
         capture_output=True,

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from tests.e2e.server import ROOT, free_port
 from tests.e2e.test_mock import ORGANIZATION, PRODUCT, control, get_json, running_mock
-from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
+from tools.servers.http_recorder import HttpRecorder, run_http_recorder
+from tools.servers.server import ROOT, free_port
 
 SECONDS_TO_WAIT = 20
 MAX_RESET_SECONDS = 2

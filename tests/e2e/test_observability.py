@@ -15,12 +15,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
 from tests.e2e.otlp_collector import Collector, ReceivedSpan, run_collector
-from tests.e2e.server import RunningServer, free_port, running_server
 from tests.support.requirements import skip_or_fail
-from tests.support.servers.databases import database_of
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, free_port, running_server
+from tools.servers.server_databases import database_of
 
 pytestmark = pytest.mark.slow("it starts two servers and a collector")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
-from tests.e2e.server import running_server
 from tests.e2e.test_compute import ADMIN
 from tests.support.servers.images import KEY, PAINT, run_images_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import running_server
 
 
 @pytest.mark.slow("tests/studio/test_openai_images.py covers each step")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from tests.e2e.server import ROOT
-from tests.resilience.processes import DependencyMissing, PostgresServer, run_postgres
 from tests.support.requirements import skip_or_fail
 from tests.support.servers.unprivileged_postgres import build_url, run_as_superuser
+from tools.servers.processes import DependencyMissing, PostgresServer, run_postgres
+from tools.servers.server import ROOT
 
 DATABASE = LOGIN = "sartiq"
 

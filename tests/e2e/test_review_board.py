@@ -10,7 +10,6 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.demo import Api
 from tests.e2e.page_visits import PageVisit
 from tests.e2e.review_board import (
     assert_clean,
@@ -22,7 +21,8 @@ from tests.e2e.review_board import (
     organization,
     sign_in,
 )
-from tests.e2e.server import RunningServer
+from tools.demo import Api
+from tools.servers.server import RunningServer
 
 IS_ABOVE_MESSAGE = """(button) => {
   window.scrollTo(0, document.body.scrollHeight);

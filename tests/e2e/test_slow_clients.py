@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import RunningServer, running_server
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server
 
 TIMEOUT_SECONDS = 1
 """Timeout of the server under test for slow clients."""

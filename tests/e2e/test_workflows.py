@@ -13,10 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.demo import EMAIL, PASSWORD
-from tests.e2e.server import ROOT, RunningServer, running_server
 from tests.e2e.test_third_party_validators import RESPECT
-from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
+from tools.demo import EMAIL, PASSWORD
+from tools.servers.http_recorder import HttpRecorder, run_http_recorder
+from tools.servers.server import ROOT, RunningServer, running_server
 
 FILE = ROOT / "openapi" / "workflows" / "studio.arazzo.yaml"
 WORKFLOWS = [each["workflowId"] for each in yaml.safe_load(FILE.read_text(encoding="utf-8"))["workflows"]]

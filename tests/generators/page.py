@@ -1,4 +1,4 @@
-"""The documentation page of the generators, written from their descriptions."""
+"""Write the documentation page of the generators from their descriptions: part of `make docs-reference`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.generators.catalogue import GENERATORS
 from tests.generators.generator import Generator
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "generators.md"
 
 _HEAD = """\
 ---
@@ -66,3 +67,7 @@ def read_versions(root: Path) -> dict[str, str]:
     versions = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", locked, re.MULTILINE))
     package = json.loads((root / "tests" / "generators" / "package.json").read_text(encoding="utf-8"))
     return {**versions, **package["devDependencies"]}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render_generators(), encoding="utf-8")

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo
-from tests.e2e.server import REPORTS, ROOT, RunningServer, running_server
 from tests.generators.catalogue import GENERATORS
 from tests.generators.generator import Command, Generator, WalkResult
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import REPORTS, ROOT, RunningServer, running_server
 
 TOOLS = ROOT / "tests" / "generators"
 MODULES = TOOLS / "node_modules"

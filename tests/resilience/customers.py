@@ -23,9 +23,9 @@ from handlers.contract.document import Document
 from handlers.contract.operations import compile_operations
 from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.router import Router
-from tests.e2e.demo import EMAIL, PASSWORD
 from tests.e2e.generation_steps import make_phone_photo
-from tests.e2e.server import BASE_PATH
+from tools.demo import EMAIL, PASSWORD
+from tools.servers.server import BASE_PATH
 
 CUSTOMERS = 3
 PAUSE_SECONDS = 0.2

@@ -21,9 +21,10 @@ import redis
 import time_machine
 from aiosmtpd.controller import Controller
 
-from tests.e2e.server import RunningServer, free_port, running_server
 from tests.resilience.customers import RECOVERY_SECONDS, Customers
-from tests.resilience.processes import (
+from tests.support.servers.s3 import run_s3_server
+from tests.support.servers.small_disk import can_mount, run_on_small_disk
+from tools.servers.processes import (
     DependencyMissing,
     build_environment,
     report_logs,
@@ -32,8 +33,7 @@ from tests.resilience.processes import (
     run_redis,
     wait_until,
 )
-from tests.support.servers.s3 import run_s3_server
-from tests.support.servers.small_disk import can_mount, run_on_small_disk
+from tools.servers.server import RunningServer, free_port, running_server
 
 CALM_SECONDS, OUTAGE_SECONDS = 3, 8
 SLOW_SECONDS = 2.0

@@ -21,28 +21,28 @@ from pathlib import Path
 
 from db.base import utc_now
 from db.session import Database
-from tests.e2e.server import running_server
 from tests.resilience.outages import OUTAGES, Finding, run_outage
-from tests.resilience.processes import (
+from tests.resilience.workload import (
+    AcceptedGenerations,
+    count_ended,
+    evaluate,
+    has_running_generation,
+    make_tenants,
+    open_database,
+    request_all,
+)
+from tools.servers.processes import (
     JobsProcess,
     PostgresServer,
     RedisServer,
     build_environment,
-    has_running_generation,
     report_logs,
     run_jobs_processes,
     run_postgres,
     run_redis,
     wait_until,
 )
-from tests.resilience.workload import (
-    AcceptedGenerations,
-    count_ended,
-    evaluate,
-    make_tenants,
-    open_database,
-    request_all,
-)
+from tools.servers.server import running_server
 
 PROCESSES = "processes"
 FAULTS = (PROCESSES, *OUTAGES)

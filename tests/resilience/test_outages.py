@@ -7,7 +7,7 @@ import pytest
 
 from tests.resilience.customers import Contract
 from tests.resilience.outages import Proxy
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
+from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 PROBLEM = {
     "type": "https://api.example.com/api/v1/problems/unavailable",

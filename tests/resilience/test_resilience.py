@@ -13,23 +13,23 @@ from db.base import utc_now
 from db.session import Database
 from studio.jobs.celery.app import QUEUE, WakeupPublisher, build_celery
 from studio.settings import Settings
-from tests.e2e.server import running_server
-from tests.resilience.processes import (
-    RedisServer,
-    build_environment,
-    has_running_generation,
-    report_logs,
-    run_jobs_processes,
-    wait_until,
-)
 from tests.resilience.workload import (
     AcceptedGenerations,
     count_ended,
     evaluate,
+    has_running_generation,
     make_tenants,
     open_database,
     request_all,
 )
+from tools.servers.processes import (
+    RedisServer,
+    build_environment,
+    report_logs,
+    run_jobs_processes,
+    wait_until,
+)
+from tools.servers.server import running_server
 
 GENERATIONS, TENANTS = 6, 3
 RENDER_TIMEOUT_SECONDS = 180

@@ -18,12 +18,11 @@ from studio.destinations.targets import File, Outcome, Target, delete_object, pu
 from studio.http_client import SafeHttpClient
 from tests.resilience.progress import Stalled, wait_while_moving
 from tests.resilience.shop.bucket import NAME, PREFIX, REGION, run_shop_bucket
-from tests.resilience.shop.catalogue import Catalogue
 from tests.resilience.shop.checks import DUPLICATED, LOST, WRONG, Failure, WebhookInbox, find_event_failures
 from tests.resilience.shop.client import ShopFailed
-from tests.resilience.shop.sizes import Sizes
 from tests.resilience.shop.steps import check_delivery, check_order, unpack_archive
-from tests.support.servers.http_recorder import RecordedRequest
+from tools.bench.catalogue import Catalogue
+from tools.servers.http_recorder import RecordedRequest
 
 SECRET = f"whsec_{base64.b64encode(b'a secret of the tests of the shop').decode()}"
 OTHER_SECRET = f"whsec_{base64.b64encode(b'another secret of the same tests').decode()}"
@@ -122,7 +121,7 @@ def test_the_manifest_arrives_after_all_files_and_files_may_arrive_twice() -> No
 
 
 def test_a_photo_is_told_from_that_of_another_product() -> None:
-    catalogue = Catalogue(Sizes(products=3, images=2, shootings=1), seed=1)
+    catalogue = Catalogue(products=3, images=2, seed=1)
     photos = [catalogue.draw_photo(number) for number in range(2)]
     found = [[catalogue.is_photo_of(number, photo) for photo in photos] for number in range(2)]
     assert found == [[True, False], [False, True]]

@@ -19,14 +19,17 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from db.base import utc_now
 from db.engine import build_engine
 from db.models import Generation, Prediction, Shot, Subscription
+from db.models.generations import GenerationStatus
 from db.session import Database
 from studio.accounts.identity.passwords import hash_password
 from studio.media.storage import LocalDisk
-from tests.e2e.demo import Api
 from tests.support import factories
 from tests.support.scenarios import make_photographed_product
+from tools.demo import Api
+from tools.servers.processes import JobsProcess
 
 PASSWORD = "a password of the resilience tests"
 FINAL_STATES = ("completed", "failed", "canceled", "expired")
@@ -216,3 +219,15 @@ def _indexes(reading: Session, generation_ids: list[UUID]) -> dict[UUID, list[in
     for generation_id, index in reading.execute(pairs.where(Prediction.generation_id.in_(generation_ids))):
         indexes.setdefault(generation_id, []).append(index)
     return indexes
+
+
+def has_running_generation(database: Database, process: JobsProcess) -> bool:
+    """Return whether a worker has leased a generation: its token contains the process id."""
+    # unscoped: of any tenant
+    running = select(Generation.id).where(
+        Generation.status == GenerationStatus.RUNNING,
+        Generation.lease_owner.contains(f":{process.pid}:"),
+        Generation.lease_expires_at > utc_now(),
+    )
+    with database.transaction(write=False) as reading:
+        return reading.scalar(running.limit(1)) is not None

@@ -30,7 +30,10 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, InvalidSettings, Settings
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
-from tests.e2e.server import (
+from tests.support import factories
+from tests.support.client import send_request
+from tools.servers.prepared_folder import copy_prepared_folder
+from tools.servers.server import (
     ROOT,
     SECRET_KEY,
     build_environment,
@@ -39,9 +42,6 @@ from tests.e2e.server import (
     prepare_folder,
     running_server,
 )
-from tests.support import factories
-from tests.support.client import send_request
-from tests.support.servers.prepared_folder import copy_prepared_folder
 
 PRODUCTION = {"SARTIQ_ENV": "production", "SECRET_KEY": SECRET_KEY, "MAIL": "off"}
 PASSWORD = "a-linen-dress-in-may"

@@ -25,7 +25,7 @@ from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
 from tests.support.compressed_bombs import BOMBS, LARGE_BOMBS, SMALL_BOMBS
 from tests.support.requirements import skip_or_fail
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
+from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 MEGABYTE = 1 << 20
 MEMORY_BUDGET = 100 * MEGABYTE

@@ -17,8 +17,8 @@ from db.session import Database
 from handlers.app import Application
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse, send_request
-from tests.support.databases import UNREACHABLE_URL
 from tests.support.factories.catalogue import Customer
+from tools.servers.databases import UNREACHABLE_URL
 
 INTERNAL_MESSAGE = "SELECT hunter2 FROM users -- /srv/private/key.pem"
 INTERNAL_WORDS = (

@@ -22,22 +22,22 @@ from studio.webhooks import dispatcher
 from studio.webhooks.signing import derive_secret
 from tests.api.conftest import Client
 from tests.api.test_uploads import JPEG, PHOTO
-from tests.e2e.demo import Api
-from tests.e2e.server import SECRET_KEY, RunningServer, running_server
-from tests.resilience.processes import wait_until
 from tests.support import factories
 from tests.support.app import SwitchedDatabase, auth_headers
 from tests.support.auth import revoke
 from tests.support.client import ClientResponse
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.scenarios import PhotographedProduct
-from tests.support.servers.http_recorder import RecordedRequest
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
     make_endpoint,
     publish_event,
     verify_signature,
 )
+from tools.demo import Api
+from tools.servers.http_recorder import RecordedRequest
+from tools.servers.processes import wait_until
+from tools.servers.server import SECRET_KEY, RunningServer, running_server
 
 OLD, NEW = "the old key: 0123456789abcdef0123456789", "the new key: fedcba9876543210fedcba9876"
 

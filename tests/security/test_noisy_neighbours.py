@@ -23,7 +23,6 @@ from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
 from tests.support.generations import status_and_code
 from tests.support.sample_media import build_orientation_image, encode_image
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     START,
@@ -33,6 +32,7 @@ from tests.support.servers.webhook_receiver import (
     publish_event,
     send_next_delivery,
 )
+from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 SENDERS = SETTINGS.webhook_senders
 

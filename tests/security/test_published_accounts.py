@@ -24,8 +24,8 @@ from db.queries.users import find_user_by_email
 from db.session import Database
 from handlers.server import cli
 from studio.accounts.identity.passwords import hash_password, verify_password
-from tests.e2e.server import ROOT, build_environment, find_interpreter, free_port, running_server
-from tests.support.servers.databases import copy_server, database_of
+from tools.servers.server import ROOT, build_environment, find_interpreter, free_port, running_server
+from tools.servers.server_databases import copy_server, database_of
 
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
 PUBLISHED = {DEMO: "sartiq-demo", SECOND: "sartiq-second", ADMIN: "sartiq-admin"}

@@ -20,7 +20,7 @@ from studio.providers import local
 from studio.providers.local_renderer import prepare_context, render_best_image
 from studio.rendering import RenderRequest, cut_out_product, get_mask_provider, measure_preview, render
 from tests.support.sample_media import encode_image
-from tests.tools.sample_images.photograph import load_phone_photo
+from tools.sample_images.photograph import load_phone_photo
 
 # The size of a photo of 42 megapixels, and the largest number of attempts that a request may have.
 WIDTH, HEIGHT, MAX_ATTEMPTS = 6_000, 7_000, 5

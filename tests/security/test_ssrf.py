@@ -31,12 +31,6 @@ from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.servers.buckets import ACCESS_KEY
-from tests.support.servers.http_recorder import (
-    HttpRecorder,
-    RecordedRequest,
-    StubResponse,
-    run_http_recorder,
-)
 from tests.support.servers.image_hosts import (
     HOST,
     IMAGE_URL_FIELDS,
@@ -48,6 +42,12 @@ from tests.support.servers.image_hosts import (
     run_tls_recorder,
 )
 from tests.support.servers.webhook_receiver import SETTINGS, get_only_delivery, publish_event
+from tools.servers.http_recorder import (
+    HttpRecorder,
+    RecordedRequest,
+    StubResponse,
+    run_http_recorder,
+)
 
 IMAGE_URL = f"https://{HOST}/dress.png"
 PHOTO = encode_image(build_orientation_image(), "PNG")

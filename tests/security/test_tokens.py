@@ -27,7 +27,7 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.auth import assert_challenge, assert_unauthorized, get_token_owner, refresh, sign_in
 from tests.support.mailbox import get_mailed_token
-from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
+from tools.servers.http_recorder import HttpRecorder, run_http_recorder
 
 PASSWORD = "a-linen-dress-in-may"
 ADDRESS = "dana@example.com"

@@ -20,8 +20,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import RunningServer, running_server
 from tests.support.requirements import skip_or_fail
 from tests.support.sample_media import (
     build_orientation_image,
@@ -39,6 +37,8 @@ from tests.support.sample_media import (
     swapped_primaries_profile,
     webp_of_frames,
 )
+from tools.demo import EMAIL, PASSWORD, Api
+from tools.servers.server import RunningServer, running_server
 
 MEGABYTE = 1 << 20
 # These tests are about single bodies, not about the bytes of all unfinished ones.

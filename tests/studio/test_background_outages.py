@@ -23,7 +23,6 @@ from studio.http_client import SafeHttpClient
 from studio.jobs.periodic import PeriodicTask
 from studio.media.storage import LocalDisk
 from studio.webhooks import dispatcher
-from tests.support.databases import UNREACHABLE_URL
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     WebhookReceiver,
@@ -31,6 +30,7 @@ from tests.support.servers.webhook_receiver import (
     make_endpoint,
     publish_event,
 )
+from tools.servers.databases import UNREACHABLE_URL
 
 LOCKED = OperationalError("UPDATE", {}, Exception("lock timeout"))
 Log = Callable[[], list[tuple[str, str]]]

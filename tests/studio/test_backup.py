@@ -27,12 +27,12 @@ from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
 from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory, create_database
 from tests.support.filled_server import fill_server
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
 from tests.support.sqlite_files import write_referenced_files, write_release_file
+from tools.servers.databases import DatabaseFactory, create_database
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 

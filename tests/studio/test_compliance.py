@@ -26,7 +26,7 @@ from studio.rendering import (
 from studio.rendering.compliance import measure_compliance
 from studio.rendering.model import Grade
 from tests.architecture.sources import ROOT
-from tests.tools.sample_images.photograph import load_phone_photo, open_small_photo
+from tools.sample_images.photograph import load_phone_photo, open_small_photo
 
 RULES = ImageRules(
     formats=("PNG", "JPEG"),

@@ -28,7 +28,7 @@ from tests.studio.compute_fixtures import (
 )
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.compute import ComputeServer, StubResponse, json_response, run_compute_server
-from tests.support.servers.http_recorder import run_http_recorder
+from tools.servers.http_recorder import run_http_recorder
 
 HANG_RELEASED = threading.Event()
 OPEN_SECONDS = 0.5

@@ -13,9 +13,9 @@ from sqlalchemy import select
 from db.models import ProductImageCutout
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests.e2e.server import ROOT
 from tests.support import factories
 from tests.support.cutouts import make_cutouts
+from tools.servers.server import ROOT
 
 LEASE_SECONDS = 1
 # Prints a line while it makes the cut-out, and hangs. The lease is renewed until the process is killed.

@@ -12,7 +12,6 @@ import pytest
 
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests.e2e.server import ROOT
 from tests.studio.test_destination_deliveries import (
     SETTINGS,
     bucket,
@@ -23,6 +22,7 @@ from tests.studio.test_destination_deliveries import (
 )
 from tests.support.scenarios import make_photographed_product
 from tests.support.servers.buckets import Bucket
+from tools.servers.server import ROOT
 
 __all__ = ["bucket"]
 

@@ -14,9 +14,9 @@ from db.session import Database, current_session
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
 from studio.media.storage import LocalDisk, export_folder, export_key
-from tests.e2e.server import ROOT
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
 from tests.support.scenarios import make_photographed_product
+from tools.servers.server import ROOT
 
 LEASE_SECONDS = 1
 # Writes the first half of the archive, prints a line, and hangs with the file open.

@@ -13,12 +13,6 @@ import pytest
 from db.errors import TargetNotAllowed
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient, is_global_address
 from studio.settings import InvalidSettings, Settings
-from tests.support.servers.http_recorder import (
-    HttpRecorder,
-    RecordedRequest,
-    StubResponse,
-    run_http_recorder,
-)
 from tests.support.servers.image_hosts import (
     CERTIFICATE,
     HOST,
@@ -26,6 +20,12 @@ from tests.support.servers.image_hosts import (
     RedirectedNetwork,
     build_public_client,
     run_tls_recorder,
+)
+from tools.servers.http_recorder import (
+    HttpRecorder,
+    RecordedRequest,
+    StubResponse,
+    run_http_recorder,
 )
 
 

@@ -49,8 +49,8 @@ from tests.studio.test_imports import (
 from tests.support import factories
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.scenarios import LEASE
-from tests.support.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse, run_http_recorder
 from tests.support.zip_files import build_zip
+from tools.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse, run_http_recorder
 
 
 def png(number: int) -> bytes:

@@ -13,10 +13,10 @@ from sqlalchemy import select
 from db.models import ProductImage
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests.e2e.server import ROOT
 from tests.studio.test_import_images import Shop, add_images, count_images, shop
 from tests.studio.test_imports import get_import, run_imports, start_import
 from tests.support import factories
+from tools.servers.server import ROOT
 
 __all__ = ["shop"]
 

@@ -13,9 +13,9 @@ from sqlalchemy import select
 from db.models import Product, ProductImportResult
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests.e2e.server import ROOT
 from tests.studio.test_imports import get_import, run_imports, start_import
 from tests.support import factories
+from tools.servers.server import ROOT
 
 LEASE_SECONDS = 1
 ROWS = 60

@@ -13,7 +13,7 @@ from studio.rendering import CutOut, RenderRequest, cut_out_product, get_mask_pr
 from studio.rendering.lookboard import arrange_lookboard, settle_subject
 from studio.rendering.variation import sample_variation
 from studio.seed import IMAGES_DIR
-from tests.tools.sample_images.photograph import open_small_photo
+from tools.sample_images.photograph import open_small_photo
 
 
 @pytest.fixture(scope="module")

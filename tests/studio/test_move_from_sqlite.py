@@ -29,11 +29,11 @@ from studio.database import FOLDER, SQLITE_FILE
 from studio.media.storage import LocalDisk
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import Settings
-from tests.support.databases import DatabaseFactory, create_database
 from tests.support.forks import run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
 from tests.support.sqlite_files import write_referenced_files, write_release_file
+from tools.servers.databases import DatabaseFactory, create_database
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 

@@ -41,7 +41,6 @@ from tests.studio.test_compute import cancel
 from tests.studio.test_compute_faults import INVALID_IMAGES
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.compute import json_response
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.images import (
     KEY,
     ImagesRequest,
@@ -51,6 +50,7 @@ from tests.support.servers.images import (
     paint,
     run_images_server,
 )
+from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 pytestmark = pytest.mark.usefixtures("colour_masks")
 

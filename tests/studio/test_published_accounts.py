@@ -18,7 +18,7 @@ from studio.seed.published_accounts import (
 )
 from studio.seed.rows import get_seed_id
 from studio.settings import Settings
-from tests.support.databases import UNREACHABLE_URL
+from tools.servers.databases import UNREACHABLE_URL
 
 
 @pytest.fixture

@@ -55,18 +55,18 @@ from studio.providers import sample
 from studio.publications import worker as publications
 from studio.webhooks import dispatcher
 from studio.webhooks import queue as webhooks
-from tests.resilience.processes import wait_until
 from tests.studio.test_destination_deliveries import FOLDER, SETTINGS
 from tests.studio.test_generation_queue import create_pending_generation
 from tests.studio.test_import_images import png, store_zip
 from tests.studio.test_imports import start_import
 from tests.support import factories
 from tests.support.cutouts import make_quickly
-from tests.support.databases import DatabaseFactory
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.webhook_receiver import publish_event
 from tests.support.zip_files import build_zip
+from tools.servers.databases import DatabaseFactory
+from tools.servers.processes import wait_until
 
 LEASE = timedelta(seconds=0.6)
 POOL_SIZE = 6

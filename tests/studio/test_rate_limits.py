@@ -11,7 +11,7 @@ from studio.rate_limits.limits import QuotaPolicy
 from studio.rate_limits.memory_store import MemoryStore, RateLimitStore
 from studio.rate_limits.redis_store import RETRY_AFTER_SECONDS, RedisStore
 from studio.settings import InvalidSettings, Settings
-from tests.resilience.processes import RedisServer
+from tools.servers.processes import RedisServer
 
 THREE_PER_MINUTE = QuotaPolicy("account", 3, 60)
 NOON = 1_800_000_000_000

@@ -34,8 +34,8 @@ from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
 from studio.rendering.framing import Placement, project_product
 from tests.images.measurements import compare, get_colour_difference
-from tests.tools.sample_images.mannequin import draw, encode_mannequin
-from tests.tools.sample_images.photograph import load_phone_photo, open_small_photo
+from tools.sample_images.mannequin import draw, encode_mannequin
+from tools.sample_images.photograph import load_phone_photo, open_small_photo
 
 FRAMINGS = ("FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE")
 KINDS = ("SOLID", "GRADIENT", "SWEEP", "IMAGE")

@@ -41,7 +41,7 @@ from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
 from studio.settings import Settings
 from tests.support.sample_media import open_image
-from tests.tools.sample_images.packshots import render_samples
+from tools.sample_images.packshots import render_samples
 
 FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
@@ -147,7 +147,7 @@ def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of
 def test_the_stored_images_of_the_seed_are_of_this_version_of_the_renderer() -> None:
     # A cut-out of another version is made again by each server with the demo data: seconds of CPU.
     versions = {image.renderer_version for image in load_packshots()} | {load_cutout()[1].renderer_version}
-    assert versions == {RENDERER_VERSION}, "run `python -m tests.tools.sample_images.packshots`"
+    assert versions == {RENDERER_VERSION}, "run `python -m tools.sample_images.packshots`"
 
 
 @pytest.mark.slow("it renders the sample images again")

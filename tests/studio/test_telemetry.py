@@ -46,15 +46,15 @@ from studio.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter, c
 from studio.telemetry.metrics import MetricsServer, PoolCollector, QueueCollector, describe_metrics
 from tests.architecture.sources import ROOT
 from tests.studio.test_generation_queue import PAST, create_pending_generation
-from tests.support.databases import UNREACHABLE_URL
 from tests.support.scenarios import LEASE, PhotographedProduct
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
     make_endpoint,
     publish_event,
     send_next_delivery,
 )
+from tools.servers.databases import UNREACHABLE_URL
+from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 ALERTS = Path(studio.telemetry.__file__).parent / "alerts.yml"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

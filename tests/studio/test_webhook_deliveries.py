@@ -22,7 +22,6 @@ from studio.http_client import SafeHttpClient
 from studio.webhooks import dispatcher, queue
 from tests.support import factories
 from tests.support.concurrency import wait_for
-from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     START,
@@ -34,6 +33,7 @@ from tests.support.servers.webhook_receiver import (
     publish_event,
     send_next_delivery,
 )
+from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 
 @pytest.fixture(autouse=True)

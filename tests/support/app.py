@@ -23,9 +23,9 @@ from db.session import Database
 from handlers.app import Application, create_app
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.settings import Settings
-from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 from tests.support import factories
-from tests.support.databases import UNREACHABLE_URL
+from tools.servers.databases import UNREACHABLE_URL
+from tools.servers.server import COMPUTE_WEBHOOK_SECRET
 
 UNLIMITED = 1_000_000
 """The number of requests per window in tests that are not about rate limits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from db.migrations import upgrade
 from db.sqlite_file import REVISION
-from tests.support.databases import DatabaseFactory
+from tools.servers.databases import DatabaseFactory
 
 
 def migrated_to_0_2_0(databases: DatabaseFactory) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.databases import server_url
 from tests.support.requirements import MISSING
+from tools.servers.databases import server_url
 
 BUDGET_SECONDS = 240
 """How long a contributor waits for `make test` on two cores."""

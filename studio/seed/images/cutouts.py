@@ -1,7 +1,7 @@
 """The cut-out of the demo data's photo, made from `dress.jpg` by the local studio.
 
 It is stored, because making it takes seconds. Make it again with `python -m
-tests.tools.sample_images.packshots`.
+tools.sample_images.packshots`.
 """
 
 from __future__ import annotations

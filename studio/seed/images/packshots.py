@@ -2,7 +2,7 @@
 
 They are stored, because rendering takes seconds, which would delay the first start of a server. A test
 compares them with what the renderer makes. Render them again with `python -m
-tests.tools.sample_images.packshots`.
+tools.sample_images.packshots`.
 """
 
 from __future__ import annotations

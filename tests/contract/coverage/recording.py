@@ -100,11 +100,3 @@ def load_recorded_cells(folder: Path) -> set[Cell]:
     """Return the cells that all processes recorded."""
     lines = (line for path in folder.glob("*.jsonl") for line in path.read_text("utf-8").splitlines())
     return {Cell(*json.loads(line)) for line in lines}
-
-
-def recorded_command(module: str) -> list[str]:
-    """Return the arguments for `python -m` that run a module, with recording if it is enabled."""
-    arguments = module.split()
-    if os.environ.get(ENVIRONMENT_VARIABLE) and arguments[0] == "handlers":
-        return ["tests.contract.coverage.serve", *arguments]
-    return arguments

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from tests.contract.coverage.recording import ENVIRONMENT_VARIABLE, Cell, load_recorded_cells
 from tests.contract.coverage.reports import write_reports
 from tests.contract.operations import OPERATIONS
+from tools.servers.server import WRAPPER
 
 ROOT = Path(__file__).parents[3]
 REPORTS = ROOT / ".reports" / "contract-coverage"
@@ -101,7 +102,8 @@ def main(arguments: Sequence[str]) -> int:
         options = ["--quiet", "-p", "tests.contract.coverage.recording", *(arguments or PYTEST_ARGUMENTS)]
         # A process of its own: pytest rewrites the assertions of plugins only before they are imported here.
         command = [sys.executable, "-m", "pytest", *options]
-        status = subprocess.run(command, env={**os.environ, ENVIRONMENT_VARIABLE: folder}).returncode
+        recording = {ENVIRONMENT_VARIABLE: folder, WRAPPER: "tests.contract.coverage.serve"}
+        status = subprocess.run(command, env={**os.environ, **recording}).returncode
         coverage = Coverage(declared_cells(), load_recorded_cells(Path(folder)))
     print("", *coverage.lines(), sep="\n", flush=True)
     for path in write_reports(coverage, REPORTS):

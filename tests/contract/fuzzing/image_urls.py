@@ -14,7 +14,7 @@ import schemathesis
 
 from tests.contract.fuzzing import client
 from tests.contract.fuzzing.images import build_image
-from tests.support.servers.http_recorder import RecordedRequest, StubResponse
+from tools.servers.http_recorder import RecordedRequest, StubResponse
 
 IMAGE_URL_FIELDS = ("logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image")
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import boto3
 import httpx
 
-from tests.e2e.server import ROOT, free_port, stop, wait_for_response
+from tools.servers.server import ROOT, free_port, stop, wait_for_response
 
 NAME, PREFIX, REGION = "images-of-the-shop", "sartiq", "eu-central-1"
 GUIDE = ROOT / "docs" / "guides" / "destinations.md"

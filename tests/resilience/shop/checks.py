@@ -28,7 +28,7 @@ from db.models import (
 )
 from db.session import Database
 from tests.resilience.shop.client import Row, ShopClient
-from tests.support.servers.http_recorder import RecordedRequest, StubResponse
+from tools.servers.http_recorder import RecordedRequest, StubResponse
 
 FED: Mapping[str, type[Owned]] = {
     "export": Export,

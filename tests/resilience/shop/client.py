@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.server import BASE_PATH
 from tests.resilience.customers import IN_PROGRESS, TEMPORARY, Contract
+from tools.servers.server import BASE_PATH
 
 IDLE_SECONDS = 600
 """How long a request is repeated while nothing succeeds; the key of a killed request is in use for 60 s."""

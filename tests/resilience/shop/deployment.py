@@ -20,8 +20,12 @@ from typing import Any
 from uuid import uuid4
 
 from studio.accounts.identity.passwords import hash_password
-from tests.e2e.server import ROOT, UNLIMITED, RunningServer, free_port, running_server
-from tests.resilience.processes import (
+from tests.resilience.shop.bucket import ShopBucket, run_shop_bucket
+from tests.resilience.workload import PASSWORD, open_database
+from tests.support import factories
+from tests.support.servers.s3 import run_s3_server
+from tools.servers.http_recorder import HttpRecorder, Responder, run_http_recorder
+from tools.servers.processes import (
     JobsProcess,
     build_environment,
     run_jobs_processes,
@@ -29,11 +33,7 @@ from tests.resilience.processes import (
     run_redis,
     wait_until,
 )
-from tests.resilience.shop.bucket import ShopBucket, run_shop_bucket
-from tests.resilience.workload import PASSWORD, open_database
-from tests.support import factories
-from tests.support.servers.http_recorder import HttpRecorder, Responder, run_http_recorder
-from tests.support.servers.s3 import run_s3_server
+from tools.servers.server import ROOT, UNLIMITED, RunningServer, free_port, running_server
 
 PYTHON = ROOT / ".venv" / "server" / "bin" / "python"
 LEASE_SECONDS = 15

@@ -23,9 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.resilience.processes import report_logs
 from tests.resilience.progress import Stalled, wait_while_moving
-from tests.resilience.shop.catalogue import Catalogue, ShopServer
 from tests.resilience.shop.checks import (
     DUPLICATED,
     LOST,
@@ -43,7 +41,10 @@ from tests.resilience.shop.client import ShopClient, ShopFailed
 from tests.resilience.shop.deployment import Deployment, run_deployment
 from tests.resilience.shop.sizes import FULL, SMALL, Sizes
 from tests.resilience.shop.steps import Shop
+from tests.resilience.shop.web_server import ShopServer
 from tests.resilience.workload import PASSWORD, open_database
+from tools.bench.catalogue import Catalogue
+from tools.servers.processes import report_logs
 
 SEED = 1709
 MAX_PRINTED = 20
@@ -242,7 +243,7 @@ def run_shop(folder: Path, sizes: Sizes, seed: int) -> Report:
         sizes: How much the shop does.
         seed: Of the data of the shop.
     """
-    report, inbox, catalogue = Report(), WebhookInbox(), Catalogue(sizes, seed)
+    report, inbox, catalogue = Report(), WebhookInbox(), Catalogue(sizes.products, sizes.images, seed)
     with report_logs(folder), ExitStack() as stack:
         with report.step("start PostgreSQL, Redis, two S3 servers, two servers, a worker and beat"):
             server = ShopServer(catalogue, inbox)
@@ -254,7 +255,7 @@ def run_shop(folder: Path, sizes: Sizes, seed: int) -> Report:
         endpoint = {"url": f"{deployment.shop_server.url}/hooks", "event_types": list(ROWS_OF_EVENTS)}
         inbox.secret = client.create("/webhook-endpoints/", endpoint)["secret"]
         start = client.get("/changes/", organization_id=client.organization_id, start="latest")
-        shop = Shop(client, catalogue)
+        shop = Shop(client, catalogue, sizes)
         # Entered last, so that a kill ends before the deployment does.
         killer = Killer(deployment, stack.enter_context(ThreadPoolExecutor(1)))
         run_steps(shop, deployment, report, killer)

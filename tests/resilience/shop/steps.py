@@ -16,8 +16,9 @@ from statistics import median
 
 from tests.resilience.progress import wait_while_moving
 from tests.resilience.shop.bucket import PREFIX, ShopBucket
-from tests.resilience.shop.catalogue import Catalogue
 from tests.resilience.shop.client import Row, ShopClient, ShopFailed
+from tests.resilience.shop.sizes import Sizes
+from tools.bench.catalogue import Catalogue
 
 RENDERED_SIZE = 64, 80
 BATCH_SIZE = 100
@@ -30,8 +31,8 @@ MANIFESTS = ("manifest.csv", "manifest.json")
 class Shop:
     """The shop with its client."""
 
-    def __init__(self, client: ShopClient, catalogue: Catalogue) -> None:
-        self.client, self.catalogue, self.sizes = client, catalogue, catalogue.sizes
+    def __init__(self, client: ShopClient, catalogue: Catalogue, sizes: Sizes) -> None:
+        self.client, self.catalogue, self.sizes = client, catalogue, sizes
         self.import_id = ""
         self.products: list[Row] = []
         """The products with photos."""

@@ -14,13 +14,13 @@ from typing import Any
 from PIL import Image
 from standardwebhooks import Webhook
 
-from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
-from tests.support.servers.http_recorder import (
+from tools.servers.http_recorder import (
     HttpRecorder,
     RecordedRequest,
     StubResponse,
     run_http_recorder,
 )
+from tools.servers.server import COMPUTE_WEBHOOK_SECRET
 
 BASE = "/api/v1"
 KEY = "a key of the Compute API"

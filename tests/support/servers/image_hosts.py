@@ -13,7 +13,7 @@ import httpcore2
 from studio.http_client import SafeHttpClient, resolve_host
 from tests.contract.operations import OPERATIONS, Request
 from tests.contract.tenant import Tenant
-from tests.support.servers.http_recorder import HttpRecorder, Responder, run_http_recorder
+from tools.servers.http_recorder import HttpRecorder, Responder, run_http_recorder
 
 PUBLIC_ADDRESS = "93.184.215.14"
 HOST = "hooks.example.test"

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from tests.support.servers.compute import json_response
-from tests.support.servers.http_recorder import (
+from tools.servers.http_recorder import (
     HttpRecorder,
     RecordedRequest,
     StubResponse,

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.server import RunningServer, running_server
-from tests.support.databases import let_in
 from tests.support.requirements import skip_or_fail
+from tools.servers.databases import let_in
+from tools.servers.server import RunningServer, running_server
 
 DISK = "64m"
 # A user namespace with a file system of its own, which the test reaches through /proc.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import sqlalchemy
 
-from tests.resilience.processes import DependencyMissing, PostgresServer, run_postgres
 from tests.support.requirements import skip_or_fail
+from tools.servers.processes import DependencyMissing, PostgresServer, run_postgres
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from studio.http_client import SafeHttpClient
 from studio.settings import Settings
 from studio.webhooks import dispatcher, outbox
 from tests.support import factories
-from tests.support.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse
+from tools.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse
 
 SETTINGS = Settings(environment="test", secret_key="k" * 40, public_url="https://api.example.com")
 START = datetime(2027, 3, 1, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.tools.review.tools import BUNDLE, ROOT, read_bundle
+from tools.review.tools import BUNDLE, ROOT, read_bundle
 
 COPIED = (
     "openapi",
@@ -19,6 +19,7 @@ COPIED = (
     "studio",
     "db",
     "tests",
+    "tools",
     "clients",
     "deploy",
     "docs",

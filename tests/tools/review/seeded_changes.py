@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.architecture.bundle import resolve
-from tests.tools.review.changes import flatten_schema
+from tools.review.changes import flatten_schema
 
 Contract = dict[str, Any]
 TOKENS = [{"OAuth2PasswordBearer": []}]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.review.conftest import RepositoryCopy
-from tests.tools.review.yaml_errors import find_yaml_errors
+from tools.review.yaml_errors import find_yaml_errors
 
 PRODUCTS = "openapi/paths/products.yaml"
 LIST_PRODUCTS = "    operationId: list_products\n"
@@ -78,7 +78,7 @@ def test_a_structural_mistake_stops_the_review_with_its_place(
     if edited.startswith("empty:"):
         item = "paths:\n  /empty:\n    $ref: paths/products.yaml#/empty\n"
         repository.edit("openapi/openapi.yaml", "paths:\n", item)
-    outcome = repository.run("tests.tools.review.run", "--markdown", str(tmp_path / "review.md"))
+    outcome = repository.run("tools.review.run", "--markdown", str(tmp_path / "review.md"))
     for file, text in before.items():
         (repository.root / file).write_text(text, encoding="utf-8")
     assert outcome.returncode == 1
@@ -96,7 +96,7 @@ def test_a_structural_mistake_stops_the_review_with_its_place(
 def test_a_duplicate_key_is_one_message(repository: RepositoryCopy, tmp_path: Path) -> None:
     before = repository.read(PRODUCTS)
     repository.edit(PRODUCTS, LIST_PRODUCTS, LIST_PRODUCTS * 2)
-    outcome = repository.run("tests.tools.review.run", "--markdown", str(tmp_path / "review.md"))
+    outcome = repository.run("tools.review.run", "--markdown", str(tmp_path / "review.md"))
     (repository.root / PRODUCTS).write_text(before, encoding="utf-8")
     line = before.splitlines().index(LIST_PRODUCTS.rstrip()) + 1
     message = f"the key `operationId` is already in line {line} of this object: remove one of them"

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.review.change import IMPACTS, Change
-from tests.tools.review.change_texts import describe_text_change
-from tests.tools.review.changes import list_changes, operation_ids_by_path
 from tests.tools.review.seeded_changes import (
     BREAKING_CHANGES,
     HARMLESS_CHANGES,
@@ -23,6 +20,9 @@ from tests.tools.review.seeded_changes import (
     get_response,
     get_schema,
 )
+from tools.review.change import IMPACTS, Change
+from tools.review.change_texts import describe_text_change
+from tools.review.changes import list_changes, operation_ids_by_path
 
 pytestmark = pytest.mark.slow("it compares the contract with two edited ones")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.review.linter_texts import explain_problem
-from tests.tools.review.tools import SOURCE
+from tools.review.linter_texts import explain_problem
+from tools.review.tools import SOURCE
 
 BRANDS = SOURCE.parent / "paths" / "brands.yaml"
 

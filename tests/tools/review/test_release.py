@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks
-from tests.tools.review.change import Change, required_bump
-from tests.tools.review.feed import ATOM, build_atom, build_json_feed, parse_releases, write_feeds
-from tests.tools.review.release import (
+from tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks
+from tools.review.change import Change, required_bump
+from tools.review.feed import ATOM, build_atom, build_json_feed, parse_releases, write_feeds
+from tools.review.release import (
     CHANGELOG,
     HEAD,
     MENTIONS,
@@ -22,8 +22,8 @@ from tests.tools.review.release import (
     prepend_section,
     render_section,
 )
-from tests.tools.review.releases import FOLDER, find_release
-from tests.tools.review.review import Comparison, is_new_major
+from tools.review.releases import FOLDER, find_release
+from tools.review.review import Comparison, is_new_major
 
 NAMES = ("GET /brands/",)
 ADDED = Change("added", NAMES, "`Brand.color` is new.", "#/components/schemas/Brand/properties/color")
@@ -190,14 +190,14 @@ def test_the_committed_feeds_are_built_from_the_changelog() -> None:
 @pytest.mark.slow("it bundles and reviews the contract twice")
 def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -> None:
     repository.edit("openapi/paths/brands.yaml", "summary: List brands\n", "summary: List all brands\n")
-    rejected = repository.run("tests.tools.review.release", "7.0.0")
+    rejected = repository.run("tools.review.release", "7.0.0")
     assert rejected.returncode == 1
     assert "uncommitted changes" in rejected.stdout
     assert "openapi/paths/brands.yaml" in rejected.stdout
     assert not (repository.root / "openapi" / "released").exists()
 
     repository.commit()
-    outcome = repository.run("tests.tools.review.release", "7.0.0")
+    outcome = repository.run("tools.review.release", "7.0.0")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     released = repository.read("openapi/released/7.0.0.json")
     assert json.loads(released)["info"]["version"] == "7.0.0"
@@ -235,11 +235,11 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
 
     repository.edit("openapi/components/schemas/shared.yaml", "maxLength: 2000", "maxLength: 200")
     repository.commit()
-    too_low = repository.run("tests.tools.review.release", "7.1.0")
+    too_low = repository.run("tools.review.release", "7.1.0")
     assert too_low.returncode == 1
     assert "7.1.0 is too low: breaking changes require at least 8.0.0" in too_low.stdout
     assert "maxLength is `200`, was `2000`" in too_low.stdout
     assert repository.git("status", "--porcelain") == ""
-    again = repository.run("tests.tools.review.release", "7.0.0")
+    again = repository.run("tools.review.release", "7.0.0")
     assert "7.0.0 was released already: openapi/released/7.0.0.json exists." in again.stdout
     assert [one["title"] for one in json.loads(repository.read("openapi/changes.json"))["items"]] == ["7.0.0"]

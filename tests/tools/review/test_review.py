@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.review import checks
-from tests.tools.review.allowed_breaks import (
+from tools.review import checks
+from tools.review.allowed_breaks import (
     AllowedBreak,
     find_invalid_entries,
     find_stale_entries,
     load_allowed_breaks,
     split_allowed,
 )
-from tests.tools.review.change import Change
-from tests.tools.review.checks import Finding
-from tests.tools.review.report import (
+from tools.review.change import Change
+from tools.review.checks import Finding
+from tools.review.report import (
     COMMENT_MARK,
     SHORTENED,
     format_annotation,
@@ -29,10 +29,10 @@ from tests.tools.review.report import (
     render_markdown,
     render_text,
 )
-from tests.tools.review.review import Comparison, Review
-from tests.tools.review.run import parse_arguments
-from tests.tools.review.source_map import SourceMap
-from tests.tools.review.tools import ROOT, SOURCE, ToolFailed, split_json
+from tools.review.review import Comparison, Review
+from tools.review.run import parse_arguments
+from tools.review.source_map import SourceMap
+from tools.review.tools import ROOT, SOURCE, ToolFailed, split_json
 
 REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` was removed.", "#/components/schemas/Brand")
 PLACE = "openapi/components/schemas/brands.yaml:20"
@@ -384,7 +384,7 @@ def test_the_command_reports_findings_and_breaking_changes_with_their_places(rep
     repository.edit("openapi/components/schemas/styles.yaml", "      maximum: 100\n", "")
     repository.edit("openapi/paths/search.yaml", "operationId: search", "operationId: searchEverywhere")
     report = repository.root / "review.md"
-    outcome = repository.run("tests.tools.review.run", "--markdown", str(report))
+    outcome = repository.run("tools.review.run", "--markdown", str(report))
     assert outcome.returncode == 1
     for expected in (
         "openapi.json is STALE",
@@ -421,7 +421,7 @@ def test_the_command_reports_parts_that_do_not_fit_each_other(repository) -> Non
     name = "    name: {type: string, maxLength: 240, pattern: '^a', description: A name., example: a}"
     looser = schemas[:start] + re.sub("    name: .*", name, schemas[start:], count=1)
     (repository.root / "openapi/components/schemas/products.yaml").write_text(looser, encoding="utf-8")
-    output = repository.run("tests.tools.review.run").stdout
+    output = repository.run("tools.review.run").stdout
     for text, file in (
         ("openapi.yaml does not name the path item `colors`", products),
         ("nothing refers to `Color`", "openapi/components/schemas/products.yaml"),

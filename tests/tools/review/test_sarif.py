@@ -9,12 +9,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from tests.tools.review.change import Change
-from tests.tools.review.checks import Finding
 from tests.tools.review.conftest import RepositoryCopy
-from tests.tools.review.report import Alert, list_alerts, list_stopped_alerts
-from tests.tools.review.sarif import WITHOUT_PLACE, render_sarif, rule_id
 from tests.tools.review.test_review import PLACE, REMOVED, build_review
+from tools.review.change import Change
+from tools.review.checks import Finding
+from tools.review.report import Alert, list_alerts, list_stopped_alerts
+from tools.review.sarif import WITHOUT_PLACE, render_sarif, rule_id
 
 SECTIONS: dict[str, Any] = {
     # The parts of SARIF 2.1.0 (OASIS) that a log of ours has, by the sections of the standard. Objects are
@@ -163,7 +163,7 @@ def test_rules_of_the_project_have_one_id_for_all_their_findings() -> None:
 def test_the_command_writes_the_log_of_a_broken_contract(repository: RepositoryCopy, tmp_path: Path) -> None:
     repository.edit("openapi/paths/products.yaml", "    operationId: list_products\n", "")
     report = tmp_path / "review.sarif"
-    outcome = repository.run("tests.tools.review.run", "--sarif", str(report))
+    outcome = repository.run("tools.review.run", "--sarif", str(report))
     assert outcome.returncode == 1, outcome.stderr
     run = parse_log(report.read_text(encoding="utf-8"))
     places = [result["locations"][0]["physicalLocation"] for result in run["results"]]

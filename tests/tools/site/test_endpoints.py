@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.tools.site.endpoints import build_reference_navigation, load_contract, render_reference, title_of
-from tests.tools.site.make_targets import render_make_targets
-from tests.tools.site.schema_text import describe_type, list_limits, render_properties
+from tools.site.endpoints import build_reference_navigation, load_contract, render_reference, title_of
+from tools.site.make_targets import render_make_targets
+from tools.site.schema_text import describe_type, list_limits, render_properties
 
 
 @pytest.fixture(scope="module")

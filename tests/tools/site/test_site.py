@@ -11,13 +11,13 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
-from tests.support.documentation import DOCS, KINDS, ROOT, Page
 from tests.support.requirements import skip_or_fail
-from tests.tools.site.endpoints import load_contract
-from tests.tools.site.markdown import render_llms_txt
-from tests.tools.site.output import move_scripts_to_files
-from tests.tools.site.run import GENERATOR, build_site
-from tests.tools.site.source import Source, build_navigation, indent_lists
+from tools.site.documentation import DOCS, KINDS, ROOT, Page
+from tools.site.endpoints import load_contract
+from tools.site.markdown import render_llms_txt
+from tools.site.output import move_scripts_to_files
+from tools.site.run import GENERATOR, build_site
+from tools.site.source import Source, build_navigation, indent_lists
 
 ROOT_URL = "http://localhost:8000/guides/"
 
@@ -162,7 +162,7 @@ def test_the_image_can_build_the_site_from_its_context_and_its_packages(site: Pa
         target.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if path.is_dir() else shutil.copyfile
         copy(path, target)
-    command = [python, "-m", "tests.tools.site.run", "--generator", GENERATOR, "--output", tmp_path / "site"]
+    command = [python, "-m", "tools.site.run", "--generator", GENERATOR, "--output", tmp_path / "site"]
     subprocess.run(command, cwd=tmp_path / "context", check=True, capture_output=True)
     names = {file.relative_to(tmp_path / "site") for file in (tmp_path / "site").rglob("*.html")}
     assert names == {file.relative_to(site) for file in site.rglob("*.html")}

@@ -1,0 +1,1 @@
+"""Builds the clients from the contract: the Python package, TypeScript types and the npm package."""

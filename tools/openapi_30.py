@@ -1,0 +1,20 @@
+"""Write `openapi/openapi-3.0.json`, the bundle as OpenAPI 3.0: part of `make openapi`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from handlers.contract.document import Document
+from handlers.contract.openapi_30 import to_openapi_30
+
+FOLDER = Path(__file__).parents[1] / "openapi"
+BUNDLE, DERIVED = FOLDER / "openapi.json", FOLDER / "openapi-3.0.json"
+
+
+def derive(bundle: Path = BUNDLE) -> bytes:
+    """Return the content of `openapi-3.0.json` for a bundle."""
+    return Document(to_openapi_30(Document.load(bundle).spec)).to_json()
+
+
+if __name__ == "__main__":
+    DERIVED.write_bytes(derive())

@@ -1,0 +1,1 @@
+"""Shows the documentation of the contract while its YAML is edited."""

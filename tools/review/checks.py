@@ -1,0 +1,188 @@
+"""Check a contract: two linters, the rules of this project, handlers and examples for every operation."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
+from handlers.contract.document import Document
+from handlers.contract.errors import ContractError
+from handlers.contract.operations import compile_operations
+from handlers.contract.request_bodies import BodyLimits
+from handlers.contract.resolver import find_handlers
+from tests.architecture.bundle import COMPOSITIONS, Node, list_operations, resolve
+from tools.review import tools
+from tools.review.linter_texts import explain_problem
+from tools.review.source_map import SourceMap
+
+STRUCTURAL_RULES = {
+    "struct",
+    "no-unresolved-refs",
+    "operation-operationId",
+    "operation-operationId-unique",
+    "operation-tag-defined",
+    "rule/each-status-is-listed",
+    "rule/operation-has-responses",
+}
+"""Redocly's rules that the other checks rely on: they read operationIds, tags and statuses."""
+ARCHITECTURE_TESTS = (
+    "tests/architecture/test_contract_rules.py",
+    "tests/architecture/test_contract_audit.py",
+    "tests/architecture/test_contract_consistency.py",
+)
+
+
+class Finding(NamedTuple):
+    """A problem, and its place: file and line, or an empty text."""
+
+    place: str
+    text: str
+
+
+def redocly_findings(
+    folder: Path = tools.SOURCE.parent, is_outdated: Callable[[], bool] | None = None
+) -> list[Finding]:
+    """Return the findings of Redocly in the sources in a folder: see `tools.run_redocly_lint`."""
+    found = []
+    for problem in tools.run_redocly_lint(folder / tools.SOURCE.name, is_outdated):
+        location = problem["location"][0]
+        file = Path(os.path.normpath(tools.ROOT / location["source"]["ref"]))
+        name = file.relative_to(folder.parent).as_posix() if file.is_relative_to(folder.parent) else str(file)
+        line = location.get("start", {}).get("line", 1)
+        message = explain_problem(problem["message"], problem["ruleId"], file, line)
+        found.append(Finding(f"{name}:{line}", f"{message} ({problem['ruleId']})"))
+    return list(dict.fromkeys(found))
+
+
+def has_structural_findings(findings: list[Finding]) -> bool:
+    """Return whether a finding of Redocly breaks the structure that the other checks rely on."""
+    return any(one.text.endswith(f"({rule})") for one in findings for rule in STRUCTURAL_RULES)
+
+
+def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
+    """Return the findings of Spectral in a bundle."""
+    return [
+        Finding(sources.find_path([str(step) for step in one["path"]]), f"{one['message']} ({one['code']})")
+        for one in tools.run_spectral(bundle, folder)
+    ]
+
+
+def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
+    """Run the project rules, which are tests, on a bundle and return their findings."""
+    report = folder / "rules.xml"
+    outcome = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--quiet",
+            f"--junitxml={report}",
+            "-p",
+            "no:cacheprovider",
+            # Neither the fixtures for databases nor plugins are needed: a fifth of the time.
+            "--confcutdir=tests/architecture",
+            # Tests of the rules seed mistakes, which the contract may have. They say nothing about it.
+            *("-k", "not is_found and not are_found"),
+            *ARCHITECTURE_TESTS,
+        ],
+        cwd=tools.ROOT,
+        env=os.environ | {"REVIEWED_BUNDLE": str(bundle), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if not report.exists():
+        raise tools.ToolFailed(outcome.stdout + outcome.stderr)
+    found = []
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest has just written it
+        for failure in [*case.iter("failure"), *case.iter("error")]:
+            rule = re.sub(r"^test_(s\d+_)?", "", case.get("name", "")).replace("_", " ")
+            for item in parse_failures(failure.get("message", "")):
+                place, text = split_place(item)
+                found.append(Finding(place or find_place(item, sources), f"{text} ({rule})"))
+    return found
+
+
+def parse_failures(message: str) -> list[str]:
+    """Return the findings that a failed test lists, one per line, or its comparison if it lists none."""
+    lines = [line.strip() for line in message.removeprefix("AssertionError:").splitlines()]
+    listed = []
+    for line in lines:
+        if line.startswith("assert "):
+            break
+        listed.append(line)
+    return [line for line in listed if line] or [" ".join(filter(None, lines))[:300]]
+
+
+def split_place(text: str) -> tuple[str, str]:
+    """Return the file and line at the start of a text, which may be missing, and the rest of it."""
+    match = re.match(r"(openapi/\S+\.yaml:\d+) (.*)", text)
+    return (match[1], match[2]) if match else ("", text)
+
+
+def find_place(text: str, sources: SourceMap) -> str:
+    """Return the place of the first word of a text: a pointer, an operationId, or a path in a schema."""
+    first = re.split(r"[ :]", text, maxsplit=1)[0]
+    if first.startswith("#/"):
+        return sources.find_pointer(first)
+    return sources.find_operation(first.split("/")[0]) or sources.find_schema(first) or ""
+
+
+def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
+    """Return the operations without a handler and the handlers that do not match the contract."""
+    ids = {operation.id for operation in list_operations(contract)}
+    try:
+        find_handlers(
+            compile_operations(Document(contract), BodyLimits(), SUPERUSER_ONLY), "handlers", HANDLER_RULES
+        )
+    except ContractError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        return [
+            Finding(
+                sources.find_operation(next((word for word in line.split() if word in ids), "")) or "", line
+            )
+            for line in lines[1:] or lines
+        ]
+    return []
+
+
+def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:
+    """Return the request bodies and successful responses without an example."""
+    found = []
+    for operation in list_operations(contract):
+        if operation.node["tags"] == ["documentation"]:
+            continue  # The responses are whole documents.
+        bodies = {"the request body": resolve(contract, operation.node.get("requestBody", {}))}
+        responses = {
+            f"the response {status}": resolve(contract, response)
+            for status, response in operation.node["responses"].items()
+            if status < "300"
+        }
+        for name, node in (bodies | responses).items():
+            for media_type, media in node.get("content", {}).items():
+                if not (
+                    {"example", "examples"} & set(media) or has_example(contract, media.get("schema", {}))
+                ):
+                    place = sources.find_operation(operation.id) or ""
+                    found.append(Finding(place, f"{operation.id}: no example of {name} as {media_type}"))
+    return found
+
+
+def has_example(contract: Node, schema: Node) -> bool:
+    """Return whether a schema or all of its parts have an example. Binary data needs none."""
+    schema = resolve(contract, schema)
+    if "example" in schema or "enum" in schema or schema.get("format") == "binary":
+        return True
+    for word in COMPOSITIONS:
+        if word in schema:
+            return all(has_example(contract, one) for one in schema[word])
+    if "items" in schema:
+        return has_example(contract, schema["items"])
+    parts: list[Any] = list(schema.get("properties", {}).values())
+    return bool(parts) and all(has_example(contract, part) for part in parts)

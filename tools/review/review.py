@@ -1,0 +1,264 @@
+"""One review of the contract: run all checks concurrently and decide whether the contract passes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tools.review import checks, tools
+from tools.review.allowed_breaks import (
+    AllowedBreak,
+    find_invalid_entries,
+    find_stale_entries,
+    format_entries,
+    load_allowed_breaks,
+    split_allowed,
+)
+from tools.review.change import Change
+from tools.review.changes import list_changes, operation_ids_by_path
+from tools.review.checks import Finding, Node
+from tools.review.releases import find_release
+from tools.review.source_map import SourceMap
+from tools.review.yaml_errors import find_yaml_errors
+from tools.standard_parts import StandardPartsError
+
+MAIN = ("origin/main", "main")
+# Chosen for two cores: a third worker can start while another one waits for its process.
+MAX_PARALLEL = 3
+SHORT_TITLES = {"security": "security-relevant", "imports": "of import paths", "wording": "of wording"}
+
+
+@dataclass
+class Comparison:
+    """A comparison with an earlier contract. `changes` is None if there is no earlier contract."""
+
+    name: str
+    since: str
+    version: str = ""
+    changes: list[Change] | None = None
+    ids: dict[str, str] = field(default_factory=dict)
+    common: frozenset[str] = frozenset()
+    """The operations that both contracts have."""
+    places: dict[Change, str] = field(default_factory=dict)
+    reasons: dict[Change, str] = field(default_factory=dict)
+    """Why breaking changes are allowed."""
+
+    def name_operations(self, base: Node, contract: Node) -> None:
+        """Read the operationIds of both contracts."""
+        old, new = operation_ids_by_path(base), operation_ids_by_path(contract)
+        self.ids, self.common = old | new, frozenset(old.keys() & new.keys())
+
+    @property
+    def breaking(self) -> list[Change]:
+        """Return the breaking changes."""
+        return [change for change in self.changes or [] if change.impact == "breaking"]
+
+    def summary(self) -> str:
+        """Return a summary in one line."""
+        if self.changes is None:
+            return self.since
+        counts = {}
+        for change in self.changes:
+            counts[change.impact] = counts.get(change.impact, 0) + 1
+        text = ", ".join(f"{count} {SHORT_TITLES.get(impact, impact)}" for impact, count in counts.items())
+        return f"{text or 'no changes'} {self.since}"
+
+
+@dataclass
+class Review:
+    """The results of a review."""
+
+    version: str
+    operations_count: int
+    is_stale: bool
+    findings: dict[str, list[Finding]]
+    missing_handlers: list[Finding]
+    missing_examples: list[Finding]
+    comparisons: list[Comparison]
+    allowed_breaks: list[AllowedBreak] = field(default_factory=list)
+    today: datetime.date = field(default_factory=datetime.date.today)
+
+    def tables(self) -> Iterator[tuple[str, list[Finding]]]:
+        """Yield the findings of each check with a title."""
+        yield from self.findings.items()
+        yield "Missing or mismatched handlers", self.missing_handlers
+        yield "Missing examples", self.missing_examples
+
+    def list_distinct_comparisons(self) -> Iterator[Comparison]:
+        """Yield the comparisons that have changes, that with the branch first: they are the author's own.
+
+        Two comparisons with equal changes become one.
+        """
+        distinct = [comparison for comparison in self.comparisons if comparison.changes]
+        if len(distinct) == 2 and distinct[0].changes == distinct[1].changes:
+            distinct = [replace(distinct[0], since=f"{distinct[0].since}, and {distinct[1].since}")]
+        yield from reversed(distinct)
+
+    @property
+    def is_compared_with_branch(self) -> bool:
+        """Return whether there is a branch to compare with, so that the author's own changes are known."""
+        return self.comparisons[-1].changes is not None
+
+    @property
+    def not_allowed(self) -> list[Change]:
+        """Return the changes that break clients of the last release and that nothing allows."""
+        # Clients depend only on released contracts, so unreleased changes may be broken again.
+        released = self.comparisons[0]
+        not_allowed, _ = split_allowed(released.breaking, self.allowed_breaks, released.version, released.ids)
+        return [] if is_new_major(released.version or "0", self.version) else not_allowed
+
+    @property
+    def entries_to_allow(self) -> list[str]:
+        """Return the lines of openapi/allowed-breaks.yaml that would allow them, below version 1.0."""
+        released = self.comparisons[0]
+        if not self.version.startswith("0.") or not self.not_allowed:
+            return []
+        return format_entries(self.not_allowed, released.breaking, released.ids, self.today)
+
+    @property
+    def failures(self) -> list[str]:
+        """Return the reasons why the contract does not pass, one sentence each."""
+        reasons = [f"Findings of {name}: {len(found)}." for name, found in self.findings.items() if found]
+        if self.is_stale:
+            reasons.append("openapi/openapi.json differs from its sources: run `make openapi`.")
+        released = self.comparisons[0]
+        if count := len(self.not_allowed):
+            changes = f"{count} changes break" if count > 1 else "A change breaks"
+            version = f"info.version {self.version} is not a new major version"
+            way_out = " Below 1.0, openapi/allowed-breaks.yaml can allow it, with a reason."
+            is_early = self.version.startswith("0.")
+            reasons.append(f"{changes} clients of {released.version}, but {version}.{way_out * is_early}")
+        reasons += find_stale_entries(released.breaking, self.allowed_breaks, self.today, released.ids)
+        return reasons
+
+
+def is_new_major(released: str, version: str) -> bool:
+    """Return whether the version has a higher major number, so that it may have breaking changes."""
+    return int(version.split(".")[0]) > int(released.split(".")[0])
+
+
+class ReviewStopped(Exception):
+    """The contract is broken so that the other checks would fail or be wrong. The findings say where."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__(f"{len(findings)} findings")
+        self.findings = findings
+
+
+def review_contract(base: str | None = None) -> Review:
+    """Review the contract in the working tree.
+
+    Args:
+        base: The branch to compare with, instead of the main branch.
+
+    Raises:
+        ReviewStopped: The YAML or the structure of the contract is broken.
+        ToolFailed: A tool failed, or openapi/allowed-breaks.yaml cannot be read.
+    """
+    if errors := find_yaml_errors(tools.SOURCE.parent) or find_invalid_entries():
+        raise ReviewStopped([Finding(f"{error.file}:{error.line}", error.message) for error in errors])
+    with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(MAX_PARALLEL) as pool:
+        folder = Path(name)
+        linting = pool.submit(checks.redocly_findings)
+        bundling = pool.submit(tools.build_bundle, tools.SOURCE, folder / "openapi.json")
+        lint = linting.result()
+        if checks.has_structural_findings(lint):
+            raise ReviewStopped(lint)
+        try:
+            branches = (base,) if base else MAIN
+            return _run_checks(pool, folder, bundling.result(), lint, branches)
+        except StandardPartsError as error:
+            raise ReviewStopped([*lint, Finding(error.place, error.message)]) from error
+        except Exception as error:
+            # A mistake that is not structural by rule can still make a check fail. The findings explain it.
+            if not lint:
+                raise
+            raise ReviewStopped([*lint, Finding("", f"Another check failed: {error!r}")]) from error
+
+
+def _run_checks(
+    pool: ThreadPoolExecutor, folder: Path, contract: Node, lint: list[Finding], branches: Sequence[str]
+) -> Review:
+    allowed = load_allowed_breaks()
+    sources = SourceMap(tools.SOURCE.parent)
+    fresh = folder / "openapi.json"
+    spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
+    rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
+    compared = [
+        pool.submit(_compare, comparison, text, contract, folder)
+        for comparison, text in (_compare_with_released(contract), _compare_with_branch(branches))
+    ]
+    handlers = checks.find_missing_handlers(contract, sources)
+    examples = checks.find_missing_examples(contract, sources)
+    comparisons = [_add_places(one.result(), sources) for one in compared]
+    for comparison in comparisons:
+        _, comparison.reasons = split_allowed(
+            comparison.breaking, allowed, comparisons[0].version, comparison.ids
+        )
+    return Review(
+        version=contract["info"]["version"],
+        operations_count=len(operation_ids_by_path(contract)),
+        is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
+        findings={
+            "Redocly": lint,
+            "Spectral": spectral.result(),
+            "Project rules": rules.result(),
+        },
+        missing_handlers=handlers,
+        missing_examples=examples,
+        comparisons=comparisons,
+        allowed_breaks=allowed,
+    )
+
+
+def _compare_with_released(contract: Node) -> tuple[Comparison, str | None]:
+    path = find_release(contract["info"]["version"])
+    if not path:
+        return Comparison("Released", "not compared: there is no release in openapi/released"), None
+    text = path.read_text(encoding="utf-8")
+    version = json.loads(text)["info"]["version"]
+    return Comparison("Released", f"since {version}, the last release", version), text
+
+
+def _compare_with_branch(branches: Sequence[str]) -> tuple[Comparison, str | None]:
+    reason = f"there is no branch {' or '.join(branches)}"
+    for branch in filter(has_commit, branches):
+        # Compare with the merge base: later changes of the other branch do not belong to this one.
+        start = _git("merge-base", "HEAD", branch)
+        shown = _git("show", f"{start.stdout.strip()}:openapi/openapi.json")
+        if start.returncode:
+            reason = f"no commit in common with {branch}; a shallow clone needs `git fetch --unshallow`"
+        elif shown.returncode:
+            reason = f"{branch} has no openapi/openapi.json"
+        else:
+            return Comparison("Main", f"since {branch}"), shown.stdout
+    return Comparison("Main", f"not compared: {reason}"), None
+
+
+def has_commit(name: str) -> bool:
+    """Return whether a branch, tag or commit exists in this clone."""
+    return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").returncode == 0
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=tools.ROOT, capture_output=True, text=True)
+
+
+def _compare(comparison: Comparison, text: str | None, contract: Node, folder: Path) -> Comparison:
+    if text is not None:
+        base = json.loads(text)
+        comparison.name_operations(base, contract)
+        own = Path(tempfile.mkdtemp(dir=folder))
+        comparison.changes = [] if base == contract else list_changes(base, contract, own)
+    return comparison
+
+
+def _add_places(comparison: Comparison, sources: SourceMap) -> Comparison:
+    comparison.places = {change: sources.find_pointer(change.pointer) for change in comparison.changes or []}
+    return comparison

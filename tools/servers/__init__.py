@@ -1,0 +1,1 @@
+"""Starts the server and what it needs, for tools and tests: databases, Redis, workers, PgBouncer."""
