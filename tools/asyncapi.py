@@ -10,8 +10,7 @@ from typing import Any
 
 import orjson
 
-from handlers.contract.document import Document
-from handlers.contract.json_pointer import join_pointer
+from tools.project import Document, join_pointer
 
 Node = dict[str, Any]
 FOLDER = Path(__file__).parents[1] / "openapi"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from handlers.contract.document import Document
-from handlers.contract.openapi_30 import to_openapi_30
+from tools.project import Document, to_openapi_30
 
 FOLDER = Path(__file__).parents[1] / "openapi"
 BUNDLE, DERIVED = FOLDER / "openapi.json", FOLDER / "openapi-3.0.json"

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from handlers.contract.errors import ContractError
-from handlers.pages.permission_matrix import ROLES, Row, build_permission_matrix
+from tools.project import ROLES, ContractError, Row, build_permission_matrix
 
 HERE = Path(__file__).parents[1] / "openapi"
 BUNDLE, TEXT = HERE / "openapi.json", HERE / "permissions.md"

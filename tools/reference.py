@@ -15,9 +15,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from handlers.pipeline.problem_types import PROBLEMS
 from studio.settings import Variable, list_settings
 from studio.telemetry.metrics import describe_metrics
+from tools.project import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from handlers.contract.document import METHODS
-from handlers.contract.json_pointer import split_pointer
+from tools.project import METHODS, Document
 from tools.review.source_map import SourceMap
 
 Node = dict[str, Any]
@@ -102,6 +101,7 @@ def add_standard_parts(contract: Node, folder: Path) -> None:
 
 def list_subjects(contract: Node) -> Iterator[Subject]:
     """Yield the operations of `paths`; webhooks are requests that the server sends."""
+    document = Document(contract)
     for path, item in contract["paths"].items():
         for method in METHODS:
             if method not in item:
@@ -114,10 +114,10 @@ def list_subjects(contract: Node) -> Iterator[Subject]:
                 set(contract.get("x-permissions", {}).get(node.get("x-permission"), ())),
             )
             for parameter in item.get("parameters", []) + node.get("parameters", []):
-                resolved = _resolve(contract, parameter)
+                resolved = document.resolve(parameter)
                 subject.parameters.add((resolved["in"], resolved["name"]))
             subject.successes = [
-                _resolve(contract, response)
+                document.resolve(response)
                 for status, response in node["responses"].items()
                 if str(status).startswith("2")
             ]
@@ -204,6 +204,7 @@ def _insert(node: Node, key: str, value: Any, after: str) -> None:
 
 def _remove_unused(contract: Node) -> None:
     """Remove the parameters, headers and responses that nothing refers to."""
+    document = Document(contract)
     used: set[str] = set()
     pending: list[Any] = [{key: child for key, child in contract.items() if key != "components"}]
     pending += [child for kind, child in contract["components"].items() if kind not in KINDS]
@@ -216,16 +217,8 @@ def _remove_unused(contract: Node) -> None:
             reference = node.get("$ref")
             if isinstance(reference, str) and reference not in used:
                 used.add(reference)
-                pending.append(_resolve(contract, node))
+                pending.append(document.resolve(node))
     for kind in KINDS:
         components = contract["components"].get(kind, {})
         for name in [name for name in components if f"#/components/{kind}/{name}" not in used]:
             del components[name]
-
-
-def _resolve(contract: Node, node: Node) -> Node:
-    while isinstance(reference := node.get("$ref"), str):
-        node = contract
-        for step in split_pointer(reference):
-            node = node[step]
-    return node

@@ -18,9 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from handlers import pages
-from handlers.contract.errors import ContractError
 from tools.preview.sources import SourceError, Sources
+from tools.project import ContractError, pages
 from tools.review.checks import Finding, redocly_findings
 from tools.review.tools import ToolFailed, ToolStopped
 

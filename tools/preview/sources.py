@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from handlers.contract.json_pointer import split_pointer
+from tools.project import split_pointer
 from tools.review.yaml_errors import find_errors_of_file
 from tools.standard_parts import StandardPartsError, add_standard_parts
 

@@ -9,9 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from handlers.contract.document import Document
-from handlers.contract.json_pointer import join_pointer
-from handlers.pages.permission_matrix import build_permission_matrix
+from tools.project import Document, build_permission_matrix, join_pointer
 from tools.review.change import Change
 
 Node = dict[str, Any]

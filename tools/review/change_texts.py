@@ -7,8 +7,7 @@ import json
 from itertools import takewhile
 from typing import Any
 
-from handlers.contract.document import METHODS
-from handlers.contract.json_pointer import join_pointer, split_pointer
+from tools.project import METHODS, join_pointer, split_pointer
 
 Node = dict[str, Any]
 NULL = {"type": "null"}

@@ -15,10 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handlers.contract.document import METHODS, Document
-from handlers.contract.json_pointer import join_pointer, split_pointer
-from handlers.pages.code_samples import EXTENSION as CODE_SAMPLES
-from tests.architecture.bundle import resolve
+from tools.project import CODE_SAMPLES, METHODS, Document, join_pointer, split_pointer
 from tools.review.access_changes import list_access_changes
 from tools.review.change import IMPACTS, Change
 from tools.review.change_texts import (
@@ -131,7 +128,7 @@ def flatten_schema(schema: Node, contract: Node) -> Node:
             parts = [{"$ref": schema["$ref"]}] if word == "$ref" else schema[word]
             if parts[1:] not in ([], [NULL]) or not str(parts[0].get("$ref", "")).startswith(SCHEMAS):
                 return schema
-            target = resolve(contract, parts[0])
+            target = Document(contract).resolve(parts[0])
             annotations = {key: schema[key] for key in schema if key != word}
             if target.get("type") == "object":
                 return {**annotations, "anyOf": parts}

@@ -11,13 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
-from handlers.contract.document import Document
-from handlers.contract.errors import ContractError
-from handlers.contract.operations import compile_operations
-from handlers.contract.request_bodies import BodyLimits
-from handlers.contract.resolver import find_handlers
-from tests.architecture.bundle import COMPOSITIONS, Node, list_operations, resolve
+from tools.project import RULES, RULES_FOLDER, Document, list_mismatches
 from tools.review import tools
 from tools.review.linter_texts import explain_problem
 from tools.review.source_map import SourceMap
@@ -32,11 +26,9 @@ STRUCTURAL_RULES = {
     "rule/operation-has-responses",
 }
 """Redocly's rules that the other checks rely on: they read operationIds, tags and statuses."""
-ARCHITECTURE_TESTS = (
-    "tests/architecture/test_contract_rules.py",
-    "tests/architecture/test_contract_audit.py",
-    "tests/architecture/test_contract_consistency.py",
-)
+COMPOSITIONS = ("allOf", "anyOf", "oneOf")
+
+Node = dict[str, Any]
 
 
 class Finding(NamedTuple):
@@ -74,7 +66,7 @@ def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Fi
     ]
 
 
-def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
+def rule_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
     """Run the project rules, which are tests, on a bundle and return their findings."""
     report = folder / "rules.xml"
     outcome = subprocess.run(
@@ -87,10 +79,10 @@ def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> lis
             "-p",
             "no:cacheprovider",
             # Neither the fixtures for databases nor plugins are needed: a fifth of the time.
-            "--confcutdir=tests/architecture",
+            f"--confcutdir={RULES_FOLDER}",
             # Tests of the rules seed mistakes, which the contract may have. They say nothing about it.
             *("-k", "not is_found and not are_found"),
-            *ARCHITECTURE_TESTS,
+            *RULES,
         ],
         cwd=tools.ROOT,
         env=os.environ | {"REVIEWED_BUNDLE": str(bundle), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
@@ -136,53 +128,46 @@ def find_place(text: str, sources: SourceMap) -> str:
 
 def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
     """Return the operations without a handler and the handlers that do not match the contract."""
-    ids = {operation.id for operation in list_operations(contract)}
-    try:
-        find_handlers(
-            compile_operations(Document(contract), BodyLimits(), SUPERUSER_ONLY), "handlers", HANDLER_RULES
-        )
-    except ContractError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        return [
-            Finding(
-                sources.find_operation(next((word for word in line.split() if word in ids), "")) or "", line
-            )
-            for line in lines[1:] or lines
-        ]
-    return []
+    return [
+        Finding(next(filter(None, map(sources.find_operation, line.split())), ""), line)
+        for line in list_mismatches(contract)
+    ]
 
 
 def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:
     """Return the request bodies and successful responses without an example."""
     found = []
-    for operation in list_operations(contract):
-        if operation.node["tags"] == ["documentation"]:
+    document = Document(contract)
+    for operation in document.operations():
+        if operation.definition["tags"] == ["documentation"]:
             continue  # The responses are whole documents.
-        bodies = {"the request body": resolve(contract, operation.node.get("requestBody", {}))}
+        bodies = {"the request body": document.resolve(operation.definition.get("requestBody", {}))}
         responses = {
-            f"the response {status}": resolve(contract, response)
-            for status, response in operation.node["responses"].items()
+            f"the response {status}": document.resolve(response)
+            for status, response in operation.definition["responses"].items()
             if status < "300"
         }
         for name, node in (bodies | responses).items():
             for media_type, media in node.get("content", {}).items():
                 if not (
-                    {"example", "examples"} & set(media) or has_example(contract, media.get("schema", {}))
+                    {"example", "examples"} & set(media) or has_example(document, media.get("schema", {}))
                 ):
-                    place = sources.find_operation(operation.id) or ""
-                    found.append(Finding(place, f"{operation.id}: no example of {name} as {media_type}"))
+                    place = sources.find_operation(operation.operation_id) or ""
+                    found.append(
+                        Finding(place, f"{operation.operation_id}: no example of {name} as {media_type}")
+                    )
     return found
 
 
-def has_example(contract: Node, schema: Node) -> bool:
+def has_example(document: Document, schema: Node) -> bool:
     """Return whether a schema or all of its parts have an example. Binary data needs none."""
-    schema = resolve(contract, schema)
+    schema = document.resolve(schema)
     if "example" in schema or "enum" in schema or schema.get("format") == "binary":
         return True
     for word in COMPOSITIONS:
         if word in schema:
-            return all(has_example(contract, one) for one in schema[word])
+            return all(has_example(document, one) for one in schema[word])
     if "items" in schema:
-        return has_example(contract, schema["items"])
+        return has_example(document, schema["items"])
     parts: list[Any] = list(schema.get("properties", {}).values())
-    return bool(parts) and all(has_example(contract, part) for part in parts)
+    return bool(parts) and all(has_example(document, part) for part in parts)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from handlers.contract.json_pointer import split_pointer
+from tools.project import split_pointer
 
 REFERENCE = re.compile(r"""\$ref['"]?:\s*['"]?([^'"\s},]+)""")
 OPERATION_ID = re.compile(r"""operationId:\s*['"]?(\w+)""")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from handlers.contract.json_pointer import join_pointer
+from tools.project import join_pointer
 from tools.review.change import Change
 
 Node = dict[str, Any]

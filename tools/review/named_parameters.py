@@ -10,8 +10,7 @@ import copy
 import hashlib
 from typing import Any
 
-from handlers.contract.document import METHODS
-from handlers.contract.json_pointer import join_pointer
+from tools.project import METHODS, join_pointer
 
 Node = dict[str, Any]
 COMPONENTS = "#/components/parameters/"

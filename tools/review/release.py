@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from handlers.contract.document import Document
 from tools import asyncapi, openapi_30
+from tools.project import Document
 from tools.review import tools
 from tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
 from tools.review.change import IMPACTS, Change, required_bump

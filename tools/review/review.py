@@ -189,7 +189,7 @@ def _run_checks(
     sources = SourceMap(tools.SOURCE.parent)
     fresh = folder / "openapi.json"
     spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
-    rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
+    rules = pool.submit(checks.rule_findings, fresh, folder, sources)
     compared = [
         pool.submit(_compare, comparison, text, contract, folder)
         for comparison, text in (_compare_with_released(contract), _compare_with_branch(branches))

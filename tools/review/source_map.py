@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from handlers.contract.json_pointer import split_pointer
+from tools.project import split_pointer
 
 # The sources of `components` are one file per kind, except for the kinds listed here.
 HOISTED = {"schemas": "components/schemas/*.yaml"}

@@ -12,9 +12,7 @@ from typing import Any
 
 import yaml
 
-from handlers.contract.document import Document
-from handlers.pages.code_samples import EXTENSION, add_code_samples
-from handlers.pages.permission_matrix import Row, build_permission_matrix
+from tools.project import CODE_SAMPLES, Document, Row, add_code_samples, build_permission_matrix
 from tools.site.documentation import ROOT
 from tools.site.schema_text import cell, describe_type, list_limits, render_properties
 
@@ -113,7 +111,7 @@ def _render_operation(contract: dict[str, Any], row: Row, link: Any) -> str:
             if properties:
                 parts.append("\n".join(properties))
     parts.append("\n".join(_render_responses(document, operation, link)))
-    samples = {sample["label"]: sample["source"] for sample in operation[EXTENSION]}
+    samples = {sample["label"]: sample["source"] for sample in operation[CODE_SAMPLES]}
     parts.append(f"```sh\n{samples['curl'].rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.project import RULES, Document
 from tools.review import checks
 from tools.review.allowed_breaks import (
     AllowedBreak,
@@ -317,11 +318,11 @@ def test_the_source_map_finds_every_operation_and_schema(contract) -> None:
     for path in SOURCE.parent.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8").splitlines()
         lines |= {f"openapi/{path.relative_to(SOURCE.parent)}:{n}": line for n, line in enumerate(text, 1)}
-    for operation in checks.list_operations(contract()):
-        steps = ["paths", operation.path, operation.method, "operationId"]
+    for operation in Document(contract()).operations():
+        steps = ["paths", operation.path, operation.method.lower(), "operationId"]
         place = sources.find_path(steps)
-        assert lines[place].strip() == f"operationId: {operation.id}"
-        assert sources.find_operation(operation.id) == place
+        assert lines[place].strip() == f"operationId: {operation.operation_id}"
+        assert sources.find_operation(operation.operation_id) == place
     for name in contract()["components"]["schemas"]:
         assert lines[sources.find_schema(name) or ""].strip() == f"{name}:"
     assert lines[sources.find_schema("Brand/properties/name/maxLength") or ""] == "      maxLength: 120"
@@ -363,7 +364,7 @@ def test_missing_examples_and_handlers_are_found(contract) -> None:
 def test_the_tests_of_the_rules_are_not_part_of_a_review() -> None:
     names = [
         name
-        for file in checks.ARCHITECTURE_TESTS
+        for file in RULES
         for name, body in re.findall(
             r"^def (test_\w+)(.*?)(?=^def |^@|\Z)", Path(ROOT / file).read_text("utf-8"), re.S | re.M
         )
