@@ -31,10 +31,8 @@ from starlette.types import ASGIApp, Scope
 
 from db.engine import build_engine
 from db.session import Database
-from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
 from handlers.contract.body_checks import load_body_checks
 from handlers.contract.document import Document
-from handlers.contract.operations import Operation, compile_operations
 from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.contract.router import Router
@@ -64,6 +62,7 @@ from handlers.pipeline.middleware.security_headers import (
     declared_request_headers,
     declared_response_headers,
 )
+from handlers.pipeline.policies import ServedOperation, compile_served_operations, find_policy_errors
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
 from studio.change_hub import ChangeHub
@@ -215,8 +214,8 @@ def create_app(
         engine = build_engine(settings.database_url, settings.pool_size, settings.request_seconds)
         database = Database(engine)
     body_limits = BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
-    operations = compile_operations(contract, body_limits, SUPERUSER_ONLY)
-    handlers = find_handlers(operations, package, HANDLER_RULES)
+    operations = compile_served_operations(contract, body_limits)
+    handlers = find_handlers(operations, package, find_policy_errors)
     rate_limiter = RateLimiter.from_settings(settings)
     router = Router(contract.base_path, operations)
     targets = TargetResolver(router, operations)
@@ -242,7 +241,7 @@ def create_app(
     concurrency_limit = partial(ConcurrencyLimit, limiter=concurrency_limiter, owners=owners)
     mock = _build_mock(settings, contract, rate_limiter, owners) if settings.mode == "mock" else None
 
-    async def authorize(operation: Operation, scope: Scope) -> UUID | None:
+    async def authorize(operation: ServedOperation, scope: Scope) -> UUID | None:
         # Called while serving, when `app` exists.
         return await app.bridge.call(endpoints[operation.operation_id].authorize, scope)
 
@@ -288,7 +287,7 @@ def create_app(
 def _build_middlewares(
     settings: Settings,
     contract: Document,
-    router: Router,
+    router: Router[ServedOperation],
     rate_limiter: RateLimiter,
     concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,

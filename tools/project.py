@@ -18,17 +18,16 @@ from __future__ import annotations
 from typing import Any
 
 from handlers import pages
-from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
 from handlers.contract.document import METHODS, Document
 from handlers.contract.errors import ContractError
 from handlers.contract.json_pointer import join_pointer, split_pointer
 from handlers.contract.openapi_30 import to_openapi_30
-from handlers.contract.operations import compile_operations
 from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.resolver import find_handlers
 from handlers.pages.code_samples import EXTENSION as CODE_SAMPLES
 from handlers.pages.code_samples import add_code_samples
 from handlers.pages.permission_matrix import ROLES, Row, build_permission_matrix
+from handlers.pipeline.policies import compile_served_operations, find_policy_errors
 from handlers.pipeline.problem_types import PROBLEMS
 
 __all__ = [
@@ -58,8 +57,8 @@ RULES = tuple(f"{RULES_FOLDER}/test_contract_{name}.py" for name in ("rules", "a
 def list_mismatches(contract: dict[str, Any]) -> list[str]:
     """Return a sentence for each operation without a handler, and for each handler that differs from it."""
     try:
-        operations = compile_operations(Document(contract), BodyLimits(), SUPERUSER_ONLY)
-        find_handlers(operations, "handlers", HANDLER_RULES)
+        operations = compile_served_operations(Document(contract), BodyLimits())
+        find_handlers(operations, "handlers", find_policy_errors)
     except ContractError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         return lines[1:] or lines

@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import TypeVar
 
 from db.queries.link_creators import LinkCreator
-from handlers.contract.resolver import HandlerRules
 
 
 class Permission(StrEnum):
@@ -227,7 +226,3 @@ def is_self_authenticating(handler: Callable[..., object]) -> bool:
 def required_permission(handler: Callable[..., object]) -> Permission | None:
     """Return the permission that a handler declares, None for a handler without one."""
     return getattr(handler, "__permission__", None)
-
-
-HANDLER_RULES = HandlerRules(frozenset(Permission), required_permission, is_self_authenticating)
-"""What the contract's resolver needs to know to compare handlers with the contract."""

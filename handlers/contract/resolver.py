@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from connexion.resolver import Resolution, Resolver
 
@@ -18,21 +17,7 @@ from handlers.contract.errors import ContractError
 from handlers.contract.operations import Operation
 
 Handler = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class HandlerRules:
-    """How the application marks its handlers.
-
-    Attributes:
-        permissions: All permissions that `x-permission` may name.
-        required_permission: Returns the permission that a handler requires.
-        is_self_authenticating: Returns whether a handler checks a credential of its own, such as a signature.
-    """
-
-    permissions: Collection[str]
-    required_permission: Callable[[Handler], str | None]
-    is_self_authenticating: Callable[[Handler], bool]
+SomeOperation = TypeVar("SomeOperation", bound=Operation)
 
 
 class ContractResolver(Resolver):
@@ -47,17 +32,21 @@ class ContractResolver(Resolver):
         return Resolution(self._endpoints[operation.operation_id], operation.operation_id)
 
 
-def find_handlers(operations: list[Operation], package: str, rules: HandlerRules) -> dict[str, Handler]:
+def find_handlers(
+    operations: list[SomeOperation],
+    package: str,
+    find_errors: Callable[[SomeOperation, Handler], Iterable[str]],
+) -> dict[str, Handler]:
     """Return the handler of every operation by operationId.
 
     Args:
         operations: The compiled contract.
         package: The package that has one module per tag. Dashes in tags become underscores.
-        rules: How handlers say which permission they require.
+        find_errors: Returns how a handler differs from what only the application knows of its operation.
 
     Raises:
-        ContractError: Lists every tag without a module, missing function, and argument or permission that
-            differs.
+        ContractError: Lists every tag without a module, missing function, argument that differs, and error of
+            `find_errors`.
     """
     handlers: dict[str, Handler] = {}
     errors: list[str] = []
@@ -71,7 +60,7 @@ def find_handlers(operations: list[Operation], package: str, rules: HandlerRules
             errors.append(f"{module.__name__} has no function {operation.operation_id}")
             continue
         errors += _find_argument_errors(operation, handler)
-        errors += _find_permission_errors(operation, handler, rules)
+        errors += find_errors(operation, handler)
         handlers[operation.operation_id] = handler
     if errors:
         raise ContractError("the handlers do not match the contract:\n  " + "\n  ".join(errors))
@@ -106,14 +95,3 @@ def _find_argument_errors(operation: Operation, handler: Handler) -> list[str]:
             for name in sorted(expected - actual)
         ]
     return errors
-
-
-def _find_permission_errors(operation: Operation, handler: Handler, rules: HandlerRules) -> list[str]:
-    if operation.permission is not None and operation.permission not in rules.permissions:
-        return [f"{operation.operation_id} names {operation.permission}, which is not a permission"]
-    required = rules.required_permission(handler)
-    if required != operation.permission:
-        return [f"{operation.operation_id} requires {required}, the contract says {operation.permission}"]
-    if rules.is_self_authenticating(handler) and not operation.is_public:
-        return [f"{operation.operation_id} authenticates requests itself, the contract says it needs a token"]
-    return []

@@ -6,17 +6,18 @@ A path without placeholders takes precedence over a template (OpenAPI 3.0).
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from handlers.contract.operations import Operation
 
+SomeOperation = TypeVar("SomeOperation", bound=Operation)
 _PLACEHOLDER = re.compile(r"\{([^}]*)\}")
 
 
-class Match(NamedTuple):
+class Match(NamedTuple, Generic[SomeOperation]):
     """The operations of one path by method, including HEAD, and the values of its placeholders."""
 
-    operations: dict[str, Operation]
+    operations: dict[str, SomeOperation]
     values: dict[str, str]
 
     @property
@@ -25,13 +26,13 @@ class Match(NamedTuple):
         return ", ".join(sorted({*self.operations, "OPTIONS"}))
 
 
-class Router:
+class Router(Generic[SomeOperation]):
     """All paths of the contract: a dictionary of the static ones, templates grouped by number of segments."""
 
-    def __init__(self, base_path: str, operations: list[Operation]) -> None:
-        self._static: dict[str, dict[str, Operation]] = {}
-        self._templates: dict[int, list[tuple[re.Pattern[str], dict[str, Operation]]]] = {}
-        by_path: dict[str, dict[str, Operation]] = {}
+    def __init__(self, base_path: str, operations: list[SomeOperation]) -> None:
+        self._static: dict[str, dict[str, SomeOperation]] = {}
+        self._templates: dict[int, list[tuple[re.Pattern[str], dict[str, SomeOperation]]]] = {}
+        by_path: dict[str, dict[str, SomeOperation]] = {}
         for operation in operations:
             methods = by_path.setdefault(base_path + operation.path, {})
             methods[operation.method] = operation
@@ -50,7 +51,7 @@ class Router:
             # Grouped by slashes: a request tries only the templates with its number of segments.
             self._templates.setdefault(path.count("/"), []).append((re.compile(pattern), methods))
 
-    def match(self, path: str) -> Match | None:
+    def match(self, path: str) -> Match[SomeOperation] | None:
         """Return the operations at a percent-decoded path, or None."""
         methods = self._static.get(path)
         if methods is not None:

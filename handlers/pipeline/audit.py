@@ -26,8 +26,8 @@ from db.queries.guests import find_active_link
 from db.session import current_session, run_in_separate_transaction
 from handlers.common.context import current_request_id
 from handlers.common.responses import EncodedResponse
-from handlers.contract.operations import Operation
 from handlers.contract.router import Router
+from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import RequestContext
 from studio.accounts.identity.users import IncorrectPassword
 
@@ -51,7 +51,7 @@ class TargetResolver:
     reads the path is `get_product_image`.
     """
 
-    def __init__(self, router: Router, operations: list[Operation]) -> None:
+    def __init__(self, router: Router[ServedOperation], operations: list[ServedOperation]) -> None:
         self._router = router
         self._target_types = {
             operation.path: operation.operation_id.removeprefix("get_")
@@ -95,7 +95,7 @@ def insert_events(events: Iterable[Mapping[str, Any]]) -> None:
 class AuditRecorder:
     """Record the audit events of one operation."""
 
-    def __init__(self, operation: Operation, targets: TargetResolver) -> None:
+    def __init__(self, operation: ServedOperation, targets: TargetResolver) -> None:
         self._operation = operation
         self._targets = targets
         self._creates = operation.operation_id.partition("_")[0] in _CREATING_VERBS

@@ -40,7 +40,6 @@ from handlers.common.prechecks import LOADED, DecodingNeeded, StoringNeeded, fin
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
-from handlers.contract.operations import Operation
 from handlers.pipeline import idempotency
 from handlers.pipeline.audit import AuditRecorder, insert_events
 from handlers.pipeline.error_places import find_place
@@ -48,6 +47,7 @@ from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.observability import request_caller_context
 from handlers.pipeline.middleware.rate_limits import consume_guest_limit, consume_organization_limit
+from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.limiter import RateLimiter
 
@@ -77,7 +77,7 @@ class Endpoint:
 
     def __init__(
         self,
-        operation: Operation,
+        operation: ServedOperation,
         handler: Callable[..., ApiResponse],
         transaction: Transaction,
         load_caller: CallerLoader,

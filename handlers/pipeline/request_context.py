@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from db.caller import Caller
-    from handlers.contract.operations import Operation
     from handlers.pipeline.idempotency import IdempotentRequest
     from handlers.pipeline.middleware.concurrency import RequestOwner
+    from handlers.pipeline.policies import ServedOperation
     from studio.change_hub import Watched
     from studio.rate_limits.limits import LimitUsage
 
@@ -29,7 +29,7 @@ class RequestContext:
     """What is known about one request, and what its response needs."""
 
     request_id: str
-    operation: Operation | None = None
+    operation: ServedOperation | None = None
     path_values: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, Any] | None = None

@@ -22,6 +22,15 @@ from tests.architecture.sources import PACKAGES, Module
 HANDLER_MODULES = {"app", "__main__"}
 HANDLER_PACKAGES = {"common", "contract", "pages", "pipeline", "schemas", "server"}
 BOTTOM = "studio.pubsub"
+ENGINE_EXTENSIONS = frozenset(
+    {"x-deprecated-at", "x-event-data", "x-max-body-bytes", "x-max-items", "x-replacement", "x-sunset"}
+)
+"""The extensions of OpenAPI that `handlers.contract` gives a meaning. Others are policies of the server."""
+_EXTENSION = re.compile(r"""["'`](x-[a-z-]+)["'`]""")
+_POLICY = re.compile(
+    r"permission|superuser|guest|audit|api.?key|rate.?limit|probe|idempotency|is_signed|[\"']utils",
+    re.IGNORECASE,
+)
 
 SHARED_SERVICES = {
     # Checks, which write nothing.
@@ -84,6 +93,20 @@ def find_impure_imports(graph: ImportGraph, package: str = "handlers.contract") 
         if is_within(importer, package)
         for imported in sorted(graph.find_modules_directly_imported_by(importer))
         if imported.partition(".")[0] in PACKAGES and not is_within(imported, package)
+    ]
+
+
+def find_policies(modules: Iterable[Module], folder: str = "handlers/contract/") -> list[str]:
+    """Return the places at which a pure package names a policy of the server (rule 2)."""
+    return [
+        f"{module.name}:{number} names {word}"
+        for module in modules
+        if module.name.startswith(folder)
+        for number, line in enumerate(module.text.splitlines(), 1)
+        for word in [
+            *(name for name in _EXTENSION.findall(line) if name not in ENGINE_EXTENSIONS),
+            *_POLICY.findall(_EXTENSION.sub("", line)),
+        ]
     ]
 
 

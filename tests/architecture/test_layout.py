@@ -21,6 +21,7 @@ from tests.architecture.layout import (
     find_misleading_names,
     find_misnamed_services,
     find_misplaced_handlers,
+    find_policies,
     find_unmentioned_operations,
     list_acts,
 )
@@ -83,6 +84,23 @@ def test_an_impure_import_is_noticed(imported: str) -> None:
         ("handlers.contract.router", imported), ("handlers.contract.router", "handlers.contract.errors")
     )
     assert find_impure_imports(graph) == [f"handlers.contract.router imports {imported}"]
+
+
+def test_the_contract_compiler_names_no_policy(modules: list[Module]) -> None:
+    assert not (found := find_policies(modules)), format_findings(found)
+
+
+def test_a_named_policy_is_noticed(root: Path) -> None:
+    module = Module(root / "handlers" / "contract" / "operations.py")
+    vars(module)["text"] = (
+        'a = raw.get("x-max-items")\nb = raw.get("x-guest-access")\nAPI_KEY_SCHEME = "ApiKey"\n'
+    )
+    place = "handlers/contract/operations.py"
+    assert find_policies([module]) == [
+        f"{place}:2 names x-guest-access",
+        f"{place}:3 names API_KEY",
+        f"{place}:3 names ApiKey",
+    ]
 
 
 # Rule 3

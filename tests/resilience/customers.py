@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import httpx
 
 from handlers.app import BUNDLE
-from handlers.common.permissions import SUPERUSER_ONLY
 from handlers.contract.document import Document
 from handlers.contract.operations import compile_operations
 from handlers.contract.request_bodies import BodyLimits
@@ -49,7 +48,7 @@ class Contract:
 
     def __init__(self) -> None:
         document = Document.load(BUNDLE)
-        operations = compile_operations(document, BodyLimits(1, 1, 1), SUPERUSER_ONLY)
+        operations = compile_operations(document, BodyLimits(1, 1, 1))
         self._router = Router(document.base_path, operations)
 
     def find_mismatch(self, response: httpx.Response) -> str | None:

@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from db.errors import RateLimited
 from handlers.common.context import current_request_id
 from handlers.contract.document import Document
-from handlers.contract.operations import Operation
 from handlers.contract.responses import EVENT_STREAM
 from handlers.pipeline.errors import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from handlers.pipeline.errors import build_problem
+from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prefer import UnknownPreference, find_preference
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.mock.scenario import Rule, Scenario
@@ -251,7 +251,7 @@ class MockResponseMiddleware:
     def _build(
         self, context: RequestContext, code: str | None, name: str | None, rule: Rule, accept: str
     ) -> ExampleResponse:
-        operation = cast(Operation, context.operation)
+        operation = cast(ServedOperation, context.operation)
         example = self.examples.find(operation.operation_id, code, name, accept)
         headers = dict(example.headers)
         if "retry_after" in rule:

@@ -19,10 +19,11 @@ from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import PROBLEM_JSON
 from handlers.pipeline.body_limits import UnfinishedBodies
+from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import current_subject
 
-Authorize = Callable[[Operation, Scope], Awaitable[UUID | None]]
+Authorize = Callable[[ServedOperation, Scope], Awaitable[UUID | None]]
 """Authorizes a request without its body, and returns the account that a signed URL stands for."""
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.contract.errors import ConnectionRejected, MethodNotAllowed, PathNotFound
 from handlers.contract.router import Router
+from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 
 REJECTED_CONNECTION = "sartiq.rejected_connection"
@@ -31,7 +32,12 @@ class Routing:
     """Match requests to operations; `extra_routes` maps paths outside the contract to ASGI applications."""
 
     def __init__(
-        self, app: ASGIApp, *, router: Router, base_path: str, extra_routes: Mapping[str, ASGIApp]
+        self,
+        app: ASGIApp,
+        *,
+        router: Router[ServedOperation],
+        base_path: str,
+        extra_routes: Mapping[str, ASGIApp],
     ) -> None:
         self.app = app
         self.router = router
