@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import builtins
-import keyword
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
 from tests.architecture.sources import Module, format_findings
 from tests.generators.page import render_generators
 from tools.permission_matrix import TEXT, render_markdown
+from tools.project import list_mismatches
 from tools.reference import PAGES as REFERENCE_PAGES
 
 PAGES = {**REFERENCE_PAGES, "generators": render_generators}
@@ -29,44 +28,9 @@ def list_operations(contract: dict[str, Any]) -> Iterator[tuple[dict[str, Any], 
                 yield item, item[method]
 
 
-def find_handler(operation: dict[str, Any], modules: list[Module]) -> ast.FunctionDef | None:
-    """Return the syntax tree of an operation's handler."""
-    file = f"handlers/{operation['tags'][0].replace('-', '_')}.py"
-    for module in modules:
-        if module.name == file:
-            for function in module.tree.body:
-                if isinstance(function, ast.FunctionDef) and function.name == operation["operationId"]:
-                    return function
-    return None
-
-
-def find_required_permission(function: ast.FunctionDef) -> str | None:
-    for decorator in function.decorator_list:
-        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "requires":
-            return str(Permission[ast.unparse(decorator.args[0]).removeprefix("Permission.")])
-    return None
-
-
-def test_every_operation_has_a_handler_in_the_module_of_its_tag(
-    contract: dict, modules: list[Module]
-) -> None:
-    missing = [
-        f"{operation['tags'][0]}: {operation['operationId']}"
-        for _, operation in list_operations(contract)
-        if not find_handler(operation, modules)
-    ]
-    assert not missing, format_findings(missing)
-
-
-def test_a_handler_requires_the_permission_of_the_contract(contract: dict, modules: list[Module]) -> None:
-    found = []
-    for _, operation in list_operations(contract):
-        function = find_handler(operation, modules)
-        permission = operation.get("x-permission")
-        required = find_required_permission(function) if function else permission
-        if required != permission:
-            found.append(f"{operation['operationId']}: contract {permission}, handler {required}")
-    assert not found, format_findings(found)
+def test_each_operation_has_a_handler_with_its_permission_and_arguments(contract: dict) -> None:
+    """The server compares them at each start."""
+    assert not (found := list_mismatches(contract)), format_findings(found)
 
 
 def test_s03_an_operation_accepts_api_keys_if_keys_can_have_its_permission(contract: dict) -> None:
@@ -113,25 +77,6 @@ def test_s03_the_matrix_has_a_row_for_every_operation(contract: dict) -> None:
     assert listed
     assert sorted(listed) == sorted(operation["operationId"] for _, operation in list_operations(contract))
     assert text == render_markdown(contract), "Stale: run `make openapi`, and read what has changed."
-
-
-def test_a_handler_has_the_arguments_of_its_operation(contract: dict, modules: list[Module]) -> None:
-    found = []
-    for item, operation in list_operations(contract):
-        function = find_handler(operation, modules)
-        if not function:
-            continue
-        expected = {"body"} if "requestBody" in operation else set()
-        for parameter in item.get("parameters", []) + operation.get("parameters", []):
-            if "$ref" in parameter:
-                parameter = contract["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]
-            if parameter["in"] in ("path", "query"):
-                name = parameter["name"]
-                expected.add(f"{name}_" if keyword.iskeyword(name) or hasattr(builtins, name) else name)
-        actual = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
-        if not actual <= expected or (actual != expected and not function.args.kwarg):
-            found.append(f"{function.name}: has {sorted(actual)}, the contract {sorted(expected)}")
-    assert not found, format_findings(found)
 
 
 @pytest.mark.parametrize("page", PAGES)

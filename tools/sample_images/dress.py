@@ -40,11 +40,6 @@ _SKIRT = [(150, 660), (146, 700), (186, 790), (236, 960), (284, 1150), (322, 133
 _KNOT = (_CENTER + 84, _WAIST + 4)
 
 
-def load_photo() -> bytes:
-    """Return the committed sample photo, a JPEG of 1200 x 1600 pixels."""
-    return PATH.read_bytes()
-
-
 def draw() -> Image.Image:
     """Draw the dress in front of the wall."""
     random = np.random.default_rng(2041)
