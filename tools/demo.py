@@ -294,7 +294,7 @@ def download_images(
     for earlier in output.iterdir():
         if earlier.suffix in {*SUFFIXES.values()} and earlier.is_file():
             earlier.unlink()
-    paths = []
+    paths: list[list[Path]] = []
     for shot, generation in zip(shots, generations, strict=True):
         paths.append([])
         for prediction in generation["predictions"]:

@@ -58,7 +58,7 @@ class Types:
         if kind in SIMPLE:
             return SIMPLE[kind]
         if kind == "string":
-            form = schema.get("format")
+            form = schema.get("format", "")
             if form == "binary":
                 return "FileInput"
             # The core sends a date in the form of RFC 3339, and a caller may have it as text already.

@@ -78,8 +78,9 @@ def _list_access(contract: Node) -> dict[str, Access]:
     # A permission that is missing in `x-permissions` is granted to no role. A project rule reports it.
     permissions = defaultdict(list, contract.get("x-permissions", {}))
     matrix = build_permission_matrix({**contract, "x-permissions": permissions})
-    security = {
-        f"{one.method} {one.path}": one.definition.get("security", contract.get("security", []))
+    default: list[Node] = contract.get("security", [])
+    security: dict[str, list[Node]] = {
+        f"{one.method} {one.path}": one.definition.get("security", default)
         for one in Document(contract).operations()
     }
     table = {}

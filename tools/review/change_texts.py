@@ -131,14 +131,14 @@ def describe_text_change(was: Any, now: Any) -> str:
         return f"{_format_value(now)}, was {_format_value(was)}"
     old, new = was.split(), now.split()
     edits = [
-        one
-        for one in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
-        if one[0] != "equal"
+        places
+        for kind, *places in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
+        if kind != "equal"
     ]
     if not edits:
         return "white space only"
     excerpts = [
-        _excerpt(words, edits[0][first], edits[-1][last]) for words, first, last in ((new, 3, 4), (old, 1, 2))
+        _excerpt(words, edits[0][first], edits[-1][last]) for words, first, last in ((new, 2, 3), (old, 0, 1))
     ]
     return f"{excerpts[0]}, was {excerpts[1]}"
 

@@ -8,7 +8,7 @@ that share a schema.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tools.review.change import Change
@@ -104,7 +104,7 @@ def _join_subject(kind: str, names: Sequence[str], statement: str, limit: int | 
     return f"{kind}{_join(names, limit)}{statement}"
 
 
-def _render_added(changes: list[Change], comparison: Comparison) -> Iterator[str]:
+def _render_added(changes: list[Change], comparison: Comparison) -> Generator[str, None, list[Change]]:
     """Yield what is new by its kind, and return the other changes."""
     paths: dict[str, list[str]] = {}
     messages, codes, others = [], [], []

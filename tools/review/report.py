@@ -112,7 +112,7 @@ def _render_changes_text(comparison: Comparison) -> Iterator[str]:
             for text, place in group.lines:
                 yield f"      {text}"
                 yield from [f"          {place}"] * bool(place)
-    if wording := [one for one in comparison.changes if one.impact == "wording"]:
+    if wording := [one for one in comparison.changes or [] if one.impact == "wording"]:
         yield f"  Descriptions and examples: {len(wording)}"
         for change in wording[:MAX_LISTED]:
             yield f"    {_format_wording(change, comparison)}"
@@ -164,7 +164,7 @@ def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
             yield f"- {group.headline}"
             yield from (f"  - {text}{_format_place(place)}" for text, place in group.lines)
         yield ""
-    if wording := [one for one in comparison.changes if one.impact == "wording"]:
+    if wording := [one for one in comparison.changes or [] if one.impact == "wording"]:
         summary = f"Descriptions and examples changed: {len(wording)}"
         yield from ("<details>", f"<summary>{summary}</summary>", "")
         for change in wording[:MAX_WORDINGS]:

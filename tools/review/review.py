@@ -63,7 +63,7 @@ class Comparison:
         """Return a summary in one line."""
         if self.changes is None:
             return self.since
-        counts = {}
+        counts: dict[str, int] = {}
         for change in self.changes:
             counts[change.impact] = counts.get(change.impact, 0) + 1
         text = ", ".join(f"{count} {SHORT_TITLES.get(impact, impact)}" for impact, count in counts.items())

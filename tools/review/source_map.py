@@ -63,7 +63,8 @@ class SourceMap:
 
     def _root(self, path: Path) -> yaml.Node:
         if path not in self._files:
-            self._files[path] = yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+            root = yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+            self._files[path] = root or yaml.MappingNode("tag:yaml.org,2002:map", [])  # an empty file
         return self._files[path]
 
     def _walk(self, path: Path, steps: list[str]) -> str:

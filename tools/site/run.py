@@ -49,7 +49,7 @@ def build_site(target: Path, generator: Path = GENERATOR) -> None:
         )
         configuration = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
         (folder / "mkdocs.yml").write_text(f"{configuration}\n{navigation}", encoding="utf-8")
-        command = [generator, "build", "--strict", "--config-file", "mkdocs.yml"]
+        command = [str(generator), "build", "--strict", "--config-file", "mkdocs.yml"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
         built = folder / "site"
         move_scripts_to_files(built)
