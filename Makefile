@@ -194,7 +194,7 @@ docs: .venv/.dev .venv/docs/.stamp ## Build docs/ into a static site, .site/, wh
 	@$(BIN)/python -m tools.site.run $(ARGS)
 
 .PHONY: docs-reference
-docs-reference: .venv/.dev ## Write the pages of docs/reference that are generated from the code
+docs-reference: .venv/.dev ## Write the pages of docs that are generated from the code
 	@$(BIN)/python -m tools.reference
 	@$(BIN)/python -m tests.generators.page
 

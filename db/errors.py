@@ -93,13 +93,19 @@ class IncorrectCredentials(Unauthenticated):
 
 
 class RateLimited(DomainError):
-    """A rate limit is exceeded; `policy` is its name, `retry_after` is in seconds (RFC 6585, section 4)."""
+    """A rate limit is exceeded (RFC 6585, section 4).
+
+    Attributes:
+        policy: The name of the rate limit.
+        limit: What the log and the metrics name: the policy, or what shares it with others.
+        retry_after: When a retry may succeed, in seconds.
+    """
 
     code = "rate_limited"
     default_detail = "Too many requests"
 
-    def __init__(self, policy: str, retry_after: int) -> None:
-        self.policy, self.retry_after = policy, max(1, retry_after)
+    def __init__(self, policy: str, retry_after: int, *, limit: str | None = None) -> None:
+        self.policy, self.limit, self.retry_after = policy, limit or policy, max(1, retry_after)
         unit = "second" if self.retry_after == 1 else "seconds"
         super().__init__(f"Too many requests; try again in {self.retry_after} {unit}")
 
@@ -110,8 +116,8 @@ class TooManyConcurrentRequests(RateLimited):
     code = "too_many_concurrent_requests"
     default_detail = "Too many requests are in progress: wait until one of them has ended"
 
-    def __init__(self, detail: str | None = None) -> None:
-        super().__init__("concurrent-requests", retry_after=1)
+    def __init__(self, detail: str | None = None, *, limit: str | None = None) -> None:
+        super().__init__("concurrent-requests", retry_after=1, limit=limit)
         self.detail = detail or self.default_detail
 
 

@@ -18,10 +18,13 @@ from handlers.common.context import current_settings, current_storage
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
+from handlers.pipeline.admission.limits import Limit
 from studio.accounts.identity.mail import get_mailer
 from studio.database import is_embedded
 from studio.media.storage import check_writable
 from studio.settings import VERSION
+
+_LIMIT_BY_DEPENDENCY = {"database": Limit.DATABASE, "media": Limit.STORAGE, "broker": Limit.BROKER}
 
 
 def health_check() -> ApiResponse:
@@ -53,15 +56,16 @@ def system_health_check() -> ApiResponse:
 
 def readiness() -> ApiResponse:
     """Return 200 if all dependencies work, 503 otherwise (readiness)."""
-    if not all(is_usable() for is_usable in list_dependencies().values()):
-        raise ServiceUnavailable()
+    for name, is_usable in list_dependencies().items():
+        if not is_usable():
+            raise ServiceUnavailable(_LIMIT_BY_DEPENDENCY[name])
     return json_response({"status": "ok"})
 
 
 def db_check() -> ApiResponse:
     """Return 200 if the database works, 503 otherwise."""
     if not is_database_usable():
-        raise ServiceUnavailable()
+        raise ServiceUnavailable(Limit.DATABASE)
     return json_response({"status": "ok"})
 
 

@@ -30,6 +30,7 @@ from tests.support import factories
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import real_hashes, use_cheap_hashes
 from tests.support.prepared_statements import keep_prepared_statements
+from tests.support.rejections import Rejections, record_rejections
 from tests.support.requirements import skip_or_fail
 from tests.support.row_level_security import disable_row_level_security
 from tools.servers.databases import DatabaseFactory, create_database
@@ -72,6 +73,13 @@ def long_form(request: pytest.FixtureRequest) -> bool:
 def failing_subtests(subtests: pytest.Subtests) -> FailingSubtests:
     """Return subtests that are reported only if they fail."""
     return FailingSubtests(subtests)
+
+
+@pytest.fixture
+def rejections() -> Iterator[Rejections]:
+    """Yield what the access log and the metrics say about the rejected requests of this test."""
+    with record_rejections() as recorded:
+        yield recorded
 
 
 @pytest.fixture(autouse=True)

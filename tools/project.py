@@ -9,7 +9,7 @@ contract, this module is what has to be written again:
 - `list_mismatches` compares a contract with the code that implements it.
 - `build_permission_matrix`, `ROLES` and `Row` say who may call what.
 - `pages`, `add_code_samples` and `CODE_SAMPLES` are what the server adds to a contract that it publishes.
-- `PROBLEMS` are the problem codes with their texts.
+- `PROBLEMS` are the problem codes with their texts, `ADMISSION_CONTROLS` what rejects requests.
 - `RULES` are the rules of this project for a contract, as test modules in `RULES_FOLDER`.
 """
 
@@ -27,16 +27,19 @@ from handlers.contract.resolver import find_handlers
 from handlers.pages.code_samples import EXTENSION as CODE_SAMPLES
 from handlers.pages.code_samples import add_code_samples
 from handlers.pages.permission_matrix import ROLES, Row, build_permission_matrix
+from handlers.pipeline.admission.limits import ADMISSION_CONTROLS, AdmissionControl
 from handlers.pipeline.policies import compile_served_operations, find_policy_errors
 from handlers.pipeline.problem_types import PROBLEMS
 
 __all__ = [
+    "ADMISSION_CONTROLS",
     "CODE_SAMPLES",
     "METHODS",
     "PROBLEMS",
     "ROLES",
     "RULES",
     "RULES_FOLDER",
+    "AdmissionControl",
     "ContractError",
     "Document",
     "Row",

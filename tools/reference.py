@@ -1,7 +1,7 @@
-"""Write the reference pages that are generated from the code: `make docs-reference`.
+"""Write the pages that are generated from the code: `make docs-reference`.
 
-`python -m tools.reference` writes all pages, `python -m tools.reference settings` one of them. A test
-compares each page with what this module would write. To add a page, write a function that returns its
+`python -m tools.reference` writes all pages, `python -m tools.reference reference/settings` one of them. A
+test compares each page with what this module would write. To add a page, write a function that returns its
 text and add it to `PAGES`. `tests/generators/page.py` writes the page of the generators.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 
 from studio.settings import Variable, list_settings
 from studio.telemetry.metrics import describe_metrics
-from tools.project import PROBLEMS
+from tools.project import ADMISSION_CONTROLS, PROBLEMS, AdmissionControl
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
 
 _SETTINGS_HEAD = """\
 ---
@@ -143,13 +143,60 @@ def render_metrics() -> str:
     return "\n".join([head, "| Metric | Type | Labels | Meaning |\n|---|---|---|---|", *rows, ""])
 
 
+_ADMISSION_TEXT = """\
+Everything that rejects or delays a request before its handler decides. The line of a rejected request in the
+access log has the problem code as `problem`, and for a 503 or 429 what rejected it as `limit`.
+`sartiq_problems_total` counts both.
+
+```text
+POST /api/v1/products/{product_id}/images 503 10021.3ms unavailable decode_slots
+```
+
+To find out why a client gets 503: take the `limit` of its line, or of the series that grows in
+`sum by (limit) (rate(sartiq_problems_total{status="503"}[5m]))`, and look it up in the last two columns. Rate
+limits are counted per installation if the processes share a Redis, attempts in the database, all others per
+process.
+[Rate limits](../guides/rate-limits.md) describes them for clients.\
+"""
+
+
+def render_admission_control() -> str:
+    """Return the page of everything that rejects or delays a request."""
+    head = _PAGE_HEAD.format(
+        title="Admission control",
+        readers="operators",
+        source="handlers/pipeline/admission/limits.py",
+        text=_ADMISSION_TEXT,
+    )
+    rows = [_admission_row(control) for control in ADMISSION_CONTROLS]
+    columns = "| What it limits | Settings | Status | Problem | `limit` | What to do |"
+    return "\n".join([head, columns, "|---|---|---|---|---|---|", *rows, ""])
+
+
+def _admission_row(control: AdmissionControl) -> str:
+    cells = (
+        control.bounds,
+        _quote_all(control.settings),
+        str(control.status or "waits"),
+        _quote_all(filter(None, [control.code])),
+        _quote_all(control.limits),
+        control.remedy,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _quote_all(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 PAGES: dict[str, Callable[[], str]] = {
-    "settings": render_settings,
-    "problems": render_problems,
-    "events": render_events,
-    "metrics": render_metrics,
+    "reference/settings": render_settings,
+    "reference/problems": render_problems,
+    "reference/events": render_events,
+    "reference/metrics": render_metrics,
+    "operations/admission-control": render_admission_control,
 }
-"""The generated pages by name, which is also the name of the file."""
+"""The generated pages by their path below `docs`, without `.md`."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,9 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(pages) - set(PAGES))
     if unknown:
         parser.error(f"unknown page {unknown[0]}: choose from {', '.join(PAGES)}")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in pages:
-        (FOLDER / f"{name}.md").write_text(PAGES[name](), encoding="utf-8")
+        (DOCS / f"{name}.md").write_text(PAGES[name](), encoding="utf-8")
     return 0
 
 

@@ -21,6 +21,7 @@ from db.errors import Conflict, TooManyConcurrentRequests, names_place
 from handlers.common.context import current_http_client, current_settings
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import UploadedFile
+from handlers.pipeline.admission.limits import Limit
 from studio.fair_slots import FairSlots, current_subject
 from studio.media.data_urls import is_data_url, read_data_url
 from studio.media.fetching import FetchedImage, fetch_images, require_pixels
@@ -292,7 +293,7 @@ def _fetch_images(urls: Mapping[str, str]) -> dict[str, FetchedImage]:
         try:
             return fetch_images(current_http_client(), urls)
         except TimeoutError as error:
-            raise ServiceUnavailable() from error
+            raise ServiceUnavailable(Limit.DECODE_SLOTS) from error
 
 
 @contextmanager
@@ -309,8 +310,8 @@ def outbound_slot(detail: str) -> Iterator[None]:
     slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
     if not slots.try_take(subject):
         if slots.count_held(subject.owner) >= slots.per_owner:
-            raise TooManyConcurrentRequests(detail)
-        raise ServiceUnavailable()
+            raise TooManyConcurrentRequests(detail, limit=Limit.FETCH_SLOTS)
+        raise ServiceUnavailable(Limit.FETCH_SLOTS)
     try:
         yield
     finally:

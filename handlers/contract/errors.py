@@ -104,13 +104,18 @@ class UnsupportedMediaType(RequestError):
 
 
 class ServiceUnavailable(RequestError):
-    """A dependency of the server does not respond. The client should retry."""
+    """A dependency of the server does not respond, or a limit is reached. The client should retry.
+
+    Attributes:
+        limit: What the server lacks, for the log. Clients do not see it.
+    """
 
     status = 503
     code = "unavailable"
     default_detail = "The service is temporarily unavailable"
 
-    def __init__(self, detail: str | None = None) -> None:
+    def __init__(self, limit: str, detail: str | None = None) -> None:
+        self.limit = limit
         super().__init__(detail, headers={"Retry-After": "5"})
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from db.errors import TooManyConcurrentRequests
 from handlers.contract.errors import ServiceUnavailable
+from handlers.pipeline.admission.limits import Limit
 from studio.fair_slots import Subject
 
 LARGE_JSON_BYTES = 1_000_000
@@ -24,6 +25,9 @@ class TooManyBodyBytes(ServiceUnavailable):
 
     code = "too_many_body_bytes"
     default_detail = "The server is receiving too many bytes: send fewer large bodies at the same time"
+
+    def __init__(self) -> None:
+        super().__init__(Limit.BODY_BYTES)
 
 
 class UnfinishedBodies:
@@ -64,7 +68,8 @@ class UnfinishedBodies:
                 if _add(self._large, subject.owner, 1) > MAX_LARGE_JSON_BODIES:
                     raise TooManyConcurrentRequests(
                         f"{MAX_LARGE_JSON_BODIES} requests with more than 1 MB of JSON are in progress: wait "
-                        "until one of them has ended"
+                        "until one of them has ended",
+                        limit=Limit.LARGE_JSON,
                     )
 
         try:

@@ -41,8 +41,10 @@ from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
 from handlers.pipeline import idempotency
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.audit import AuditRecorder, insert_events
 from handlers.pipeline.error_places import find_place
+from handlers.pipeline.errors import record_problem
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.observability import request_caller_context
@@ -200,7 +202,7 @@ class Endpoint:
             # Inside the transaction: whatever can fail must fail before the commit.
             response = _build_response(encoded)
             if not context.try_complete():
-                raise TookTooLong
+                raise TookTooLong(Limit.REQUEST_TIME)
             return response
 
     def _record_success(
@@ -282,7 +284,10 @@ class Endpoint:
         return self._lock_waits.limit(context, is_repeatable=self._attempt_limit is None)
 
     def _replay(self, context: RequestContext, stored: EncodedResponse) -> Response:
-        self._validate_response(context, stored, orjson.loads(stored.body or b"null"))
+        body = orjson.loads(stored.body or b"null")
+        self._validate_response(context, stored, body)
+        if stored.status > 399:
+            record_problem(body["code"])
         return _build_response(stored)
 
     @contextmanager

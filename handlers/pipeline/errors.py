@@ -35,6 +35,7 @@ any other exception        500  internal_error: logged as a defect, never shown
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ from typing import Any
 from anyio import to_thread
 from connexion.exceptions import OAuthProblem, OAuthResponseProblem, OAuthScopeProblem, ProblemException
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from db.engine import is_database_unavailable
@@ -63,9 +66,17 @@ from db.errors import (
 )
 from handlers.common.context import current_request_id
 from handlers.common.responses import encode_json
-from handlers.contract.errors import RequestError, ResponseViolation, ValidationFailed, Violation
+from handlers.contract.errors import (
+    RequestError,
+    ResponseViolation,
+    ServiceUnavailable,
+    ValidationFailed,
+    Violation,
+)
+from handlers.pipeline.admission.limits import Limit
 from studio.accounts.identity.mail import MailDisabled
-from studio.media.storage import is_storage_unavailable
+from studio.media.storage import StorageUnavailable, is_storage_unavailable
+from studio.telemetry.context import current_log_context
 from studio.telemetry.metrics import count_contract_defect, count_rate_limited
 
 logger = logging.getLogger(__name__)
@@ -104,6 +115,14 @@ _CODE_BY_STATUS = {
     503: "unavailable",
 }
 
+_LIMIT_BY_SQLSTATE: dict[str | None, Limit] = {
+    "40P01": Limit.ROW_LOCKED,  # deadlock_detected
+    "53100": Limit.DISK,  # disk_full
+    "53300": Limit.DATABASE_CONNECTIONS,  # too_many_connections
+    "55P03": Limit.ROW_LOCKED,  # lock_not_available
+    "57014": Limit.REQUEST_TIME,  # query_canceled, by statement_timeout
+}
+
 
 class TokenExpired(OAuthResponseProblem):
     """The access token was issued by this server and has expired: the client renews it."""
@@ -122,6 +141,8 @@ class Problem:
     detail: str | list[dict[str, Any]]
     headers: dict[str, str] = field(default_factory=dict)
     extensions: dict[str, Any] = field(default_factory=dict)
+    limit: Limit | None = None
+    """What rejected the request, for the log and the metrics; None if the code says it already."""
 
     def to_bytes(self, public_url: str) -> bytes:
         """Return the body; `public_url` is the server that has the page of the problem type."""
@@ -160,7 +181,8 @@ def build_problem(error: Exception) -> Problem:
             if isinstance(error, ValidationFailed)
             else error.detail
         )
-        return Problem(error.status, error.code, detail, dict(error.headers), dict(error.members))
+        limit = Limit(error.limit) if isinstance(error, ServiceUnavailable) else None
+        return Problem(error.status, error.code, detail, dict(error.headers), dict(error.members), limit)
     if isinstance(error, OAuthScopeProblem):
         return _domain_problem(PermissionDenied())
     if isinstance(error, TokenExpired):
@@ -175,8 +197,9 @@ def build_problem(error: Exception) -> Problem:
         return internal_error()
     if is_storage_unavailable(error) or is_database_unavailable(error):
         logger.error("database or storage unavailable: %s", error)
+        detail = "The service is temporarily unavailable"
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
-        return Problem(503, "unavailable", "The service is temporarily unavailable", headers)
+        return Problem(503, "unavailable", detail, headers, limit=_find_limit(error))
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if isinstance(error, (HTTPException, ProblemException)) and status in _CODE_BY_STATUS and status < 500:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
@@ -192,9 +215,10 @@ def _domain_problem(error: DomainError) -> Problem:
     if isinstance(error, RateLimited):
         count_rate_limited(error.policy)
         headers = {"Retry-After": str(error.retry_after)}
-        return Problem(429, error.code, error.detail, headers, {"policy": error.policy})
+        return Problem(429, error.code, error.detail, headers, {"policy": error.policy}, Limit(error.limit))
     if isinstance(error, MailDisabled):
-        return Problem(503, error.code, error.detail, {"Retry-After": MAIL_RETRY_AFTER_SECONDS})
+        headers = {"Retry-After": MAIL_RETRY_AFTER_SECONDS}
+        return Problem(503, error.code, error.detail, headers, limit=Limit.MAIL)
     status = next((status for cls, status in _STATUS_BY_ERROR.items() if isinstance(error, cls)), 409)
     headers = {}
     if status == 401 or "required_permission" in error.members:
@@ -202,6 +226,27 @@ def _domain_problem(error: DomainError) -> Problem:
     if isinstance(error, TemporaryConflict):
         headers["Retry-After"] = str(error.retry_after)
     return Problem(status, error.code, error.detail, headers, error.members)
+
+
+def _find_limit(error: Exception) -> Limit:
+    """Return what a database or storage that is not available lacks."""
+    if isinstance(error, DBAPIError):
+        return _LIMIT_BY_SQLSTATE.get(getattr(error.orig, "sqlstate", None), Limit.DATABASE)
+    if isinstance(error, PoolTimeout):
+        return Limit.DATABASE_CONNECTIONS
+    if not isinstance(error, OSError) or isinstance(error, StorageUnavailable):
+        return Limit.STORAGE
+    return Limit.OPEN_FILES if error.errno in (errno.EMFILE, errno.ENFILE) else Limit.DISK
+
+
+def record_problem(code: str, limit: str | None = None) -> None:
+    """Record the problem code of the running request's response, for its access log line and the metrics.
+
+    Call it where the response is made, not where the error occurs: another response may replace it.
+    """
+    context = current_log_context()
+    if context is not None:
+        context.problem, context.limit = code, limit
 
 
 def _challenge(error: DomainError) -> str:
@@ -231,6 +276,7 @@ def build_error_handler(
 
     def build_response(error: Exception) -> ConnexionResponse:
         problem = build_problem(error)
+        record_problem(problem.code, problem.limit)
         return ConnexionResponse(
             status_code=problem.status,
             mimetype=MEDIA_TYPE,

@@ -26,6 +26,7 @@ from handlers.common.context import current_request_id, current_settings
 from handlers.common.responses import EncodedResponse, encode_json
 from handlers.contract.errors import RequestError, ServiceUnavailable, ValidationFailed, Violation
 from handlers.contract.request_bodies import UploadedFile
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import MEDIA_TYPE, build_problem
 from handlers.pipeline.request_context import RequestContext
 from studio.idempotency import (
@@ -266,7 +267,7 @@ def _decrypt(row: StoredKey, namespace: IdempotencyNamespace) -> bytes:
         if _is_json_object(body):
             return body
     logger.error("stored response of %s cannot be decrypted", namespace.operation_id)
-    raise StoredResponseUnreadable()
+    raise StoredResponseUnreadable(Limit.STORED_RESPONSE)
 
 
 def _decrypt_with(secret: str, row: StoredKey, namespace: IdempotencyNamespace) -> bytes:

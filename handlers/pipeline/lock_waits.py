@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from db.engine import is_lock_timeout
 from db.session import limit_lock_wait
 from handlers.contract.errors import ServiceUnavailable
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.request_context import RequestContext
 from studio.fair_slots import current_subject, share_threads
 
@@ -33,6 +34,9 @@ SLOT_SECONDS = 10
 
 class RowLocked(ServiceUnavailable):
     """Another transaction holds the lock of a row, and the request may not wait for it now."""
+
+    def __init__(self) -> None:
+        super().__init__(Limit.ROW_LOCKED)
 
 
 class LockWaits:

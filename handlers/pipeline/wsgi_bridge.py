@@ -29,6 +29,7 @@ from connexion.apps.flask import FlaskApi, FlaskApp, FlaskASGIApp
 from starlette.types import Message, Receive, Scope, Send
 
 from handlers.contract.errors import TookTooLong
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import current_subject, share_threads
@@ -170,7 +171,7 @@ class WsgiBridge:
                 # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls
                 # back.
                 future.cancel()
-                self._abort(context)
+                self._abort(context, Limit.REQUEST_TIME)
             return await future
         finally:
             # Its exception refers to this frame. If this frame referred to it, only the garbage collector
@@ -185,7 +186,7 @@ class WsgiBridge:
         """
         subject, slots = current_subject(), self.thread_slots
         if not slots.try_take(subject) and not await slots.take(subject, self.seconds):
-            self._abort(context)
+            self._abort(context, Limit.REQUEST_THREADS)
         try:
             future = _submit(self.pool, function)
         except BaseException:
@@ -202,10 +203,10 @@ class WsgiBridge:
             probe = self._probes.setdefault(key, _Probe())
             return probe.run(serve, self.probe_cache_seconds, self.probe_stale_seconds)
 
-    def _abort(self, context: RequestContext) -> NoReturn:
+    def _abort(self, context: RequestContext, limit: Limit) -> NoReturn:
         name = context.operation.operation_id if context.operation else "a request"
         logger.warning("aborted %s after %s seconds", name, self.seconds)
-        raise TookTooLong
+        raise TookTooLong(limit)
 
     def _serve(self, scope: Scope, context: RequestContext) -> Response:
         started: list[Any] = []

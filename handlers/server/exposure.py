@@ -10,6 +10,7 @@ import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
 from studio.settings import Settings, is_loopback
 
@@ -45,7 +46,7 @@ class LoopbackOnly:
                     "SARTIQ_ENV=production, or ALLOW_PUBLIC_DEVELOPMENT=1",
                     host,
                 )
-            rejection = {"detail": CLOSED, "serves_probes": False}
+            rejection = {"limit": Limit.PUBLIC_ADDRESS, "detail": CLOSED, "serves_probes": False}
             extensions = {**(scope.get("extensions") or {}), REJECTED_CONNECTION: rejection}
             scope = {**scope, "extensions": extensions}
         await self.app(scope, receive, send)

@@ -19,10 +19,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.contract.errors import RequestTimeout
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import MEDIA_TYPE, Problem
 from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
 from handlers.server.connections import Admission, ConnectionLimits
 from studio.telemetry.context import LogContext, set_log_context
+from studio.telemetry.metrics import count_problem
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +150,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.scope["method"], self._method = self._method.decode("ascii"), None
         if self._admission is not Admission.SERVED:
             # The application rejects the request, unless it is a probe.
-            rejection: dict[object, object] = {"detail": self._admission.value, "serves_probes": True}
+            rejection: dict[object, object] = {
+                "limit": Limit.CONNECTIONS,
+                "detail": self._admission.value,
+                "serves_probes": True,
+            }
             self.scope["extensions"] = {REJECTED_CONNECTION: rejection}
             self.cycle.keep_alive = False
 
@@ -192,8 +198,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _reject(self, status: HTTPStatus, code: str, detail: str) -> None:
         request_id = secrets.token_hex(10)
-        set_log_context(LogContext(request_id=request_id))
-        logger.info("request rejected by the HTTP protocol: %s", detail)
+        set_log_context(LogContext(request_id=request_id, problem=code))
+        logger.info("request rejected by the HTTP protocol: %s %s: %s", status.value, code, detail)
+        count_problem(status, code, None)
         problem = Problem(status, code, detail)
         body = problem.to_bytes(self._public_url)
         head = (

@@ -80,6 +80,10 @@ class LogContext:
     organization_id: str | None = None
     generation_id: str | None = None
     api_key_id: str | None = None
+    problem: str | None = None
+    """The problem code of the response to the request."""
+    limit: str | None = None
+    """What rejected the request, if its problem code does not say it."""
 
 
 _log_context: ContextVar[LogContext | None] = ContextVar("log_context", default=None)

@@ -28,6 +28,8 @@ CONTEXT_FIELDS = (
     "org_id",
     "operation_id",
     "generation_id",
+    "problem",
+    "limit",
 )
 ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "address")
 """Extra fields of the access log."""
@@ -56,6 +58,8 @@ def _build_context() -> dict[str, str | None]:
         "org_id": str(organization_id) if organization_id else context.organization_id if context else None,
         "operation_id": context.operation_id if context else None,
         "generation_id": context.generation_id if context else None,
+        "problem": context.problem if context else None,
+        "limit": context.limit if context else None,
     }
 
 

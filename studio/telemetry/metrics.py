@@ -57,6 +57,12 @@ _defects = Counter(
     "`header`, `media_type`, `body` or `encoding`",
     ["operation", "kind"],
 )
+_problems = Counter(
+    "sartiq_problems",
+    "Responses with a status above 399. `code` is the problem code. `limit` is what rejected a request with "
+    "429 or 503, else empty",
+    ["status", "code", "limit"],
+)
 _rate_limited = Counter("sartiq_rate_limited", "Requests that a rate limit rejects", ["policy"])
 GENERATION_OUTCOMES = tuple(status for status, following in GENERATION_STATES.items() if not following)
 DELIVERY_OUTCOMES = ("delivered", "retried", "failed")
@@ -118,6 +124,17 @@ def record_request_end(operation_id: str | None, method: str, status: int, secon
     _requests.labels(operation, method_label, str(status) if status else "aborted").inc()
     if seconds is not None:
         _durations.labels(operation).observe(max(0.0, seconds))
+
+
+def count_problem(status: int, code: str, limit: str | None) -> None:
+    """Count a response with a status above 399.
+
+    Args:
+        status: The status of the response.
+        code: The problem code.
+        limit: What rejected the request, or None if the code says it.
+    """
+    _problems.labels(str(status), code, limit or "").inc()
 
 
 def count_contract_defect(operation_id: str, kind: str) -> None:
@@ -285,8 +302,8 @@ class MetricDescription(NamedTuple):
 def describe_metrics() -> Iterator[MetricDescription]:
     """Yield the description of each metric that a process can serve."""
     own = (
-        _requests, _durations, _in_progress, _rate_limited, _defects, _generations, _generation_durations,
-        _recoveries, _deliveries, _periodic_tasks, _outbound,
+        _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _generations,
+        _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
     )  # fmt: skip
     for collector in own:
         (family,) = collector.describe()

@@ -23,6 +23,7 @@ from db.models import AuditEvent, Generation, IdempotencyKey, Membership, Subscr
 from db.session import Database, current_session
 from handlers import brands
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from studio.idempotency import IdempotencyLock, delete_expired_keys, store_response
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
@@ -30,6 +31,7 @@ from tests.support.client import ClientResponse
 from tests.support.concurrency import PausedCall
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.idempotency import HEADER, mark_in_progress, update_key
+from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
@@ -318,6 +320,7 @@ def test_s21_a_stored_response_that_cannot_be_decrypted_is_503_and_not_executed_
     app: Application,
     database: Database,
     caplog: pytest.LogCaptureFixture,
+    rejections: Rejections,
 ) -> None:
     path = f"/brands/{customer.organization_query}"
     assert send_with_key(customer.client, path, NORD).status == 201
@@ -333,6 +336,7 @@ def test_s21_a_stored_response_that_cannot_be_decrypted_is_503_and_not_executed_
         assert not is_replay(response)
     assert customer.client("GET", path).json()["count"] == 1
     assert "stored response of create_brand cannot be decrypted" in caplog.text
+    assert rejections.take() == {(503, "unavailable", Limit.STORED_RESPONSE)}
     assert len(list_stored_keys(database)) == 1
 
 

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from db.models import Generation, Membership, TokenFamily
 from db.session import Database, current_session
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.long_polling import find_preferred_wait
 from studio import change_hub
 from studio.generations import lifecycle, watch
@@ -26,6 +27,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import drop_rate_limit_headers
 from tests.support.factories.catalogue import Customer
+from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct
 from tests.support.streaming import StreamingRequest, run_with_long_polling
 
@@ -249,7 +251,11 @@ def test_a_post_stays_accepted_if_its_caller_is_signed_out_while_waiting(
 
 
 def test_long_polling_returns_at_once_at_the_watcher_limit(
-    customer: Customer, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
+    customer: Customer,
+    app: Application,
+    generation_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    rejections: Rejections,
 ) -> None:
     path = f"/generations/{generation_id}"
 
@@ -262,6 +268,7 @@ def test_long_polling_returns_at_once_at_the_watcher_limit(
         assert int(rejected.headers["retry-after"]) > 0
 
     run_with_long_polling(app, scenario_steps)
+    assert rejections.take() == {(503, "unavailable", Limit.LONG_POLL)}
 
 
 @pytest.mark.parametrize(

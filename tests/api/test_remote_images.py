@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from db.models import MediaResource
 from db.session import Database, current_session
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from studio.fair_slots import Subject
 from studio.http_client import SafeHttpClient
 from studio.media import fetching
@@ -20,6 +21,7 @@ from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.rejections import Rejections
 from tests.support.sample_media import (
     build_orientation_image,
     encode_image,
@@ -269,7 +271,7 @@ def test_a_rejected_request_stores_no_image(
 
 
 def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
-    app: Application, customer: Customer, image_host: ImageHost
+    app: Application, customer: Customer, image_host: ImageHost, rejections: Rejections
 ) -> None:
     slots = app.app.config["FETCHING"]
     others = [Subject.of(f"account {number}") for number in range(app.settings.request_threads // 2)]
@@ -278,6 +280,7 @@ def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
         response = create_with_cover(customer, image_host.url)
         assert status_and_code(response) == (503, "unavailable")
         assert int(response.headers["retry-after"]) > 0
+        assert rejections.take() == {(503, "unavailable", Limit.FETCH_SLOTS)}
         assert image_host.recorder.requests == []
     finally:
         for other in others:

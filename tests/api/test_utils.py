@@ -15,10 +15,12 @@ from db.engine import build_engine
 from db.session import Database
 from handlers import utils
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from studio.jobs import broker
 from studio.jobs.broker import BrokerProbe
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
+from tests.support.rejections import Rejections
 from tools.servers.databases import UNREACHABLE_URL
 from tools.servers.processes import RedisServer
 from tools.servers.server import free_port
@@ -59,7 +61,9 @@ def test_the_system_health_check_lists_each_dependency(anonymous: Client) -> Non
     assert response.json() == {"status": "ok", "checks": {"database": "ok", "media": "ok"}}
 
 
-def test_a_server_without_its_database_is_alive_but_not_ready(unavailable_database: Client) -> None:
+def test_a_server_without_its_database_is_alive_but_not_ready(
+    unavailable_database: Client, rejections: Rejections
+) -> None:
     assert unavailable_database("GET", "/utils/health-check/").status == 200
     system = unavailable_database("GET", "/utils/system-health-check")
     assert (system.status, system.json()) == (
@@ -70,16 +74,20 @@ def test_a_server_without_its_database_is_alive_but_not_ready(unavailable_databa
         response = unavailable_database("GET", f"/utils/{path}")
         assert (response.status, response.json()["code"]) == (503, "unavailable")
         assert int(response.headers["retry-after"]) > 0
+    assert rejections.take() == {(503, "unavailable", Limit.DATABASE)}
     assert unavailable_database("GET", "/utils/version").status == 200
 
 
 @pytest.mark.usefixtures("unavailable_media")
-def test_a_server_without_its_media_folder_is_alive_but_not_ready(anonymous: Client) -> None:
+def test_a_server_without_its_media_folder_is_alive_but_not_ready(
+    anonymous: Client, rejections: Rejections
+) -> None:
     system = anonymous("GET", "/utils/system-health-check")
     assert system.json() == {"status": "degraded", "checks": {"database": "ok", "media": "failed"}}
     assert anonymous("GET", "/utils/db-check/").status == 200
     response = anonymous("GET", "/utils/readiness")
     assert (response.status, response.json()["code"]) == (503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.STORAGE)}
 
 
 @pytest.fixture
@@ -103,7 +111,7 @@ def test_s29_a_server_with_a_broker_is_ready_while_the_broker_answers(
 
 
 def test_s29_a_server_whose_broker_cannot_be_reached_is_alive_but_not_ready(
-    anonymous: Client, use_broker: Callable[[str], None]
+    anonymous: Client, use_broker: Callable[[str], None], rejections: Rejections
 ) -> None:
     use_broker(f"redis://127.0.0.1:{free_port()}/0")
     system = anonymous("GET", "/utils/system-health-check")
@@ -115,6 +123,7 @@ def test_s29_a_server_whose_broker_cannot_be_reached_is_alive_but_not_ready(
     response = anonymous("GET", "/utils/readiness")
     assert (response.status, response.json()["code"]) == (503, "unavailable")
     assert int(response.headers["retry-after"]) > 0
+    assert rejections.take() == {(503, "unavailable", Limit.BROKER)}
 
 
 @pytest.mark.slow("it waits for the timeout of a broker")

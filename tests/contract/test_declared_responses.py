@@ -40,6 +40,12 @@ class Exchange:
     outcome: ClientResponse | Exception
     requested_organization: str | None
     logged_organization: str | None
+    log_contexts: list[LogContext]
+
+    def get_log_context(self) -> LogContext:
+        """Return what was logged about the request of the response."""
+        request_id = self.get_response().headers["x-request-id"]
+        return next(logged for logged in self.log_contexts if logged.request_id == request_id)
 
     def get_response(self) -> ClientResponse:
         """Return the response.
@@ -105,7 +111,9 @@ def provoke_responses(
             outcome = error
         logged = log_contexts[0].organization_id if log_contexts else None
         is_success = status == operation.success_status
-        exchange = Exchange(status, media_type, is_success, outcome, provoker.organization_id, logged)
+        exchange = Exchange(
+            status, media_type, is_success, outcome, provoker.organization_id, logged, [*log_contexts]
+        )
         exchanges.append(exchange)
     secrets |= {*list_row_secrets(app)}
     return ProvokedOperation(exchanges, secrets)
@@ -137,6 +145,11 @@ def assert_is_as_declared(exchange: Exchange) -> None:
         body = reply.json()
         assert reply.headers["content-type"] == "application/problem+json"
         assert (body["status"], body["request_id"]) == (status, reply.headers["x-request-id"])
+        logged = exchange.get_log_context()
+        assert logged.problem == body["code"]
+        assert (logged.limit is not None) == (status in (429, 503)), logged
+    else:
+        assert exchange.get_log_context().problem is None
 
 
 def test_s05_no_response_contains_a_secret(provoke: Provoke, failing_subtests: FailingSubtests) -> None:

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from handlers.app import Application, create_app
+from handlers.pipeline.admission.limits import Limit
 from studio.settings import Settings
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
 from tests.support.app import SwitchedDatabase
 from tests.support.client import ClientResponse, send_request
+from tests.support.rejections import Rejections
 
 Mock = Application
 PUBLIC_URL = "https://mock.example.com"
@@ -157,12 +159,13 @@ def test_the_parts_of_a_selected_429_agree(mock: Mock, operation_id: str, policy
     assert response.headers["ratelimit-policy"] == f'"{policy}";q={quota};w=60'
 
 
-def test_a_scenario_needs_no_change_of_the_client(mock: Mock) -> None:
+def test_a_scenario_needs_no_change_of_the_client(mock: Mock, rejections: Rejections) -> None:
     scenario = {"responses": [{"operation": "list_brands", "status": 503, "retry_after": 7, "times": 2}]}
     assert send_request(mock, "PUT", "/mock/scenario", as_json=scenario).status == 200
     responses = [send_request(mock, "GET", f"{BASE}/brands/") for _ in range(3)]
     assert [response.status for response in responses] == [503, 503, 401]
     assert [response.headers.get("retry-after") for response in responses] == ["7", "7", None]
+    assert rejections.take() == {(503, "unavailable", Limit.MOCK), (401, "not_authenticated", None)}
     used = send_request(mock, "GET", "/mock/scenario").json()["responses"][0]["used"]
     assert send_request(mock, "POST", "/mock/reset").status == 204
     assert (used, send_request(mock, "GET", "/mock/scenario").json()["responses"]) == (2, [])

@@ -104,6 +104,7 @@ def test_s19_an_address_has_a_limit_of_connections(server: RunningServer) -> Non
         assert {get(connection).status for connection in connections} == {SERVED}
         connections.pop().close()
         assert_is_served_again(server, "127.0.0.2")
+    assert "ms unavailable connections\n" in server.log.read_text()
 
 
 def assert_is_served_again(server: RunningServer, address: str) -> None:

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from tools.demo import EMAIL, PASSWORD, Api
-from tools.servers.server import RunningServer, running_server
+from tools.servers.server import RunningServer, free_port, running_server
 
 CONNECTIONS = 30
+METRICS_PORT = free_port()
 MEGABYTE = 1_000_000
 FILE_BYTES = 50 * MEGABYTE
 MAX_HELD_BYTES = 60 * MEGABYTE
@@ -34,7 +36,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server that holds few bytes of one address."""
     folder = tmp_path_factory.mktemp("malformed")
     with running_server(
-        folder, MAX_ADDRESS_BODY_BYTES=str(MAX_HELD_BYTES), RENDER_WORKERS="0", WEBHOOK_SENDERS="0"
+        folder,
+        MAX_ADDRESS_BODY_BYTES=str(MAX_HELD_BYTES),
+        METRICS_PORT=str(METRICS_PORT),
+        RENDER_WORKERS="0",
+        WEBHOOK_SENDERS="0",
     ) as running:
         yield running
 
@@ -72,11 +78,23 @@ def parse_response(received: bytes) -> Response:
     return Response(status_line, headers, json.loads(body or b"null"))
 
 
+def count_malformed_requests() -> int:
+    """Return how many malformed requests the metrics of the server have."""
+    name = 'sartiq_problems_total{code="malformed_request",limit="",status="400"}'
+    lines = httpx.get(f"http://127.0.0.1:{METRICS_PORT}/metrics").text.splitlines()
+    return sum(int(float(line.removeprefix(name))) for line in lines if line.startswith(name))
+
+
 @pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
 def test_s19_a_request_head_that_never_ends_is_rejected(server: RunningServer, head: list[bytes]) -> None:
+    before = count_malformed_requests()
     with connect(server) as connection:
         connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    # No request reaches the application, so the line is not that of the access log.
+    line = "request rejected by the HTTP protocol: 400 malformed_request: The request head is too large\n"
+    assert line in server.log.read_text()
+    assert count_malformed_requests() == before + 1
 
 
 @pytest.mark.parametrize("method", ["BREW", "get", "CONNECT", "PROPFIND", "X-!#$%&'*+.^_`|~"])

@@ -20,6 +20,7 @@ from handlers.common import prechecks
 from handlers.contract import request_bodies
 from handlers.contract.errors import Violation
 from handlers.pipeline import wsgi_bridge
+from handlers.pipeline.admission.limits import Limit
 from studio.fair_slots import FairSlots, Subject
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
@@ -30,6 +31,7 @@ from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
 from tests.support.factories.catalogue import post_form
 from tests.support.generations import status_and_code
+from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 
 
@@ -207,7 +209,7 @@ def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_serv
 
 @pytest.mark.usefixtures("half_of_the_threads")
 def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
-    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr(wsgi_bridge, "SLOT_SECONDS", 0.5)
     locked = LockedShooting(committing_server)
@@ -216,6 +218,7 @@ def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
         rejected = [one.result() for one in sent if one.done()]
     assert {status_and_code(response) for response in rejected} == {(503, "unavailable")}
     assert {response.headers["retry-after"] for response in rejected} == {"5"}
+    assert rejections.take() == {(503, "unavailable", Limit.ROW_LOCKED)}
     assert Counter(one.result().status for one in sent)[201] == locked.threads // 2
 
 
@@ -247,7 +250,7 @@ def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
 
 
 def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempotency_key(
-    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr(wsgi_bridge, "SLOT_SECONDS", 0.3)
     client, database, scenario = committing_server
@@ -260,6 +263,7 @@ def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempo
         locking.execute(text("SELECT id FROM products FOR UPDATE"))
         rejected = post_form(client, path, make_product_photo(), type="front")
     assert status_and_code(rejected) == (503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.ROW_LOCKED)}
     assert post_form(client, path, make_product_photo(), type="front").status == 201
 
 

@@ -22,6 +22,7 @@ from db.base import utc_now
 from db.models import EmailChange, Invitation, PasswordResetToken, User
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from handlers.server import cli, exposure
 from studio.accounts.identity.mail import MAX_LIFETIME, FileTransport, Mailer, delete_expired_files
 from studio.accounts.identity.passwords import hash_password
@@ -32,6 +33,7 @@ from studio.webhooks import dispatcher
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import send_request
+from tests.support.rejections import Rejections
 from tools.servers.prepared_folder import copy_prepared_folder
 from tools.servers.server import (
     ROOT,
@@ -158,6 +160,7 @@ def test_s31_another_server_rejects_requests_at_public_addresses_in_development(
     caplog: pytest.LogCaptureFixture,
     server: tuple[str, int | None] | None,
     is_served: bool,
+    rejections: Rejections,
 ) -> None:
     development = replace(app.settings, environment="development")
     wrapped = exposure.close_in_development(app, development)
@@ -165,6 +168,7 @@ def test_s31_another_server_rejects_requests_at_public_addresses_in_development(
         status, body = request_at(wrapped, server, path)
         assert status == (200 if is_served else 503)
         assert is_served or (body["code"], body["detail"]) == ("unavailable", exposure.CLOSED)
+    assert rejections.take() == (set() if is_served else {(503, "unavailable", Limit.PUBLIC_ADDRESS)})
     # Once, although each request is rejected.
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == (0 if is_served else 1)
@@ -213,7 +217,11 @@ def owner(database: Database) -> User:
 
 
 def test_s31_operations_that_send_an_email_return_503_if_email_is_off(
-    database: Database, owner: User, client_for: Callable[..., Client], mail_off: Path
+    database: Database,
+    owner: User,
+    client_for: Callable[..., Client],
+    mail_off: Path,
+    rejections: Rejections,
 ) -> None:
     client, member = client_for(owner), factories.make_user()
     organization = factories.make_organization(owner)
@@ -228,6 +236,7 @@ def test_s31_operations_that_send_an_email_return_503_if_email_is_off(
     assert_disabled(client, "POST", f"{path}/transfer-ownership", transfer)
     assert_disabled(client, "PATCH", "/users/me", change)
     assert_disabled(client, "POST", "/email-change/confirm", {"token": f"ec_{'a' * 43}"})
+    assert rejections.take() == {(503, "mail_disabled", Limit.MAIL)}
     assert client("PATCH", "/users/me", {"full_name": "Ines"}).status == 200
     assert client("GET", path).json()["owner_id"] == str(owner.id)
     with database.transaction(write=False) as session:

@@ -20,6 +20,7 @@ from db.errors import UnreadableImage
 from db.models import ApiKey, User
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import REJECTION_SECONDS
 from handlers.pipeline.middleware.concurrency import PROBES_PER_SECOND
 from handlers.server.cli import Server
@@ -31,6 +32,7 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request
 from tests.support.factories.api_keys import api_key_headers
+from tests.support.rejections import Rejections
 from tests.support.streaming import StreamingRequest, enable_long_polling, run_with_long_polling
 
 LIMIT = 32
@@ -359,17 +361,17 @@ def test_s34_a_probe_that_takes_long_has_its_last_result(
             return (await open_requests(client, "/utils/readiness", 1)[0].read_response()).status
 
         statuses = [await send()]
-        checks["disk"] = check
+        checks["database"] = check
         statuses += [await send(), await send()]
         check.released.set()
         await wait_until(lambda: not check.running)
         statuses.append(await send())
-        checks["disk"] = BlockedHandler(lambda: True)
+        checks["database"] = BlockedHandler(lambda: True)
         monkeypatch.setattr(bridge, "probe_stale_seconds", 0.0)
         (waiting,) = open_requests(client, "/utils/readiness", 1)
         await asyncio.sleep(0.2)
         assert not waiting.task.done()
-        checks["disk"].released.set()
+        checks["database"].released.set()
         return [*statuses, (await waiting.read_response()).status]
 
     assert asyncio.run(scenario()) == [200, 200, 200, 503, 200]
@@ -399,12 +401,16 @@ def test_s34_an_address_that_floods_probes_gets_late_responses_and_others_do_not
 
 
 def test_s34_a_client_that_sends_again_at_once_gets_its_429_late(
-    committing_server: CommittingServer, limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
+    committing_server: CommittingServer,
+    limiter: ConcurrencyLimiter,
+    monkeypatch: pytest.MonkeyPatch,
+    rejections: Rejections,
 ) -> None:
     monkeypatch.setattr(limiter, "limit", 0)
     client, _ = make_client(committing_server)
     began = time.monotonic()
     assert_too_many(client("GET", "/users/me"))
+    assert rejections.take() == {(429, "too_many_concurrent_requests", Limit.CONCURRENT_REQUESTS)}
     assert time.monotonic() - began >= REJECTION_SECONDS
 
 
@@ -415,7 +421,7 @@ def test_s34_a_flood_of_readiness_checks_shares_one_check_at_a_time(
     app = committing_server.client.app
     client = Client(app)
     check = BlockedHandler(lambda: not fails)
-    monkeypatch.setattr("handlers.utils.list_dependencies", lambda: {"slow": check})
+    monkeypatch.setattr("handlers.utils.list_dependencies", lambda: {"database": check})
     expected = 503 if fails else 200
     arrived, run_probe = [], app.bridge._run_probe
 
@@ -449,7 +455,10 @@ def test_s34_a_flood_of_readiness_checks_shares_one_check_at_a_time(
 
 
 def test_s34_the_thread_of_an_aborted_request_still_counts(
-    committing_server: CommittingServer, blocked: BlockedHandler, monkeypatch: pytest.MonkeyPatch
+    committing_server: CommittingServer,
+    blocked: BlockedHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    rejections: Rejections,
 ) -> None:
     bridge = committing_server.client.app.bridge
     client, subject = make_client(committing_server)
@@ -467,6 +476,10 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
         await wait_until(lambda: bridge.thread_slots.count_held(subject) == 0)
 
     asyncio.run(scenario())
+    assert rejections.take() == {
+        (503, "took_too_long", Limit.REQUEST_TIME),
+        (503, "took_too_long", Limit.REQUEST_THREADS),
+    }
 
 
 def test_s38_waiting_requests_are_limited_per_user_not_per_api_key(

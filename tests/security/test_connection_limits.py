@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.server.connections import (
@@ -65,6 +66,7 @@ def test_s19_a_request_that_can_open_no_file_is_503(number: int) -> None:
     error = OSError(number, os.strerror(number))
     problem = build_problem(error)
     assert (problem.status, problem.code, problem.headers) == (503, "unavailable", {"Retry-After": "5"})
+    assert problem.limit is Limit.OPEN_FILES
     sent: list[Any] = []
 
     async def fail(*_: object) -> None:

@@ -15,9 +15,11 @@ from sqlalchemy import text
 from db.engine import build_engine
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse, send_request
 from tests.support.factories.catalogue import Customer
+from tests.support.rejections import Rejections
 from tools.servers.databases import UNREACHABLE_URL
 
 INTERNAL_MESSAGE = "SELECT hunter2 FROM users -- /srv/private/key.pem"
@@ -122,11 +124,16 @@ def test_s23_an_exception_in_outer_middleware_is_a_generic_problem_with_every_he
 
 @pytest.mark.parametrize("layer", ["security headers", "cache control", "response validation"])
 def test_s23_an_exception_in_outer_middleware_is_logged_as_500(
-    layer: str, customer: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layer: str,
+    customer: Customer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rejections: Rejections,
 ) -> None:
     caplog.set_level("INFO", "sartiq.access")
     monkeypatch.setattr(OUTER_LAYERS[layer], raise_internal_error)
     assert create_brand(customer.client).status == 500
+    assert rejections.take() == {(500, "internal_error", None)}
     (line,) = [record for record in caplog.records if record.name == "sartiq.access"]
     assert vars(line)["status"] == 500
 
@@ -144,7 +151,7 @@ def test_s23_an_exception_in_the_error_handling_is_a_problem(
 
 
 def test_s23_an_unreachable_database_gives_a_problem_without_internals(
-    application: Application, customer: Customer
+    application: Application, customer: Customer, rejections: Rejections
 ) -> None:
     headers = {**customer.client.headers, "x-request-id": "request-with-a-fault"}
     unreachable = Database(build_engine(UNREACHABLE_URL, pool_size=1))
@@ -152,7 +159,21 @@ def test_s23_an_unreachable_database_gives_a_problem_without_internals(
         response = send_request(application, "POST", "/api/v1/brands/", headers, as_json={"name": "Linen"})
     unreachable.dispose()
     assert_no_internals(response, 503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.DATABASE)}
     assert int(response.headers["retry-after"]) > 0
+
+
+def test_s23_a_pool_without_a_free_connection_gives_a_problem_without_internals(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
+) -> None:
+    monkeypatch.setattr("db.engine.POOL_TIMEOUT_SECONDS", 0.2)
+    url = committing_server.database.engine.url.render_as_string(hide_password=False)
+    small = Database(build_engine(url, pool_size=1))
+    with small.engine.connect(), committing_server.client.app.database.switched_to(small):
+        response = create_brand(committing_server.client)
+    small.dispose()
+    assert_no_internals(response, 503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.DATABASE_CONNECTIONS)}
 
 
 @contextmanager
@@ -164,7 +185,7 @@ def locked_brands(database: Database) -> Iterator[None]:
 
 
 def test_s23_a_held_database_lock_gives_a_problem_without_internals(
-    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr("db.engine.MAX_LOCK_WAIT_MILLISECONDS", 300)
     url = committing_server.database.engine.url.render_as_string(hide_password=False)
@@ -174,6 +195,7 @@ def test_s23_a_held_database_lock_gives_a_problem_without_internals(
         response = create_brand(committing_server.client)
     impatient.dispose()
     assert_no_internals(response, 503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.ROW_LOCKED)}
 
 
 def test_s23_a_missing_file_is_a_problem(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from db.models import Export, Generation
 from db.rls.session_role import bypass_rls
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from studio.exports.queue import MAX_ATTEMPTS
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.executor import GenerationExecutor
@@ -28,6 +29,7 @@ from tests.studio.test_generation_queue import create_pending_generation, credit
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.factories.exports import make_approved_prediction
+from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct
 
 UPLOADS = ["product", "subject", "upload"]
@@ -60,7 +62,13 @@ class FullDisk(LocalDisk):
     ("owner", "method"), [(LocalDisk, "open_writer"), (tempfile.SpooledTemporaryFile, "write")]
 )
 def test_s42_an_upload_to_a_full_disk_is_503_and_can_be_repeated(
-    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch, name: str, owner: type, method: str
+    app: Application,
+    customer: Customer,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    owner: type,
+    method: str,
+    rejections: Rejections,
 ) -> None:
     send = upload_requests(customer, customer.client)[name]
     before = list_files(app.settings.data_dir)
@@ -68,6 +76,7 @@ def test_s42_an_upload_to_a_full_disk_is_503_and_can_be_repeated(
         patch.setattr(owner, method, raise_disk_full)
         response = send()
     assert status_and_code(response) == (503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.DISK)}
     assert int(response.headers["retry-after"]) > 0
     assert b"No space" not in response.body
     assert list_files(app.settings.data_dir) == before
@@ -82,7 +91,7 @@ FULL_TABLE = """
 
 
 def test_s42_a_row_without_space_in_the_database_is_503_and_can_be_repeated(
-    customer: Customer, database: Database
+    customer: Customer, database: Database, rejections: Rejections
 ) -> None:
     def execute(statements: str) -> None:
         with database.transaction(write=True) as writing:
@@ -95,6 +104,7 @@ def test_s42_a_row_without_space_in_the_database_is_503_and_can_be_repeated(
     execute(FULL_TABLE)
     response = send()
     assert status_and_code(response) == (503, "unavailable")
+    assert rejections.take() == {(503, "unavailable", Limit.DISK)}
     assert int(response.headers["retry-after"]) > 0
     assert b"extend" not in response.body
     execute("DROP TRIGGER no_space ON brands")

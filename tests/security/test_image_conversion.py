@@ -27,6 +27,7 @@ from db.models import User
 from db.session import current_session
 from handlers import uploads as uploads_handlers
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware import image_conversion
 from studio.fair_slots import Subject, account_name, current_subject
 from studio.media import conversion, sandbox
@@ -37,6 +38,7 @@ from studio.media.storage import LocalDisk, media_key
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import auth_headers
+from tests.support.rejections import Rejections
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
 from tests.support.streaming import StreamingRequest
 from tests.support.zip_files import build_zip
@@ -99,7 +101,10 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
-    application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+    application: Application,
+    create_account: Callable[[int], Account],
+    monkeypatch: pytest.MonkeyPatch,
+    rejections: Rejections,
 ) -> None:
     assert MAX_WAIT_SECONDS == 10
     monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
@@ -117,6 +122,7 @@ def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
 
     with hold_all_slots():
         asyncio.run(scenario())
+    assert rejections.take() == {(503, "unavailable", Limit.DECODE_SLOTS)}
 
 
 def test_s34_sixty_connections_on_variants_leave_a_slot_for_another_account(
@@ -181,11 +187,12 @@ def test_s34_a_variant_is_made_once_for_many_requests(
 
 
 def test_s34_a_variant_that_disappears_at_once_is_a_503(
-    create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+    create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr(image_conversion, "make_variant", lambda storage, variant: None)
     account = create_account(1)
     assert account.client("GET", account.paths[0]).status == 503
+    assert rejections.take() == {(503, "unavailable", Limit.VARIANT_LOST)}
     assert LOAD_SLOTS.count_held(account.subject) == 0
 
 
@@ -214,7 +221,7 @@ def uploads(committing_server: CommittingServer) -> Uploads:
 
 
 def test_s34_an_upload_without_a_slot_waits_without_a_thread_and_gives_up(
-    application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+    application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
 
@@ -229,6 +236,7 @@ def test_s34_an_upload_without_a_slot_waits_without_a_thread_and_gives_up(
 
     with hold_all_slots():
         asyncio.run(scenario())
+    assert rejections.take() == {(503, "unavailable", Limit.DECODE_SLOTS)}
     # The idempotency key of the rejected request is free again.
     retry = uploads.client("POST", uploads.path, body=MULTIPART, headers={**FORM, "idempotency-key": "a"})
     assert retry.status == 201, retry.body
@@ -271,7 +279,7 @@ def test_s34_an_upload_with_an_idempotency_key_is_decoded_and_stored_once(
 
 
 def test_s34_a_fetched_image_that_gets_no_slot_is_a_503(
-    application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+    application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr("studio.media.fetching.MAX_WAIT_SECONDS", 0.2)
     client = application.app.config["OUTBOUND"]
@@ -281,6 +289,7 @@ def test_s34_a_fetched_image_that_gets_no_slot_is_a_503(
         body = {"file_url": "https://images.example/a.png", "type": "front"}
         rejected = uploads.client("POST", f"{uploads.path}/from-url", body)
     assert (rejected.status, rejected.headers["retry-after"]) == (503, "5")
+    assert rejections.take() == {(503, "unavailable", Limit.DECODE_SLOTS)}
 
 
 def test_s36_the_first_use_of_an_upload_decodes_nothing_in_its_transaction(uploads: Uploads) -> None:
@@ -365,7 +374,10 @@ def test_s34_data_files_are_stored_while_no_image_can_be_decoded(
 
 
 def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_account(
-    application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+    application: Application,
+    create_account: Callable[[int], Account],
+    monkeypatch: pytest.MonkeyPatch,
+    rejections: Rejections,
 ) -> None:
     hostile, other = create_account(0), create_account(0)
     released, count = threading.Event(), MAX_STORED_FILES + 1
@@ -379,6 +391,7 @@ def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_acc
     monkeypatch.setattr(uploads_handlers, "store_data_file", store)
     uploads = [prepare_upload(hostile.client, "text/csv", content) for _ in range(count)]
     send_other = prepare_upload(other.client, "text/csv", content)
+    send_late = prepare_upload(hostile.client, "text/csv", content)
 
     async def scenario() -> None:
         requests = [send() for send in uploads]
@@ -387,6 +400,10 @@ def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_acc
         assert STORE_SLOTS.count_held(hostile.subject) == half
         assert application.bridge.thread_slots.count_held(hostile.subject) == 0
         assert (await send_other().read_response()).status == 204
+        with monkeypatch.context() as patch:
+            patch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.1)
+            assert (await send_late().read_response()).status == 503
+        assert rejections.take() == {(503, "unavailable", Limit.STORE_SLOTS)}
         released.set()
         assert [(await request.read_response()).status for request in requests] == [204] * count
 

@@ -14,6 +14,7 @@ from db.base import utc_now
 from db.models import User, WebhookEndpoint
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from studio.http_client import SafeHttpClient
 from studio.media import fetching
 from studio.webhooks import dispatcher, queue
@@ -22,6 +23,7 @@ from tests.support import factories
 from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
 from tests.support.generations import status_and_code
+from tests.support.rejections import Rejections
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
@@ -158,6 +160,7 @@ def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
     client_for: Callable[[User], Client],
     monkeypatch: pytest.MonkeyPatch,
     receivers: tuple[WebhookReceiver, WebhookReceiver],
+    rejections: Rejections,
 ) -> None:
     slow, fast = receivers
     fast.responses = [StubResponse(200, encode_image(build_orientation_image(), "JPEG"))]
@@ -178,6 +181,7 @@ def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
         rejected = create_brand(noisy, slow)
         assert status_and_code(rejected) == (429, "too_many_concurrent_requests"), rejected.json()
         assert rejected.headers["retry-after"] == "1"
+        assert rejections.take() == {(429, "too_many_concurrent_requests", Limit.FETCH_SLOTS)}
         assert create_brand(other, fast).status == 201
         slow.may_respond.set()
         assert {one.result().json()["code"] for one in waiting} == {"image_not_fetched"}

@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from handlers.app import Application
+from handlers.pipeline.admission.limits import Limit
 from handlers.server.cli import uvicorn_options
 from studio.rate_limits.memory_store import MemoryStore
 from tests.api.conftest import Client
@@ -18,10 +19,11 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import send_request
 from tests.support.factories.catalogue import Customer
+from tests.support.rejections import Rejections
 
 
 def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
-    set_limits: Callable[..., Any], client_for: Callable[..., Client]
+    set_limits: Callable[..., Any], client_for: Callable[..., Client], rejections: Rejections
 ) -> None:
     clock, client = set_limits(limit_account=2), client_for(factories.make_user())
     outcomes = [client("GET", "/users/me") for _ in range(3)]
@@ -40,6 +42,7 @@ def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
         "request_id": outcomes[2].headers["x-request-id"],
     }
     assert outcomes[2].headers["retry-after"] == "30"
+    assert rejections.take() == {(429, "rate_limited", Limit.ACCOUNT)}
     other = client_for(factories.make_user())
     assert other("GET", "/users/me").status == 200
     clock.now += 30_000

@@ -15,10 +15,12 @@ from sqlalchemy.exc import OperationalError
 
 from db.engine import build_engine
 from db.models import Brand
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from studio.settings import InvalidSettings, Settings
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse
+from tests.support.rejections import Rejections
 
 TIMEOUT_SECONDS = 0.4
 NAME = "Given up"
@@ -74,7 +76,7 @@ def count_brands(committing_server: CommittingServer) -> int:
 
 
 def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
-    committing_server: CommittingServer, slow_handler: SlowHandler
+    committing_server: CommittingServer, slow_handler: SlowHandler, rejections: Rejections
 ) -> None:
     start = time.monotonic()
     response = create_brand(committing_server)
@@ -88,6 +90,7 @@ def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
         "code": "took_too_long",
         "request_id": response.headers["x-request-id"],
     }
+    assert rejections.take() == {(503, "took_too_long", Limit.REQUEST_TIME)}
     slow_handler.released.set()
     wait_for_threads(committing_server.client.app.bridge.pool)
     assert (slow_handler.calls, count_brands(committing_server)) == (1, 0)
@@ -160,12 +163,13 @@ def test_s19_postgresql_statements_and_lock_waits_time_out(
         assert time.monotonic() - start < 10
     finally:
         engine.dispose()
-    for error in (timed_out.value, locked.value):
+    for error, limit in ((timed_out.value, Limit.REQUEST_TIME), (locked.value, Limit.ROW_LOCKED)):
         problem = build_problem(error)
-        assert (problem.status, problem.code, problem.detail) == (
+        assert (problem.status, problem.code, problem.detail, problem.limit) == (
             503,
             "unavailable",
             "The service is temporarily unavailable",
+            limit,
         )
 
 

@@ -18,7 +18,9 @@ from handlers.app import Application
 from handlers.common.prechecks import find_precheck
 from handlers.contract.errors import RequestTimeout
 from handlers.contract.request_bodies import MIN_BYTES_PER_SECOND, read_chunks
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.body_limits import TooManyBodyBytes, UnfinishedBodies
+from handlers.pipeline.errors import build_problem
 from studio.fair_slots import Subject
 from tests.contract.operations import BASE, OPERATIONS, Request, unknown_id
 from tests.contract.tenant import Tenant, sign_upload_request
@@ -229,8 +231,9 @@ def test_s35_unfinished_bodies_are_limited_by_account_by_address_and_in_total(
 
     for _ in range(2):  # everything is released in between
         if is_rejected:
-            with pytest.raises(TooManyBodyBytes):
+            with pytest.raises(TooManyBodyBytes) as rejected:
                 hold(bodies)
+            assert build_problem(rejected.value).limit is Limit.BODY_BYTES
         else:
             hold(bodies)
     assert not limits._held
@@ -246,8 +249,9 @@ def test_s35_an_account_has_two_large_bodies_of_json_in_progress() -> None:
         with limits.track(account) as file, limits.track(account, is_file=False) as small:
             file(2_000_000)
             small(1_000_000)
-            with pytest.raises(TooManyConcurrentRequests):
+            with pytest.raises(TooManyConcurrentRequests) as rejected:
                 small(1)
+            assert build_problem(rejected.value).limit is Limit.LARGE_JSON
         with limits.track(Subject("other", "address"), is_file=False) as other:
             other(1_000_001)
     with limits.track(account, is_file=False) as again:

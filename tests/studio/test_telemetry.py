@@ -444,7 +444,9 @@ def test_the_page_about_observability_names_only_metrics_that_exist() -> None:
 
 def test_no_label_identifies_a_tenant() -> None:
     labels = {label for names in list_metric_labels().values() for label in names}
-    assert labels == {"operation", "method", "status", "kind", "outcome", "policy", "task"}
+    assert labels == {
+        "operation", "method", "status", "kind", "outcome", "policy", "task", "code", "limit"
+    }  # fmt: skip
 
 
 def test_every_alert_uses_metrics_and_labels_that_exist() -> None:

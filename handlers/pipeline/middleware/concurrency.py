@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.errors import TooManyConcurrentRequests, Unauthenticated
 from db.queries.api_keys import find_key_owner
 from handlers.contract.errors import TookTooLong
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.auth import find_guest_link
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import Subject, account_name, set_current_subject
@@ -79,7 +80,7 @@ class CredentialOwners:
                 user_id = await asyncio.wait_for(reading, self._seconds)
             except TimeoutError:
                 logger.warning("aborted the lookup of a credential's account after %s seconds", self._seconds)
-                raise TookTooLong from None
+                raise TookTooLong(Limit.DATABASE) from None
         return user_id
 
     def _read(self, claims: dict[str, Any]) -> str | None:

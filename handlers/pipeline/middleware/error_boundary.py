@@ -7,7 +7,7 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers.pipeline.errors import MEDIA_TYPE, Problem, build_problem, internal_error
+from handlers.pipeline.errors import MEDIA_TYPE, Problem, build_problem, internal_error, record_problem
 from handlers.pipeline.middleware.security_headers import default_headers
 from studio.media.storage import is_storage_unavailable
 from studio.telemetry.context import LogContext, current_log_context, set_log_context
@@ -65,7 +65,8 @@ class ErrorBoundary:
 
 
 def to_messages(problem: Problem, public_url: str) -> tuple[Message, Message]:
-    """Return the two ASGI messages of a problem response."""
+    """Return the two ASGI messages of a problem response, and record the problem for the log."""
+    record_problem(problem.code, problem.limit)
     body = problem.to_bytes(public_url)
     fields = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
     headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]

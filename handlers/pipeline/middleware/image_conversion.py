@@ -11,6 +11,7 @@ import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from handlers.common.prechecks import DecodingNeeded, StoringNeeded
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import ClientDisconnected
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.disconnects import run_until_disconnected
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import FairSlots, current_subject
@@ -35,11 +37,16 @@ class ImageConversion:
         self.app = app
         self.storage = storage
         # As many threads as slots, so that work with a slot never waits for a thread.
-        self._converting = (
+        self._converting = _Work(
+            Limit.DECODE_SLOTS,
             LOAD_SLOTS,
             ThreadPoolExecutor(MAX_LOADED_IMAGES, thread_name_prefix="conversion"),
         )
-        self._storing = (STORE_SLOTS, ThreadPoolExecutor(MAX_STORED_FILES, thread_name_prefix="data-files"))
+        self._storing = _Work(
+            Limit.STORE_SLOTS,
+            STORE_SLOTS,
+            ThreadPoolExecutor(MAX_STORED_FILES, thread_name_prefix="data-files"),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. It has no response if the client closes the connection during the wait.
@@ -58,13 +65,13 @@ class ImageConversion:
             try:
                 if isinstance(needed, VariantMissing):
                     make = partial(make_variant, self.storage, needed.variant)
-                    await _run(receive, make, *self._converting)
+                    await self._converting.run(receive, make)
                 elif isinstance(needed, StoringNeeded):
-                    stored = await _run(receive, needed.store, *self._storing)
+                    stored = await self._storing.run(receive, needed.store)
                     context.prepared_arguments = needed.finish(stored)
                 else:
                     # One after the other, each with a slot of its own: others have turns in between.
-                    images = [await _run(receive, decode, *self._converting) for decode in needed.decodings]
+                    images = [await self._converting.run(receive, decode) for decode in needed.decodings]
                     context.prepared_arguments = needed.finish(images)
             except Exception as error:
                 if context.idempotent_request is None:
@@ -72,7 +79,7 @@ class ImageConversion:
                 # The endpoint releases the lock of the key and raises the error.
                 context.failure = error
             if await self._serve(scope, receive, send) is not None:
-                raise ServiceUnavailable()
+                raise ServiceUnavailable(Limit.VARIANT_LOST)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send
@@ -86,22 +93,29 @@ class ImageConversion:
         return None
 
 
-async def _run(receive: Receive, work: Callable[[], Any], slots: FairSlots, pool: ThreadPoolExecutor) -> Any:
-    """Return the result of a function that needs one of these slots."""
-    future = await run_until_disconnected(receive, _start(work, slots, pool))
-    return await asyncio.wrap_future(future)
+@dataclass(frozen=True)
+class _Work:
+    """A kind of slow work: its slots, with their name for the log, and its threads."""
 
+    limit: Limit
+    slots: FairSlots
+    pool: ThreadPoolExecutor
 
-async def _start(work: Callable[[], Any], slots: FairSlots, pool: ThreadPoolExecutor) -> Future[Any]:
-    """Call a function in a thread as soon as the subject of the request has a slot."""
-    subject = current_subject()
-    if not slots.try_take(subject) and not await slots.take(subject, MAX_WAIT_SECONDS):
-        raise ServiceUnavailable()
-    try:
-        future = pool.submit(contextvars.copy_context().run, work)
-    except BaseException:
-        slots.release(subject)
-        raise
-    # Not when the request ends: work that was started cannot be stopped.
-    future.add_done_callback(lambda _: slots.release(subject))
-    return future
+    async def run(self, receive: Receive, function: Callable[[], Any]) -> Any:
+        """Return the result of a function that needs a slot."""
+        future = await run_until_disconnected(receive, self._start(function))
+        return await asyncio.wrap_future(future)
+
+    async def _start(self, function: Callable[[], Any]) -> Future[Any]:
+        """Call a function in a thread as soon as the subject of the request has a slot."""
+        subject, slots = current_subject(), self.slots
+        if not slots.try_take(subject) and not await slots.take(subject, MAX_WAIT_SECONDS):
+            raise ServiceUnavailable(self.limit)
+        try:
+            future = self.pool.submit(contextvars.copy_context().run, function)
+        except BaseException:
+            slots.release(subject)
+            raise
+        # Not when the request ends: work that was started cannot be stopped.
+        future.add_done_callback(lambda _: slots.release(subject))
+        return future

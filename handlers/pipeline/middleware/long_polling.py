@@ -21,6 +21,7 @@ from handlers.contract.errors import ResponseViolation, ServiceUnavailable
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import EVENT_STREAM
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.disconnects import run_until_disconnected
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.prefer import parse_prefer
@@ -222,7 +223,7 @@ class LongPolling:
             return
         if self.change_hub.is_open and not self.change_hub.has_capacity(request.caller_id):
             request.context.is_validated = False
-            raise ServiceUnavailable()
+            raise ServiceUnavailable(Limit.LONG_POLL)
         # No empty line: like that of a heartbeat, it would be an event without data for some clients.
         first_chunk = b"retry: %d\n" % RETRY_MILLISECONDS
         if not is_known:

@@ -32,6 +32,7 @@ from handlers.contract.errors import (
 from handlers.contract.request_schema import RequestSchema
 from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.mock_responses import ExampleResponses
 from handlers.pipeline.prefer import UnknownPreference
 from studio.mock.scenario import EVERY, Rule, Scenario
@@ -173,7 +174,7 @@ class MockIsReset(ServiceUnavailable):
     default_detail = "The mock is being reset: send the request again"
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Limit.MOCK)
         self.headers = {"Retry-After": "1"}
 
 

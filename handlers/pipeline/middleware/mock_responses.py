@@ -20,8 +20,9 @@ from db.errors import RateLimited
 from handlers.common.context import current_request_id
 from handlers.contract.document import Document
 from handlers.contract.responses import EVENT_STREAM
+from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
-from handlers.pipeline.errors import build_problem
+from handlers.pipeline.errors import build_problem, record_problem
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prefer import UnknownPreference, find_preference
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -269,6 +270,8 @@ class MockResponseMiddleware:
 
 
 async def _send_example(response: ExampleResponse, added: dict[str, str], send: Send) -> None:
+    if response.status > 399:
+        record_problem(json.loads(response.body)["code"], Limit.MOCK)
     fields = {**response.headers, **added}
     if response.status not in (204, 304):
         fields["content-length"] = str(len(response.body))

@@ -31,6 +31,8 @@ access_log = logging.getLogger("sartiq.access")
 
 _VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UUID = re.compile(r"[0-9A-Fa-f-]{36}")
+NO_PROBLEM = "none"
+"""The problem of a response above 399 without a problem document: the page of a missing guide."""
 MAX_PATH_LENGTH = 300
 MAX_SEGMENT_LENGTH = 36
 """Limit of a logged segment of an unknown path: ids fit, tokens, which must not be logged, do not."""
@@ -61,6 +63,7 @@ class ObservabilityMiddleware:
                 ended_at = time.perf_counter()
                 operation_id = context.operation.operation_id if context.operation else None
                 log_context.operation_id = operation_id
+                _record_problem(log_context, response.status)
                 # Latency excludes what the client asked to wait for, and what a slow client takes to read.
                 latency = (
                     response.started_at - started_at - context.wait_seconds
@@ -75,12 +78,15 @@ class ObservabilityMiddleware:
 
     def _log(self, scope: Scope, path: str, context: RequestContext, status: int, seconds: float) -> None:
         method, milliseconds = scope["method"], round(seconds * 1000, 1)
+        log_context = current_log_context()
+        reason = " ".join(filter(None, (log_context.problem, log_context.limit))) if log_context else ""
         access_log.info(
-            "%s %s %s %sms",
+            "%s %s %s %sms%s",
             method,
             path,
             status,
             milliseconds,
+            f" {reason}" if reason else "",
             extra={
                 "request_id": context.request_id,
                 "method": method,
@@ -125,6 +131,15 @@ class _ResponseRecorder:
         if message["type"] == "http.response.start":
             self.status, self.started_at = message["status"], time.perf_counter()
         await self._send(message)
+
+
+def _record_problem(log_context: LogContext, status: int) -> None:
+    """Count a response above 399 by its problem; forget a problem that another response has replaced."""
+    if status > 399:
+        log_context.problem = log_context.problem or NO_PROBLEM
+        metrics.count_problem(status, log_context.problem, log_context.limit)
+    else:
+        log_context.problem = log_context.limit = None
 
 
 @contextmanager

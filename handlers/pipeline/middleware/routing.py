@@ -20,7 +20,8 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 REJECTED_CONNECTION = "sartiq.rejected_connection"
 """The ASGI extension of a connection that the server rejects (`handlers.server`).
 
-`detail` is the reason; `serves_probes` is whether operations below `/utils/` are served all the same.
+`limit` and `detail` are the reason; `serves_probes` is whether operations below `/utils/` are served all the
+same.
 """
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
@@ -58,7 +59,7 @@ class Routing:
         path, method = scope["path"], scope["method"]
         rejected = scope["extensions"].get(REJECTED_CONNECTION)
         if rejected is not None and not (rejected["serves_probes"] and self._is_probe(path, method)):
-            raise ConnectionRejected(rejected["detail"])
+            raise ConnectionRejected(rejected["limit"], rejected["detail"])
         if path == "*" and method == "OPTIONS":
             await _send_empty(send, 204, b"allow", _METHODS)
             return
