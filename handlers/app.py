@@ -40,20 +40,20 @@ from handlers.pages import home, security_txt
 from handlers.pages.api_catalog import CATALOG_PATH, api_catalog
 from handlers.pages.guides import guides
 from handlers.pages.review_board import review_board
+from handlers.pipeline.admission.body_limits import UnfinishedBodies
+from handlers.pipeline.admission.concurrency import ConcurrencyLimit, CredentialOwners
+from handlers.pipeline.admission.lock_waits import LockWaits
+from handlers.pipeline.admission.rate_limits import AnonymousRateLimit, CallerRateLimit
 from handlers.pipeline.audit import AuditRecorder, TargetResolver
 from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
-from handlers.pipeline.body_limits import UnfinishedBodies
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
-from handlers.pipeline.lock_waits import LockWaits
-from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, CredentialOwners
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.image_conversion import ImageConversion
 from handlers.pipeline.middleware.long_polling import LongPolling
 from handlers.pipeline.middleware.mock_control import MockControl, load_scenario
 from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
 from handlers.pipeline.middleware.observability import ObservabilityMiddleware
-from handlers.pipeline.middleware.rate_limits import AnonymousRateLimit, CallerRateLimit
 from handlers.pipeline.middleware.request_validation import Authorize, RequestValidation
 from handlers.pipeline.middleware.response_validation import ResponseValidation
 from handlers.pipeline.middleware.routing import Routing

@@ -14,10 +14,10 @@ from db.session import current_session
 from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.prechecks import prefetches_images
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.background_presets import BackgroundPresetSchema
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 

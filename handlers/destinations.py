@@ -11,10 +11,11 @@ from db.tenancy import get_visible, list_filter
 from handlers.common.context import current_http_client, current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.prechecks import Arguments, outbound_slot, prechecks_url, runs_before
 from handlers.common.preconditions import get_for_update, precheck_update
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.pipeline.admission.slots import hold_fetch_slot
+from handlers.pipeline.prechecks import Arguments, prechecks_url, runs_before
 from handlers.schemas.destinations import DestinationSchema, describe_test
 from studio.destinations import changes
 from studio.destinations.targets import Outcome
@@ -79,7 +80,7 @@ def _run_test(arguments: Arguments, target: changes.EncryptedTarget) -> Argument
         accepted = Outcome(status_code=200)
         deleted = accepted if target.kind == "s3" else None
         return {**arguments, "result": changes.TestResult(changes.TEST_KEY, accepted, deleted, 0)}
-    with outbound_slot("Too many destinations are being tested: wait until one of them is done"):
+    with hold_fetch_slot("Too many destinations are being tested: wait until one of them is done"):
         return {**arguments, "result": changes.test_destination(current_http_client(), target, settings)}
 
 

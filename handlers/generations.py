@@ -15,7 +15,6 @@ from db.session import current_session
 from db.tenancy import get_reference, get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.prechecks import prefetches_images
 from handlers.common.references import (
     OF_PRODUCTS,
     SHOTS_OF_SHOOTING,
@@ -24,6 +23,7 @@ from handlers.common.references import (
     resolve_products,
 )
 from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
+from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.generations import EstimateSchema, GenerationSchema
 from studio.generations import create, lifecycle
 from studio.generations.inputs import resolve

@@ -9,12 +9,12 @@ from db.caller import current_caller
 from db.models.organizations import Invitation
 from db.queries import organizations as query
 from db.session import current_session
-from handlers.common.attempt_limits import consume_mail_quota, limits_invalid_tokens
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import ROLES, Permission, authenticates_itself, requires
 from handlers.common.preconditions import require_etag_match
 from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.pipeline.admission.attempt_limits import consume_mail_quota, limits_invalid_tokens
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
 from studio.accounts import invitations
 from studio.accounts.identity.mail import get_mailer

@@ -10,7 +10,10 @@ from flask import request
 
 from db.caller import current_caller
 from db.queries.users import get_user
-from handlers.common.attempt_limits import (
+from handlers.common.context import current_settings
+from handlers.common.permissions import Permission, authenticates_itself, requires
+from handlers.common.responses import ApiResponse, json_response, no_content, ok
+from handlers.pipeline.admission.attempt_limits import (
     limits_invalid_tokens,
     limits_password_attempts,
     limits_requests,
@@ -18,9 +21,6 @@ from handlers.common.attempt_limits import (
     sign_in_attempts,
     trust_client_address,
 )
-from handlers.common.context import current_settings
-from handlers.common.permissions import Permission, authenticates_itself, requires
-from handlers.common.responses import ApiResponse, json_response, no_content, ok
 from handlers.pipeline.auth import current_session_id, decode_access_token, issue_access_token
 from handlers.schemas.users import UserSchema
 from studio.accounts.identity import recovery, sessions

@@ -14,14 +14,14 @@ from db.models.organizations import Membership, Organization
 from db.queries import organizations as query
 from db.queries.users import get_user
 from db.session import current_session
-from handlers.common.attempt_limits import limits_password_attempts, reauthentication_attempts
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.prechecks import prefetches_images
 from handlers.common.preconditions import apply_changes, require_etag_match
 from handlers.common.references import resolve_image
 from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.pipeline.admission.attempt_limits import limits_password_attempts, reauthentication_attempts
+from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations
 from studio.accounts.identity.mail import get_mailer

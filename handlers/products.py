@@ -17,7 +17,6 @@ from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImage
 from db.tenancy import find_by_external_id, get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.prechecks import prefetches_images
 from handlers.common.preconditions import (
     apply_changes,
     get_for_update,
@@ -36,6 +35,7 @@ from handlers.common.references import (
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.batches import Action, lock_targets, run_batch
+from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
 from studio import product_images, products, transfers
 from studio.catalogue.image_limits import require_image_capacity

@@ -12,7 +12,6 @@ from db.caller import current_caller
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.tenancy import get_visible
-from handlers.common.attempt_limits import limits_invalid_tokens
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, may_have_guests, requires
@@ -26,8 +25,9 @@ from handlers.common.responses import (
     serialize,
     strong_etag,
 )
+from handlers.pipeline.admission.attempt_limits import limits_invalid_tokens
+from handlers.pipeline.admission.rate_limits import consume_guest_session
 from handlers.pipeline.auth import issue_guest_token
-from handlers.pipeline.middleware.rate_limits import consume_guest_session
 from handlers.schemas.review_links import ReviewLinkSchema
 from studio import review_links
 

@@ -14,8 +14,8 @@ from flask import request
 from db.base import utc_now
 from handlers.common.context import current_settings, current_storage
 from handlers.common.permissions import Permission, authenticates_itself, requires
-from handlers.common.prechecks import FileReader, prefetches_images
 from handlers.common.responses import ApiResponse, json_response, no_content
+from handlers.pipeline.prechecks import FileReader, prefetches_images
 from studio.media import uploads
 from studio.media.data_files import (
     DATA_EXTENSIONS_BY_TYPE,

@@ -16,13 +16,6 @@ from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
 from db.queries.users import lock_users
 from db.session import current_session
-from handlers.common.attempt_limits import (
-    consume_account_export_quota,
-    consume_mail_quota,
-    limits_invalid_tokens,
-    limits_password_attempts,
-    reauthentication_attempts,
-)
 from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
@@ -38,6 +31,13 @@ from handlers.common.responses import (
     ok,
 )
 from handlers.exports import ExportNotReady
+from handlers.pipeline.admission.attempt_limits import (
+    consume_account_export_quota,
+    consume_mail_quota,
+    limits_invalid_tokens,
+    limits_password_attempts,
+    reauthentication_attempts,
+)
 from handlers.pipeline.auth import current_session_id
 from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, SessionSchema, UserSchema
 from studio.account_exports import create as account_exports

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import current_session
-from handlers.common.attempt_limits import consume_mail_quota
 from handlers.common.context import current_settings, current_storage
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
+from handlers.pipeline.admission.attempt_limits import consume_mail_quota
 from handlers.pipeline.admission.limits import Limit
 from studio.accounts.identity.mail import get_mailer
 from studio.database import is_embedded

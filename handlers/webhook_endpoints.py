@@ -15,7 +15,6 @@ from db.session import current_session
 from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.prechecks import prechecks_url
 from handlers.common.preconditions import get_for_update, precheck_update
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import (
@@ -28,6 +27,7 @@ from handlers.common.responses import (
     serialize,
     strong_etag,
 )
+from handlers.pipeline.prechecks import prechecks_url
 from handlers.schemas.webhook_endpoints import (
     WebhookDeliverySchema,
     WebhookEndpointCreatedSchema,

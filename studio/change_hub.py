@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,6 +19,7 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from studio import pubsub
+from studio.held_counts import HeldCounts
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class ChangeHub:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._listeners: dict[tuple[type[Watched], UUID], set[Listener[Any]]] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts = HeldCounts()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: asyncio.Task[None] | None = None
 
@@ -141,7 +141,7 @@ class ChangeHub:
         """Listen for changes after `state`, or for the final state only, within the block."""
         listener, key = Listener(state, final_only), (type(state), state.watched_id)
         self._listeners.setdefault(key, set()).add(listener)
-        self._counts[account] += 1
+        self._counts.add(account)
         self._ensure_polling()
         try:
             yield listener
@@ -150,9 +150,7 @@ class ChangeHub:
             listeners.discard(listener)
             if not listeners:
                 del self._listeners[key]
-            self._counts[account] -= 1
-            if not self._counts[account]:
-                del self._counts[account]
+            self._counts.add(account, -1)
 
     def __len__(self) -> int:
         return self._counts.total()

@@ -1,6 +1,6 @@
 """Share a fixed number of slots fairly between accounts and addresses, for threads and for any event loop.
 
-This module knows neither HTTP nor what a slot is used for. It imports no other package of the project.
+This module knows neither HTTP nor what a slot is used for. It imports nothing of the project but the counts.
 `docs/decisions/0007-turns-by-account-and-address.md` says why addresses wait and are not rejected.
 """
 
@@ -15,6 +15,8 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
+
+from studio.held_counts import HeldCounts
 
 MAX_TURNS = 10_000
 """The last turns of as many owners and addresses are remembered while tasks wait."""
@@ -82,8 +84,8 @@ class FairSlots:
         # The last two owners that took a slot, the latest one first, and when each took its last one.
         self._latest = self._other = ("", float("-inf"))
         self._free = total
-        # By owner and by address; only those that hold a slot.
-        self._held: dict[str, int] = {}
+        # By owner and by address.
+        self._held = HeldCounts()
         # While a slot is free, each waiting subject holds its maximum.
         self._waiting: dict[Subject, deque[Future[None]]] = {}
         # When an owner or address had its last turn: the number of that turn.
@@ -94,7 +96,7 @@ class FairSlots:
     def count_held(self, name: str) -> int:
         """Return how many slots an owner or address holds."""
         with self._lock:
-            return self._held.get(name, 0)
+            return self._held[name]
 
     def count_waiting(self, name: str) -> int:
         """Return how many tasks of an owner or address wait."""
@@ -166,9 +168,7 @@ class FairSlots:
         with self._lock:
             self._free += 1
             for name in set(subject):
-                held = self._held.pop(name) - 1
-                if held:
-                    self._held[name] = held
+                self._held.add(name, -1)
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
@@ -208,13 +208,12 @@ class FairSlots:
         self._latest = (subject.owner, time.monotonic())
         # Not twice if the owner is the address.
         for name in set(subject):
-            self._held[name] = self._held.get(name, 0) + 1
+            self._held.add(name)
         return True
 
     def _has_capacity(self, subject: Subject) -> bool:
         owner, address = subject
-        held = self._held
-        return held.get(owner, 0) < self._owner_limit(owner) and held.get(address, 0) < self.per_address
+        return self._held[owner] < self._owner_limit(owner) and self._held[address] < self.per_address
 
     def _owner_limit(self, owner: str) -> int:
         _, other_taken_at = self._other if owner == self._latest[0] else self._latest

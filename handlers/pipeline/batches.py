@@ -35,12 +35,12 @@ from db.session import grouped_inserts, savepoint
 from db.tenancy import lock_rows
 from handlers.common.context import current_settings
 from handlers.common.permissions import required_permission
-from handlers.common.prechecks import require_uploaded_images
 from handlers.common.preconditions import if_match_context
 from handlers.common.responses import ApiResponse, EncodedResponse
 from handlers.pipeline.audit import AuditRecorder
 from handlers.pipeline.error_places import find_place
 from handlers.pipeline.errors import build_problem
+from handlers.pipeline.prechecks import require_uploaded_images
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 
 LabeledModel = TypeVar("LabeledModel", bound=Labeled)

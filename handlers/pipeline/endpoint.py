@@ -34,22 +34,22 @@ from db.errors import (
     Unauthenticated,
 )
 from db.rls.session_role import ANONYMOUS, SYSTEM
-from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.common.permissions import is_self_authenticating
-from handlers.common.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
 from handlers.pipeline import idempotency
+from handlers.pipeline.admission.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.pipeline.admission.limits import Limit
+from handlers.pipeline.admission.lock_waits import LockWaits
+from handlers.pipeline.admission.rate_limits import consume_guest_limit, consume_organization_limit
 from handlers.pipeline.audit import AuditRecorder, insert_events
 from handlers.pipeline.error_places import find_place
 from handlers.pipeline.errors import record_problem
 from handlers.pipeline.idempotency import IdempotentRequest
-from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.observability import request_caller_context
-from handlers.pipeline.middleware.rate_limits import consume_guest_limit, consume_organization_limit
 from handlers.pipeline.policies import ServedOperation
+from handlers.pipeline.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.limiter import RateLimiter
 

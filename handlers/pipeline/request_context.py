@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from db.caller import Caller
+    from handlers.pipeline.admission.concurrency import RequestOwner
     from handlers.pipeline.idempotency import IdempotentRequest
-    from handlers.pipeline.middleware.concurrency import RequestOwner
     from handlers.pipeline.policies import ServedOperation
     from studio.change_hub import Watched
     from studio.rate_limits.limits import LimitUsage

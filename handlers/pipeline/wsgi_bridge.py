@@ -30,7 +30,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
-from handlers.pipeline.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
+from handlers.pipeline.admission.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import current_subject, share_threads
 

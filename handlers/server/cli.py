@@ -39,7 +39,7 @@ from handlers.app import BUNDLE, create_app
 from handlers.contract.document import Document
 from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
-from handlers.server.connections import ConnectionLimits, fit_connections
+from handlers.pipeline.admission.connections import ConnectionLimits, fit_connections
 from handlers.server.http_protocol import BoundedHttpProtocol
 from handlers.server.mock_environment import (
     MockEnvironment,

@@ -19,10 +19,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.contract.errors import RequestTimeout
+from handlers.pipeline.admission.connections import Admission, ConnectionLimits
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import MEDIA_TYPE, Problem
 from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
-from handlers.server.connections import Admission, ConnectionLimits
 from studio.telemetry.context import LogContext, set_log_context
 from studio.telemetry.metrics import count_problem
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 
+from studio.held_counts import HeldCounts
+
 
 class ConcurrencyLimiter:
     """Counts running requests by subject; `limit` is how many one subject may have."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # Only subjects with a running request.
-        self._running: dict[str, int] = {}
+        self._running = HeldCounts()
         # Behind a WSGI server, requests may run on several event loops.
         self._lock = threading.Lock()
 
@@ -26,21 +27,19 @@ class ConcurrencyLimiter:
         if part is not None:
             limits[part] = max(1, self.limit // 2)
         with self._lock:
-            if any(self._running.get(name, 0) >= limit for name, limit in limits.items()):
+            if any(self._running[name] >= limit for name, limit in limits.items()):
                 return False
             for name in limits:
-                self._running[name] = self._running.get(name, 0) + 1
+                self._running.add(name)
             return True
 
     def finish(self, subject: str, part: str | None = None) -> None:
         """Count the end of a request."""
         with self._lock:
             for name in (subject,) if part is None else (subject, part):
-                running = self._running.pop(name) - 1
-                if running:
-                    self._running[name] = running
+                self._running.add(name, -1)
 
     def count_running(self, subject: str) -> int:
         """Return the number of running requests of a subject."""
         with self._lock:
-            return self._running.get(subject, 0)
+            return self._running[subject]

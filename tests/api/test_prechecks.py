@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from db.models import Product
 from db.session import current_session
 from handlers.app import Application
-from handlers.common import prechecks
+from handlers.pipeline import prechecks
 from studio.media.normalisation import read_image
 from studio.media.stored_image import StoredImage
 from tests.api.conftest import Client

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
+from handlers.pipeline.admission.connections import ANSWERED_BEYOND_LIMIT
 from handlers.pipeline.wsgi_bridge import PROBE_STALE_SECONDS
-from handlers.server.connections import ANSWERED_BEYOND_LIMIT
 from handlers.server.http_protocol import IDLE_SECONDS
 from tests.e2e.generation_steps import make_phone_photo
 from tools.demo import EMAIL, PASSWORD, Api

@@ -16,10 +16,9 @@ import pytest
 from sqlalchemy import event, text
 
 from db.models import Shooting
-from handlers.common import prechecks
 from handlers.contract import request_bodies
 from handlers.contract.errors import Violation
-from handlers.pipeline import wsgi_bridge
+from handlers.pipeline import prechecks, wsgi_bridge
 from handlers.pipeline.admission.limits import Limit
 from studio.fair_slots import FairSlots, Subject
 from studio.generations import batch

@@ -20,9 +20,9 @@ from db.errors import UnreadableImage
 from db.models import ApiKey, User
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.admission.concurrency import PROBES_PER_SECOND
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import REJECTION_SECONDS
-from handlers.pipeline.middleware.concurrency import PROBES_PER_SECOND
 from handlers.server.cli import Server
 from studio.fair_slots import FairSlots, Subject, account_name, current_subject
 from studio.rate_limits.concurrency import ConcurrencyLimiter
@@ -273,7 +273,7 @@ def test_s34_a_signed_upload_counts_for_its_owner_once_the_signature_is_verified
         counted.append([*(limiter.count_running(name) for name in names), current_subject()])
         raise UnreadableImage
 
-    monkeypatch.setattr("handlers.common.prechecks.read_image", decode)
+    monkeypatch.setattr("handlers.pipeline.prechecks.read_image", decode)
     assert client_for(None)("PUT", path, body=b"x", headers=headers).status == 422
     assert counted == [[1, 0, Subject(account_name(user.id), "address 127.0.0.1")]]
     monkeypatch.setattr(limiter, "limit", 1)
@@ -381,7 +381,7 @@ def test_s34_an_address_that_floods_probes_gets_late_responses_and_others_do_not
     committing_server: CommittingServer, app: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client(committing_server.client.app)
-    monkeypatch.setattr("handlers.pipeline.middleware.concurrency.PROBE_DELAY_SECONDS", 600.0)
+    monkeypatch.setattr("handlers.pipeline.admission.concurrency.PROBE_DELAY_SECONDS", 600.0)
 
     async def scenario() -> None:
         # Earlier tests have the same address: begin with a second of which nothing is used.

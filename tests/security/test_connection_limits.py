@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from handlers.pipeline.admission.limits import Limit
-from handlers.pipeline.errors import build_problem
-from handlers.pipeline.middleware.error_boundary import ErrorBoundary
-from handlers.server.connections import (
+from handlers.pipeline.admission.connections import (
     ANSWERED_BEYOND_LIMIT,
     ANSWERED_OF_ADDRESS,
     Admission,
     ConnectionLimits,
     fit_connections,
 )
+from handlers.pipeline.admission.limits import Limit
+from handlers.pipeline.errors import build_problem
+from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from studio.settings import InvalidSettings
 
 
@@ -38,6 +38,15 @@ def test_s19_connections_of_an_address_are_limited_until_some_end() -> None:
     for _ in range(ANSWERED_OF_ADDRESS + 4):
         limits.release("192.0.2.1")
     assert [limits.admit("192.0.2.1") for _ in range(2)] == [Admission.SERVED, Admission.REJECTED_OF_ADDRESS]
+
+
+def test_s19_addresses_without_a_connection_are_forgotten() -> None:
+    limits = ConnectionLimits(100, 10, ())
+    for number in range(1_000):
+        peer = f"2001:db8:0:{number:x}::1"
+        assert limits.admit(peer) is Admission.SERVED
+        limits.release(peer)
+    assert len(limits._open_of) == 0
 
 
 def test_s19_an_ipv6_network_counts_as_one_address() -> None:

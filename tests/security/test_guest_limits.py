@@ -161,7 +161,7 @@ def test_s34_guests_count_for_the_account_behind_their_link_and_leave_it_half(
         asyncio.run(scenario())
     finally:
         blocked.released.set()
-    assert limiter._running == {}
+    assert len(limiter._running) == 0
 
 
 def test_s34_guests_hold_no_more_threads_than_their_account(
@@ -212,7 +212,7 @@ def second_process(
 def subjects(monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
     """Return a list that gets the subject of each request."""
     found: list[Subject] = []
-    monkeypatch.setattr("handlers.pipeline.middleware.concurrency.set_current_subject", found.append)
+    monkeypatch.setattr("handlers.pipeline.admission.concurrency.set_current_subject", found.append)
     return found
 
 

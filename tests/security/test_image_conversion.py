@@ -27,6 +27,7 @@ from db.models import User
 from db.session import current_session
 from handlers import uploads as uploads_handlers
 from handlers.app import Application
+from handlers.pipeline.admission import slots
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware import image_conversion
 from studio.fair_slots import Subject, account_name, current_subject
@@ -107,7 +108,7 @@ def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
     rejections: Rejections,
 ) -> None:
     assert MAX_WAIT_SECONDS == 10
-    monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(slots, "MAX_WAIT_SECONDS", 0.5)
     account = create_account(3)
 
     async def scenario() -> None:
@@ -223,7 +224,7 @@ def uploads(committing_server: CommittingServer) -> Uploads:
 def test_s34_an_upload_without_a_slot_waits_without_a_thread_and_gives_up(
     application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
-    monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(slots, "MAX_WAIT_SECONDS", 0.5)
 
     async def scenario() -> None:
         requests = [uploads.open_request(idempotency_key="a"), uploads.open_request()]
@@ -246,7 +247,7 @@ def test_s34_an_upload_whose_client_has_gone_is_not_decoded(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = uploads.count_photos()
-    monkeypatch.setattr("handlers.common.prechecks.read_image", lambda file: pytest.fail("decoded"))
+    monkeypatch.setattr("handlers.pipeline.prechecks.read_image", lambda file: pytest.fail("decoded"))
 
     async def scenario() -> None:
         requests = [uploads.open_request(idempotency_key="b"), uploads.open_request()]
@@ -266,7 +267,7 @@ def test_s34_an_upload_with_an_idempotency_key_is_decoded_and_stored_once(
 ) -> None:
     decoded = []
     monkeypatch.setattr(
-        "handlers.common.prechecks.read_image", lambda file: decoded.append(0) or read_image(file)
+        "handlers.pipeline.prechecks.read_image", lambda file: decoded.append(0) or read_image(file)
     )
     headers = {**FORM, "idempotency-key": "c"}
     first, again = (uploads.client("POST", uploads.path, body=MULTIPART, headers=headers) for _ in range(2))
@@ -314,7 +315,7 @@ def test_s34_an_upload_takes_its_slot_for_its_account(
         subjects.append(current_subject())
         return read_image(file)
 
-    monkeypatch.setattr("handlers.common.prechecks.read_image", read_for_account)
+    monkeypatch.setattr("handlers.pipeline.prechecks.read_image", read_for_account)
     scenario = committing_server.scenario
     response = committing_server.client(
         "POST",
@@ -401,7 +402,7 @@ def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_acc
         assert application.bridge.thread_slots.count_held(hostile.subject) == 0
         assert (await send_other().read_response()).status == 204
         with monkeypatch.context() as patch:
-            patch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.1)
+            patch.setattr(slots, "MAX_WAIT_SECONDS", 0.1)
             assert (await send_late().read_response()).status == 503
         assert rejections.take() == {(503, "unavailable", Limit.STORE_SLOTS)}
         released.set()

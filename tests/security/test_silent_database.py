@@ -16,8 +16,8 @@ from sqlalchemy.exc import OperationalError
 from db.engine import CONNECT_SECONDS, build_engine
 from db.session import Database
 from handlers.contract.errors import TookTooLong
+from handlers.pipeline.admission.concurrency import CredentialOwners
 from handlers.pipeline.errors import build_problem
-from handlers.pipeline.middleware.concurrency import CredentialOwners
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from db.models import AuditEvent, Upload
 from db.models.audit import Outcome
 from db.session import Database
 from handlers.app import Application
-from handlers.common.prechecks import find_precheck
 from handlers.contract.errors import RequestTimeout
 from handlers.contract.request_bodies import MIN_BYTES_PER_SECOND, read_chunks
+from handlers.pipeline.admission.body_limits import TooManyBodyBytes, UnfinishedBodies
 from handlers.pipeline.admission.limits import Limit
-from handlers.pipeline.body_limits import TooManyBodyBytes, UnfinishedBodies
 from handlers.pipeline.errors import build_problem
+from handlers.pipeline.prechecks import find_precheck
 from studio.fair_slots import Subject
 from tests.contract.operations import BASE, OPERATIONS, Request, unknown_id
 from tests.contract.tenant import Tenant, sign_upload_request

@@ -23,8 +23,8 @@ import uvloop
 from uvicorn.server import ServerState
 
 from handlers.app import create_app
+from handlers.pipeline.admission.connections import ConnectionLimits
 from handlers.server.cli import uvicorn_options
-from handlers.server.connections import ConnectionLimits
 from handlers.server.http_protocol import BoundedHttpProtocol
 from studio.settings import Settings
 from studio.telemetry.logs import PACKAGES, configure_logging

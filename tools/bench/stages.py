@@ -37,10 +37,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rate limits": (
         "handlers.pipeline.request_context.RequestContext.has_consumed",
         "handlers.pipeline.request_context.RequestContext.limit_headers",
-        "handlers.pipeline.middleware.concurrency",
-        "handlers.pipeline.lock_waits",
-        "handlers.pipeline.middleware.rate_limits",
-        "handlers.common.attempt_limits",
+        "handlers.pipeline.admission.concurrency",
+        "handlers.pipeline.admission.lock_waits",
+        "handlers.pipeline.admission.rate_limits",
+        "handlers.pipeline.admission.attempt_limits",
         "studio.rate_limits",
     ),
     "parameters": (
@@ -55,7 +55,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "body": (
         "handlers.contract.request_bodies",
         "handlers.contract.strict_json",
-        "handlers.pipeline.body_limits",
+        "handlers.pipeline.admission.body_limits",
     ),
     "problem responses": (
         "handlers.contract.errors",
@@ -75,7 +75,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "anyio",
     ),
     "Flask": ("flask", "werkzeug", "connexion.apps", "connexion.middleware.context", "connexion.context"),
-    "endpoint": ("handlers.pipeline.endpoint", "handlers.common.prechecks", "handlers.contract.operations"),
+    "endpoint": ("handlers.pipeline.endpoint", "handlers.pipeline.prechecks", "handlers.contract.operations"),
     "caller and tenancy": (
         "handlers.pipeline.auth.load_caller",
         "handlers.pipeline.middleware.observability.request_caller_context",

@@ -21,5 +21,6 @@
 | (`LifespanMiddleware`) | start and end of the server |
 | (`ContextMiddleware`) | Connexion's request context |
 
+`rate_limits` and `concurrency` are modules of `handlers.pipeline.admission`.
 `handlers.app` builds the stack in this order; a test compares the two. Flask and the endpoint follow.
 """

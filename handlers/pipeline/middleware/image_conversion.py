@@ -6,26 +6,20 @@ loop, without a request thread and without a database connection.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handlers.common.prechecks import DecodingNeeded, StoringNeeded
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.pipeline.admission.limits import Limit
-from handlers.pipeline.disconnects import run_until_disconnected
+from handlers.pipeline.admission.slots import SlottedWork
+from handlers.pipeline.prechecks import DecodingNeeded, StoringNeeded
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import FairSlots, current_subject
 from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS
-from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
+from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES
 from studio.media.storage import Storage
 from studio.media.variants import VariantMissing, make_variant
 
@@ -36,13 +30,12 @@ class ImageConversion:
     def __init__(self, app: ASGIApp, *, storage: Storage) -> None:
         self.app = app
         self.storage = storage
-        # As many threads as slots, so that work with a slot never waits for a thread.
-        self._converting = _Work(
+        self._converting = SlottedWork(
             Limit.DECODE_SLOTS,
             LOAD_SLOTS,
             ThreadPoolExecutor(MAX_LOADED_IMAGES, thread_name_prefix="conversion"),
         )
-        self._storing = _Work(
+        self._storing = SlottedWork(
             Limit.STORE_SLOTS,
             STORE_SLOTS,
             ThreadPoolExecutor(MAX_STORED_FILES, thread_name_prefix="data-files"),
@@ -91,31 +84,3 @@ class ImageConversion:
             # Its traceback refers to the frames of the request, which the second call does not need.
             return needed.with_traceback(None)
         return None
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A kind of slow work: its slots, with their name for the log, and its threads."""
-
-    limit: Limit
-    slots: FairSlots
-    pool: ThreadPoolExecutor
-
-    async def run(self, receive: Receive, function: Callable[[], Any]) -> Any:
-        """Return the result of a function that needs a slot."""
-        future = await run_until_disconnected(receive, self._start(function))
-        return await asyncio.wrap_future(future)
-
-    async def _start(self, function: Callable[[], Any]) -> Future[Any]:
-        """Call a function in a thread as soon as the subject of the request has a slot."""
-        subject, slots = current_subject(), self.slots
-        if not slots.try_take(subject) and not await slots.take(subject, MAX_WAIT_SECONDS):
-            raise ServiceUnavailable(self.limit)
-        try:
-            future = self.pool.submit(contextvars.copy_context().run, function)
-        except BaseException:
-            slots.release(subject)
-            raise
-        # Not when the request ends: work that was started cannot be stopped.
-        future.add_done_callback(lambda _: slots.release(subject))
-        return future

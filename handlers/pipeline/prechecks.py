@@ -7,22 +7,19 @@ The result may be outdated when the handler runs, so the handler checks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 from uuid import UUID
 
-from flask import current_app
-
-from db.errors import Conflict, TooManyConcurrentRequests, names_place
+from db.errors import Conflict, names_place
 from handlers.common.context import current_http_client, current_settings
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import UploadedFile
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import FairSlots, current_subject
+from handlers.pipeline.admission.slots import hold_fetch_slot
 from studio.media.data_urls import is_data_url, read_data_url
 from studio.media.fetching import FetchedImage, fetch_images, require_pixels
 from studio.media.images import read_image
@@ -289,30 +286,8 @@ def _fetch_images(urls: Mapping[str, str]) -> dict[str, FetchedImage]:
     """Return the images of remote URLs, by their place in the body."""
     if not urls:
         return {}
-    with outbound_slot("Too many images are being downloaded: wait until one of them is done"):
+    with hold_fetch_slot("Too many images are being downloaded: wait until one of them is done"):
         try:
             return fetch_images(current_http_client(), urls)
         except TimeoutError as error:
             raise ServiceUnavailable(Limit.DECODE_SLOTS) from error
-
-
-@contextmanager
-def outbound_slot(detail: str) -> Iterator[None]:
-    """Hold a slot for requests to other servers within the block.
-
-    Other servers may be slow, so only half of the request threads may wait for them: half of these for one
-    account, and one less for one address.
-
-    Raises:
-        TooManyConcurrentRequests: The account has all slots that it can have.
-        ServiceUnavailable: All slots are in use, or the address has all that it can have.
-    """
-    slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
-    if not slots.try_take(subject):
-        if slots.count_held(subject.owner) >= slots.per_owner:
-            raise TooManyConcurrentRequests(detail, limit=Limit.FETCH_SLOTS)
-        raise ServiceUnavailable(Limit.FETCH_SLOTS)
-    try:
-        yield
-    finally:
-        slots.release(subject)

@@ -21,7 +21,7 @@ from db.caller import current_caller
 from db.errors import DomainError, IncorrectCredentials, InvalidToken
 from db.session import as_system
 from handlers.common.context import current_settings
-from handlers.pipeline.middleware.rate_limits import client_address, current_rate_limiter, record_usage
+from handlers.pipeline.admission.rate_limits import client_address, current_rate_limiter, record_usage
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.accounts.identity.users import IncorrectPassword
 from studio.rate_limits import attempts

@@ -14,6 +14,7 @@ from db.errors import TooManyConcurrentRequests
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
 from studio.fair_slots import Subject
+from studio.held_counts import HeldCounts
 
 LARGE_JSON_BYTES = 1_000_000
 """Only operations with a limit of their own accept larger JSON bodies."""
@@ -41,9 +42,7 @@ class UnfinishedBodies:
 
     def __init__(self, per_account: int, per_address: int, total: int) -> None:
         self._per_account, self._per_address, self._total = per_account, per_address, total
-        # Only holders with bytes or large bodies, so that addresses and accounts do not accumulate.
-        self._held: dict[str, int] = {}
-        self._large: dict[str, int] = {}
+        self._held, self._large = HeldCounts(), HeldCounts()
 
     @contextmanager
     def track(self, subject: Subject, is_file: bool = True) -> Iterator[Callable[[int], None]]:
@@ -60,12 +59,12 @@ class UnfinishedBodies:
             nonlocal size, is_large
             size += received
             # Count for each holder, also after a limit is exceeded: the end of the block releases all.
-            held = [(_add(self._held, holder, received), limit) for holder, limit in limits.items()]
+            held = [(self._held.add(holder, received), limit) for holder, limit in limits.items()]
             if any(count > limit for count, limit in held):
                 raise TooManyBodyBytes
             if size > LARGE_JSON_BYTES and not is_file and not is_large:
                 is_large = True
-                if _add(self._large, subject.owner, 1) > MAX_LARGE_JSON_BODIES:
+                if self._large.add(subject.owner) > MAX_LARGE_JSON_BODIES:
                     raise TooManyConcurrentRequests(
                         f"{MAX_LARGE_JSON_BODIES} requests with more than 1 MB of JSON are in progress: wait "
                         "until one of them has ended",
@@ -76,14 +75,6 @@ class UnfinishedBodies:
             yield count
         finally:
             for holder in limits:
-                _add(self._held, holder, -size)
+                self._held.add(holder, -size)
             if is_large:
-                _add(self._large, subject.owner, -1)
-
-
-def _add(counts: dict[str, int], name: str, number: int) -> int:
-    """Add to a count and return it; remove a count of zero."""
-    count = counts.pop(name, 0) + number
-    if count:
-        counts[name] = count
-    return count
+                self._large.add(subject.owner, -1)

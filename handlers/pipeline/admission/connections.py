@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 from ipaddress import ip_address, ip_network
 
+from studio.held_counts import HeldCounts
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.settings import InvalidSettings
 
@@ -51,7 +51,7 @@ class ConnectionLimits:
         self._total, self._per_address = total, per_address
         self._trusted = [ip_network(proxy) for proxy in trusted_proxies]
         self._open = 0
-        self._open_of: Counter[str] = Counter()
+        self._open_of = HeldCounts()
         self._warned_at = float("-inf")
 
     def admit(self, peer: str | None) -> Admission:
@@ -59,7 +59,7 @@ class ConnectionLimits:
         address = self._counted_address(peer)
         total, of_address = self._open, self._open_of[address] if address else 0
         self._open += 1
-        self._open_of[address] += 1
+        self._open_of.add(address)
         if total < self._total and of_address < self._per_address:
             return Admission.SERVED
         is_of_address = of_address >= self._per_address
@@ -75,9 +75,7 @@ class ConnectionLimits:
         """Count the end of a connection."""
         address = self._counted_address(peer)
         self._open -= 1
-        self._open_of[address] -= 1
-        if not self._open_of[address]:
-            del self._open_of[address]
+        self._open_of.add(address, -1)
 
     def _counted_address(self, peer: str | None) -> str:
         """Return what the connections of a peer are counted by; empty if it has no limit of its own."""

@@ -1,0 +1,89 @@
+"""Slots for slow work outside of a transaction: calls of other servers, and files that are decoded or stored.
+
+What a slot is good for is known elsewhere. The threads that serve requests have slots in `wsgi_bridge`, and
+waits for row locks in `lock_waits`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from flask import current_app
+from starlette.types import Receive
+
+from db.errors import TooManyConcurrentRequests
+from handlers.contract.errors import ServiceUnavailable
+from handlers.pipeline.admission.limits import Limit
+from handlers.pipeline.disconnects import run_until_disconnected
+from studio.fair_slots import FairSlots, current_subject
+from studio.media.memory_gate import MAX_WAIT_SECONDS
+
+
+@contextmanager
+def hold_fetch_slot(detail: str) -> Iterator[None]:
+    """Hold a slot for requests to other servers within the block.
+
+    Other servers may be slow, so only half of the request threads may wait for them: half of these for one
+    account, and one less for one address.
+
+    Args:
+        detail: What the client learns if its account has too many.
+
+    Raises:
+        TooManyConcurrentRequests: The account has all slots that it can have.
+        ServiceUnavailable: All slots are in use, or the address has all that it can have.
+    """
+    slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
+    if not slots.try_take(subject):
+        if slots.count_held(subject.owner) >= slots.per_owner:
+            raise TooManyConcurrentRequests(detail, limit=Limit.FETCH_SLOTS)
+        raise ServiceUnavailable(Limit.FETCH_SLOTS)
+    try:
+        yield
+    finally:
+        slots.release(subject)
+
+
+@dataclass(frozen=True)
+class SlottedWork:
+    """A kind of slow work that takes a slot and a thread, and waits for both on the event loop.
+
+    Attributes:
+        limit: What a request lacks that gets no slot.
+        slots: The slots.
+        pool: As many threads as slots, so that work with a slot never waits for a thread.
+    """
+
+    limit: Limit
+    slots: FairSlots
+    pool: ThreadPoolExecutor
+
+    async def run(self, receive: Receive, function: Callable[[], Any]) -> Any:
+        """Return the result of a function that needs a slot.
+
+        Raises:
+            ServiceUnavailable: No slot was free in time.
+            ClientDisconnected: The client closed the connection during the wait.
+        """
+        future = await run_until_disconnected(receive, self._start(function))
+        return await asyncio.wrap_future(future)
+
+    async def _start(self, function: Callable[[], Any]) -> Future[Any]:
+        """Call a function in a thread as soon as the subject of the request has a slot."""
+        subject, slots = current_subject(), self.slots
+        if not slots.try_take(subject) and not await slots.take(subject, MAX_WAIT_SECONDS):
+            raise ServiceUnavailable(self.limit)
+        try:
+            future = self.pool.submit(contextvars.copy_context().run, function)
+        except BaseException:
+            slots.release(subject)
+            raise
+        # Not when the request ends: work that was started cannot be stopped.
+        future.add_done_callback(lambda _: slots.release(subject))
+        return future
