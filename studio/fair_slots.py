@@ -24,7 +24,7 @@ CONTENDED_SECONDS = 2.0
 """An owner has to leave more slots to others while another owner took one within this time."""
 
 
-class Subject(NamedTuple):
+class Requester(NamedTuple):
     """The owner of some work, and the address that it was requested from.
 
     The owner is an account, or the address itself for a request without a credential.
@@ -34,33 +34,33 @@ class Subject(NamedTuple):
     address: str
 
     @classmethod
-    def of(cls, name: str) -> Subject:
-        """Return a subject that is its own address: one without a credential, or work without a client."""
+    def of(cls, name: str) -> Requester:
+        """Return a requester that is its own address: one without a credential, or work without a client."""
         return cls(name, name)
 
 
 def account_name(user_id: object) -> str:
-    """Return the name of an account in a `Subject`."""
+    """Return the name of an account in a `Requester`."""
     return f"account {user_id}"
 
 
-_subject: ContextVar[Subject | None] = ContextVar("subject", default=None)
+_requester: ContextVar[Requester | None] = ContextVar("requester", default=None)
 
 
-def set_current_subject(subject: Subject) -> None:
-    """Set the subject that the running request or job takes its slots for."""
-    _subject.set(subject)
+def set_current_requester(requester: Requester) -> None:
+    """Set the requester that the running request or job takes its slots for."""
+    _requester.set(requester)
 
 
-def current_subject() -> Subject:
-    """Return the subject of the running request or job. Elsewhere, each thread is its own subject."""
-    return _subject.get() or Subject.of(f"thread {threading.get_ident()}")
+def current_requester() -> Requester:
+    """Return the requester of the running request or job. Elsewhere, each thread is its own requester."""
+    return _requester.get() or Requester.of(f"thread {threading.get_ident()}")
 
 
 class FairSlots:
     """A counting semaphore of which one owner, and one address, hold a part at most.
 
-    A free slot goes to the waiting subject whose owner and address have waited longest for a turn. So an
+    A free slot goes to the waiting requester whose owner and address have waited longest for a turn. So an
     account with many tasks, or an address with many accounts, delays another one by one task.
 
     Args:
@@ -86,8 +86,8 @@ class FairSlots:
         self._free = total
         # By owner and by address.
         self._held = HeldCounts()
-        # While a slot is free, each waiting subject holds its maximum.
-        self._waiting: dict[Subject, deque[Future[None]]] = {}
+        # While a slot is free, each waiting requester holds its maximum.
+        self._waiting: dict[Requester, deque[Future[None]]] = {}
         # When an owner or address had its last turn: the number of that turn.
         self._turns: dict[str, int] = {}
         self._turn = 0
@@ -103,8 +103,8 @@ class FairSlots:
         with self._lock:
             return sum(
                 not future.done()
-                for subject, futures in self._waiting.items()
-                if name in subject
+                for requester, futures in self._waiting.items()
+                if name in requester
                 for future in futures
             )
 
@@ -113,14 +113,14 @@ class FairSlots:
         with self._lock:
             return any(not future.done() for futures in self._waiting.values() for future in futures)
 
-    def try_take(self, subject: Subject) -> bool:
-        """Take a slot if the subject can have one now; return whether it was taken."""
+    def try_take(self, requester: Requester) -> bool:
+        """Take a slot if the requester can have one now; return whether it was taken."""
         with self._lock:
-            return self._try_take(subject)
+            return self._try_take(requester)
 
-    async def take(self, subject: Subject, seconds: float) -> bool:
+    async def take(self, requester: Requester, seconds: float) -> bool:
         """Wait for a slot on the event loop; return False if none was free within these seconds."""
-        future = self._request(subject)
+        future = self._request(requester)
         try:
             async with asyncio.timeout(seconds):
                 waiting = asyncio.wrap_future(future)
@@ -129,24 +129,24 @@ class FairSlots:
         except BaseException as error:
             # The slot may have been handed over in the same moment.
             if not future.cancel():
-                self.release(subject)
+                self.release(requester)
             if isinstance(error, TimeoutError):
                 return False
             raise
         return True
 
     @contextmanager
-    def hold(self, subject: Subject, seconds: float | None = None) -> Iterator[None]:
+    def hold(self, requester: Requester, seconds: float | None = None) -> Iterator[None]:
         """Wait for a slot in a thread, and hold it for the block.
 
         Args:
-            subject: The subject of the slot.
+            requester: The requester of the slot.
             seconds: How long to wait, None for any time.
 
         Raises:
             TimeoutError: No slot was free within these seconds.
         """
-        future = self._request(subject)
+        future = self._request(requester)
         ends_at = float("inf") if seconds is None else time.monotonic() + seconds
         try:
             while not wait((future,), min(CONTENDED_SECONDS, ends_at - time.monotonic())).done:
@@ -156,18 +156,18 @@ class FairSlots:
         except BaseException:
             # The slot may have been handed over in the same moment.
             if not future.cancel():
-                self.release(subject)
+                self.release(requester)
             raise
         try:
             yield
         finally:
-            self.release(subject)
+            self.release(requester)
 
-    def release(self, subject: Subject) -> None:
-        """Return a slot, which goes to the next waiting subject."""
+    def release(self, requester: Requester) -> None:
+        """Return a slot, which goes to the next waiting requester."""
         with self._lock:
             self._free += 1
-            for name in set(subject):
+            for name in set(requester):
                 self._held.add(name, -1)
             self._serve_waiting()
 
@@ -183,15 +183,15 @@ class FairSlots:
         with self._lock:
             self._serve_waiting()
 
-    def _request(self, subject: Subject) -> Future[None]:
+    def _request(self, requester: Requester) -> Future[None]:
         """Return a future that is done when the slot is taken. A cancelled one takes none."""
         future: Future[None] = Future()
         with self._lock:
-            if self._try_take(subject):
+            if self._try_take(requester):
                 future.set_result(None)
             else:
-                self._waiting.setdefault(subject, deque()).append(future)
-                for name in subject:
+                self._waiting.setdefault(requester, deque()).append(future)
+                for name in requester:
                     # The turn of a newcomer comes after those of all that wait already.
                     self._turns.setdefault(name, self._turn)
                 if len(self._turns) > MAX_TURNS:
@@ -199,20 +199,20 @@ class FairSlots:
                     self._turns = {name: turn for name, turn in self._turns.items() if name in waiting}
         return future
 
-    def _try_take(self, subject: Subject) -> bool:
-        if not self._free or not self._has_capacity(subject):
+    def _try_take(self, requester: Requester) -> bool:
+        if not self._free or not self._has_capacity(requester):
             return False
         self._free -= 1
-        if subject.owner != self._latest[0]:
+        if requester.owner != self._latest[0]:
             self._other = self._latest
-        self._latest = (subject.owner, time.monotonic())
+        self._latest = (requester.owner, time.monotonic())
         # Not twice if the owner is the address.
-        for name in set(subject):
+        for name in set(requester):
             self._held.add(name)
         return True
 
-    def _has_capacity(self, subject: Subject) -> bool:
-        owner, address = subject
+    def _has_capacity(self, requester: Requester) -> bool:
+        owner, address = requester
         return self._held[owner] < self._owner_limit(owner) and self._held[address] < self.per_address
 
     def _owner_limit(self, owner: str) -> int:
@@ -220,33 +220,33 @@ class FairSlots:
         is_contended = time.monotonic() - other_taken_at < CONTENDED_SECONDS
         return self.per_contended_owner if is_contended else self.per_owner
 
-    def _find_next(self) -> Subject | None:
-        """Return the waiting subject that gets the next free slot; None if none may have one."""
+    def _find_next(self) -> Requester | None:
+        """Return the waiting requester that gets the next free slot; None if none may have one."""
         waiting = filter(self._has_capacity, self._waiting)
         # The first one of several with the same turns has waited longest.
         return min(waiting, key=self._latest_turns, default=None)
 
-    def _latest_turns(self, subject: Subject) -> tuple[int, int]:
+    def _latest_turns(self, requester: Requester) -> tuple[int, int]:
         """Return the last turns of owner and address, the later one first.
 
         An account gains no turn by many addresses, and an address none by many accounts.
         """
-        owner, address = (self._turns[name] for name in subject)
+        owner, address = (self._turns[name] for name in requester)
         return (owner, address) if owner > address else (address, owner)
 
-    def _serve(self, subject: Subject) -> None:
-        futures = self._waiting[subject]
+    def _serve(self, requester: Requester) -> None:
+        futures = self._waiting[requester]
         while futures:
             future = futures.popleft()
             # False if the task has given up.
             if future.set_running_or_notify_cancel():
-                self._try_take(subject)
+                self._try_take(requester)
                 self._turn += 1
-                self._turns.update(dict.fromkeys(subject, self._turn))
+                self._turns.update(dict.fromkeys(requester, self._turn))
                 future.set_result(None)
                 break
         if not futures:
-            del self._waiting[subject]
+            del self._waiting[requester]
 
 
 def share_threads(total: int, *, contended_share: int = 2) -> FairSlots:

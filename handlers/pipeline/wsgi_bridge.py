@@ -32,7 +32,7 @@ from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_subject, share_threads
+from studio.fair_slots import current_requester, share_threads
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,9 @@ class WsgiBridge:
         Raises:
             RowLocked: no slot was free in time.
         """
-        subject, slots = current_subject(), self.lock_waits.slots
+        requester, slots = current_requester(), self.lock_waits.slots
         context.awaits_lock_slot = False
-        if not await slots.take(subject, SLOT_SECONDS):
+        if not await slots.take(requester, SLOT_SECONDS):
             if context.idempotent_request is None:
                 raise RowLocked
             context.failure = RowLocked()
@@ -147,7 +147,7 @@ class WsgiBridge:
         try:
             return await self._run_in_thread(context, serve)
         finally:
-            slots.release(subject)
+            slots.release(requester)
             context.has_lock_slot = False
 
     async def _run_in_thread(self, context: RequestContext, function: Callable[[], Value]) -> Value:
@@ -184,16 +184,16 @@ class WsgiBridge:
         Raises:
             TookTooLong: that took too long.
         """
-        subject, slots = current_subject(), self.thread_slots
-        if not slots.try_take(subject) and not await slots.take(subject, self.seconds):
+        requester, slots = current_requester(), self.thread_slots
+        if not slots.try_take(requester) and not await slots.take(requester, self.seconds):
             self._abort(context, Limit.REQUEST_THREADS)
         try:
             future = _submit(self.pool, function)
         except BaseException:
-            slots.release(subject)
+            slots.release(requester)
             raise
         # Not when the request ends: the thread of an aborted request still runs.
-        future.add_done_callback(lambda _: slots.release(subject))
+        future.add_done_callback(lambda _: slots.release(requester))
         return future
 
     def _run_probe(

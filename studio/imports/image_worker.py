@@ -20,7 +20,7 @@ from db.engine import is_database_unavailable
 from db.errors import Conflict, NotFound
 from db.session import Database
 from studio import leases
-from studio.fair_slots import Subject, account_name, set_current_subject
+from studio.fair_slots import Requester, account_name, set_current_requester
 from studio.http_client import SafeHttpClient
 from studio.imports import image_queue
 from studio.imports.archive import ImageArchive
@@ -106,7 +106,7 @@ class ImportImageRunner:
 
     def _run(self, lease: Lease) -> None:
         # Images of one account take turns with those that it uploads, and with other accounts.
-        set_current_subject(Subject.of(account_name(lease.owner_id)))
+        set_current_requester(Requester.of(account_name(lease.owner_id)))
         name, release = (
             f"image {lease.job_id} of an import",
             partial(image_queue.release, self._database, lease),

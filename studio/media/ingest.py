@@ -19,7 +19,7 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import get_references, get_visible, select_visible
-from studio.fair_slots import Subject, account_name, current_subject
+from studio.fair_slots import Requester, account_name, current_requester
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
@@ -212,8 +212,8 @@ def store_image(
         else:
             # Not where the file is written: a worker writes the files of predictions before their rows.
             original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
-            owner = None if owner_id is None else Subject.of(account_name(owner_id))
-            after_commit(lambda: schedule_ladder(original, owner or current_subject()))
+            owner = None if owner_id is None else Requester.of(account_name(owner_id))
+            after_commit(lambda: schedule_ladder(original, owner or current_requester()))
     media.public = media.public or public
     # Garbage collection deletes old images without a referring row; the row that will refer to this one is
     # not inserted yet.

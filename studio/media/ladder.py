@@ -11,7 +11,7 @@ import threading
 from collections import deque
 
 from db.errors import NotFound
-from studio.fair_slots import Subject
+from studio.fair_slots import Requester
 from studio.media.memory_gate import LOAD_SLOTS, load_slot
 from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.variants import OriginalImage, list_ladder, make_variants
@@ -28,36 +28,36 @@ class LadderQueue:
     """The images whose variants are made next: one image of each owner in turn."""
 
     def __init__(self) -> None:
-        self._images: dict[Subject, deque[OriginalImage]] = {}
+        self._images: dict[Requester, deque[OriginalImage]] = {}
         self._count = 0
         self._changed = threading.Condition()
 
-    def put(self, original: OriginalImage, subject: Subject) -> bool:
+    def put(self, original: OriginalImage, requester: Requester) -> bool:
         """Append an image; return False if too many images wait."""
         with self._changed:
-            images = self._images.get(subject, deque())
+            images = self._images.get(requester, deque())
             if self._count >= MAX_WAITING or len(images) >= MAX_WAITING_OF_OWNER:
                 return False
             images.append(original)
-            self._images[subject] = images
+            self._images[requester] = images
             self._count += 1
             self._changed.notify()
             return True
 
-    def get(self, stopping: threading.Event) -> tuple[OriginalImage, Subject] | None:
+    def get(self, stopping: threading.Event) -> tuple[OriginalImage, Requester] | None:
         """Wait for an image and return it; None once the event is set."""
         with self._changed:
             self._changed.wait_for(lambda: self._count or stopping.is_set())
             if stopping.is_set():
                 return None
-            subject = next(iter(self._images))
-            images = self._images.pop(subject)
+            requester = next(iter(self._images))
+            images = self._images.pop(requester)
             original = images.popleft()
             if images:
                 # At the end: the other owners come first.
-                self._images[subject] = images
+                self._images[requester] = images
             self._count -= 1
-            return original, subject
+            return original, requester
 
     def wake(self) -> None:
         """Let `get` look at its event."""
@@ -68,13 +68,13 @@ class LadderQueue:
 _waiting = LadderQueue()
 
 
-def schedule_ladder(original: OriginalImage, subject: Subject) -> None:
-    """Have the variants of a stored image made for a subject. Call it after the commit."""
-    if not _waiting.put(original, subject):
+def schedule_ladder(original: OriginalImage, requester: Requester) -> None:
+    """Have the variants of a stored image made for a requester. Call it after the commit."""
+    if not _waiting.put(original, requester):
         logger.debug("too many images wait for their variants, which are made on request instead")
 
 
-def make_ladder(storage: Storage, original: OriginalImage, subject: Subject) -> None:
+def make_ladder(storage: Storage, original: OriginalImage, requester: Requester) -> None:
     """Make the smaller variants of an image in its own format.
 
     Raises:
@@ -83,7 +83,7 @@ def make_ladder(storage: Storage, original: OriginalImage, subject: Subject) -> 
     is_complete = False
     while not is_complete:
         # The slot is returned after each variant while an upload or a request waits for one.
-        with load_slot(subject=subject):
+        with load_slot(requester=requester):
             is_complete = make_variants(
                 storage, original, list_ladder(original), lambda: not LOAD_SLOTS.has_waiting()
             )
@@ -109,9 +109,9 @@ class LadderBuilder:
 
     def _run(self) -> None:
         while (task := _waiting.get(self._stopping)) is not None:
-            original, subject = task
+            original, requester = task
             try:
-                make_ladder(self._storage, original, subject)
+                make_ladder(self._storage, original, requester)
             except NotFound:
                 continue
             except Exception as error:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
-from studio.fair_slots import FairSlots, Subject, current_subject
+from studio.fair_slots import FairSlots, Requester, current_requester
 from studio.weighted_semaphore import WeightedSemaphore
 
 M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -8, -3, -1
@@ -53,19 +53,19 @@ def return_freed_memory() -> None:
 
 
 @contextmanager
-def load_slot(max_seconds: float | None = None, subject: Subject | None = None) -> Iterator[None]:
+def load_slot(max_seconds: float | None = None, requester: Requester | None = None) -> Iterator[None]:
     """Wait for one of the two slots to load a file and its pixels, and hold it for the block.
 
     A thread calls it. A coroutine takes a slot of `LOAD_SLOTS`.
 
     Args:
         max_seconds: How long to wait, None for any time.
-        subject: The subject of the slot, the current one by default.
+        requester: The requester of the slot, the current one by default.
 
     Raises:
         TimeoutError: No slot was free within `max_seconds`.
     """
-    with LOAD_SLOTS.hold(subject or current_subject(), max_seconds):
+    with LOAD_SLOTS.hold(requester or current_requester(), max_seconds):
         yield
 
 

@@ -23,7 +23,7 @@ from db.errors import NotFound
 from db.models.generations import Prediction, PredictionPublication, PublicationStatus
 from db.session import Database
 from studio import leases
-from studio.fair_slots import Subject, account_name
+from studio.fair_slots import Requester, account_name
 from studio.media.memory_gate import LOAD_SLOTS, load_slot
 from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
 from studio.media.variants import OriginalImage, make_variants
@@ -115,11 +115,11 @@ def _run(database: Database, storage: Storage, lease: Lease, lease_duration: tim
 
 
 def _make_variants(storage: Storage, lease: Lease) -> None:
-    subject, is_complete = Subject.of(account_name(lease.owner_id)), False
+    requester, is_complete = Requester.of(account_name(lease.owner_id)), False
     variants = list_published_variants(lease.original)
     while not is_complete:
         # The slot is returned after each variant while an upload or a request waits for one.
-        with load_slot(subject=subject):
+        with load_slot(requester=requester):
             is_complete = make_variants(
                 storage, lease.original, variants, lambda: not LOAD_SLOTS.has_waiting()
             )

@@ -8,7 +8,7 @@ from studio.held_counts import HeldCounts
 
 
 class ConcurrencyLimiter:
-    """Counts running requests by subject; `limit` is how many one subject may have."""
+    """Counts running requests by owner; `limit` is how many one owner may have."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -16,14 +16,14 @@ class ConcurrencyLimiter:
         # Behind a WSGI server, requests may run on several event loops.
         self._lock = threading.Lock()
 
-    def try_start(self, subject: str, part: str | None = None) -> bool:
-        """Count the start of a request, unless the subject is at its limit; return whether it was counted.
+    def try_start(self, owner: str, part: str | None = None) -> bool:
+        """Count the start of a request, unless the owner is at its limit; return whether it was counted.
 
         Args:
-            subject: The subject.
+            owner: The name of the owner.
             part: A name for some of its requests, all of which together may be half of them.
         """
-        limits = {subject: self.limit}
+        limits = {owner: self.limit}
         if part is not None:
             limits[part] = max(1, self.limit // 2)
         with self._lock:
@@ -33,13 +33,13 @@ class ConcurrencyLimiter:
                 self._running.add(name)
             return True
 
-    def finish(self, subject: str, part: str | None = None) -> None:
+    def finish(self, owner: str, part: str | None = None) -> None:
         """Count the end of a request."""
         with self._lock:
-            for name in (subject,) if part is None else (subject, part):
+            for name in (owner,) if part is None else (owner, part):
                 self._running.add(name, -1)
 
-    def count_running(self, subject: str) -> int:
-        """Return the number of running requests of a subject."""
+    def count_running(self, owner: str) -> int:
+        """Return the number of running requests of an owner."""
         with self._lock:
-            return self._running[subject]
+            return self._running[owner]

@@ -31,15 +31,15 @@ class RateLimiter:
         """Return the limiter of these settings, which counts in Redis if a Redis server is configured."""
         return cls(QuotaPolicies.from_settings(settings), _build_store(settings.celery_broker_url))
 
-    def consume(self, policy: QuotaPolicy, subject: str) -> LimitUsage:
-        """Take one unit of the quota of `subject`. May block: call it in a thread."""
-        return self.store.consume(policy, subject, self.clock())
+    def consume(self, policy: QuotaPolicy, name: str) -> LimitUsage:
+        """Take one unit of the quota of a name. May block: call it in a thread."""
+        return self.store.consume(policy, name, self.clock())
 
-    async def consume_async(self, policy: QuotaPolicy, subject: str) -> LimitUsage:
-        """Take one unit of the quota of `subject` without blocking the event loop."""
+    async def consume_async(self, policy: QuotaPolicy, name: str) -> LimitUsage:
+        """Take one unit of the quota of a name without blocking the event loop."""
         if self.store.is_blocking:
-            return await to_thread.run_sync(self.consume, policy, subject)
-        return self.consume(policy, subject)
+            return await to_thread.run_sync(self.consume, policy, name)
+        return self.consume(policy, name)
 
 
 def _build_store(url: str | None) -> RateLimitStore:

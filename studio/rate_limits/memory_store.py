@@ -23,8 +23,8 @@ class RateLimitStore(Protocol):
     def is_blocking(self) -> bool:
         """Whether `consume` does I/O, which must not run on an event loop."""
 
-    def consume(self, policy: QuotaPolicy, subject: str, now: int) -> LimitUsage:
-        """Take one unit of the quota of `subject`, at `now` in milliseconds since 1970."""
+    def consume(self, policy: QuotaPolicy, name: str, now: int) -> LimitUsage:
+        """Take one unit of the quota of a name, at `now` in milliseconds since 1970."""
 
 
 class MemoryStore:
@@ -37,9 +37,9 @@ class MemoryStore:
         self._states: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._lock = threading.Lock()
 
-    def consume(self, policy: QuotaPolicy, subject: str, now: int) -> LimitUsage:
+    def consume(self, policy: QuotaPolicy, name: str, now: int) -> LimitUsage:
         """Take one unit. Takes microseconds and does no I/O."""
-        key = (policy.name, subject)
+        key = (policy.name, name)
         with self._lock:
             # Removed and inserted again, so that the least recently used count comes first.
             self._states[key], usage = policy.consume(self._states.pop(key, 0), now)

@@ -43,11 +43,11 @@ class RedisStore:
         """Whether the next call uses Redis."""
         return time.monotonic() >= self._retry_at
 
-    def consume(self, policy: QuotaPolicy, subject: str, now: int) -> LimitUsage:
+    def consume(self, policy: QuotaPolicy, name: str, now: int) -> LimitUsage:
         """Take one unit. Falls back to memory if Redis fails, and never raises RedisError."""
         if self.is_blocking:
             try:
-                usage = self._consume_in_redis(policy, f"sartiq:limit:{policy.name}:{subject}", now)
+                usage = self._consume_in_redis(policy, f"sartiq:limit:{policy.name}:{name}", now)
             except RedisError as error:
                 logger.warning("Redis is unavailable, each process counts requests for itself: %s", error)
                 self._retry_at = time.monotonic() + RETRY_AFTER_SECONDS
@@ -56,7 +56,7 @@ class RedisStore:
                     logger.info("Redis is available again, requests are counted for all processes")
                     self._retry_at = 0.0
                 return usage
-        return self._memory.consume(policy, subject, now)
+        return self._memory.consume(policy, name, now)
 
     def _consume_in_redis(self, policy: QuotaPolicy, key: str, now: int) -> LimitUsage:
         if not self._sha:

@@ -14,7 +14,7 @@ from db.models import MediaResource
 from db.session import Database, current_session
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import Subject
+from studio.fair_slots import Requester
 from studio.http_client import SafeHttpClient
 from studio.media import fetching
 from tests.contract.tenant import Tenant
@@ -274,7 +274,7 @@ def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
     app: Application, customer: Customer, image_host: ImageHost, rejections: Rejections
 ) -> None:
     slots = app.app.config["FETCHING"]
-    others = [Subject.of(f"account {number}") for number in range(app.settings.request_threads // 2)]
+    others = [Requester.of(f"account {number}") for number in range(app.settings.request_threads // 2)]
     assert all(slots.try_take(other) for other in others)
     try:
         response = create_with_cover(customer, image_host.url)

@@ -20,7 +20,7 @@ from handlers.contract import request_bodies
 from handlers.contract.errors import Violation
 from handlers.pipeline import prechecks, wsgi_bridge
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import FairSlots, Subject
+from studio.fair_slots import FairSlots, Requester
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress
@@ -161,7 +161,7 @@ class LockedShooting:
             elsewhere = AppFromAddress(self.app, "192.0.2.7")
             self.clients = [client, Client(elsewhere, auth_headers(self.app, admin))]
             self.bystander = Client(self.app, auth_headers(self.app, factories.make_user()))
-        self.subjects = [f"account {user.id}" for user in (scenario.owner, admin)]
+        self.owner_names = [f"account {user.id}" for user in (scenario.owner, admin)]
         self.path = f"/shootings/{scenario.shooting.id}/looks"
         self.look = {
             "main_product_id": str(scenario.product.id),
@@ -177,7 +177,7 @@ class LockedShooting:
 
     def count_waiting(self) -> int:
         """Return how many requests wait for a slot on the event loop."""
-        return sum(map(self.slots.count_waiting, self.subjects))
+        return sum(map(self.slots.count_waiting, self.owner_names))
 
     @contextmanager
     def adding_looks(self) -> Iterator[list[Future[ClientResponse]]]:
@@ -195,7 +195,7 @@ def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_serv
 ) -> None:
     locked = LockedShooting(committing_server)
     with locked.adding_looks() as sent:
-        assert [locked.slots.count_held(subject) for subject in locked.subjects] == [locked.threads // 4] * 2
+        assert [locked.slots.count_held(name) for name in locked.owner_names] == [locked.threads // 4] * 2
         assert locked.bystander("GET", "/brands/").status == 200
         assert not any(one.done() for one in sent)
     responses = [one.result() for one in sent]
@@ -231,7 +231,7 @@ def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
     monkeypatch.setattr(
         prechecks, "read_image", lambda file, real=prechecks.read_image: decoded.append(0) or real(file)
     )
-    assert lock_waits.slots.try_take(Subject.of("another request"))
+    assert lock_waits.slots.try_take(Requester.of("another request"))
 
     def add_photo() -> ClientResponse:
         path = f"/products/{scenario.product.id}/images"
@@ -242,7 +242,7 @@ def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
             locking.execute(text("SELECT id FROM products FOR UPDATE"))
             sent = pool.submit(add_photo)
             wait_for(lambda: lock_waits.slots.count_waiting(f"account {scenario.owner.id}") == 1)
-        lock_waits.slots.release(Subject.of("another request"))
+        lock_waits.slots.release(Requester.of("another request"))
         first = sent.result()
     replay = add_photo()
     assert (first.status, replay.body, len(decoded)) == (201, first.body, 1)
@@ -257,7 +257,7 @@ def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempo
     monkeypatch.setattr(client.app.bridge.lock_waits, "slots", slots)
     client.headers["idempotency-key"] = "photo"
     path = f"/products/{scenario.product.id}/images"
-    assert slots.try_take(Subject.of("another request"))
+    assert slots.try_take(Requester.of("another request"))
     with database.engine.begin() as locking:
         locking.execute(text("SELECT id FROM products FOR UPDATE"))
         rejected = post_form(client, path, make_product_photo(), type="front")
@@ -272,7 +272,7 @@ def test_s36_a_request_that_counts_attempts_waits_a_second_for_a_row_lock(
     client, database, scenario = committing_server
     slots = FairSlots(1, 1)
     monkeypatch.setattr(client.app.bridge.lock_waits, "slots", slots)
-    assert slots.try_take(Subject.of("another request"))
+    assert slots.try_take(Requester.of("another request"))
     with database.engine.begin() as locking:
         locking.execute(text("SELECT id FROM users FOR UPDATE"))
         started = time.monotonic()

@@ -24,7 +24,7 @@ from handlers.pipeline.admission.concurrency import PROBES_PER_SECOND
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import REJECTION_SECONDS
 from handlers.server.cli import Server
-from studio.fair_slots import FairSlots, Subject, account_name, current_subject
+from studio.fair_slots import FairSlots, Requester, account_name, current_requester
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress
@@ -95,7 +95,7 @@ def busy_threads(application: Application) -> Iterator[None]:
 
 
 def make_client(server: CommittingServer, user: User | None = None) -> tuple[Client, str]:
-    """Return a client of a new account, and the subject that its requests count for."""
+    """Return a client of a new account, and the name of the owner that its requests count for."""
     with server.database.transaction(write=True):
         user = user or factories.make_user()
         return Client(server.client.app, auth_headers(server.client.app, user)), account_name(user.id)
@@ -123,7 +123,7 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
     committing_server: CommittingServer, limiter: ConcurrencyLimiter, blocked: BlockedHandler
 ) -> None:
     bridge = committing_server.client.app.bridge
-    hostile, subject = make_client(committing_server)
+    hostile, owner_name = make_client(committing_server)
     other, _ = make_client(committing_server)
 
     async def scenario() -> None:
@@ -131,9 +131,9 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
         await wait_until(lambda: sum(each.task.done() for each in connections) == 60 - LIMIT)
         threads = bridge.pool._max_workers // 2
         await wait_until(lambda: blocked.running == threads)
-        assert limiter.count_running(subject) == LIMIT
-        assert bridge.thread_slots.count_held(subject) == threads
-        assert bridge.thread_slots.count_waiting(subject) == LIMIT - threads
+        assert limiter.count_running(owner_name) == LIMIT
+        assert bridge.thread_slots.count_held(owner_name) == threads
+        assert bridge.thread_slots.count_waiting(owner_name) == LIMIT - threads
         for each in connections:
             if each.task.done():
                 assert_too_many(await each.read_response())
@@ -145,7 +145,7 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
         statuses = [(await each.read_response()).status for each in connections]
         assert (statuses.count(200), statuses.count(429)) == (LIMIT, 60 - LIMIT)
         assert blocked.most == threads
-        assert limiter.count_running(subject) == 0
+        assert limiter.count_running(owner_name) == 0
 
     asyncio.run(scenario())
     assert hostile("GET", "/brands/").status == 200
@@ -158,8 +158,8 @@ def test_s34_accounts_that_wait_for_a_thread_take_turns(
     # Fewer threads than the database of the test has connections.
     slots = FairSlots(4, 2)
     monkeypatch.setattr(app.bridge, "thread_slots", slots)
-    (first, first_subject), (second, second_subject) = (make_client(committing_server) for _ in range(2))
-    third, third_subject = make_client(committing_server)
+    (first, first_owner), (second, second_owner) = (make_client(committing_server) for _ in range(2))
+    third, third_owner = make_client(committing_server)
     endpoint, released = app.endpoints["list_brands"], threading.Semaphore(0)
     real = endpoint._handler
 
@@ -171,11 +171,9 @@ def test_s34_accounts_that_wait_for_a_thread_take_turns(
 
     async def scenario() -> None:
         hostile = open_requests(first, "/brands/", 20) + open_requests(second, "/brands/", 20)
-        await wait_until(
-            lambda: slots.count_waiting(first_subject) == slots.count_waiting(second_subject) == 18
-        )
+        await wait_until(lambda: slots.count_waiting(first_owner) == slots.count_waiting(second_owner) == 18)
         (request,) = open_requests(third, "/users/me", 1)
-        await wait_until(lambda: slots.count_waiting(third_subject) == 1)
+        await wait_until(lambda: slots.count_waiting(third_owner) == 1)
         # Each of the two accounts has at most one turn before the third account.
         released.release(3)
         assert (await request.read_response()).status == 200
@@ -197,7 +195,7 @@ def test_s34_an_api_key_counts_for_its_user(
             api_key_headers(application, organization, scopes=["brands:read"])
             for organization in organizations
         ]
-    by_token, subject = make_client(committing_server, user)
+    by_token, owner_name = make_client(committing_server, user)
     by_key = [Client(application, each) for each in headers]
 
     async def scenario() -> None:
@@ -205,7 +203,7 @@ def test_s34_an_api_key_counts_for_its_user(
         requests = [
             *open_requests(by_key[0], paths[0], 2), *open_requests(by_key[1], paths[1], 1),
         ]  # fmt: skip
-        await wait_until(lambda: limiter.count_running(subject) == 3)
+        await wait_until(lambda: limiter.count_running(owner_name) == 3)
         for client, path in zip([*by_key, by_token], [*paths, "/users/me"], strict=True):
             (request,) = open_requests(client, path, 1)
             assert_too_many(await request.read_response())
@@ -270,12 +268,12 @@ def test_s34_a_signed_upload_counts_for_its_owner_once_the_signature_is_verified
 
     def decode(_file: Any) -> Any:
         names = (account_name(user.id), "address 127.0.0.1")
-        counted.append([*(limiter.count_running(name) for name in names), current_subject()])
+        counted.append([*(limiter.count_running(name) for name in names), current_requester()])
         raise UnreadableImage
 
     monkeypatch.setattr("handlers.pipeline.prechecks.read_image", decode)
     assert client_for(None)("PUT", path, body=b"x", headers=headers).status == 422
-    assert counted == [[1, 0, Subject(account_name(user.id), "address 127.0.0.1")]]
+    assert counted == [[1, 0, Requester(account_name(user.id), "address 127.0.0.1")]]
     monkeypatch.setattr(limiter, "limit", 1)
     assert limiter.try_start(account_name(user.id))
     assert_too_many(client_for(None)("PUT", path, body=b"x", headers=headers))
@@ -312,7 +310,7 @@ def test_s34_long_polling_and_event_streams_are_not_counted(
     with committing_server.database.transaction(write=True):
         owner = factories.make_user()
         generation = factories.make_generation(owner=owner)
-    client, subject = make_client(committing_server, owner)
+    client, owner_name = make_client(committing_server, owner)
     path = f"/generations/{generation.id}"
 
     async def scenario() -> None:
@@ -320,15 +318,15 @@ def test_s34_long_polling_and_event_streams_are_not_counted(
         for headers, suffix in [({"prefer": "wait=30"}, "")] * 5 + [({}, "/events")] * 5:
             waiting.append(StreamingRequest(client, "GET", path + suffix, None, headers))
             await wait_until(lambda: len(app.change_hub) == len(waiting))
-            assert limiter.count_running(subject) == 0
+            assert limiter.count_running(owner_name) == 0
         # The requests that long polling sends again are not counted either, so that none of them fails.
-        assert limiter.try_start(subject)
+        assert limiter.try_start(owner_name)
         with committing_server.database.transaction(write=True) as session:
             session.merge(generation).status = "canceled"
             session.get(type(generation), generation.id).revision += 1
         responses = [await each.read_response() for each in waiting]
         assert {response.status for response in responses} == {200}
-        limiter.finish(subject)
+        limiter.finish(owner_name)
 
     run_with_long_polling(app, scenario)
 
@@ -461,7 +459,7 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
     rejections: Rejections,
 ) -> None:
     bridge = committing_server.client.app.bridge
-    client, subject = make_client(committing_server)
+    client, owner_name = make_client(committing_server)
     threads = bridge.pool._max_workers // 2
     monkeypatch.setattr(bridge, "seconds", 0.3)
 
@@ -469,11 +467,11 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
         aborted = open_requests(client, "/brands/", threads + 1)
         responses = [await each.read_response() for each in aborted]
         assert {(each.status, each.json()["code"]) for each in responses} == {(503, "took_too_long")}
-        assert bridge.thread_slots.count_held(subject) == threads
+        assert bridge.thread_slots.count_held(owner_name) == threads
         # A thread may start after its request was aborted.
         await wait_until(lambda: blocked.most == threads)
         blocked.released.set()
-        await wait_until(lambda: bridge.thread_slots.count_held(subject) == 0)
+        await wait_until(lambda: bridge.thread_slots.count_held(owner_name) == 0)
 
     asyncio.run(scenario())
     assert rejections.take() == {

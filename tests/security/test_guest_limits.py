@@ -10,7 +10,7 @@ import pytest
 
 from db.models import Shooting
 from handlers.app import Application
-from studio.fair_slots import Subject, account_name
+from studio.fair_slots import Requester, account_name
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress, exceeded_policy
@@ -121,7 +121,7 @@ class GuestsOfAnAccount:
             shooting = factories.make_shooting(owner=owner)
             links = [factories.make_review_link(shooting) for _ in range(2)]
             self.sessions = [Client(app, guest_headers(app, link)) for link in links]
-        self.client, self.subject = make_client(server, owner)
+        self.client, self.owner_name = make_client(server, owner)
 
 
 def block(app: Application, monkeypatch: pytest.MonkeyPatch, name: str) -> BlockedHandler:
@@ -142,15 +142,15 @@ def test_s34_guests_count_for_the_account_behind_their_link_and_leave_it_half(
     async def scenario() -> None:
         requests = [open_requests(guest, "/shots/", 1)[0] for guest in account.sessions]
         await wait_until(
-            lambda: limiter.count_running(account.subject) == slots.count_held(account.subject) == 2
+            lambda: limiter.count_running(account.owner_name) == slots.count_held(account.owner_name) == 2
         )
         for guest in account.sessions:
             (request,) = open_requests(guest, "/shots/", 1)
             assert_too_many(await request.read_response())
         # A rejected request counts for nothing, and the other half stays for the account.
-        assert limiter.count_running(account.subject) == 2
+        assert limiter.count_running(account.owner_name) == 2
         requests += open_requests(account.client, "/shots/", 2)
-        await wait_until(lambda: limiter.count_running(account.subject) == 4)
+        await wait_until(lambda: limiter.count_running(account.owner_name) == 4)
         for client in (account.client, *account.sessions):
             (request,) = open_requests(client, "/users/me", 1)
             assert_too_many(await request.read_response())
@@ -175,9 +175,9 @@ def test_s34_guests_hold_no_more_threads_than_their_account(
     async def scenario() -> None:
         requests = [each for guest in account.sessions for each in open_requests(guest, "/shots/", threads)]
         await wait_until(
-            lambda: blocked.running == threads and slots.count_waiting(account.subject) == threads
+            lambda: blocked.running == threads and slots.count_waiting(account.owner_name) == threads
         )
-        assert slots.count_held(account.subject) == threads
+        assert slots.count_held(account.owner_name) == threads
         other, _ = make_client(committing_server)
         (request,) = open_requests(other, "/users/me", 1)
         assert (await request.read_response()).status == 200
@@ -209,16 +209,16 @@ def second_process(
 
 
 @pytest.fixture
-def subjects(monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
-    """Return a list that gets the subject of each request."""
-    found: list[Subject] = []
-    monkeypatch.setattr("handlers.pipeline.admission.concurrency.set_current_subject", found.append)
+def requesters(monkeypatch: pytest.MonkeyPatch) -> list[Requester]:
+    """Return a list that gets the requester of each request."""
+    found: list[Requester] = []
+    monkeypatch.setattr("handlers.pipeline.admission.concurrency.set_current_requester", found.append)
     return found
 
 
 @pytest.mark.parametrize("ending", ["revoked", "creator demoted", "key deleted"])
 def test_s34_an_account_stops_paying_for_a_guest_that_another_process_has_locked_out(
-    committing_server: CommittingServer, second_process: Application, subjects: list[Subject], ending: str
+    committing_server: CommittingServer, second_process: Application, requesters: list[Requester], ending: str
 ) -> None:
     owner, database, production = committing_server
     first_app = owner.app
@@ -230,10 +230,10 @@ def test_s34_an_account_stops_paying_for_a_guest_that_another_process_has_locked
             production.shooting, membership, api_key_id=key.id if ending == "key deleted" else None
         )
     guests = [Client(app, guest_headers(first_app, link)) for app in (first_app, second_process)]
-    by_account, by_address = Subject(account_name(admin.id), ADDRESS), Subject(ADDRESS, ADDRESS)
+    by_account, by_address = Requester(account_name(admin.id), ADDRESS), Requester(ADDRESS, ADDRESS)
     # Each process has read who pays, and remembers it.
     assert [guest("GET", "/shots/").status for guest in guests for _ in range(2)] == [200] * 4
-    assert subjects == [by_account] * 4
+    assert requesters == [by_account] * 4
     organization = f"/organizations/{production.organization.id}"
     method, path, body = {
         "revoked": ("DELETE", f"/shootings/{production.shooting.id}/review-links/{link.id}", None),
@@ -241,14 +241,14 @@ def test_s34_an_account_stops_paying_for_a_guest_that_another_process_has_locked
         "key deleted": ("DELETE", f"{organization}/api-keys/{key.id}", None),
     }[ending]
     assert owner(method, path, body).status in (200, 204)
-    subjects.clear()
+    requesters.clear()
     assert [guest("GET", "/shots/").status for guest in guests for _ in range(3)] == [401] * 6
     # The first request still counts for the account: nothing tells a process what another one did.
-    assert subjects == [by_account, by_address, by_address] * 2
+    assert requesters == [by_account, by_address, by_address] * 2
 
 
 def test_s34_a_user_stops_paying_for_an_api_key_that_another_process_has_deleted(
-    committing_server: CommittingServer, second_process: Application, subjects: list[Subject]
+    committing_server: CommittingServer, second_process: Application, requesters: list[Requester]
 ) -> None:
     owner, database, production = committing_server
     with database.transaction(write=True):
@@ -258,16 +258,16 @@ def test_s34_a_user_stops_paying_for_an_api_key_that_another_process_has_deleted
     keys = f"/organizations/{production.organization.id}/api-keys"
     (row,) = owner("GET", keys).json()["data"]
     assert owner("DELETE", f"{keys}/{row['id']}").status == 204
-    subjects.clear()
+    requesters.clear()
     assert [key("GET", path).status for _ in range(2)] == [401, 401]
-    by_account = Subject(account_name(production.owner.id), ADDRESS)
-    assert subjects == [by_account, Subject(ADDRESS, ADDRESS)]
+    by_account = Requester(account_name(production.owner.id), ADDRESS)
+    assert requesters == [by_account, Requester(ADDRESS, ADDRESS)]
 
 
 def test_s34_a_token_of_the_release_before_counts_for_the_account(
-    committing_server: CommittingServer, subjects: list[Subject]
+    committing_server: CommittingServer, requesters: list[Requester]
 ) -> None:
     """Its session is the link: guests with such tokens share a rate until they exchange the link again."""
     account = GuestsOfAnAccount(committing_server)
     assert account.sessions[0]("GET", "/shots/").status == 200
-    assert [subject.owner for subject in subjects] == [account.subject]
+    assert [requester.owner for requester in requesters] == [account.owner_name]

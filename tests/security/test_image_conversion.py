@@ -30,7 +30,7 @@ from handlers.app import Application
 from handlers.pipeline.admission import slots
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware import image_conversion
-from studio.fair_slots import Subject, account_name, current_subject
+from studio.fair_slots import Requester, account_name, current_requester
 from studio.media import conversion, sandbox
 from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS, StoredDataFile, store_data_file
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
@@ -69,7 +69,7 @@ class Account:
             self.client = Client(server.client.app, auth_headers(server.client.app, user))
         for row in rows:
             storage.write(media_key(row.id, stored.extension), stored.data)
-        self.subject = account_name(user.id)
+        self.owner_name = account_name(user.id)
         self.paths = [f"/files/media/{row.id}/file.png?type=webp&width=50" for row in rows]
 
     def open_requests(self) -> list[StreamingRequest]:
@@ -86,13 +86,13 @@ def create_account(committing_server: CommittingServer, storage: LocalDisk) -> C
 @contextmanager
 def hold_all_slots() -> Iterator[None]:
     """Hold all slots within the block."""
-    subjects = [Subject.of(f"other {number}") for number in range(MAX_LOADED_IMAGES)]
-    assert all(LOAD_SLOTS.try_take(subject) for subject in subjects)
+    requesters = [Requester.of(f"other {number}") for number in range(MAX_LOADED_IMAGES)]
+    assert all(LOAD_SLOTS.try_take(requester) for requester in requesters)
     try:
         yield
     finally:
-        for subject in subjects:
-            LOAD_SLOTS.release(subject)
+        for requester in requesters:
+            LOAD_SLOTS.release(requester)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -113,13 +113,13 @@ def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
 
     async def scenario() -> None:
         requests = account.open_requests()
-        await wait_until(lambda: LOAD_SLOTS.count_waiting(account.subject) == 3)
-        assert application.bridge.thread_slots.count_held(account.subject) == 0
+        await wait_until(lambda: LOAD_SLOTS.count_waiting(account.owner_name) == 3)
+        assert application.bridge.thread_slots.count_held(account.owner_name) == 0
         for request in requests:
             response = await request.read_response()
             assert (response.status, response.json()["code"]) == (503, "unavailable")
             assert response.headers["retry-after"] == "5"
-        assert LOAD_SLOTS.count_waiting(account.subject) == 0
+        assert LOAD_SLOTS.count_waiting(account.owner_name) == 0
 
     with hold_all_slots():
         asyncio.run(scenario())
@@ -146,12 +146,12 @@ def test_s34_sixty_connections_on_variants_leave_a_slot_for_another_account(
         requests = hostile.open_requests()
         await wait_until(
             lambda: (
-                LOAD_SLOTS.count_waiting(hostile.subject) == LIMIT - 1
+                LOAD_SLOTS.count_waiting(hostile.owner_name) == LIMIT - 1
                 and sum(request.task.done() for request in requests) == 60 - LIMIT
             )
         )
-        assert (len(running), LOAD_SLOTS.count_held(hostile.subject)) == (1, 1)
-        assert application.bridge.thread_slots.count_held(hostile.subject) == 0
+        assert (len(running), LOAD_SLOTS.count_held(hostile.owner_name)) == (1, 1)
+        assert application.bridge.thread_slots.count_held(hostile.owner_name) == 0
         # The variant of the other account is made while the first account waits.
         (request,) = other.open_requests()
         response = await request.read_response()
@@ -162,7 +162,7 @@ def test_s34_sixty_connections_on_variants_leave_a_slot_for_another_account(
         assert (statuses.count(200), statuses.count(429)) == (LIMIT, 60 - LIMIT)
 
     asyncio.run(scenario())
-    assert LOAD_SLOTS.count_held(hostile.subject) == 0
+    assert LOAD_SLOTS.count_held(hostile.owner_name) == 0
 
 
 def test_s34_a_variant_is_made_once_for_many_requests(
@@ -194,7 +194,7 @@ def test_s34_a_variant_that_disappears_at_once_is_a_503(
     account = create_account(1)
     assert account.client("GET", account.paths[0]).status == 503
     assert rejections.take() == {(503, "unavailable", Limit.VARIANT_LOST)}
-    assert LOAD_SLOTS.count_held(account.subject) == 0
+    assert LOAD_SLOTS.count_held(account.owner_name) == 0
 
 
 class Uploads:
@@ -202,7 +202,7 @@ class Uploads:
 
     def __init__(self, server: CommittingServer) -> None:
         self.client, self.scenario = server.client, server.scenario
-        self.subject = account_name(self.scenario.owner.id)
+        self.owner_name = account_name(self.scenario.owner.id)
         self.path = f"/products/{self.scenario.product.id}/images"
 
     def open_request(self, **headers: str) -> StreamingRequest:
@@ -228,8 +228,8 @@ def test_s34_an_upload_without_a_slot_waits_without_a_thread_and_gives_up(
 
     async def scenario() -> None:
         requests = [uploads.open_request(idempotency_key="a"), uploads.open_request()]
-        await wait_until(lambda: LOAD_SLOTS.count_waiting(uploads.subject) == 2)
-        assert application.bridge.thread_slots.count_held(uploads.subject) == 0
+        await wait_until(lambda: LOAD_SLOTS.count_waiting(uploads.owner_name) == 2)
+        assert application.bridge.thread_slots.count_held(uploads.owner_name) == 0
         for request in requests:
             response = await request.read_response()
             assert (response.status, response.json()["code"]) == (503, "unavailable")
@@ -251,11 +251,11 @@ def test_s34_an_upload_whose_client_has_gone_is_not_decoded(
 
     async def scenario() -> None:
         requests = [uploads.open_request(idempotency_key="b"), uploads.open_request()]
-        await wait_until(lambda: LOAD_SLOTS.count_waiting(uploads.subject) == 2)
+        await wait_until(lambda: LOAD_SLOTS.count_waiting(uploads.owner_name) == 2)
         for request in requests:
             request.disconnect()
         await asyncio.gather(*(request.task for request in requests))
-        assert LOAD_SLOTS.count_waiting(uploads.subject) == 0
+        assert LOAD_SLOTS.count_waiting(uploads.owner_name) == 0
 
     with hold_all_slots():
         asyncio.run(scenario())
@@ -309,10 +309,10 @@ def test_s36_the_first_use_of_an_upload_decodes_nothing_in_its_transaction(uploa
 def test_s34_an_upload_takes_its_slot_for_its_account(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subjects = []
+    requesters = []
 
     def read_for_account(file: Any) -> Any:
-        subjects.append(current_subject())
+        requesters.append(current_requester())
         return read_image(file)
 
     monkeypatch.setattr("handlers.pipeline.prechecks.read_image", read_for_account)
@@ -324,7 +324,7 @@ def test_s34_an_upload_takes_its_slot_for_its_account(
         headers=FORM,
     )
     assert response.status == 201, response.body
-    assert subjects == [Subject(account_name(scenario.owner.id), "address 127.0.0.1")]
+    assert requesters == [Requester(account_name(scenario.owner.id), "address 127.0.0.1")]
 
 
 DATA_FILES = {
@@ -362,16 +362,16 @@ def test_s34_data_files_are_stored_while_no_image_can_be_decoded(
     async def scenario() -> None:
         with hold_all_slots():
             waiting = send_photo()
-            await wait_until(lambda: LOAD_SLOTS.count_waiting(account.subject) == 1)
+            await wait_until(lambda: LOAD_SLOTS.count_waiting(account.owner_name) == 1)
             for send_file in data_files:
                 response = await send_file().read_response()
                 assert (response.status, response.body) == (204, b"")
-            assert LOAD_SLOTS.count_waiting(account.subject) == 1
+            assert LOAD_SLOTS.count_waiting(account.owner_name) == 1
         assert (await waiting.read_response()).status == 204
 
     asyncio.run(scenario())
     assert threads == ["data-files"] * len(DATA_FILES)
-    assert STORE_SLOTS.count_held(account.subject) == 0
+    assert STORE_SLOTS.count_held(account.owner_name) == 0
 
 
 def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_account(
@@ -385,7 +385,7 @@ def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_acc
     content = DATA_FILES["text/csv"]
 
     def store(*arguments: Any) -> StoredDataFile:
-        if current_subject().owner == hostile.subject:
+        if current_requester().owner == hostile.owner_name:
             assert released.wait(TIMEOUT_SECONDS)
         return store_data_file(*arguments)
 
@@ -397,9 +397,9 @@ def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_acc
     async def scenario() -> None:
         requests = [send() for send in uploads]
         half = MAX_STORED_FILES // 2
-        await wait_until(lambda: STORE_SLOTS.count_waiting(hostile.subject) == count - half)
-        assert STORE_SLOTS.count_held(hostile.subject) == half
-        assert application.bridge.thread_slots.count_held(hostile.subject) == 0
+        await wait_until(lambda: STORE_SLOTS.count_waiting(hostile.owner_name) == count - half)
+        assert STORE_SLOTS.count_held(hostile.owner_name) == half
+        assert application.bridge.thread_slots.count_held(hostile.owner_name) == 0
         assert (await send_other().read_response()).status == 204
         with monkeypatch.context() as patch:
             patch.setattr(slots, "MAX_WAIT_SECONDS", 0.1)
@@ -409,7 +409,7 @@ def test_s34_data_files_that_a_slow_storage_holds_up_leave_slots_for_another_acc
         assert [(await request.read_response()).status for request in requests] == [204] * count
 
     asyncio.run(scenario())
-    assert STORE_SLOTS.count_held(hostile.subject) == 0
+    assert STORE_SLOTS.count_held(hostile.owner_name) == 0
 
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
@@ -435,8 +435,8 @@ def test_s34_data_urls_wait_for_a_slot_without_a_thread(
     async def scenario() -> None:
         with hold_all_slots():
             requests = [StreamingRequest(account.client, "POST", "/products/", body, {}) for _ in range(3)]
-            await wait_until(lambda: LOAD_SLOTS.count_waiting(account.subject) == 3)
-            assert application.bridge.thread_slots.count_held(account.subject) == 0
+            await wait_until(lambda: LOAD_SLOTS.count_waiting(account.owner_name) == 3)
+            assert application.bridge.thread_slots.count_held(account.owner_name) == 0
         for request in requests:
             response = await request.read_response()
             assert response.status == 201, response.body

@@ -21,7 +21,7 @@ from handlers.pipeline.admission.body_limits import TooManyBodyBytes, Unfinished
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.prechecks import find_precheck
-from studio.fair_slots import Subject
+from studio.fair_slots import Requester
 from tests.contract.operations import BASE, OPERATIONS, Request, unknown_id
 from tests.contract.tenant import Tenant, sign_upload_request
 from tests.security.test_uploads import accepts_image_bytes
@@ -225,7 +225,7 @@ def test_s35_unfinished_bodies_are_limited_by_account_by_address_and_in_total(
     def hold(rest: list[tuple[str, str, int]]) -> None:
         if rest:
             account, address, size = rest[0]
-            with limits.track(Subject(account, address)) as count:
+            with limits.track(Requester(account, address)) as count:
                 count(size)
                 hold(rest[1:])
 
@@ -241,7 +241,7 @@ def test_s35_unfinished_bodies_are_limited_by_account_by_address_and_in_total(
 
 def test_s35_an_account_has_two_large_bodies_of_json_in_progress() -> None:
     limits = UnfinishedBodies(per_account=10**9, per_address=10**9, total=10**9)
-    account = Subject("account", "address")
+    account = Requester("account", "address")
     with limits.track(account, is_file=False) as first, limits.track(account, is_file=False) as second:
         for count in (first, second, first):
             count(900_000)
@@ -252,7 +252,7 @@ def test_s35_an_account_has_two_large_bodies_of_json_in_progress() -> None:
             with pytest.raises(TooManyConcurrentRequests) as rejected:
                 small(1)
             assert build_problem(rejected.value).limit is Limit.LARGE_JSON
-        with limits.track(Subject("other", "address"), is_file=False) as other:
+        with limits.track(Requester("other", "address"), is_file=False) as other:
             other(1_000_001)
     with limits.track(account, is_file=False) as again:
         again(1_000_001)

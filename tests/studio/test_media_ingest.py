@@ -17,7 +17,7 @@ from db.caller import caller_context
 from db.errors import NotAnImage, NotFound, ScopeMismatch, TargetNotAllowed
 from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, current_session
-from studio.fair_slots import Subject
+from studio.fair_slots import Requester
 from studio.jobs.periodic import PeriodicTask
 from studio.media import ingest
 from studio.media.garbage_collection import delete_unreferenced
@@ -98,7 +98,7 @@ def test_two_users_with_the_same_personal_photo_have_two_rows(
 def test_s34_each_new_image_is_scheduled_for_its_variants_once(
     database: Database, storage: LocalDisk, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduled: list[tuple[OriginalImage, Subject]] = []
+    scheduled: list[tuple[OriginalImage, Requester]] = []
     monkeypatch.setattr(ingest, "schedule_ladder", lambda *arguments: scheduled.append(arguments))
     image, prediction_id = read_image(io.BytesIO(PHOTO)), uuid4()
     # A worker writes the file of a prediction before its row.
@@ -107,7 +107,7 @@ def test_s34_each_new_image_is_scheduled_for_its_variants_once(
         ingest.store_image(storage, image, None, user.id, resource_id=prediction_id)
         assert scheduled == []
     original = OriginalImage(prediction_id, "jpg", 80, image.content_hash)
-    expected = (original, Subject.of(f"account {user.id}"))
+    expected = (original, Requester.of(f"account {user.id}"))
     assert scheduled == [expected]
     with acting_as(database, user):
         ingest.store_image(storage, image, None, user.id)

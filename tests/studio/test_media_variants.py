@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from db.errors import NotFound
-from studio.fair_slots import Subject
+from studio.fair_slots import Requester
 from studio.media import conversion, ladder, variants
 from studio.media.ladder import LadderBuilder, LadderQueue, make_ladder, schedule_ladder
 from studio.media.memory_gate import LOAD_SLOTS
@@ -24,7 +24,7 @@ from studio.media.variants import LADDER, OriginalImage, ServedFile, VariantMiss
 from tests.support.concurrency import run_concurrently, wait_for
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
 
-OWNER = Subject.of("account 1")
+OWNER = Requester.of("account 1")
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_s34_a_thread_makes_the_ladder_of_stored_images(
 def test_s34_owners_take_turns_for_their_ladders_and_nobody_fills_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    waiting, other = LadderQueue(), Subject.of("account 2")
+    waiting, other = LadderQueue(), Requester.of("account 2")
     monkeypatch.setattr(ladder, "MAX_WAITING_OF_OWNER", 3)
     monkeypatch.setattr(ladder, "MAX_WAITING", 5)
     images = [OriginalImage(uuid4(), "png", 100, "hash") for _ in range(7)]
@@ -234,7 +234,7 @@ def test_s34_a_ladder_returns_its_slot_to_a_waiting_upload_after_each_variant(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = store_original(storage, build_orientation_image(500, 50))
-    busy, upload, order, threads = Subject.of("busy"), Subject.of("upload"), [], []
+    busy, upload, order, threads = Requester.of("busy"), Requester.of("upload"), [], []
     real = conversion.ImageScaler.convert
 
     def decode_upload() -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from db.errors import TooManyConcurrentRequests
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import Subject
+from studio.fair_slots import Requester
 from studio.held_counts import HeldCounts
 
 LARGE_JSON_BYTES = 1_000_000
@@ -45,14 +45,18 @@ class UnfinishedBodies:
         self._held, self._large = HeldCounts(), HeldCounts()
 
     @contextmanager
-    def track(self, subject: Subject, is_file: bool = True) -> Iterator[Callable[[int], None]]:
+    def track(self, requester: Requester, is_file: bool = True) -> Iterator[Callable[[int], None]]:
         """Yield the function that counts the bytes of one body; they are released at the end of the block.
 
         The function raises TooManyBodyBytes when a limit is exceeded, and TooManyConcurrentRequests when the
         account has too many large bodies that are not files.
         """
         # The address last, because it is the owner of a request without a credential.
-        limits = {"all": self._total, subject.owner: self._per_account, subject.address: self._per_address}
+        limits = {
+            "all": self._total,
+            requester.owner: self._per_account,
+            requester.address: self._per_address,
+        }
         size, is_large = 0, False
 
         def count(received: int) -> None:
@@ -64,7 +68,7 @@ class UnfinishedBodies:
                 raise TooManyBodyBytes
             if size > LARGE_JSON_BYTES and not is_file and not is_large:
                 is_large = True
-                if self._large.add(subject.owner) > MAX_LARGE_JSON_BODIES:
+                if self._large.add(requester.owner) > MAX_LARGE_JSON_BODIES:
                     raise TooManyConcurrentRequests(
                         f"{MAX_LARGE_JSON_BODIES} requests with more than 1 MB of JSON are in progress: wait "
                         "until one of them has ended",
@@ -77,4 +81,4 @@ class UnfinishedBodies:
             for holder in limits:
                 self._held.add(holder, -size)
             if is_large:
-                self._large.add(subject.owner, -1)
+                self._large.add(requester.owner, -1)

@@ -3,7 +3,7 @@
 The owner is the account of the credential or of the signed URL, else the client's address. The account of
 a guest is the creator of the review link. A deleted API key and a review link that has ended have no account.
 This is the only place that decides it: threads, lock waits, decode slots, fetches, unfinished bodies and
-image variants use its `Subject`.
+image variants use its `Requester`.
 
 A request is rejected on the event loop, before it gets a thread. Long polling and event streams are outside
 of this layer, so a request that waits for a change is not counted.
@@ -25,7 +25,7 @@ from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.auth import find_guest_link
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import Subject, account_name, set_current_subject
+from studio.fair_slots import Requester, account_name, set_current_requester
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.pacing import Pace
@@ -131,7 +131,7 @@ class RequestOwner:
                 raise TooManyConcurrentRequests()
             self.finish()
             self._counted = counted
-        set_current_subject(Subject(owner, self._address))
+        set_current_requester(Requester(owner, self._address))
 
     def finish(self) -> None:
         """End the count."""
@@ -191,5 +191,5 @@ def _credential_id(claims: dict[str, Any]) -> str:
 
 
 def address_name(peer: str) -> str:
-    """Return the name of a client address in a `Subject`."""
+    """Return the name of a client address in a `Requester`."""
     return f"address {get_rate_limit_address(peer)}"

@@ -22,7 +22,7 @@ from db.session import limit_lock_wait
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.request_context import RequestContext
-from studio.fair_slots import current_subject, share_threads
+from studio.fair_slots import current_requester, share_threads
 
 BRIEF_WAIT_MILLISECONDS = 100
 """A wait without a slot. Most locks are held for less, so most requests are served at the first attempt."""
@@ -60,14 +60,14 @@ class LockWaits:
         Raises:
             RowLocked: the wait without a slot has ended. The transaction must roll back.
         """
-        subject = current_subject()
+        requester = current_requester()
         if context.has_lock_slot:
             yield False
-        elif self.slots.try_take(subject):
+        elif self.slots.try_take(requester):
             try:
                 yield False
             finally:
-                self.slots.release(subject)
+                self.slots.release(requester)
         else:
             limit_lock_wait(BRIEF_WAIT_MILLISECONDS if is_repeatable else LAST_WAIT_MILLISECONDS)
             try:

@@ -58,8 +58,8 @@ def consume_guest_limit(rate_limiter: RateLimiter, context: RequestContext, gues
     if operation is None or not operation.is_rate_limited or context.has_consumed(policy.name):
         return
     # First, so that guests beyond their half use nothing of the limit that members need.
-    subject = guest.organization_id or guest.created_by_id
-    record_usage(context, [rate_limiter.consume(policy, str(subject))])
+    name = guest.organization_id or guest.created_by_id
+    record_usage(context, [rate_limiter.consume(policy, str(name))])
     if guest.organization_id is not None:
         consume_organization_limit(rate_limiter, context, guest.organization_id)
 
@@ -71,8 +71,8 @@ def consume_guest_session(link_id: UUID) -> None:
         RateLimited: the link was exchanged too often from this address.
     """
     rate_limiter = current_rate_limiter()
-    subject = f"{link_id} {client_address()}"
-    usage = rate_limiter.consume(rate_limiter.policies.guest_sessions, subject)
+    name = f"{link_id} {client_address()}"
+    usage = rate_limiter.consume(rate_limiter.policies.guest_sessions, name)
     record_usage(request.environ[REQUEST_CONTEXT], [usage])
 
 
@@ -87,7 +87,7 @@ def client_address() -> str:
 
 
 class RateLimitMiddleware:
-    """Base of the two middlewares below, which differ in the subject that they count."""
+    """Base of the two middlewares below, which differ in what they count."""
 
     def __init__(self, app: ASGIApp, *, limits: RateLimiter) -> None:
         self.app = app
@@ -105,10 +105,10 @@ class RateLimitMiddleware:
         """Count and serve a request to a rate limited operation."""
         raise NotImplementedError
 
-    async def consume(self, context: RequestContext, policy: QuotaPolicy, subject: str) -> None:
+    async def consume(self, context: RequestContext, policy: QuotaPolicy, name: str) -> None:
         """Consume one unit of a limit, unless it has already counted the request."""
         if not context.has_consumed(policy.name):
-            record_usage(context, [await self.limits.consume_async(policy, subject)])
+            record_usage(context, [await self.limits.consume_async(policy, name)])
 
 
 class AnonymousRateLimit(RateLimitMiddleware):
@@ -144,7 +144,7 @@ class CallerRateLimit(RateLimitMiddleware):
         if claims is not None and "api_key_id" in claims:
             await self.consume(context, policies.key, claims["api_key_id"])
         elif claims is not None:
-            # The subject of guests is their link, which others use, too.
-            subject = claims["sid"] if "guest" in claims else claims["sub"]
-            await self.consume(context, policies.account, str(subject))
+            # The subject of a guest's token is the link, which others use, too.
+            name = claims["sid"] if "guest" in claims else claims["sub"]
+            await self.consume(context, policies.account, str(name))
         await self.app(scope, receive, send)

@@ -21,7 +21,7 @@ from db.errors import TooManyConcurrentRequests
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.disconnects import run_until_disconnected
-from studio.fair_slots import FairSlots, current_subject
+from studio.fair_slots import FairSlots, current_requester
 from studio.media.memory_gate import MAX_WAIT_SECONDS
 
 
@@ -39,15 +39,15 @@ def hold_fetch_slot(detail: str) -> Iterator[None]:
         TooManyConcurrentRequests: The account has all slots that it can have.
         ServiceUnavailable: All slots are in use, or the address has all that it can have.
     """
-    slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
-    if not slots.try_take(subject):
-        if slots.count_held(subject.owner) >= slots.per_owner:
+    slots, requester = cast(FairSlots, current_app.config["FETCHING"]), current_requester()
+    if not slots.try_take(requester):
+        if slots.count_held(requester.owner) >= slots.per_owner:
             raise TooManyConcurrentRequests(detail, limit=Limit.FETCH_SLOTS)
         raise ServiceUnavailable(Limit.FETCH_SLOTS)
     try:
         yield
     finally:
-        slots.release(subject)
+        slots.release(requester)
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class SlottedWork:
         return await asyncio.wrap_future(future)
 
     async def _start(self, function: Callable[[], Any]) -> Future[Any]:
-        """Call a function in a thread as soon as the subject of the request has a slot."""
-        subject, slots = current_subject(), self.slots
-        if not slots.try_take(subject) and not await slots.take(subject, MAX_WAIT_SECONDS):
+        """Call a function in a thread as soon as the requester of the request has a slot."""
+        requester, slots = current_requester(), self.slots
+        if not slots.try_take(requester) and not await slots.take(requester, MAX_WAIT_SECONDS):
             raise ServiceUnavailable(self.limit)
         try:
             future = self.pool.submit(contextvars.copy_context().run, function)
         except BaseException:
-            slots.release(subject)
+            slots.release(requester)
             raise
         # Not when the request ends: work that was started cannot be stopped.
-        future.add_done_callback(lambda _: slots.release(subject))
+        future.add_done_callback(lambda _: slots.release(requester))
         return future

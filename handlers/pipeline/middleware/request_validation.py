@@ -21,7 +21,7 @@ from handlers.contract.responses import PROBLEM_JSON
 from handlers.pipeline.body_limits import UnfinishedBodies
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_subject
+from studio.fair_slots import current_requester
 
 Authorize = Callable[[ServedOperation, Scope], Awaitable[UUID | None]]
 """Authorizes a request without its body, and returns the account that a signed URL stands for."""
@@ -71,7 +71,7 @@ class RequestValidation:
             if account_id is not None and context.owner is not None:
                 # Before, the request counted for the address of the client.
                 context.owner.assign(account_id)
-        with self.unfinished_bodies.track(current_subject(), is_file) as count:
+        with self.unfinished_bodies.track(current_requester(), is_file) as count:
             try:
                 context.arguments["body"], body_violations = await operation.request_body.read(
                     body, _watch_body(receive, context, count), context.files_to_close
