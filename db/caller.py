@@ -9,7 +9,7 @@ This module compares permissions and does not define them. The table of permissi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -104,13 +104,10 @@ _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
 _grants: ContextVar[list[UUID] | None] = ContextVar("grants", default=None)
-_on_tenant_access: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_tenant_access", default=None)
 
 
 @contextmanager
-def caller_context(
-    caller: Caller, permission: str | None, on_tenant_access: Callable[[UUID], object] | None = None
-) -> Iterator[Caller]:
+def caller_context(caller: Caller, permission: str | None) -> Iterator[Caller]:
     """Run the block as `caller`, for an operation that requires `permission`.
 
     The running transaction keeps the caller's database role until it ends.
@@ -118,10 +115,7 @@ def caller_context(
     Args:
         caller: The authenticated caller.
         permission: The permission that the operation requires, or None.
-        on_tenant_access: Called with the id of each organization of the caller before its rows are used. It
-            may reject the request by raising an exception.
     """
-    callback_token = _on_tenant_access.set(on_tenant_access)
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
     organization_token, grants_token = _organization.set(None), _grants.set([])
     try:
@@ -134,7 +128,6 @@ def caller_context(
         _organization.reset(organization_token)
         _permission.reset(permission_token)
         _caller.reset(caller_token)
-        _on_tenant_access.reset(callback_token)
 
 
 def current_caller() -> Caller:
@@ -188,21 +181,9 @@ def current_permission() -> str | None:
 def current_organization() -> UUID | None:
     """Return the organization whose rows the running request used last, or None (also for personal rows).
 
-    For logs and metrics only, not for authorization.
+    For logs, metrics and rate limits only, not for authorization.
     """
     return _organization.get()
-
-
-def _notify_access(organization_id: UUID | None) -> None:
-    """Record the organization whose rows are used, and call `on_tenant_access` if the caller is a member."""
-    _organization.set(organization_id)
-    callback = _on_tenant_access.get()
-    if callback is None or organization_id is None:
-        return
-    # Members and guests only: other callers must not use up the limit of an organization whose id they know.
-    caller = current_caller()
-    if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
-        callback(organization_id)
 
 
 def record_grant(scope_id: UUID | None) -> None:
@@ -245,7 +226,7 @@ def require_membership(organization_id: UUID) -> None:
         NotFound: The caller is not a member, or the organization does not exist.
     """
     caller = current_caller()
-    _notify_access(organization_id)
+    _organization.set(organization_id)
     # The roles were loaded with the caller, so members cost no query here.
     if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
         return
@@ -295,7 +276,7 @@ def require_permission_on(row: Owned) -> None:
         PermissionDenied: The caller lacks the permission on this row.
     """
     caller, permission = current_caller(), current_permission()
-    _notify_access(row.organization_id)
+    _organization.set(row.organization_id)
     if caller.is_superuser or permission is None:
         record_grant(row.organization_id or row.owner_id)
         return

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -24,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from werkzeug.datastructures import Headers
 
 from db.audit import ChangeTracker
-from db.caller import Caller, current_organization
+from db.caller import Caller, current_organization, first_grant
 from db.errors import (
     DomainError,
     GuestNotAllowed,
@@ -297,6 +296,7 @@ class Endpoint:
         Raises:
             Unauthenticated: the request has no credential.
             PermissionDenied: the caller can never call this operation, whatever the row.
+            RateLimited: the limit of the organization, or of its guests, is exhausted.
         """
         tracking = nullcontext() if self._audit_recorder is None else self._audit_recorder.track(context)
         with tracking as tracker:
@@ -320,12 +320,16 @@ class Endpoint:
                 self._operation.permission, context.organization_id
             ):
                 raise PermissionDenied()
-            on_organization = partial(consume_organization_limit, self._limits, context)
-            with request_caller_context(caller, self._operation.permission, on_organization):
+            named = context.organization_id or context.arguments.get("organization_id")
+            consume_organization_limit(self._limits, context, caller, named)
+            with request_caller_context(caller, self._operation.permission):
                 try:
                     yield tracker
                 finally:
                     context.organization_id = current_organization()
+                    # The row that the path names has told which organization it is. A rejection rolls back.
+                    used = first_grant() if first_grant() in caller.roles else current_organization()
+                    consume_organization_limit(self._limits, context, caller, used)
 
     def _require_guest_access(self, caller: Caller) -> None:
         """Raise an error unless the operation is for guests, and for the guests of this link.

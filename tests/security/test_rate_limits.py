@@ -52,7 +52,7 @@ def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
 def test_s13_only_the_members_of_an_organization_share_its_limit(
     set_limits: Callable[..., Any], customer: Customer, client_for: Callable[..., Client]
 ) -> None:
-    set_limits(limit_organization=2)
+    clock = set_limits(limit_organization=2)
     member, other_client = factories.make_user(), client_for(factories.make_user())
     factories.make_membership(customer.organization, member)
     brand = factories.make_brand(organization=customer.organization)
@@ -70,6 +70,20 @@ def test_s13_only_the_members_of_an_organization_share_its_limit(
         exceeded_policy(client_for(member)("GET", f"/brands/{customer.organization_query}")) == "organization"
     )
     assert other_client("GET", f"/brands/{brand.id}").status == 404
+    # The row tells which organization it is, so the change was made and rolled back.
+    clock.now += 60_000
+    assert customer.client("GET", f"/brands/{brand.id}").json()["name"] != "Changed"
+
+
+def test_s13_a_denied_request_of_a_member_counts_for_the_organization(
+    set_limits: Callable[..., Any], customer: Customer, client_for: Callable[..., Client]
+) -> None:
+    set_limits(limit_organization=1)
+    viewer = factories.make_user()
+    factories.make_membership(customer.organization, viewer, role="viewer")
+    brand, client = factories.make_brand(organization=customer.organization), client_for(viewer)
+    assert client("PATCH", f"/brands/{brand.id}", {"name": "Changed"}).status == 403
+    assert exceeded_policy(client("PATCH", f"/brands/{brand.id}", {"name": "Changed"})) == "organization"
 
 
 def test_s13_requests_without_a_valid_credential_are_counted_by_address(

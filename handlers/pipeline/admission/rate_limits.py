@@ -13,7 +13,7 @@ from connexion.exceptions import OAuthProblem
 from flask import current_app, request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from db.caller import Guest
+from db.caller import Caller, Guest
 from db.errors import RateLimited, Unauthenticated
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.client_address import get_rate_limit_address
@@ -34,16 +34,24 @@ def record_usage(context: RequestContext, limit_usages: Iterable[LimitUsage]) ->
 
 
 def consume_organization_limit(
-    rate_limiter: RateLimiter, context: RequestContext, organization_id: UUID
+    rate_limiter: RateLimiter, context: RequestContext, caller: Caller, organization_id: UUID | None
 ) -> None:
-    """Count a request for the first organization whose rows it accesses.
+    """Count a request of a member for an organization, unless one has counted it already.
+
+    Only members count: others must not use up the limit of an organization whose id they know. Guests count
+    in `consume_guest_limit`.
 
     Raises:
         RateLimited: the organization's limit is exhausted.
     """
-    policy, operation = rate_limiter.policies.organization, context.operation
+    if organization_id in caller.roles:
+        _consume_once(rate_limiter, context, rate_limiter.policies.organization, str(organization_id))
+
+
+def _consume_once(rate_limiter: RateLimiter, context: RequestContext, policy: QuotaPolicy, name: str) -> None:
+    operation = context.operation
     if operation is not None and operation.is_rate_limited and not context.has_consumed(policy.name):
-        record_usage(context, [rate_limiter.consume(policy, str(organization_id))])
+        record_usage(context, [rate_limiter.consume(policy, name)])
 
 
 def consume_guest_limit(rate_limiter: RateLimiter, context: RequestContext, guest: Guest) -> None:
@@ -54,14 +62,11 @@ def consume_guest_limit(rate_limiter: RateLimiter, context: RequestContext, gues
     Raises:
         RateLimited: one of the limits is exhausted.
     """
-    policy, operation = rate_limiter.policies.guests, context.operation
-    if operation is None or not operation.is_rate_limited or context.has_consumed(policy.name):
-        return
+    policies, organization_id = rate_limiter.policies, guest.organization_id
     # First, so that guests beyond their half use nothing of the limit that members need.
-    name = guest.organization_id or guest.created_by_id
-    record_usage(context, [rate_limiter.consume(policy, str(name))])
-    if guest.organization_id is not None:
-        consume_organization_limit(rate_limiter, context, guest.organization_id)
+    _consume_once(rate_limiter, context, policies.guests, str(organization_id or guest.created_by_id))
+    if organization_id is not None:
+        _consume_once(rate_limiter, context, policies.organization, str(organization_id))
 
 
 def consume_guest_session(link_id: UUID) -> None:

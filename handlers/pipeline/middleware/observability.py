@@ -9,10 +9,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
-from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -143,11 +142,9 @@ def _record_problem(log_context: LogContext, status: int) -> None:
 
 
 @contextmanager
-def request_caller_context(
-    caller: Caller, permission: str | None, on_organization: Callable[[UUID], object]
-) -> Iterator[Caller]:
+def request_caller_context(caller: Caller, permission: str | None) -> Iterator[Caller]:
     """Act as `caller` within the block, and log the organization whose rows are accessed there."""
-    with caller_context(caller, permission, on_organization):
+    with caller_context(caller, permission):
         try:
             yield caller
         finally:
