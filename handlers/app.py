@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from anyio import to_thread
@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Scope
 
 from db.engine import build_engine
 from db.session import Database
+from handlers.common.context import SERVICES, AppServices
 from handlers.contract.body_checks import load_body_checks
 from handlers.contract.document import Document
 from handlers.contract.request_bodies import BodyLimits
@@ -155,6 +156,11 @@ class Application(BridgedFlaskApp):
             **options,
         )
 
+    @property
+    def services(self) -> AppServices:
+        """What code that serves a request looks up."""
+        return cast(AppServices, self.app.extensions[SERVICES])
+
     @asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
         for hook in self.on_startup:
@@ -260,16 +266,17 @@ def create_app(
     app = Application(
         settings, database, endpoints, change_hub, mock, lock_waits=lock_waits, middlewares=middlewares
     )
-    app.app.config["SETTINGS"] = settings
-    app.app.config["STORAGE"] = storage
-    app.app.config["LIMITS"] = rate_limiter
-    app.app.config["AUDIT_RECORDERS"] = recorders
-    app.app.config["CONCURRENCY"] = concurrency_limiter
-    app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
-    fetches = max(1, settings.request_threads // 2)
-    app.app.config["FETCHING"] = share_threads(fetches)
+    app.app.extensions[SERVICES] = AppServices(
+        settings=settings,
+        storage=storage,
+        http_client=SafeHttpClient.from_settings(settings),
+        fetch_slots=share_threads(max(1, settings.request_threads // 2)),
+        rate_limiter=rate_limiter,
+        concurrency_limiter=concurrency_limiter,
+        compressed_contract=published,
+        audit_recorders=recorders,
+    )
     configure_jwt(app.app, settings)
-    app.app.config["COMPRESSED_CONTRACT"] = published
     app.add_api(
         contract.connexion_spec(),
         resolver=ContractResolver(endpoints),
@@ -377,12 +384,11 @@ def _build_pages(settings: Settings) -> dict[str, ASGIApp]:
 def _attach_services(app: Application) -> None:
     """Start and stop this process's background services with the server."""
     settings = app.settings
-    config = app.app.config
     # Only the process that exports needs the certificate.
     sign_file = load_signer(settings) if settings.celery_broker_url is None else None
     find_violations = load_body_checks(BUNDLE)
     services = Services(
-        settings, app.database, config["STORAGE"], config["OUTBOUND"], sign_file, find_violations
+        settings, app.database, app.services.storage, app.services.http_client, sign_file, find_violations
     )
     # They start first and stop last, so that they record how the other services start and stop.
     telemetry: list[BackgroundService] = [

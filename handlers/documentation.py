@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import zlib
 
-from flask import current_app
-
 from db.errors import NotFound
 from handlers import pages
-from handlers.common.context import current_settings
+from handlers.common.context import current_services
 from handlers.common.responses import ApiResponse, document_response
 from handlers.pages.api_catalog import build_link_header
 
 
 def _bundle_json() -> bytes:
-    return zlib.decompress(current_app.config["COMPRESSED_CONTRACT"])
+    return zlib.decompress(current_services().compressed_contract)
 
 
 def _published_contract() -> bytes:
-    compressed = current_app.config["COMPRESSED_CONTRACT"]
-    return zlib.decompress(pages.compressed_published_contract(compressed, current_settings().public_url))
+    services = current_services()
+    return zlib.decompress(
+        pages.compressed_published_contract(services.compressed_contract, services.settings.public_url)
+    )
 
 
 def _contract_response(content: bytes, media_type: str) -> ApiResponse:

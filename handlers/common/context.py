@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from flask import current_app
 
+from studio.fair_slots import FairSlots
 from studio.http_client import SafeHttpClient
 from studio.media.storage import Storage
+from studio.rate_limits.concurrency import ConcurrencyLimiter
+from studio.rate_limits.limiter import RateLimiter
 from studio.settings import Settings
 from studio.telemetry.context import current_log_context
+
+SERVICES = "sartiq"
+"""The key in `extensions` of the Flask application."""
+
+
+@dataclass(frozen=True)
+class AppServices:
+    """What `handlers.app` has built for this application, and code that serves a request looks up.
+
+    Attributes:
+        settings: The settings that the application was created with.
+        storage: The storage of image and export files.
+        http_client: The client for requests to other servers.
+        fetch_slots: The slots for these requests.
+        rate_limiter: Counts requests against the rate limits.
+        concurrency_limiter: Counts the requests in progress.
+        compressed_contract: The contract as the server publishes it, compressed by zlib.
+        audit_recorders: The recorder of each audited operation, an `AuditRecorder`. Its type is one of the
+            pipeline, which this package does not know.
+    """
+
+    settings: Settings
+    storage: Storage
+    http_client: SafeHttpClient
+    fetch_slots: FairSlots
+    rate_limiter: RateLimiter
+    concurrency_limiter: ConcurrencyLimiter
+    compressed_contract: bytes
+    audit_recorders: Mapping[str, object]
+
+
+def current_services() -> AppServices:
+    """Return the services of the running application."""
+    return cast(AppServices, current_app.extensions[SERVICES])
 
 
 def current_settings() -> Settings:
     """Return the settings that the application was created with."""
-    return cast(Settings, current_app.config["SETTINGS"])
+    return current_services().settings
 
 
 def current_http_client() -> SafeHttpClient:
     """Return the client for requests to other servers."""
-    return cast(SafeHttpClient, current_app.config["OUTBOUND"])
+    return current_services().http_client
 
 
 def current_storage() -> Storage:
     """Return the storage of image and export files."""
-    return cast(Storage, current_app.config["STORAGE"])
+    return current_services().storage
 
 
 def current_request_id() -> str:

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import jwt
 from connexion.exceptions import OAuthResponseProblem
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import NO_VALUE, AbstractSecurityHandler
-from flask import Flask, current_app, request
+from flask import Flask, request
 from flask_jwt_extended import JWTManager, create_access_token
 
 from db.base import new_id, utc_now
@@ -26,6 +26,7 @@ from db.errors import InvalidToken
 from db.queries.api_keys import find_active_key, touch_last_used
 from db.queries.callers import find_caller
 from db.queries.guests import ActiveLink, find_active_link
+from handlers.common.context import current_settings
 from handlers.common.permissions import (
     GUESTS,
     PERSONAL,
@@ -69,9 +70,7 @@ def configure_jwt(app: Flask, settings: Settings) -> None:
 
 def issue_access_token(user_id: UUID, session_id: UUID, session_ends_at: datetime) -> tuple[str, int]:
     """Return an access token and its lifetime in seconds, which never exceeds that of its session."""
-    lifetime = min(
-        cast(timedelta, current_app.config["JWT_ACCESS_TOKEN_EXPIRES"]), session_ends_at - utc_now()
-    )
+    lifetime = min(timedelta(seconds=current_settings().access_token_seconds), session_ends_at - utc_now())
     seconds = max(1, int(lifetime.total_seconds()))
     token = create_access_token(
         str(user_id),

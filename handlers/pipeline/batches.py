@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from flask import current_app, request
+from flask import request
 from sqlalchemy import or_
 
 from db.audit import track_changes
@@ -33,7 +33,7 @@ from db.errors import (
 )
 from db.session import grouped_inserts, savepoint
 from db.tenancy import lock_rows
-from handlers.common.context import current_settings
+from handlers.common.context import current_services, current_settings
 from handlers.common.permissions import required_permission
 from handlers.common.preconditions import if_match_context
 from handlers.common.responses import ApiResponse, EncodedResponse
@@ -200,7 +200,7 @@ def run_batch(
         rows: The rows of the tenant that items name, locked (`lock_targets`).
     """
     context: RequestContext = request.environ[REQUEST_CONTEXT]
-    recorders = cast("Mapping[str, AuditRecorder]", current_app.config["AUDIT_RECORDERS"])
+    recorders = cast("Mapping[str, AuditRecorder]", current_services().audit_recorders)
     external_ids = {row.id: getattr(row, "external_id", None) for row in rows}
     batch = _Batch(actions, organization_id, external_ids, recorders, context)
     ends_at = time.monotonic() + current_settings().batch_seconds

@@ -17,6 +17,7 @@ from handlers.app import Application
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
@@ -357,7 +358,7 @@ def test_shots_are_generated_and_approved_with_the_permission_of_each_action(
 def test_what_the_time_does_not_reach_is_not_attempted(
     customer: Customer, products: Batch, app: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(app.app.config, "SETTINGS", replace(app.settings, batch_seconds=0))
+    replace_service(monkeypatch, app, settings=replace(app.settings, batch_seconds=0))
     body = products(create(name="First"), create(name="Second"), update(new_id(), name="Third"))
     assert outcomes(body) == [(201, None), (409, "not_attempted"), (409, "not_attempted")]
     listed = customer.client("GET", f"/products/{customer.organization_query}").json()
@@ -407,7 +408,7 @@ def test_the_items_of_a_batch_that_is_too_long_are_not_validated(customer: Custo
 
 def allow_enough_time(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let batches work for as long as they need: the machine can be busy."""
-    monkeypatch.setitem(app.app.config, "SETTINGS", replace(app.settings, batch_seconds=300))
+    replace_service(monkeypatch, app, settings=replace(app.settings, batch_seconds=300))
 
 
 @pytest.fixture

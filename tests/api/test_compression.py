@@ -11,6 +11,7 @@ import pytest
 
 from handlers.app import Application
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.client import ClientResponse, send_request
 
 DOCUMENTS = [
@@ -92,7 +93,7 @@ def test_the_encoding_is_one_that_the_client_accepts(
 
 
 def test_a_compressed_response_is_validated_too(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(app.app.config, "COMPRESSED_CONTRACT", zlib.compress(b"[]"))
+    replace_service(monkeypatch, app, compressed_contract=zlib.compress(b"[]"))
     for response in fetch_plain_and_compressed(app, "/api/v1/openapi.json"):
         assert (response.status, response.json()["code"]) == (500, "internal_error")
         assert "content-encoding" not in response.headers

@@ -18,6 +18,7 @@ from handlers.app import Application
 from studio.destinations.changes import MAX_DESTINATIONS
 from studio.http_client import SafeHttpClient
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.scenarios import PhotographedProduct
@@ -35,7 +36,7 @@ def bucket() -> Iterator[Bucket]:
 
 def allow(app: Application, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Let the application send requests to a server of the test."""
-    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([urlsplit(url).netloc]))
+    replace_service(monkeypatch, app, http_client=SafeHttpClient([urlsplit(url).netloc]))
 
 
 def create(customer: Customer, **properties: Any) -> ClientResponse:

@@ -23,7 +23,7 @@ REGION = box_of(0.1, 0.2, 0.5, 0.6)
 @pytest.fixture
 def storage(app: Any) -> LocalDisk:
     """Return the storage of the application."""
-    stored: LocalDisk = app.app.config["STORAGE"]
+    stored: LocalDisk = app.services.storage
     return stored
 
 

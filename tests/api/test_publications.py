@@ -21,6 +21,7 @@ from studio.publications import worker
 from studio.publications.publish import hash_token
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.client import ClientResponse
 from tests.support.generations import status_and_code
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
@@ -245,20 +246,19 @@ def test_s5_the_database_holds_no_token(published: Published, database: Database
     assert publication.token_hash == hash_token(token)
 
 
-def test_published_urls_survive_a_new_secret_key(published: Published, app: Application) -> None:
+def test_published_urls_survive_a_new_secret_key(
+    published: Published, app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = published.publish()["url"]
     settings = app.settings
     new_key = "".join(map(chr, range(97, 97 + 20))) * 2
     rotated = replace(settings, secret_key=new_key, secret_key_previous=settings.secret_key)
-    app.app.config["SETTINGS"] = rotated
-    try:
-        assert published.publish()["url"] == old
-        app.app.config["SETTINGS"] = replace(rotated, secret_key_previous=None)
-        # The old URL works until the prediction is published again, which returns another one.
-        assert published.open(old).status == 200
-        new = published.publish()["url"]
-    finally:
-        app.app.config["SETTINGS"] = settings
+    replace_service(monkeypatch, app, settings=rotated)
+    assert published.publish()["url"] == old
+    replace_service(monkeypatch, app, settings=replace(rotated, secret_key_previous=None))
+    # The old URL works until the prediction is published again, which returns another one.
+    assert published.open(old).status == 200
+    new = published.publish()["url"]
     assert new != old
     assert (published.open(new).status, published.open(old).status) == (200, 404)
 

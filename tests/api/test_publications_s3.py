@@ -18,6 +18,7 @@ from studio.media.s3 import S3Storage
 from studio.media.storage import media_key
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.client import build_scope
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.s3 import run_s3_server
@@ -32,7 +33,7 @@ def bucket(app: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with run_s3_server() as (url, name):
         storage = S3Storage(name, "published", tmp_path, url)
         storage.prepare()
-        monkeypatch.setitem(app.app.config, "STORAGE", storage)
+        replace_service(monkeypatch, app, storage=storage)
         yield storage
 
 

@@ -18,7 +18,7 @@ from studio.fair_slots import Requester
 from studio.http_client import SafeHttpClient
 from studio.media import fetching
 from tests.contract.tenant import Tenant
-from tests.support.app import auth_headers
+from tests.support.app import auth_headers, replace_service
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.rejections import Rejections
@@ -53,7 +53,7 @@ def image_host(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Im
     """Yield a remote server that the application may send requests to."""
     host = ImageHost()
     with run_http_recorder(lambda _request: host.response) as host.recorder:
-        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([host.recorder.host]))
+        replace_service(monkeypatch, app, http_client=SafeHttpClient([host.recorder.host]))
         yield host
 
 
@@ -165,7 +165,7 @@ def test_an_unreachable_or_slow_server_is_the_same_conflict(
     finished.set()
     with run_http_recorder() as stopped:
         pass
-    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([stopped.host]))
+    replace_service(monkeypatch, app, http_client=SafeHttpClient([stopped.host]))
     unreachable = create_with_cover(customer, stopped.url)
     for response in (slow, unreachable):
         assert status_and_code(response) == (409, "image_not_fetched")
@@ -185,7 +185,7 @@ def test_three_redirects_are_followed(
         )
 
     with run_http_recorder(respond) as server:
-        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([server.host]))
+        replace_service(monkeypatch, app, http_client=SafeHttpClient([server.host]))
         response = create_with_cover(customer, f"{server.url}/0")
     assert response.status == status, response.body
     assert len(server.requests) == 4
@@ -273,7 +273,7 @@ def test_a_rejected_request_stores_no_image(
 def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
     app: Application, customer: Customer, image_host: ImageHost, rejections: Rejections
 ) -> None:
-    slots = app.app.config["FETCHING"]
+    slots = app.services.fetch_slots
     others = [Requester.of(f"account {number}") for number in range(app.settings.request_threads // 2)]
     assert all(slots.try_take(other) for other in others)
     try:

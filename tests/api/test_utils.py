@@ -20,6 +20,7 @@ from studio.jobs import broker
 from studio.jobs.broker import BrokerProbe
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
+from tests.support.app import replace_service
 from tests.support.rejections import Rejections
 from tools.servers.databases import UNREACHABLE_URL
 from tools.servers.processes import RedisServer
@@ -96,7 +97,7 @@ def use_broker(application: Application, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     def use(url: str) -> None:
         settings = replace(application.settings, celery_broker_url=url)
-        monkeypatch.setitem(application.app.config, "SETTINGS", settings)
+        replace_service(monkeypatch, application, settings=settings)
 
     return use
 

@@ -352,7 +352,7 @@ def test_deleting_an_endpoint_deletes_its_deliveries(customer: Customer, databas
 
 
 def test_endpoints_can_subscribe_to_every_event_type_except_test_events(app: Application) -> None:
-    contract = json.loads(zlib.decompress(app.app.config["COMPRESSED_CONTRACT"]))["components"]["schemas"]
+    contract = json.loads(zlib.decompress(app.services.compressed_contract))["components"]["schemas"]
     known = set(contract["WebhookEventType"]["enum"])
     offered = set(contract["WebhookSubscription"]["enum"])
     assert known == offered | {"webhook.test"}

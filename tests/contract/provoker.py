@@ -187,7 +187,7 @@ class Provoker:
         return self.send_with_failing_handler(request, RuntimeError("secret message of a defect"))
 
     def get_429(self, request: Request) -> ClientResponse:
-        limits: RateLimiter = self.app.app.config["LIMITS"]
+        limits: RateLimiter = self.app.services.rate_limiter
         few = QuotaPolicies.from_settings(replace(self.app.settings, limit_account=1, limit_address=1))
         with self.monkeypatch.context() as patch:
             patch.setattr("handlers.pipeline.errors.REJECTION_SECONDS", 0)
@@ -208,7 +208,7 @@ class Provoker:
         """Assert that the operation rejects a request whose account or address has too many running."""
         with self.monkeypatch.context() as patch:
             patch.setattr("handlers.pipeline.errors.REJECTION_SECONDS", 0)
-            patch.setattr(self.app.app.config["CONCURRENCY"], "limit", 0)
+            patch.setattr(self.app.services.concurrency_limiter, "limit", 0)
             reply = request.send(self.app, self.headers(request))
         assert (reply.status, reply.json()["code"]) == (429, "too_many_concurrent_requests")
         assert {"ratelimit", "ratelimit-policy", "retry-after"} <= reply.headers.keys()

@@ -24,7 +24,7 @@ def set_limits(application: Application, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     The request counts start at 0.
     """
-    limits: RateLimiter = application.app.config["LIMITS"]
+    limits: RateLimiter = application.services.rate_limiter
     clock = SimpleNamespace(now=NOON)
     monkeypatch.setattr(limits, "store", MemoryStore())
     monkeypatch.setattr(limits, "clock", lambda: clock.now)

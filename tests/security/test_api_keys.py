@@ -304,7 +304,7 @@ def test_s24_a_request_is_logged_with_the_id_of_its_key_and_never_with_its_secre
 def test_s13_a_key_has_its_own_rate_limit(
     app: Application, customer: Customer, key_client: KeyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = app.app.config["LIMITS"]
+    limits = app.services.rate_limiter
     monkeypatch.setattr(limits, "store", MemoryStore())
     monkeypatch.setattr(limits, "policies", QuotaPolicies.from_settings(replace(app.settings, limit_key=2)))
     responses = [key_client.read() for _ in range(3)]
@@ -318,7 +318,7 @@ def test_s13_a_key_has_its_own_rate_limit(
 def test_s13_requests_with_invented_keys_are_counted_by_address(
     app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = app.app.config["LIMITS"]
+    limits = app.services.rate_limiter
     monkeypatch.setattr(limits, "store", MemoryStore())
     monkeypatch.setattr(
         limits, "policies", QuotaPolicies.from_settings(replace(app.settings, limit_address=3))

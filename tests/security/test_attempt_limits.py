@@ -321,8 +321,8 @@ def test_s13_attempt_counts_survive_a_restart_of_the_server(
     assert sign_in(client_at(app, HOME)).status == 200
     assert [sign_in(client_at(app, ELSEWHERE), "wrong").status for _ in range(3)] == [401] * 3
     restarted = create_test_app(tmp_path)
-    limits = restarted.app.config["LIMITS"]
-    limits.policies, limits.clock = app.app.config["LIMITS"].policies, lambda: NOON
+    limits = restarted.services.rate_limiter
+    limits.policies, limits.clock = app.services.rate_limiter.policies, lambda: NOON
     with restarted.database.switched_to(database):
         assert exceeded_policy(sign_in(client_at(restarted, ELSEWHERE))) == "sign-in-account"
         assert sign_in(client_at(restarted, HOME)).status == 200

@@ -32,6 +32,7 @@ from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, Inv
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.client import send_request
 from tests.support.rejections import Rejections
 from tools.servers.prepared_folder import copy_prepared_folder
@@ -125,7 +126,7 @@ def test_s31_production_needs_a_mail_server_or_the_decision_to_have_none() -> No
 def mail_off(app: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Turn e-mail off, and return a folder to which no e-mail may be written."""
     settings = replace(app.settings, mail="off", outbox_dir=tmp_path / "outbox")
-    monkeypatch.setitem(app.app.config, "SETTINGS", settings)
+    replace_service(monkeypatch, app, settings=settings)
     return settings.outbox_dir
 
 
@@ -295,7 +296,7 @@ def test_s31_every_email_with_a_token_says_when_the_token_expires(
 ) -> None:
     settings, organization = replace(app.settings, outbox_dir=tmp_path), factories.make_organization(owner)
     client = client_for(owner)
-    monkeypatch.setitem(app.app.config, "SETTINGS", settings)
+    replace_service(monkeypatch, app, settings=settings)
     path = f"/organizations/{organization.id}/invitations"
     change = {"email": "new@example.com", "current_password": PASSWORD}
     assert client("POST", f"/password-recovery/{owner.email}").status == 200
@@ -305,7 +306,7 @@ def test_s31_every_email_with_a_token_says_when_the_token_expires(
     assert len(with_token) == 3
     assert all(b"\r\nExpires: " in mail.read_bytes() for mail in with_token)
     (task,) = [task for task in MAINTENANCE_TASKS if task.name == "deletion of expired e-mails"]
-    services = Services(settings, app.database, app.app.config["STORAGE"], app.app.config["OUTBOUND"])
+    services = Services(settings, app.database, app.services.storage, app.services.http_client)
     with time_machine.travel(utc_now() + timedelta(hours=24, seconds=1), tick=False):
         task.run(services)
     (left,) = [mail for mail in with_token if mail.exists()]

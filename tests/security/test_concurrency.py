@@ -65,7 +65,7 @@ class BlockedHandler:
 @pytest.fixture
 def limiter(application: Application, monkeypatch: pytest.MonkeyPatch) -> ConcurrencyLimiter:
     """Return the application's limiter, with the default limit."""
-    found: ConcurrencyLimiter = application.app.config["CONCURRENCY"]
+    found: ConcurrencyLimiter = application.services.concurrency_limiter
     monkeypatch.setattr(found, "limit", LIMIT)
     return found
 

@@ -129,7 +129,7 @@ def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
 def test_s34_sixty_connections_on_variants_leave_a_slot_for_another_account(
     application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(application.app.config["CONCURRENCY"], "limit", LIMIT)
+    monkeypatch.setattr(application.services.concurrency_limiter, "limit", LIMIT)
     hostile, other = create_account(60), create_account(1)
     released, running = threading.Event(), []
     real = image_conversion.make_variant
@@ -283,7 +283,7 @@ def test_s34_a_fetched_image_that_gets_no_slot_is_a_503(
     application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch, rejections: Rejections
 ) -> None:
     monkeypatch.setattr("studio.media.fetching.MAX_WAIT_SECONDS", 0.2)
-    client = application.app.config["OUTBOUND"]
+    client = application.services.http_client
     response = SimpleNamespace(status=200, content=encode_image(build_orientation_image(3, 3), "PNG"))
     monkeypatch.setattr(client, "send", lambda *arguments, **options: response)
     with hold_all_slots():

@@ -20,6 +20,7 @@ from studio.media import fetching
 from studio.webhooks import dispatcher, queue
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.app import replace_service
 from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
 from tests.support.generations import status_and_code
@@ -165,7 +166,7 @@ def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
     slow, fast = receivers
     fast.responses = [StubResponse(200, encode_image(build_orientation_image(), "JPEG"))]
     hosts = SafeHttpClient([slow.recorder.host, fast.recorder.host])
-    monkeypatch.setitem(app.app.config, "OUTBOUND", hosts)
+    replace_service(monkeypatch, app, http_client=hosts)
     # On a busy machine, the first requests must still wait when the last one arrives.
     monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 120.0)
     noisy, other = client_for(factories.make_user()), client_for(factories.make_user())
@@ -173,7 +174,7 @@ def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
     def create_brand(client: Client, receiver: WebhookReceiver) -> ClientResponse:
         return client("POST", "/brands/", {"name": "Aurora", "logo_url": f"{receiver.recorder.url}/logo.jpg"})
 
-    limit = app.app.config["FETCHING"].per_owner
+    limit = app.services.fetch_slots.per_owner
     assert limit == app.settings.request_threads // 4
     with ThreadPoolExecutor(limit) as pool:
         waiting = [pool.submit(create_brand, noisy, slow) for _ in range(limit)]

@@ -134,5 +134,5 @@ def test_s13_only_a_trusted_proxy_determines_the_client_address(
     config = uvicorn.Config(app, **uvicorn_options(settings))
     config.load()
     send_request(config.loaded_app, "GET", "/api/v1/utils/version", {"x-forwarded-for": forwarded})
-    counters: MemoryStore = app.app.config["LIMITS"].store
+    counters: MemoryStore = app.services.rate_limiter.store
     assert list(counters._states) == [("address", counted)]

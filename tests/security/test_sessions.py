@@ -62,7 +62,7 @@ def new_session(anonymous: Client) -> Callable[[], TokenPair]:
 @pytest.fixture
 def clock(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[time_machine.Coordinates]:
     # A fresh store: counts from the future would rate-limit later tests.
-    monkeypatch.setattr(app.app.config["LIMITS"], "store", MemoryStore())
+    monkeypatch.setattr(app.services.rate_limiter, "store", MemoryStore())
     with time_machine.travel(utc_now(), tick=False) as coordinates:
         yield coordinates
 

@@ -26,7 +26,7 @@ from studio.media.storage import LocalDisk, export_key
 from studio.webhooks import dispatcher
 from tests.contract.tenant import Tenant
 from tests.support import factories
-from tests.support.app import auth_headers
+from tests.support.app import auth_headers, replace_service
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.sample_media import build_orientation_image, encode_image
@@ -64,7 +64,7 @@ HOSTS = [
 def network(app: Application, monkeypatch: pytest.MonkeyPatch) -> RedirectedNetwork:
     """Return the network of an HTTP client without allowed hosts, which records its connections."""
     recorded = RedirectedNetwork(9)
-    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(network=recorded))
+    replace_service(monkeypatch, app, http_client=SafeHttpClient(network=recorded))
     return recorded
 
 
@@ -187,7 +187,7 @@ def test_s07_a_redirect_from_a_public_server_to_an_internal_url_is_not_followed(
 ) -> None:
     with run_tls_recorder(redirect_to(location.format(port=canary.port))) as server:
         outbound, network = build_public_client(server)
-        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        replace_service(monkeypatch, app, http_client=outbound)
         response = create_with_cover(customer, IMAGE_URL)
     assert status_and_code(response) == (409, "target_not_allowed")
     assert response.json()["detail"] == "The URL redirects to a URL that is not allowed"
@@ -214,7 +214,7 @@ def test_s08_an_image_is_downloaded_from_the_ip_address_that_was_checked(
 ) -> None:
     with run_tls_recorder(lambda request: StubResponse(body=PHOTO)) as server:
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], ["127.0.0.1"])
-        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        replace_service(monkeypatch, app, http_client=outbound)
         assert create_with_cover(customer, IMAGE_URL).status == 201
         assert network.targets == [(PUBLIC_ADDRESS, 443)]
         assert status_and_code(create_with_cover(customer, IMAGE_URL)) == (409, "target_not_allowed")
@@ -226,7 +226,7 @@ def test_s08_a_redirect_is_rejected_when_the_name_then_resolves_to_an_internal_a
 ) -> None:
     with run_tls_recorder(lambda request: StubResponse(302, headers={"Location": "/again"})) as server:
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS, "10.0.0.5"])
-        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        replace_service(monkeypatch, app, http_client=outbound)
         assert status_and_code(create_with_cover(customer, IMAGE_URL)) == (409, "target_not_allowed")
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
 
@@ -236,7 +236,7 @@ def test_s08_a_webhook_is_sent_to_the_ip_address_that_was_checked(
 ) -> None:
     with run_tls_recorder(lambda request: StubResponse(204)) as server:
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], ["127.0.0.1"])
-        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        replace_service(monkeypatch, app, http_client=outbound)
         body = {"url": f"https://{HOST}/hooks", "event_types": ["generation.completed"]}
         created = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
         assert created.status == 201, created.body
@@ -283,7 +283,7 @@ def test_s09_errors_do_not_reveal_the_response_of_the_target(
 ) -> None:
     with run_tls_recorder(lambda request: stub) as server:
         outbound, _ = build_public_client(server)
-        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        replace_service(monkeypatch, app, http_client=outbound)
         rejected = create_with_cover(customer, IMAGE_URL)
         endpoint = factories.make_webhook_endpoint(
             organization=customer.organization, url=f"https://{HOST}/hooks"
@@ -320,7 +320,7 @@ def deliver(app: Application, database: Database, destination_id: str, storage: 
         )
     with storage.open_writer(export_key(export.id)) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("manifest.json", b"{}")
-    run_pending_deliveries(app.settings, database, storage, app.app.config["OUTBOUND"])
+    run_pending_deliveries(app.settings, database, storage, app.services.http_client)
     with database.transaction(write=False) as reading:
         query = select(Export).where(Export.id == export.id).execution_options(populate_existing=True)
         return reading.scalars(query).one()
@@ -361,7 +361,7 @@ def test_s07_s08_a_destination_is_reached_at_the_checked_address_and_its_redirec
         outbound, network = build_public_client(
             server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], ["127.0.0.1"]
         )
-        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        replace_service(monkeypatch, app, http_client=outbound)
         body = {"name": "Shop", **list_destinations(f"https://{HOST}")[kind]}
         created = customer.client("POST", f"/destinations/{customer.organization_query}", body)
         assert created.status == 201, created.body
@@ -392,7 +392,7 @@ def test_s09_an_unknown_host_and_an_internal_one_look_alike_when_a_destination_i
             return found
 
         row = factories.make_destination(organization=customer.organization, url=f"https://{HOST}/in")
-        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(resolve=resolve))
+        replace_service(monkeypatch, app, http_client=SafeHttpClient(resolve=resolve))
         result = customer.client("POST", f"/destinations/{row.id}/test").json()
         assert result.pop("duration_ms") >= 0
         results.append(result)

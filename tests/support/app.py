@@ -9,11 +9,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jwt
+import pytest
 from sqlalchemy import insert
 
 from db.base import new_id, utc_now
@@ -21,6 +23,7 @@ from db.models import TokenFamily, User
 from db.rls.session_role import SYSTEM, SessionRole
 from db.session import Database
 from handlers.app import Application, create_app
+from handlers.common.context import SERVICES
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.settings import Settings
 from tests.support import factories
@@ -34,6 +37,11 @@ REACHABLE_HOST = "127.0.0.1:9"
 
 _INSERT_SESSION = insert(TokenFamily.__table__)
 """Not with a factory or the ORM: thousands of requests of tests have a session, which no test reads."""
+
+
+def replace_service(monkeypatch: pytest.MonkeyPatch, app: Application, **services: Any) -> None:
+    """Let the application have other services until the end of the test."""
+    monkeypatch.setitem(app.app.extensions, SERVICES, replace(app.services, **services))
 
 
 class SwitchedDatabase:

@@ -10,11 +10,12 @@ from typing import Any, cast
 from uuid import UUID
 
 from connexion.exceptions import OAuthProblem
-from flask import current_app, request
+from flask import request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.caller import Caller, Guest
 from db.errors import RateLimited, Unauthenticated
+from handlers.common.context import current_services
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.limiter import RateLimiter
@@ -83,7 +84,7 @@ def consume_guest_session(link_id: UUID) -> None:
 
 def current_rate_limiter() -> RateLimiter:
     """Return the rate limiter of the running application."""
-    return cast(RateLimiter, current_app.config["LIMITS"])
+    return current_services().rate_limiter
 
 
 def client_address() -> str:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from flask import current_app
 from starlette.types import Receive
 
 from db.errors import TooManyConcurrentRequests
+from handlers.common.context import current_services
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.disconnects import run_until_disconnected
@@ -39,7 +39,7 @@ def hold_fetch_slot(detail: str) -> Iterator[None]:
         TooManyConcurrentRequests: The account has all slots that it can have.
         ServiceUnavailable: All slots are in use, or the address has all that it can have.
     """
-    slots, requester = cast(FairSlots, current_app.config["FETCHING"]), current_requester()
+    slots, requester = current_services().fetch_slots, current_requester()
     if not slots.try_take(requester):
         if slots.count_held(requester.owner) >= slots.per_owner:
             raise TooManyConcurrentRequests(detail, limit=Limit.FETCH_SLOTS)
