@@ -51,7 +51,8 @@ class Caller:
 
     An API key has one organization, the permissions of its creator's role there that its scopes include, and
     no personal permissions. `user_id` is then its creator. A guest has no account and no role: `user_id` is
-    then the id of the review link, which equals the id of no account, and `account_id` is None.
+    then the id of the review link, which equals the id of no account, and `account_id` is None. Only users
+    have a session.
     """
 
     user_id: UUID
@@ -61,6 +62,7 @@ class Caller:
     permissions: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
     personal_permissions: frozenset[str] = frozenset()
     api_key_id: UUID | None = None
+    session_id: UUID | None = None
     guest: Guest | None = None
     full_name: str | None = None
 

@@ -10,7 +10,7 @@ from flask import request
 
 from db.caller import current_caller
 from db.queries.users import get_user
-from handlers.common.context import current_settings
+from handlers.common.context import current_session_id, current_settings
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.responses import ApiResponse, json_response, no_content, ok
 from handlers.pipeline.admission.attempt_limits import (
@@ -21,7 +21,7 @@ from handlers.pipeline.admission.attempt_limits import (
     sign_in_attempts,
     trust_client_address,
 )
-from handlers.pipeline.auth import current_session_id, decode_access_token, issue_access_token
+from handlers.pipeline.auth import decode_access_token, issue_access_token
 from handlers.schemas.users import UserSchema
 from studio.accounts.identity import recovery, sessions
 from studio.accounts.identity.mail import get_mailer

@@ -16,7 +16,7 @@ from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
 from db.queries.users import lock_users
 from db.session import current_session
-from handlers.common.context import current_settings, current_storage
+from handlers.common.context import current_session_id, current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
@@ -38,7 +38,6 @@ from handlers.pipeline.admission.attempt_limits import (
     limits_password_attempts,
     reauthentication_attempts,
 )
-from handlers.pipeline.auth import current_session_id
 from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, SessionSchema, UserSchema
 from studio.account_exports import create as account_exports
 from studio.accounts.identity import deletions, email_changes, sessions, users

@@ -1,13 +1,15 @@
-"""Return what the application and the request context hold: settings, HTTP client, storage and request id."""
+"""Return what the application and the request context hold: settings, storage, session, request id."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
+from uuid import UUID
 
 from flask import current_app
 
+from db.caller import current_caller
 from studio.fair_slots import FairSlots
 from studio.http_client import SafeHttpClient
 from studio.media.storage import Storage
@@ -64,6 +66,18 @@ def current_http_client() -> SafeHttpClient:
 def current_storage() -> Storage:
     """Return the storage of image and export files."""
     return current_services().storage
+
+
+def current_session_id() -> UUID:
+    """Return the session of the running request.
+
+    Raises:
+        RuntimeError: The caller has none. That is a bug: the operation accepts API keys or guests.
+    """
+    session_id = current_caller().session_id
+    if session_id is None:
+        raise RuntimeError("the caller has no session")
+    return session_id
 
 
 def current_request_id() -> str:

@@ -17,7 +17,7 @@ import jwt
 from connexion.exceptions import OAuthResponseProblem
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import NO_VALUE, AbstractSecurityHandler
-from flask import Flask, request
+from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token
 
 from db.base import new_id, utc_now
@@ -36,7 +36,6 @@ from handlers.common.permissions import (
     may_have_guests,
 )
 from handlers.pipeline.errors import TokenExpired
-from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.accounts.api_keys import parse_secret
 from studio.accounts.identity.tokens import hash_token
 from studio.settings import Settings
@@ -96,12 +95,6 @@ def issue_guest_token(link_id: UUID, name: str, link_ends_at: datetime) -> tuple
         additional_claims={"sid": str(new_id()), "guest": {"name": name}},
     )
     return token, seconds
-
-
-def current_session_id() -> UUID:
-    """Return the session id of the running request's access token."""
-    context: RequestContext = request.environ[REQUEST_CONTEXT]
-    return UUID((context.claims or {})["sid"])
 
 
 def decode_access_token(token: str, secret_keys: tuple[str, ...]) -> dict[str, Any] | None:
@@ -220,11 +213,13 @@ def load_caller(claims: dict[str, Any]) -> Caller:
         return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
     if "guest" in claims:
         return _load_guest(UUID(claims["sub"]), claims["guest"]["name"])
-    account = find_caller(UUID(claims["sub"]), UUID(claims["sid"]))
+    session_id = UUID(claims["sid"])
+    account = find_caller(UUID(claims["sub"]), session_id)
     if account is None:
         raise InvalidToken()
     return Caller(
         **account._asdict(),
+        session_id=session_id,
         permissions={organization: ROLES[role] for organization, role in account.roles.items()},
         personal_permissions=PERSONAL,
     )

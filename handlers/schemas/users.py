@@ -3,8 +3,7 @@
 from marshmallow import fields
 
 from db.models.account_exports import AccountExport
-from handlers.common.context import current_settings
-from handlers.pipeline.auth import current_session_id
+from handlers.common.context import current_session_id, current_settings
 from handlers.schemas.fields import IdentifiedSchema, Timestamp
 
 
