@@ -125,6 +125,17 @@ def test_an_invalid_cursor_returns_404(request_as_owner: Any) -> None:
         )
 
 
+def test_a_cursor_of_a_list_with_public_rows_is_not_valid_for_the_list_without(customer: Customer) -> None:
+    for name in ("Calm", "Bright"):
+        factories.make_style(organization=customer.organization, name=name)
+    path = f"/styles/{customer.organization_query}&limit=1"
+    for included, other in (("true", "false"), ("false", "true")):
+        first = customer.client("GET", f"{path}&include_public={included}").json()
+        following = f"{path}&cursor={first['next_cursor']}&include_public="
+        assert customer.client("GET", following + included).status == 200
+        assert status_and_code(customer.client("GET", following + other)) == (404, "not_found")
+
+
 def test_a_cursor_signed_with_another_key_or_for_another_purpose_returns_404(
     request_as_owner: Any, app: Application
 ) -> None:
