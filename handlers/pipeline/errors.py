@@ -1,35 +1,44 @@
 """Turn the exceptions of every layer into problem documents (RFC 9457). No other module builds one.
 
-DomainError                     db/errors.py: what the domain rejects
-  Unauthenticated          401  not_authenticated, invalid_token, incorrect_credentials
-  PermissionDenied         403  not_enough_permissions
-  NotFound                 404  not_found
-  Conflict                 409  one subclass and code per business rule
-  PreconditionFailed       412  precondition_failed
-  TooLarge                 413  too_large
-  UnsupportedImageType     415  unsupported_media_type, not_an_image
-  UnreadableImage          422  invalid_request, with one violation at body.file
-  MailDisabled             503  mail_disabled, with Retry-After
-  RateLimited              429  rate_limited, too_many_concurrent_requests; with the policy and Retry-After
-RequestError                    handlers/contract/errors.py: what the contract or HTTP does not allow
-  BadRequest               400  malformed_request
-  PathNotFound             404  not_found
-  MethodNotAllowed         405  method_not_allowed, with Allow
-  NotAcceptable            406  not_acceptable
-  RequestTimeout           408  request_timeout
-  ContentTooLarge          413  too_large
-  UnsupportedMediaType     415  unsupported_media_type
-  ValidationFailed         422  invalid_request, with every violation
-    IdempotencyKeyReused   422  idempotency_key_reused
-  IdempotencyKeyInProgress 409  idempotency_key_in_progress, with Retry-After
-  ServiceUnavailable       503  unavailable, with Retry-After
-    ConnectionRejected     503  unavailable, with Retry-After
-    TookTooLong            503  took_too_long, with Retry-After
-ResponseViolation          500  internal_error: a response does not match the contract; logged as a defect
-OperationalError           503  unavailable: the database cannot be reached or is overloaded
-StorageUnavailable         503  unavailable: the object storage cannot be reached
-OSError                    503  unavailable: the disk is full or cannot be written, or too many files are open
-any other exception        500  internal_error: logged as a defect, never shown
+DomainError                       db/errors.py: what the domain rejects
+  Unauthenticated            401  not_authenticated, invalid_token, incorrect_credentials,
+                                  invalid_webhook_signature
+  PermissionDenied           403  not_enough_permissions, guest_not_allowed, invalid_signature
+  NotFound                   404  not_found
+  Conflict                   409  one subclass and code per business rule
+  PreconditionFailed         412  precondition_failed
+  TooLarge                   413  too_large
+  UnsupportedImageType       415  unsupported_media_type, not_an_image
+  UnreadableImage            422  unreadable_image, as one violation of invalid_request at body.file
+  MailDisabled               503  mail_disabled, with Retry-After
+  RateLimited                429  rate_limited, too_many_concurrent_requests; with the policy and Retry-After
+RequestError                      handlers/contract/errors.py: what the contract or HTTP does not allow
+  BadRequest                 400  malformed_request
+    UnknownPreference        400  unknown_preference
+  PathNotFound               404  not_found
+  MethodNotAllowed           405  method_not_allowed, with Allow
+  NotAcceptable              406  not_acceptable
+  RequestTimeout             408  request_timeout
+  ContentTooLarge            413  too_large
+  UnsupportedMediaType       415  unsupported_media_type
+  ValidationFailed           422  invalid_request, with every violation
+    IdempotencyKeyReused     422  idempotency_key_reused
+  IdempotencyKeyInProgress   409  idempotency_key_in_progress, with Retry-After
+  ServiceUnavailable         503  unavailable, with Retry-After
+    ConnectionRejected       503  unavailable
+    RowLocked                503  unavailable
+    StoredResponseUnreadable 503  unavailable
+    MockIsReset              503  unavailable
+    TookTooLong              503  took_too_long
+    TooManyBodyBytes         503  too_many_body_bytes
+ResponseViolation            500  internal_error: a response does not match the contract; logged as a defect
+OperationalError             503  unavailable: the database cannot be reached or is overloaded
+StorageUnavailable           503  unavailable: the object storage cannot be reached
+OSError                      503  unavailable: the disk is full or read-only, or too many files are open
+any other exception          500  internal_error: logged as a defect, never shown
+
+A test compares the list with the classes. A 429 and a 503 also name what rejected the request, for the log
+and the metrics (`handlers/pipeline/admission/limits.py`).
 """
 
 from __future__ import annotations
