@@ -1,6 +1,6 @@
 """Slots for slow work outside of a transaction: calls of other servers, and files that are decoded or stored.
 
-What a slot is good for is known elsewhere. The threads that serve requests have slots in `wsgi_bridge`, and
+It knows no operation. The threads that serve requests have slots in `wsgi_bridge`, and
 waits for row locks in `lock_waits`.
 """
 
@@ -55,7 +55,7 @@ class SlottedWork:
     """A kind of slow work that takes a slot and a thread, and waits for both on the event loop.
 
     Attributes:
-        limit: What a request lacks that gets no slot.
+        limit: What the log names if a request gets no slot.
         slots: The slots.
         pool: As many threads as slots, so that work with a slot never waits for a thread.
     """
@@ -75,7 +75,7 @@ class SlottedWork:
         return await asyncio.wrap_future(future)
 
     async def _start(self, function: Callable[[], Any]) -> Future[Any]:
-        """Call a function in a thread as soon as the requester of the request has a slot."""
+        """Call a function in a thread as soon as the requester has a slot."""
         requester, slots = current_requester(), self.slots
         if not slots.try_take(requester) and not await slots.take(requester, MAX_WAIT_SECONDS):
             raise ServiceUnavailable(self.limit)
