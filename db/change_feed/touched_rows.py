@@ -1,6 +1,6 @@
 """The settings in which touch triggers remember, per transaction, the rows that they have moved.
 
-`db/change_feed/triggers.py` reads and writes them.
+The triggers (`db/migrations/frozen/change_feed.py`) read and write them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Set the database role of a transaction, which PostgreSQL's row-level security policies read.
 
-The policies themselves are in `db/rls/policies.py`.
+The policies themselves are in `db/migrations/frozen/policies.py`.
 """
 
 from __future__ import annotations

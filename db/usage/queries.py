@@ -6,7 +6,7 @@
   was stored. So a day that has passed keeps its numbers when generations are deleted.
 - **Storage**: a row of `usage_records` is a change of the usage of one group on one day; the usage is the sum
   over the rows. Triggers write these rows in the transaction that changes a generation or an image
-  (`db/usage/triggers.py`). So they are exact in every snapshot, also after a rollback or a crash.
+  (`db/migrations/frozen/usage.py`). So they are exact in every snapshot, also after a rollback or a crash.
 - **Compaction**: each change appends rows. Updating one total instead would make all writers of an
   organization wait for each other. `compact_usage` adds appended rows to the total in a single statement, so
   a reader sees either the changes or the total.
@@ -41,7 +41,6 @@ from sqlalchemy import (
 from db.models.usage import NO_KEY, UsageDimension, UsageRecord
 from db.session import current_session
 
-# Defined here, not beside the triggers: those need Alembic, which a server should not load.
 KEY = "organization_id, dimension, key, day, entry"
 AMOUNTS = ("credits", "generations", "failures", "storage_bytes")
 TOTAL = "'00000000000000000000000000000000'"

@@ -2,43 +2,27 @@
 
 from alembic import op
 
-from db.rls.policies import (
+from db.migrations.frozen.policies import (
     ALL,
+    APPLICATION_ROLE,
+    IN_CALLER_ORGANIZATIONS,
+    IS_CALLER_ACCOUNT,
     NONE,
     OWNED,
     PUBLIC,
+    SYSTEM_ROLE,
     USER_ID,
     create_functions,
+    create_reference_check,
+    deny_all,
+    disable_rls,
     drop_functions,
+    drop_reference_check,
+    enable_rls,
+    give_to_system_role,
+    is_referenced,
+    parent_is_visible,
 )
-from db.rls.policies import (
-    IN_CALLER_ORGANIZATIONS as OF_MY_ORGANIZATIONS,
-)
-from db.rls.policies import (
-    IS_CALLER_ACCOUNT as OF_MY_ACCOUNT,
-)
-from db.rls.policies import (
-    create_reference_check as show_referred,
-)
-from db.rls.policies import (
-    deny_all as close,
-)
-from db.rls.policies import (
-    disable_rls as open_up,
-)
-from db.rls.policies import (
-    drop_reference_check as hide_referred,
-)
-from db.rls.policies import (
-    enable_rls as protect,
-)
-from db.rls.policies import (
-    is_referenced as referred,
-)
-from db.rls.policies import (
-    parent_is_visible as through,
-)
-from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE
 
 revision = "0020"
 down_revision = "0019"
@@ -116,38 +100,36 @@ RETURN (
 def upgrade() -> None:
     create_functions()
     for table in OF_TENANTS:
-        protect(table, OWNED)
+        enable_rls(table, OWNED)
     for table, references in PUBLISHED.items():
-        show_referred(table, references)
-        protect(table, OWNED, readable=f"{PUBLIC} OR {referred(table)}")
-    protect("products", OWNED, readable=PUBLIC)
-    protect("subject_base_images", OWNED, readable=PUBLIC)
-    protect("product_images", OWNED, readable=through("products", "product_id"))
+        create_reference_check(table, references)
+        enable_rls(table, OWNED, readable=f"{PUBLIC} OR {is_referenced(table)}")
+    enable_rls("products", OWNED, readable=PUBLIC)
+    enable_rls("subject_base_images", OWNED, readable=PUBLIC)
+    enable_rls("product_images", OWNED, readable=parent_is_visible("products", "product_id"))
     for table, (parent, column) in OF_PARENTS.items():
-        protect(table, through(parent, column))
+        enable_rls(table, parent_is_visible(parent, column))
     for table in OF_ACCOUNTS:
-        protect(table, OF_MY_ACCOUNT)
-    protect("organizations", OF_MY_ORGANIZATIONS.replace("organization_id", "id"))
+        enable_rls(table, IS_CALLER_ACCOUNT)
+    enable_rls("organizations", IN_CALLER_ORGANIZATIONS.replace("organization_id", "id"))
     # A caller must not make themselves a member of another organization.
-    protect("memberships", OF_MY_ORGANIZATIONS, readable=OF_MY_ACCOUNT)
-    protect("invitations", OF_MY_ORGANIZATIONS)
-    protect("api_keys", OF_MY_ORGANIZATIONS)
-    protect("users", f"id = {USER_ID}", readable=COLLEAGUE, lockable=COLLEAGUE)
-    protect("subscriptions", f"({OF_MY_ACCOUNT} OR {PAYS_FOR_ME})")
-    protect("generation_models", NONE, readable=ALL)
+    enable_rls("memberships", IN_CALLER_ORGANIZATIONS, readable=IS_CALLER_ACCOUNT)
+    enable_rls("invitations", IN_CALLER_ORGANIZATIONS)
+    enable_rls("api_keys", IN_CALLER_ORGANIZATIONS)
+    enable_rls("users", f"id = {USER_ID}", readable=COLLEAGUE, lockable=COLLEAGUE)
+    enable_rls("subscriptions", f"({IS_CALLER_ACCOUNT} OR {PAYS_FOR_ME})")
+    enable_rls("generation_models", NONE, readable=ALL)
     # Triggers reject changes of events by every role.
-    protect(
+    enable_rls(
         "audit_events",
-        f"({OF_MY_ORGANIZATIONS} OR (organization_id IS NULL AND account_id = {USER_ID}))",
+        f"({IN_CALLER_ORGANIZATIONS} OR (organization_id IS NULL AND account_id = {USER_ID}))",
         privileges="SELECT, INSERT",
     )
     for table in OF_THE_SYSTEM:
-        close(table)
+        deny_all(table)
     op.execute(QUEUE_POSITION)
     # Only the system role sees the generations of all tenants, so it must own the function.
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    op.execute(f"ALTER FUNCTION sartiq_queue_position OWNER TO {SYSTEM_ROLE}")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    give_to_system_role("sartiq_queue_position")
     op.execute(f"GRANT USAGE ON SCHEMA public TO {APPLICATION_ROLE}, {SYSTEM_ROLE}")
 
 
@@ -159,7 +141,7 @@ def downgrade() -> None:
         "api_keys", "invitations", "users", "subscriptions", "generation_models", "audit_events",
         *OF_THE_SYSTEM,
     ):  # fmt: skip
-        open_up(table)
+        disable_rls(table)
     for table in PUBLISHED:
-        hide_referred(table)
+        drop_reference_check(table)
     drop_functions()

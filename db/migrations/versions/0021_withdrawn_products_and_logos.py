@@ -1,26 +1,14 @@
 """Keep rows visible that were public and are in use: products, logos and images of subjects."""
 
-from db.rls.policies import (
+from db.migrations.frozen.policies import (
     OWNED,
     PUBLIC,
-)
-from db.rls.policies import (
-    create_reference_check as show_referred,
-)
-from db.rls.policies import (
-    disable_rls as open_up,
-)
-from db.rls.policies import (
-    drop_reference_check as hide_referred,
-)
-from db.rls.policies import (
-    enable_rls as protect,
-)
-from db.rls.policies import (
-    is_referenced as referred,
-)
-from db.rls.policies import (
-    parent_is_visible as through,
+    create_reference_check,
+    disable_rls,
+    drop_reference_check,
+    enable_rls,
+    is_referenced,
+    parent_is_visible,
 )
 
 revision = "0021"
@@ -41,28 +29,30 @@ PRODUCTS = [("look_products", "product_id"), ("looks", "main_product_id")]
 
 
 def upgrade() -> None:
-    open_up("media_resources")
-    hide_referred("media_resources")
-    show_referred("media_resources", PICTURES)
-    protect("media_resources", OWNED, readable=f"{PUBLIC} OR {referred('media_resources')}")
+    disable_rls("media_resources")
+    drop_reference_check("media_resources")
+    create_reference_check("media_resources", PICTURES)
+    enable_rls("media_resources", OWNED, readable=f"{PUBLIC} OR {is_referenced('media_resources')}")
 
-    open_up("products")
-    show_referred("products", PRODUCTS)
-    protect("products", OWNED, readable=f"{PUBLIC} OR {referred('products')}")
+    disable_rls("products")
+    create_reference_check("products", PRODUCTS)
+    enable_rls("products", OWNED, readable=f"{PUBLIC} OR {is_referenced('products')}")
 
-    open_up("subject_base_images")
-    protect("subject_base_images", OWNED, readable=f"{PUBLIC} OR {through('subjects', 'subject_id')}")
+    disable_rls("subject_base_images")
+    enable_rls(
+        "subject_base_images", OWNED, readable=f"{PUBLIC} OR {parent_is_visible('subjects', 'subject_id')}"
+    )
 
 
 def downgrade() -> None:
-    open_up("subject_base_images")
-    protect("subject_base_images", OWNED, readable=PUBLIC)
+    disable_rls("subject_base_images")
+    enable_rls("subject_base_images", OWNED, readable=PUBLIC)
 
-    open_up("products")
-    hide_referred("products")
-    protect("products", OWNED, readable=PUBLIC)
+    disable_rls("products")
+    drop_reference_check("products")
+    enable_rls("products", OWNED, readable=PUBLIC)
 
-    open_up("media_resources")
-    hide_referred("media_resources")
-    show_referred("media_resources", PICTURES_BEFORE)
-    protect("media_resources", OWNED, readable=f"{PUBLIC} OR {referred('media_resources')}")
+    disable_rls("media_resources")
+    drop_reference_check("media_resources")
+    create_reference_check("media_resources", PICTURES_BEFORE)
+    enable_rls("media_resources", OWNED, readable=f"{PUBLIC} OR {is_referenced('media_resources')}")

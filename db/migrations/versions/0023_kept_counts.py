@@ -3,16 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import NONE, USER_ID
-from db.rls.policies import disable_rls as open_up
-from db.rls.policies import enable_rls as protect
-from db.rls.session_role import APPLICATION_ROLE
-from db.row_counts.triggers import (
-    create_count_triggers as keep_counts,
-)
-from db.row_counts.triggers import (
-    drop_count_triggers as drop_counts,
-)
+from db.migrations.frozen.policies import APPLICATION_ROLE, NONE, USER_ID, disable_rls, enable_rls
+from db.migrations.frozen.row_counts import create_count_triggers, drop_count_triggers
 
 revision = "0023"
 down_revision = "0022"
@@ -48,14 +40,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_row_counts_waiting", "row_counts", ["entry"], postgresql_where=WAITING)
     # Triggers write counts under the system role; callers read the counts of their tenants.
-    protect("row_counts", NONE, readable=OF_MY_SCOPES)
+    enable_rls("row_counts", NONE, readable=OF_MY_SCOPES)
     op.execute(f"REVOKE INSERT, UPDATE, DELETE ON row_counts FROM {APPLICATION_ROLE}")
     for table, columns in KEPT.items():
-        keep_counts(table, *columns)
+        create_count_triggers(table, *columns)
 
 
 def downgrade() -> None:
     for table in KEPT:
-        drop_counts(table)
-    open_up("row_counts")
+        drop_count_triggers(table)
+    disable_rls("row_counts")
     op.drop_table("row_counts")

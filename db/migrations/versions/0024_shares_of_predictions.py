@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import disable_rls, enable_rls, parent_is_visible
+from db.migrations.frozen.policies import disable_rls, enable_rls, parent_is_visible
 
 revision = "0024"
 down_revision = "0023"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.session_role import SYSTEM_ROLE
+from db.migrations.frozen.policies import SYSTEM_ROLE
 
 revision = "0025"
 down_revision = "0024"

@@ -1,14 +1,9 @@
 """Add region, mask, alternative text and position to product images, and the table of their cut-outs."""
 
-import hashlib
-import json
-from itertools import islice
-
 import sqlalchemy as sa
 from alembic import op
 
-from db.base import new_id, utc_now
-from db.rls.policies import (
+from db.migrations.frozen.policies import (
     OWNED,
     PUBLIC,
     create_reference_check,
@@ -42,7 +37,19 @@ NUMBER_IMAGES = """
         WHERE other.product_id = product_images.product_id AND other.id <= product_images.id
     )
 """
-BATCH_SIZE = 1_000
+# Workers make them when no newer photo waits. The hash is that of a photo without region and mask, as
+# `studio.cutouts.requests.hash_inputs` returns it.
+REQUEST_CUTOUTS = f"""
+    INSERT INTO {TABLE} (
+        id, owner_id, organization_id, product_image_id, input_hash, status, attempts, warnings, facts,
+        requested_at, created_at, updated_at
+    )
+    SELECT
+        gen_random_uuid(), owner_id, organization_id, id,
+        encode(sha256(convert_to(format('["%s", null, null]', media_id), 'UTF8')), 'hex'),
+        'pending', 0, '[]', '{{}}', created_at, now(), now()
+    FROM product_images
+"""  # noqa: S608 - the name comes from this module
 
 
 def upgrade() -> None:
@@ -62,7 +69,7 @@ def upgrade() -> None:
     op.alter_column("product_images", "position", server_default=None)
     op.execute(NUMBER_IMAGES)
     _create_table()
-    _request_cutouts()
+    op.execute(REQUEST_CUTOUTS)
     enable_rls(TABLE, OWNED, readable=parent_is_visible("product_images", "product_image_id"))
     _protect_media(IMAGES)
 
@@ -119,49 +126,6 @@ def _create_table() -> None:
     op.create_index(f"ix_{TABLE}_queue", TABLE, ["status", "requested_at", "id"])
     op.create_index(op.f(f"ix_{TABLE}_leased_at"), TABLE, ["leased_at"])
     op.create_index(op.f(f"ix_{TABLE}_media_id"), TABLE, ["media_id"])
-
-
-def _request_cutouts() -> None:
-    """Queue a cut-out of each photo. Workers make them when no newer photo waits."""
-    images = sa.table(
-        "product_images",
-        *(sa.column(name, sa.Uuid()) for name in ("id", "owner_id", "organization_id", "media_id")),
-        sa.column("created_at", sa.DateTime(timezone=True)),
-    )
-    columns = [sa.column(name, sa.Uuid()) for name in ("id", "owner_id", "organization_id")]
-    columns += [sa.column("product_image_id", sa.Uuid())]
-    columns += [sa.column(name) for name in ("input_hash", "status", "attempts")]
-    columns += [sa.column(name, sa.JSON()) for name in ("warnings", "facts")]
-    times = ("requested_at", "created_at", "updated_at")
-    cutouts = sa.table(TABLE, *columns, *(sa.column(name, sa.DateTime(timezone=True)) for name in times))
-    bind = op.get_bind()
-    rows = iter(bind.execute(sa.select(images)).all())
-    while batch := list(islice(rows, BATCH_SIZE)):
-        now = utc_now()
-        values = [
-            {
-                "id": new_id(),
-                "owner_id": row.owner_id,
-                "organization_id": row.organization_id,
-                "product_image_id": row.id,
-                "input_hash": _hash_photo(row.media_id),
-                "status": "pending",
-                "attempts": 0,
-                "warnings": [],
-                "facts": {},
-                # As old as the photo: newer photos come first.
-                "requested_at": row.created_at,
-                "created_at": now,
-                "updated_at": now,
-            }
-            for row in batch
-        ]
-        bind.execute(cutouts.insert(), values)
-
-
-def _hash_photo(media_id: object) -> str:
-    """Return the hash of a photo without region and mask, as `studio.cutouts.requests.hash_inputs`."""
-    return hashlib.sha256(json.dumps([str(media_id), None, None]).encode()).hexdigest()
 
 
 def _protect_media(references: list[tuple[str, str]]) -> None:

@@ -3,9 +3,21 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import IN_CALLER_ORGANIZATIONS, NONE, disable_rls, enable_rls
-from db.rls.session_role import APPLICATION_ROLE
-from db.usage.triggers import AMOUNTS, FAILED, KEY, NO_KEY, create_usage_triggers, drop_usage_triggers
+from db.migrations.frozen.policies import (
+    APPLICATION_ROLE,
+    IN_CALLER_ORGANIZATIONS,
+    NONE,
+    disable_rls,
+    enable_rls,
+)
+from db.migrations.frozen.usage import (
+    AMOUNTS,
+    FAILED,
+    KEY,
+    NO_KEY,
+    create_usage_triggers,
+    drop_usage_triggers,
+)
 
 revision = "0032"
 down_revision = "0031"

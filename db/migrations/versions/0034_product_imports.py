@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import disable_rls, enable_rls, parent_is_visible
-from db.row_counts.triggers import create_count_triggers, drop_count_triggers
+from db.migrations.frozen.policies import disable_rls, enable_rls, parent_is_visible
+from db.migrations.frozen.row_counts import create_count_triggers, drop_count_triggers
 
 revision = "0034"
 down_revision = "0033"

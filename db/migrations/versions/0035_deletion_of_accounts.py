@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import IS_CALLER_ACCOUNT, disable_rls, enable_rls
+from db.migrations.frozen.policies import IS_CALLER_ACCOUNT, disable_rls, enable_rls
 
 revision = "0035"
 down_revision = "0034"

@@ -6,7 +6,7 @@ Existing rows are not in the feed.
 import sqlalchemy as sa
 from alembic import op
 
-from db.change_feed.triggers import (
+from db.migrations.frozen.change_feed import (
     create_change_triggers,
     create_reference_triggers,
     create_touch_function,
@@ -16,8 +16,7 @@ from db.change_feed.triggers import (
     drop_touch_function,
     drop_touch_triggers,
 )
-from db.rls.policies import NONE, OWNED, deny_all, disable_rls, enable_rls
-from db.rls.session_role import APPLICATION_ROLE
+from db.migrations.frozen.policies import APPLICATION_ROLE, NONE, OWNED, deny_all, disable_rls, enable_rls
 
 revision = "0037"
 down_revision = "0036"

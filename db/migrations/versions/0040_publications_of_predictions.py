@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import disable_rls, enable_rls
+from db.migrations.frozen.policies import disable_rls, enable_rls
 
 revision = "0040"
 down_revision = "0039"

@@ -3,8 +3,14 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import NONE, USER_ID, disable_rls, enable_rls
-from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE
+from db.migrations.frozen.policies import (
+    APPLICATION_ROLE,
+    NONE,
+    USER_ID,
+    disable_rls,
+    enable_rls,
+    give_to_system_role,
+)
 
 revision = "0041"
 down_revision = "0040"
@@ -68,10 +74,7 @@ def _create_triggers(table: str) -> None:
         f"CREATE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
         f"SET search_path = pg_catalog, public, pg_temp AS $$ BEGIN {branches} RETURN NULL; END $$"
     )
-    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    op.execute(f"ALTER FUNCTION {function} OWNER TO {SYSTEM_ROLE}")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    give_to_system_role(f"{function}")
     for verb, (event, condition, _) in events.items():
         head = f"CREATE TRIGGER {table}_metadata_{verb} AFTER {event} FOR EACH ROW WHEN"
         op.execute(f"{head} ({condition}) EXECUTE FUNCTION sartiq_index_metadata_{table}()")

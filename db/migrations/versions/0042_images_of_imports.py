@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import deny_all, disable_rls
+from db.migrations.frozen.policies import deny_all, disable_rls
 
 revision = "0042"
 down_revision = "0041"

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from db.rls.session_role import SYSTEM_ROLE
+from db.migrations.frozen.policies import give_to_system_role
 
 revision = "0044"
 down_revision = "0043"
@@ -27,9 +27,7 @@ RETURN (
 def upgrade() -> None:
     op.execute(START_INTERVAL)
     # Only the system role sees the generations of all tenants, so it must own the function.
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    op.execute(f"ALTER FUNCTION sartiq_start_interval() OWNER TO {SYSTEM_ROLE}")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    give_to_system_role("sartiq_start_interval()")
 
 
 def downgrade() -> None:

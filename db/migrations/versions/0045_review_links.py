@@ -3,13 +3,13 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.rls.policies import (
+from db.migrations.frozen.policies import (
+    APPLICATION_ROLE,
     USER_ID,
     disable_rls,
     enable_rls,
     parent_is_visible,
 )
-from db.rls.session_role import APPLICATION_ROLE
 
 revision = "0045"
 down_revision = "0044"

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.change_feed.triggers import create_reference_triggers, drop_reference_triggers
-from db.rls.policies import disable_rls, enable_rls, parent_is_visible
+from db.migrations.frozen.change_feed import create_reference_triggers, drop_reference_triggers
+from db.migrations.frozen.policies import disable_rls, enable_rls, parent_is_visible
 
 revision = "0046"
 down_revision = "0045"

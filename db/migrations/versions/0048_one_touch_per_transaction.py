@@ -1,16 +1,17 @@
 """Move `updated_at` of a parent once per transaction, not once per savepoint, on PostgreSQL."""
 
-from db.change_feed.touched_rows import TOUCHED_TABLES
-from db.change_feed.triggers import create_touch_function
+from db.migrations.frozen.change_feed import create_touch_function
 
 revision = "0048"
 down_revision = "0047"
 branch_labels = None
 depends_on = None
 
+TABLES = ("generations", "looks", "shootings", "shots")
+
 
 def upgrade() -> None:
-    for table in TOUCHED_TABLES:
+    for table in TABLES:
         create_touch_function(table)
 
 

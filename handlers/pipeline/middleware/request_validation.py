@@ -18,7 +18,7 @@ from handlers.contract.errors import NotAcceptable, PathNotFound, ValidationFail
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import PROBLEM_JSON
-from handlers.pipeline.body_limits import UnfinishedBodies
+from handlers.pipeline.admission.body_limits import UnfinishedBodies
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import current_requester

@@ -1,4 +1,4 @@
-"""Create and drop row-level security policies. For migrations.
+"""Create and drop row-level security policies.
 
 The policies keep tenants apart when a query lacks the tenant filter of `db/tenancy.py`. They do not know the
 permissions of roles in an organization. A table without a policy is closed to both roles, so that a migration
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from alembic import op
 
-from db.rls.session_role import APPLICATION_ROLE, MIGRATING, SYSTEM_ROLE
+APPLICATION_ROLE = "sartiq_app"
+SYSTEM_ROLE = "sartiq_system"
 
 # Subqueries without a reference to the row are evaluated once per statement; plain function calls would run
 # once per row. The cast makes ANY compare with the elements of one array, not with the rows of a subquery.
@@ -97,7 +98,7 @@ def deny_all(table: str, privileges: str = ALL_PRIVILEGES) -> None:
     op.execute(f"CREATE POLICY system ON {table} TO {SYSTEM_ROLE} USING (current_user = '{SYSTEM_ROLE}')")
     op.execute(
         f"CREATE POLICY migrating ON {table} TO CURRENT_USER "
-        f"USING (current_setting('{MIGRATING}', true) = 'on')"
+        "USING (current_setting('sartiq.migrating', true) = 'on')"
     )
 
 
@@ -144,6 +145,18 @@ def is_referenced(table: str) -> str:
 
 def _reference_check_name(table: str) -> str:
     return f"sartiq_shows_{table}"
+
+
+def give_to_system_role(function: str) -> None:
+    """Make the system role the owner of a function that runs with the rights of its owner.
+
+    Args:
+        function: The name of the function, with the types of its arguments where there are several.
+    """
+    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
+    op.execute(f"ALTER FUNCTION {function} OWNER TO {SYSTEM_ROLE}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
 
 
 def create_functions() -> None:

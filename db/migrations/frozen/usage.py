@@ -1,4 +1,4 @@
-"""Create and drop the triggers that record usage. For migrations.
+"""Create and drop the triggers that record usage.
 
 Triggers see what the ORM session does not (cascades of foreign keys, bulk statements) and roll back with the
 transaction. `db/usage/queries.py` explains the design.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from alembic import op
 
-from db.rls.session_role import SYSTEM_ROLE
-from db.usage.queries import AMOUNTS, KEY
-from db.usage.queries import TOTAL as NO_KEY
+from db.migrations.frozen.policies import give_to_system_role
 
+KEY = "organization_id, dimension, key, day, entry"
+AMOUNTS = ("credits", "generations", "failures", "storage_bytes")
+NO_KEY = "'00000000000000000000000000000000'"
+"""The `entry` of a compacted record, and the `key` of a row that has none, in SQL."""
 FAILED = "('failed', 'expired')"
 _MEMBERS = {
     "model": "model_id",
@@ -116,7 +118,4 @@ def _create_function(table: str, changes: dict[str, tuple[_Statement, ...]]) -> 
         f"SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS "
         f"$$ BEGIN {branches} RETURN NULL; END $$"
     )
-    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    op.execute(f"ALTER FUNCTION sartiq_record_{table}() OWNER TO {SYSTEM_ROLE}")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    give_to_system_role(f"sartiq_record_{table}()")

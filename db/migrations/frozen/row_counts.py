@@ -1,4 +1,4 @@
-"""Create and drop the triggers that maintain the counter cache of a table. For migrations.
+"""Create and drop the triggers that maintain the counter cache of a table.
 
 Triggers see what the ORM session does not (cascades of foreign keys, bulk statements, a database copy) and
 roll back with the transaction. `db/row_counts/queries.py` explains the design.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from alembic import op
 
-from db.rls.session_role import SYSTEM_ROLE
+from db.migrations.frozen.policies import give_to_system_role
 
 # Per statement, the sources of its rows and how each row changes a count. An UPDATE removes the old row and
 # adds the new one: if both have the same key, the changes cancel out.
@@ -53,10 +53,7 @@ def _create_triggers(table: str, columns: Sequence[str]) -> None:
         f"SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS "
         f"$$ BEGIN {branches} RETURN NULL; END $$"
     )
-    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    op.execute(f"ALTER FUNCTION sartiq_count_{table}() OWNER TO {SYSTEM_ROLE}")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
+    give_to_system_role(f"sartiq_count_{table}()")
     for verb, sources in _CHANGES.items():
         transitions = " ".join(_TRANSITIONS[name] for name in sources)
         op.execute(

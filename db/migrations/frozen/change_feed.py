@@ -1,4 +1,4 @@
-"""Create and drop the triggers that write the change feed and move `updated_at`. For migrations.
+"""Create and drop the triggers that write the change feed and move `updated_at`.
 
 Triggers see what the ORM session does not: cascades of foreign keys, bulk statements and imports. They roll
 back with the transaction. There are three kinds:
@@ -23,11 +23,13 @@ from collections.abc import Mapping, Sequence
 
 from alembic import op
 
-from db.change_feed.touched_rows import MAX_LENGTH, get_setting_name
-from db.rls.session_role import SYSTEM_ROLE
+from db.migrations.frozen.policies import SYSTEM_ROLE, give_to_system_role
 
 Parents = Mapping[str, str]
 """Parent tables by the columns that refer to them."""
+
+MAX_TOUCHED_LENGTH = 100_000
+"""The maximum length of the setting with the rows that a transaction has moved; about 2,700 ids."""
 
 _COLUMNS = "organization_id, owner_id, resource_type, resource_id, external_id, change, xid, changed_at"
 # The clocks of the database and of the servers differ, but the value must grow.
@@ -66,7 +68,7 @@ def create_change_triggers(table: str, resource_type: str, has_external_id: bool
         f"ELSE {insert('updated', prefix='NEW.')}"
         "END IF; RETURN NULL; END $$"
     )
-    _give_to_system_role(f"sartiq_feed_{table}()")
+    give_to_system_role(f"sartiq_feed_{table}()")
     function = f"EXECUTE FUNCTION sartiq_feed_{table}()"
     op.execute(
         f"CREATE TRIGGER {table}_feed_insert AFTER INSERT ON {table} "
@@ -121,7 +123,7 @@ def create_touch_triggers(
         f"ELSIF TG_OP = 'DELETE' THEN {touch(delete, select_ids('went'))} "
         f"ELSE {touch(update, 'ARRAY[NEW.{column}]')} END IF; RETURN NULL; END $$"
     )
-    _give_to_system_role(f"sartiq_touched_by_{table}()")
+    give_to_system_role(f"sartiq_touched_by_{table}()")
     function = f"EXECUTE FUNCTION sartiq_touched_by_{table}()"
     for verb, parents, transition in (
         ("insert", insert, "NEW TABLE AS came"),
@@ -176,9 +178,9 @@ def create_touch_function(parent: str) -> None:
       an id of its own.
     - A setting contains the ids of the rows that this function has moved or left to the periodic task. It is
       local to the transaction, so a rollback to a savepoint undoes it together with the update. Beyond
-      `MAX_LENGTH` it does not grow, and further rows are moved once per savepoint.
+      `MAX_TOUCHED_LENGTH` it does not grow, and further rows are moved once per savepoint.
     """
-    setting = get_setting_name(parent)
+    setting = f"sartiq.touched_{parent}"
     function = (
         f"CREATE OR REPLACE FUNCTION sartiq_touch_{parent}(ids uuid[]) RETURNS void {_DEFINER} AS $$ "  # noqa: S608 - names come from migrations
         "DECLARE candidates uuid[]; unlocked uuid[]; "
@@ -194,7 +196,7 @@ def create_touch_function(parent: str) -> None:
         f"INSERT INTO pending_touches (table_name, row_id) SELECT '{parent}', row_id "
         "FROM unnest(candidates) AS row_id WHERE row_id <> ALL (unlocked); END IF; "
         "touched := touched || array_to_string(candidates, ',') || ','; "
-        f"IF length(touched) <= {MAX_LENGTH} THEN "
+        f"IF length(touched) <= {MAX_TOUCHED_LENGTH} THEN "
         f"PERFORM set_config('{setting}', touched, true); END IF; END $$"
     )
     op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
@@ -218,13 +220,6 @@ def _select_values(resource_type: str, change: str, prefix: str, has_external_id
     return (
         f"{prefix}organization_id, {personal_owner}, '{resource_type}', {prefix}id, {external_id}, '{change}'"
     )
-
-
-def _give_to_system_role(function: str) -> None:
-    # ALTER ... OWNER TO requires that the new owner may create objects in the schema.
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
-    op.execute(f"ALTER FUNCTION {function} OWNER TO {SYSTEM_ROLE}")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")
 
 
 def _drop(table: str, kind: str, verbs: Sequence[str]) -> None:
