@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
-from db.embedded import find_binaries, remove_cluster
+from db.embedded import remove_cluster
 from db.migrations import upgrade
 from studio.database import FOLDER
+from tests.support.schemas import dump_schema, list_differences
 from tests.upgrade.release import Release, require, run_program
 from tools.servers.databases import create_database
 from tools.servers.server import ROOT, SECONDS_TO_STOP
-
-MAX_LISTED_LINES = 40
 
 
 def move_from_sqlite(settings: Mapping[str, str]) -> None:
@@ -100,14 +97,6 @@ def compare_schemas(*releases: Release) -> int:
         upgrade(migrated)
         upgrade(fresh)
         before, after = dump_schema(migrated), dump_schema(fresh)
-    differences = difflib.unified_diff(before, after, "migrated", "fresh", n=2, lineterm="")
-    lines = list(islice(differences, MAX_LISTED_LINES))
+    lines = list_differences(before, after)
     require(not lines, "\n  ".join(["the schema is not that of a fresh database:", *lines]))
-    return len(after)
-
-
-def dump_schema(url: str) -> list[str]:
-    """Return the lines of `pg_dump --schema-only`."""
-    # By default, a dump contains a random key.
-    options = ["--schema-only", "--restrict-key", "upgrade", "--dbname", url.replace("+psycopg", "", 1)]
-    return run_program([str(find_binaries() / "pg_dump"), *options]).splitlines()
+    return len(after.splitlines())
