@@ -6,11 +6,12 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
+from studio.rendering.model import PredictionWarning
 from tests.architecture.sources import Module, format_findings
 from tests.generators.page import render_generators
 from tools.permission_matrix import TEXT, render_markdown
@@ -109,6 +110,11 @@ def test_the_contract_names_every_problem_code(root: Path, modules: list[Module]
         if not re.search(rf"\b{code}\b", contract)
     ]
     assert not unnamed, format_findings(unnamed)
+
+
+def test_the_contract_names_every_warning_of_predictions(contract: dict) -> None:
+    """A response with another value is rejected, and with it the list that the prediction is in."""
+    assert contract["components"]["schemas"]["PredictionWarning"]["enum"] == [*get_args(PredictionWarning)]
 
 
 def find_code(node: ast.ClassDef) -> str | None:
