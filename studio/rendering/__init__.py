@@ -6,7 +6,6 @@ request and the result) and `render` (the steps). The same request returns the s
 """
 
 from studio.rendering.backgrounds import get_image_size
-from studio.rendering.contact_sheet import build_contact_sheet
 from studio.rendering.cut_out import cut_out_product, get_working_side
 from studio.rendering.masks import get_cut_out_version, get_mask_provider
 from studio.rendering.model import (
@@ -37,7 +36,6 @@ __all__ = [
     "RenderRequest",
     "Rendering",
     "adjust",
-    "build_contact_sheet",
     "cut_out_product",
     "downscale",
     "get_cut_out_version",

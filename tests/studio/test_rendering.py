@@ -22,7 +22,6 @@ from studio.rendering import (
     Mask,
     RenderRequest,
     adjust,
-    build_contact_sheet,
     cut_out_product,
     framed_crop,
     get_mask_provider,
@@ -506,17 +505,6 @@ def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds(real_ne
     for variant in range(4):
         render(RenderRequest(cut_out, 1536, 2048, "WEBP", variant=variant))
     assert time.process_time() - begin < 10
-
-
-def test_a_contact_sheet_shows_all_images_and_needs_at_least_one() -> None:
-    images = [Image.new("RGB", (30, 40), color) for color in ("red", "green", "blue")]
-    sheet = build_contact_sheet(
-        images, ["One\nsmall print", "Two", "A label that is far too long for its cell" * 3], "Title"
-    )
-    colours = {colour for _, colour in sheet.getcolors(sheet.width * sheet.height) or []}
-    assert {(255, 0, 0), (0, 128, 0), (0, 0, 255)} <= colours
-    with pytest.raises(ValueError, match="contact sheet"):
-        build_contact_sheet([], [], "Title")
 
 
 @pytest.mark.slow("it draws a sample image twice, which changes only with its script")

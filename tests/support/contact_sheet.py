@@ -1,4 +1,4 @@
-"""Build a contact sheet: images side by side with labels, for the demo and the README."""
+"""Build a contact sheet: images side by side with labels, for the demo and the image set."""
 
 from __future__ import annotations
 
@@ -15,23 +15,19 @@ def build_contact_sheet(
     images: Sequence[Image.Image],
     labels: Sequence[str],
     title: str,
-    columns: int | None = None,
-    cell_width: int = 420,
+    columns: int,
+    cell_width: int,
 ) -> Image.Image:
     """Return the sheet.
 
     Args:
+        images: At least one image.
         labels: One per image. The first line is large, further lines are small beneath it.
-        columns: Images per row; by default chosen from the number of images.
+        title: The heading.
+        columns: Images per row.
         cell_width: Width of an image in pixels. All cells have the height of the tallest image.
-
-    Raises:
-        ValueError: There is no image, or the number of labels differs from the number of images.
     """
-    if not images or len(images) != len(labels):
-        raise ValueError("A contact sheet needs images and one label for each.")
-    across = columns or (len(images) if len(images) <= 4 else -(-len(images) // 2) if len(images) <= 8 else 4)
-    across = min(across, len(images))
+    across = min(columns, len(images))
     gap, edge = round(cell_width * 0.075), round(cell_width * 0.14)
     strong, small = _font(cell_width * 0.046), _font(cell_width * 0.036)
     heading = _font(cell_width * 0.092)
