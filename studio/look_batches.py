@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, func, inspect, select
+from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import selectinload
 
 from db.audit import record_change
@@ -43,18 +43,21 @@ _LISTS = [
     selectinload(Look.product_links),
     selectinload(Look.guidelines_links),
 ]
-_NOT_COPIED = {"id", "created_at", "updated_at", "owner_id", "organization_id", "external_id"}
-_OF_SHOOTINGS = {"name", "due_date", "archived", "phase", "test_shooting_held"}
-_OF_SHOTS = {
-    "shooting_id",
-    "look_id",
-    "status",
-    "approved_prediction_id",
-    "generation_id",
-    "rejection_reason",
-    "revision_note",
+_COPIED: Mapping[type[Owned], Sequence[str]] = {
+    Shooting: (
+        "description",
+        "season",
+        "collection",
+        "brand",
+        "brand_id",
+        "default_guidelines_id",
+        "require_test_shooting",
+        "custom_metadata",
+    ),
+    Look: ("main_product_id", "subject_id", "style_id", "notes", "custom_metadata"),
+    Shot: ("shot_type_id", "notes", "custom_metadata"),
 }
-"""Columns of shots that are not copied: their place, and what happened to them."""
+"""What a copy takes over: what was planned, and nothing that happened."""
 
 
 class ShootingTooLarge(Conflict):
@@ -127,7 +130,7 @@ def duplicate_shooting(shooting: Shooting, name: str | None, due_date: datetime)
     _require_copyable(shooting)
     is_personal = shooting.organization_id is None
     copy = Shooting(
-        **_copy_columns(shooting, _OF_SHOOTINGS),
+        **_copy_columns(shooting),
         owner_id=shooting.owner_id if is_personal else current_caller().user_id,
         organization_id=shooting.organization_id,
         name=name or _derive_name(shooting),
@@ -160,22 +163,17 @@ def _lock_looks(shooting: Shooting) -> Sequence[Look]:
 
 def _copy_look(look: Look) -> _LookDraft:
     return _LookDraft(
-        columns=_copy_columns(look, {"shooting_id"}),
-        shots=[_copy_columns(shot, _OF_SHOTS) for shot in look.shots],
+        columns=_copy_columns(look),
+        shots=[_copy_columns(shot) for shot in look.shots],
         shot_type_ids=list(look.shot_type_ids),
         product_ids=list(look.product_ids),
         guidelines_ids=list(look.guidelines_ids),
     )
 
 
-def _copy_columns(row: Owned, excluded: set[str]) -> dict[str, Any]:
-    """Return the values of a row's columns by the names of their attributes, without ids and times."""
-    return {
-        attribute.key: getattr(row, attribute.key)
-        for attribute in inspect(type(row)).column_attrs
-        # Counts are expressions and not columns.
-        if isinstance(attribute.columns[0], Column) and attribute.key not in _NOT_COPIED | excluded
-    }
+def _copy_columns(row: Owned) -> dict[str, Any]:
+    """Return the values that a copy of the row takes over, by the names of their attributes."""
+    return {name: getattr(row, name) for name in _COPIED[type(row)]}
 
 
 def _derive_name(shooting: Shooting) -> str:

@@ -102,8 +102,9 @@ def make_reviewed_shooting(client: Client, owned: dict[str, Any]) -> tuple[Any, 
     """Return a shooting with two looks, and the one whose shot is approved."""
     shooting = factories.make_shooting(
         **owned, name="Spring", season="2027", phase="CLOSED", archived=True, test_shooting_held=True,
-        external_id="S-1", custom_metadata={"campaign": "27"},
-        brand_id=factories.make_brand(**owned).id,
+        external_id="S-1", custom_metadata={"campaign": "27"}, description="Coats", collection="Outdoor",
+        brand="Nord", brand_id=factories.make_brand(**owned).id, require_test_shooting=True,
+        default_guidelines_id=factories.make_guidelines(**owned).id,
     )  # fmt: skip
     types = [factories.make_shot_type(**owned).id for _ in range(2)]
     look = factories.make_look(
@@ -111,6 +112,8 @@ def make_reviewed_shooting(client: Client, owned: dict[str, Any]) -> tuple[Any, 
         shot_type_ids=types[::-1],
         product_ids=[factories.make_product(**owned).id],
         guidelines_ids=[factories.make_guidelines(**owned).id],
+        subject_id=factories.make_subject(**owned).id,
+        style_id=factories.make_style(**owned).id,
         notes="Sleeves rolled up.",
         external_id="L-1",
         custom_metadata={"drop": "1"},
@@ -140,7 +143,7 @@ def test_a_copy_of_a_shooting_has_its_looks_and_pending_shots(
     changed = {
         "id": copy["id"], "created_at": copy["created_at"], "updated_at": copy["updated_at"],
         "owner_id": str(customer.owner.id), "name": "Spring (copy)", "due_date": copy["due_date"],
-        "archived": False, "phase": "PRODUCTION", "shot_status": "pending", "shots_approved_count": 0,
+        "archived": False, "phase": "BRIEF", "shot_status": "pending", "shots_approved_count": 0,
         "external_id": None,
     }  # fmt: skip
     assert copy == original | changed
@@ -157,9 +160,11 @@ def test_a_copy_of_a_shooting_has_its_looks_and_pending_shots(
     ]
     assert copies[0]["product_ids"] == [str(row_id) for row_id in look.product_ids]
     shots = client("GET", f"/shots/?shooting_id={copy['id']}").json()["data"]
-    assert {(shot["status"], shot["predictions_count"], shot["rejection_reason"]) for shot in shots} == {
-        ("pending", 0, None)
-    }
+    undecided = {
+        "status": "pending", "approved_prediction_id": None, "generation_id": None, "predictions_count": 0,
+        "rejection_reason": None, "revision_note": None,
+    }  # fmt: skip
+    assert [{name: shot[name] for name in undecided} for shot in shots] == [undecided] * 3
     noted = [(shot["notes"], shot["metadata"], shot["external_id"]) for shot in shots if shot["notes"]]
     assert noted == [("Closer.", {"view": "front"}, None)]
 
