@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -393,7 +391,7 @@ def test_a_url_that_occurs_twice_in_a_row_is_one_image(
     assert count_images(import_all(database, storage, organization, shop, text)) == (1, 1, 0, 0)
 
 
-def test_the_connections_to_one_host_are_limited(
+def test_no_further_image_is_fetched_from_a_host_while_the_limit_of_connections_is_reached(
     database: Database,
     storage: LocalDisk,
     organization: Organization,
@@ -401,30 +399,26 @@ def test_the_connections_to_one_host_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(image_queue, "MAX_IMAGES_PER_HOST", 2)
-    lock, open_now, most = threading.Lock(), 0, 0
-
-    def respond(request: RecordedRequest) -> StubResponse:
-        nonlocal open_now, most
-        with lock:
-            open_now += 1
-            most = max(most, open_now)
-        time.sleep(0.1)
-        with lock:
-            open_now -= 1
-        return shop.send_image(request)
-
-    shop.respond = respond
-    rows = "".join(f"S-{number},a,{shop.url(f'{number}.png')}\n" for number in range(8))
+    rows = "".join(f"S-{number},a,{shop.url(f'{number}.png')}\n" for number in range(3))
     import_id = start_import(database, storage, organization, "sku,name,image_url\n" + rows)
     run_imports(database, storage)
-    deadline = time.monotonic() + 30
-    # Threads that find no free connection end; the next run continues.
-    while get_import(database, import_id).status == "running":
-        assert time.monotonic() < deadline
-        add_images(database, storage, shop)
-    done = get_import(database, import_id)
-    assert (done.status, count_images(done)) == ("completed", (8, 8, 0, 0))
-    assert most == 2
+
+    def lease_elsewhere(count: int) -> None:
+        """Let another process have leases of this number of images, and none of the others."""
+        with database.transaction(write=True) as session:
+            jobs = session.scalars(select(ProductImportImage).order_by(ProductImportImage.id)).all()
+            for number, job in enumerate(jobs):
+                job.status = "running" if number < count else "pending"
+                job.lease_owner = "another process" if number < count else None
+                job.lease_expires_at = utc_now() + timedelta(hours=1) if number < count else None
+
+    lease_elsewhere(2)
+    add_images(database, storage, shop)
+    assert shop.paths == []
+    lease_elsewhere(1)
+    add_images(database, storage, shop)
+    assert sorted(shop.paths) == ["/1.png", "/2.png"]
+    assert get_import(database, import_id).image_added_count == 2
 
 
 def test_a_canceled_import_adds_no_further_image(
