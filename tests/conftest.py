@@ -23,12 +23,13 @@ from sqlalchemy.orm import Session
 import db.base
 from db.base import Base
 from db.engine import build_engine
-from db.models import AuditEvent, RowCount, UsageRecord
+from db.models import AuditEvent, Organization, RowCount, UsageRecord, User
 from db.session import Database
+from studio.accounts.identity.passwords import hash_password
 from studio.mask_models import MaskModel, choose_mask_model
 from tests.support import factories
 from tests.support.failing_subtests import FailingSubtests
-from tests.support.passwords import real_hashes, use_cheap_hashes
+from tests.support.passwords import ADDRESS, PASSWORD, real_hashes, use_cheap_hashes
 from tests.support.prepared_statements import keep_prepared_statements
 from tests.support.rejections import Rejections, record_rejections
 from tests.support.requirements import skip_or_fail
@@ -39,8 +40,12 @@ from tools.servers.server_databases import drop_server_databases
 
 if TYPE_CHECKING:
     from handlers.app import Application
+    from studio.media.storage import LocalDisk
+    from tests.support.scenarios import PhotographedProduct
+    from tests.support.servers.buckets import Bucket
     from tests.support.servers.webhook_receiver import WebhookReceiver
     from tools.servers.processes import RedisServer
+    from tools.servers.server import RunningServer
 
 
 # jsonschema compiles the grammar of IRIs at import: a second of CPU. No value of the contract is an IRI.
@@ -247,6 +252,31 @@ def broker() -> Iterator[RedisServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """Yield an object storage with one bucket."""
+    # Imported here because most tests store no objects.
+    from tests.support.servers.buckets import run_bucket
+
+    with run_bucket() as running:
+        yield running
+
+
+# Not for the whole run: an idle server takes a fortieth of a core, and its start 1.5 s of CPU.
+@pytest.fixture(scope="module")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Yield a server process with the demo accounts, shared by the tests of a module.
+
+    Its tests are not about masks: colours find the products, which is faster than the network.
+    """
+    # Imported here because most tests start no server.
+    from tests.e2e.server import running_server
+
+    folder = tmp_path_factory.mktemp("server")
+    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:
+        yield server
+
+
 @pytest.fixture
 def receiver() -> Iterator[WebhookReceiver]:
     """Yield a running webhook receiver."""
@@ -287,6 +317,34 @@ def database(database_engine: Engine, has_row_level_security: bool) -> Iterator[
         ):
             yield bound
         outer.rollback()
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    """Yield the session of a running transaction under the system role."""
+    with database.transaction(write=True) as session:
+        yield session
+
+
+@pytest.fixture
+def user(database: Database) -> User:
+    """Return a user who can sign in with `ADDRESS` and `PASSWORD`."""
+    return factories.make_user(email=ADDRESS, hashed_password=hash_password(PASSWORD))
+
+
+@pytest.fixture
+def organization(user: User) -> Organization:
+    """Return an organization of the user."""
+    return factories.make_organization(user)
+
+
+@pytest.fixture
+def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
+    """Return the rows of a customer with a product, a photo and a pending shot."""
+    # Imported here because most tests draw no photo.
+    from tests.support.scenarios import make_photographed_product
+
+    return make_photographed_product(storage, database)
 
 
 @pytest.fixture

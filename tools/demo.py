@@ -26,7 +26,7 @@ import httpx
 from httpx_sse import connect_sse
 from PIL import Image, ImageOps
 
-from studio.rendering.contact_sheet import build_contact_sheet
+from tools.contact_sheet import build_contact_sheet
 from tools.sample_images.photograph import load_phone_photo
 from tools.servers.server import BASE_PATH, ServerDidNotStart, running_server
 

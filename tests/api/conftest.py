@@ -57,6 +57,23 @@ def client_for(app: Application) -> Callable[[User | None], Client]:
 
 
 @pytest.fixture
+def client(request: pytest.FixtureRequest, client_for: Callable[..., Client]) -> Client:
+    """Return a client that is signed in as the owner of the rows that the test uses.
+
+    That is the account of the fixture `scenario`, `customer` or `owner`, in this order, or else `user`.
+    """
+    names = ("scenario", "customer", "owner")
+    account = request.getfixturevalue(next((name for name in names if name in request.fixturenames), "user"))
+    return client_for(account if isinstance(account, User) else account.owner)
+
+
+@pytest.fixture
+def anonymous(client_for: Callable[..., Client]) -> Client:
+    """Return a client without a credential."""
+    return client_for(None)
+
+
+@pytest.fixture
 def customer(client_for: Callable[..., Client]) -> Customer:
     """Return the owner of a new organization, with a client."""
     owner = factories.make_user()
@@ -76,9 +93,9 @@ def storage(application: Application) -> LocalDisk:
 
 
 @pytest.fixture
-def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
-    """Return the rows of a customer with a product, a photo and a pending shot."""
-    return make_photographed_product(storage, database)
+def path(scenario: PhotographedProduct) -> str:
+    """Return the path of the generations of the scenario's organization."""
+    return f"/generations/?organization_id={scenario.organization.id}"
 
 
 class CommittingServer(NamedTuple):

@@ -22,9 +22,8 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import status_and_code
 from tests.support.mailbox import get_mailed_token, list_emails_to
 
 PASSWORD = "a password for this test"
@@ -35,11 +34,6 @@ PATH = "/users/me/deletion"
 @pytest.fixture
 def user(database: Database) -> User:
     return factories.make_user(hashed_password=HASHED)
-
-
-@pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
 
 
 @pytest.fixture(autouse=True)

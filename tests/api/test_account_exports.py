@@ -28,10 +28,9 @@ from studio.media.storage import LocalDisk, export_folder, export_key, media_key
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.accounts import make_session
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers, make_api_key
-from tests.support.factories.catalogue import status_and_code
 from tests.support.factories.invitations import make_invitation
 
 PATH = "/users/me/exports"
@@ -43,11 +42,6 @@ PUBLIC_HASHES = {"content_hash", "file_hash", "images_file_hash", "input_hash"}
 @pytest.fixture
 def user(database: Database) -> User:
     return factories.make_user(email="ines@example.com", full_name="Inès", hashed_password="$argon2id$secret")
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
 
 
 def unpack(archive: bytes) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], dict[str, bytes]]:

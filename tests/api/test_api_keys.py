@@ -19,9 +19,10 @@ from studio.accounts.api_keys import MAX_KEYS
 from tests.api.conftest import Client, CommittingServer
 from tests.contract.tenant import make_image
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import make_api_key
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.catalogue import Customer
 
 BODY = {"name": "Shop import", "scopes": ["products:write", "products:read"], "expires_in_days": 90}
 

@@ -18,10 +18,11 @@ from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import replace_service
+from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
-from tests.support.generations import complete_generation, status_and_code
+from tests.support.generations import complete_generation
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 
 DEADLOCK_DETECTED = "40P01"
@@ -82,11 +83,6 @@ def list_events(database: Database) -> list[tuple[str, UUID | None, str, int]]:
 @pytest.fixture
 def products(customer: Customer) -> Batch:
     return Batch(customer.client, "products", customer.organization.id)
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 @pytest.fixture

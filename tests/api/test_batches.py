@@ -13,13 +13,9 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import limit_open_generations, status_and_code
+from tests.support.client import status_and_code
+from tests.support.generations import limit_open_generations
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from handlers.app import Application
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.catalogue import Customer
 
 
 def test_creating_a_brand_returns_all_its_fields(customer: Customer) -> None:

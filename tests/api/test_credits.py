@@ -19,9 +19,9 @@ from studio.generations.worker import queue
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.generations import limit_open_generations, status_and_code
+from tests.support.generations import limit_open_generations
 from tests.support.scenarios import LEASE, PhotographedProduct
 
 CREDITS, REQUESTS = 10, 50

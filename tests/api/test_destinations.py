@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -22,16 +21,10 @@ from tests.support.app import replace_service
 from tests.support.client import ClientResponse
 from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.scenarios import PhotographedProduct
-from tests.support.servers.buckets import ACCESS_KEY, Bucket, run_bucket
+from tests.support.servers.buckets import ACCESS_KEY, Bucket
 from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
 SECRET = "Bearer 2f6c1d0e9b"
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with run_bucket() as running:
-        yield running
 
 
 def allow(app: Application, monkeypatch: pytest.MonkeyPatch, url: str) -> None:

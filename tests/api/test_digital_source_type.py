@@ -33,11 +33,6 @@ GENERATED = "trainedAlgorithmicMedia"
 
 
 @pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
-
-
-@pytest.fixture
 def generate(client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk) -> Any:
     """Return a function that requests one image of the scenario's shot and returns the prediction."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +15,8 @@ from handlers.app import Application
 from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.auth import assert_invalid_token
+from tests.support.client import ClientResponse, assert_conflict
 from tests.support.mailbox import get_mailed_token, list_emails_to
 
 PASSWORD = "sartiq-demo"
@@ -27,16 +27,6 @@ OLD, NEW = "dana@example.com", "dana.demo@example.com"
 @pytest.fixture
 def user(database: Database) -> User:
     return factories.make_user(email=OLD, full_name="Dana Demo", hashed_password=HASHED)
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
-
-
-@pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +51,6 @@ def get_email(client: Client) -> str:
     return str(client("GET", "/users/me").json()["email"])
 
 
-def assert_conflict(response: ClientResponse, code: str) -> None:
-    assert (response.status, response.json()["code"]) == (409, code), response.body
-
-
-def assert_rejected(response: ClientResponse) -> None:
-    assert (response.status, response.json()["code"]) == (401, "invalid_token"), response.body
-
-
 def test_nothing_changes_until_the_mailed_token_is_used(
     app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
@@ -91,7 +73,7 @@ def test_nothing_changes_until_the_mailed_token_is_used(
         "updated_at": client("GET", "/users/me").json()["updated_at"],
     }
     assert f"uses the address {NEW} from now on" in list_emails_to(app, OLD)[1]
-    assert_rejected(confirm_change(anonymous, token))
+    assert_invalid_token(confirm_change(anonymous, token))
 
 
 def test_only_a_new_address_requires_the_password(app: Application, client: Client) -> None:
@@ -121,7 +103,7 @@ def test_a_later_change_replaces_the_first(app: Application, client: Client, ano
     request_change(client)
     first = get_mailed_email_token(app)
     request_change(client, "other@example.com")
-    assert_rejected(confirm_change(anonymous, first))
+    assert_invalid_token(confirm_change(anonymous, first))
     assert confirm_change(anonymous, get_mailed_email_token(app, "other@example.com")).status == 200
     assert get_email(client) == "other@example.com"
 
@@ -132,7 +114,7 @@ def test_an_expired_change_cannot_be_confirmed(
     request_change(client)
     with database.transaction(write=True) as writing:
         writing.execute(update(EmailChange).values(expires_at=utc_now()))
-    assert_rejected(confirm_change(anonymous, get_mailed_email_token(app)))
+    assert_invalid_token(confirm_change(anonymous, get_mailed_email_token(app)))
     assert get_email(client) == OLD
 
 
@@ -176,7 +158,7 @@ def test_s16_a_new_password_or_a_lock_cancels_the_change(
         "password recovered": lambda: recover_password(app, anonymous),
         "account locked": lambda: superuser("PATCH", f"/users/{user.id}", {"is_active": False}),
     }[reaction]()
-    assert_rejected(confirm_change(anonymous, token))
+    assert_invalid_token(confirm_change(anonymous, token))
     assert superuser("GET", f"/users/{user.id}").json()["email"] == OLD
 
 
@@ -187,7 +169,7 @@ def test_s16_recovery_tokens_mailed_to_the_old_address_become_invalid(
     recovery = get_mailed_token(app, OLD, "pr")
     request_change(client)
     assert confirm_change(anonymous, get_mailed_email_token(app)).status == 200
-    assert_rejected(
+    assert_invalid_token(
         anonymous("POST", "/reset-password/", {"token": recovery, "new_password": "a-linen-dress"})
     )
 
@@ -197,5 +179,5 @@ def test_a_change_by_a_superuser_replaces_a_pending_change(
 ) -> None:
     request_change(client)
     assert superuser("PATCH", f"/users/{user.id}", {"email": "third@example.com"}).status == 200
-    assert_rejected(confirm_change(anonymous, get_mailed_email_token(app)))
+    assert_invalid_token(confirm_change(anonymous, get_mailed_email_token(app)))
     assert get_email(client) == "third@example.com"

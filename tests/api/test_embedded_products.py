@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import pytest
-
 from db.models import Product
 from db.session import Database
 from studio.media.storage import LocalDisk
@@ -32,11 +30,6 @@ class Work(NamedTuple):
             assert [each["product"] for each in page if each["id"] == row["id"]] == [row["product"]]
             products[name] = row["product"]
         return products
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 def make_work(product: Product, **ownership: Any) -> Work:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,9 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import limit_open_generations, status_and_code
+from tests.support.client import status_and_code
+from tests.support.generations import limit_open_generations
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_product_photo
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
-
-
-@pytest.fixture
-def path(scenario: PhotographedProduct) -> str:
-    return f"/generations/?organization_id={scenario.organization.id}"
 
 
 def snapshot(database: Database, storage: LocalDisk) -> tuple[dict[str, list[Any]], list[Path]]:

@@ -21,14 +21,9 @@ from studio.exports.worker import run_pending_exports
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
-from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 def create_export(

@@ -12,8 +12,9 @@ from db.models import AuditEvent
 from handlers.app import Application
 from studio.custom_metadata import MAX_KEYS
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.catalogue import Customer
 
 Make = Callable[[Customer], dict[str, Any]]
 

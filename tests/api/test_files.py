@@ -7,23 +7,12 @@ from uuid import uuid4
 import pytest
 
 from db.models import MediaResource, Organization, User
-from db.session import Database
 from handlers.app import Application
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_folder, media_key
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user()
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,18 +12,9 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import complete_generation, limit_open_generations, status_and_code
+from tests.support.client import status_and_code
+from tests.support.generations import complete_generation, limit_open_generations
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
-
-
-@pytest.fixture
-def path(scenario: PhotographedProduct) -> str:
-    return f"/generations/?organization_id={scenario.organization.id}"
 
 
 def test_a_generation_needs_only_a_product(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from tests.support import factories
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer
 
 
 def test_new_guidelines_have_the_defaults_of_the_contract(customer: Customer) -> None:

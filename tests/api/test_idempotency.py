@@ -27,9 +27,9 @@ from handlers.pipeline.admission.limits import Limit
 from studio.idempotency import IdempotencyLock, delete_expired_keys, store_response
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import PausedCall
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.catalogue import Customer
 from tests.support.idempotency import HEADER, mark_in_progress, update_key
 from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct, make_product_photo

@@ -16,7 +16,8 @@ from studio.accounts.identity.passwords import hash_password, verify_password
 from studio.accounts.invitations import MAX_OPEN_INVITATIONS
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.auth import assert_invalid_token
+from tests.support.client import assert_conflict
 from tests.support.factories.invitations import (
     PASSWORD,
     accept,
@@ -39,28 +40,10 @@ def organization(owner: User) -> Organization:
 
 
 @pytest.fixture
-def client(client_for: Callable[..., Client], owner: User) -> Client:
-    return client_for(owner)
-
-
-@pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
-
-
-@pytest.fixture
 def admin(organization: Organization) -> User:
     admin = factories.make_user()
     factories.make_membership(organization, admin, role="admin")
     return admin
-
-
-def assert_conflict(response: ClientResponse, code: str) -> None:
-    assert (response.status, response.json()["code"]) == (409, code), response.body
-
-
-def assert_rejected(response: ClientResponse) -> None:
-    assert (response.status, response.json()["code"]) == (401, "invalid_token"), response.body
 
 
 def test_an_invitation_is_mailed_and_shown_without_its_token(
@@ -120,7 +103,7 @@ def test_accepting_creates_an_account_for_a_new_address(
         user = reading.scalars(select(User).where(User.email == "ines@example.com")).one()
     assert verify_password(user.hashed_password, PASSWORD)
     assert (user.is_active, user.is_superuser) == (True, False)
-    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 def test_accepting_makes_an_existing_account_a_member_without_changing_it(
@@ -156,7 +139,7 @@ def test_a_second_invitation_to_an_address_replaces_the_first(
     second = invite(client, organization, "INES@example.com", "viewer").json()
     assert first["id"] != second["id"]
     assert client("GET", invitations_path(organization)).json()["data"] == [second]
-    assert_rejected(accept(anonymous, old, password=PASSWORD))
+    assert_invalid_token(accept(anonymous, old, password=PASSWORD))
     assert accept(anonymous, get_invitation_token(app), password=PASSWORD).json()["role"] == "viewer"
 
 
@@ -166,7 +149,7 @@ def test_an_expired_or_deleted_invitation_cannot_be_accepted(
     path = f"{invitations_path(organization)}/{invite(client, organization).json()['id']}"
     with database.transaction(write=True) as writing:
         writing.execute(update(Invitation).values(expires_at=utc_now()))
-    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app), password=PASSWORD))
     assert client("GET", path).status == 200
     invite(client, organization, "another@example.com")
     assert client("GET", path).status == 404
@@ -174,7 +157,7 @@ def test_an_expired_or_deleted_invitation_cannot_be_accepted(
     assert client("DELETE", path, headers={"if-match": '"another"'}).status == 412
     assert client("DELETE", path).status == 204
     assert client("GET", path).status == 404
-    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 @pytest.mark.parametrize("role", ["viewer", "member"])
@@ -273,7 +256,7 @@ def test_s16_an_invitation_is_void_when_the_inviter_can_no_longer_invite(
     assert change.status in (200, 204), change.body
     response = accept(anonymous, get_invitation_token(app), password=PASSWORD)
     if reason == "deleted":
-        assert_rejected(response)
+        assert_invalid_token(response)
     else:
         assert_conflict(response, "invitation_void")
     assert client("GET", f"/organizations/{organization.id}/members").json()["count"] <= 2
@@ -307,9 +290,9 @@ def test_s16_a_removed_member_cannot_return_with_an_old_invitation(
     factories.make_membership(factories.make_organization(owner), user)
     new_member = {"email": "ines@example.com", "role": "viewer"}
     assert client("POST", f"/organizations/{organization.id}/members", new_member).status == 201
-    assert_rejected(accept(anonymous, get_invitation_token(app)))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app)))
     assert client("DELETE", f"/organizations/{organization.id}/members/{user.id}").status == 204
-    assert_rejected(accept(anonymous, get_invitation_token(app)))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app)))
 
 
 def test_s16_a_removed_member_cannot_return_with_an_invitation_to_their_new_address(
@@ -322,7 +305,7 @@ def test_s16_a_removed_member_cannot_return_with_an_invitation_to_their_new_addr
     assert update.status == 200
     assert_conflict(accept(anonymous, get_invitation_token(app)), "already_member")
     assert client("DELETE", f"/organizations/{organization.id}/members/{user.id}").status == 204
-    assert_rejected(accept(anonymous, get_invitation_token(app)))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app)))
 
 
 def test_a_locked_account_cannot_accept_an_invitation(
@@ -330,7 +313,7 @@ def test_a_locked_account_cannot_accept_an_invitation(
 ) -> None:
     factories.make_user(email="ines@example.com", is_active=False)
     invite(client, organization)
-    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 def test_deleting_an_organization_deletes_its_invitations(
@@ -338,7 +321,7 @@ def test_deleting_an_organization_deletes_its_invitations(
 ) -> None:
     invite(client, organization)
     assert client("DELETE", f"/organizations/{organization.id}").status == 204
-    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
+    assert_invalid_token(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 @pytest.mark.parametrize("address", [".@a.b", "a..b@c.d", "a|b@-.-", "x" * 64 + "@a.b", "'&/?=@a.b"])

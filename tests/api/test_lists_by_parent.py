@@ -9,8 +9,9 @@ import pytest
 from handlers.app import Application
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.catalogue import Customer
 
 
 @pytest.fixture

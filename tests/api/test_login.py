@@ -38,11 +38,6 @@ def user(database: Database) -> User:
     return factories.make_user(email="dana@example.com", hashed_password=hash_password(PASSWORD))
 
 
-@pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
-
-
 def sign_in(
     client: Client, username: str = "dana@example.com", password: str = PASSWORD, **fields: str
 ) -> ClientResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,6 @@ from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 @pytest.fixture

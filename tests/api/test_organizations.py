@@ -14,7 +14,7 @@ from handlers.app import Application
 from studio.media.ingest import file_url
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.client import assert_conflict
 from tests.support.factories.catalogue import Customer
 from tests.support.factories.invitations import make_invitation
 
@@ -30,11 +30,6 @@ def organization(owner: User) -> Organization:
 
 
 @pytest.fixture
-def client(client_for: Callable[..., Client], owner: User) -> Client:
-    return client_for(owner)
-
-
-@pytest.fixture
 def client_as(client_for: Callable[..., Client], organization: Organization) -> Callable[[str], Client]:
     """Return a function that creates a member with a role and returns their client."""
 
@@ -44,10 +39,6 @@ def client_as(client_for: Callable[..., Client], organization: Organization) -> 
         return client_for(user)
 
     return make
-
-
-def assert_conflict(response: ClientResponse, code: str) -> None:
-    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
 def members_path(organization: Organization, user: User | None = None) -> str:

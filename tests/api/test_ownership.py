@@ -18,7 +18,7 @@ from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import auth_headers
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, assert_conflict
 from tests.support.concurrency import run_concurrently
 from tests.support.mailbox import list_emails_to
 from tests.support.scenarios import PhotographedProduct
@@ -44,11 +44,6 @@ def organization(owner: User, new_owner: User) -> Organization:
     return organization
 
 
-@pytest.fixture
-def client(client_for: Callable[..., Client], owner: User) -> Client:
-    return client_for(owner)
-
-
 def transfer_ownership(
     client: Client, organization: Organization, user: User, password: str = PASSWORD
 ) -> ClientResponse:
@@ -59,10 +54,6 @@ def transfer_ownership(
 def list_roles(client: Client, organization: Organization) -> dict[str, str]:
     rows = client("GET", f"/organizations/{organization.id}/members").json()["data"]
     return {row["user_id"]: row["role"] for row in rows}
-
-
-def assert_conflict(response: ClientResponse, code: str) -> None:
-    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
 def test_a_member_becomes_the_owner_and_the_owner_an_admin(

@@ -21,7 +21,8 @@ from handlers.brands import BRANDS
 from handlers.common.pagination import ListQuery
 from handlers.schemas.organizations import MemberSchema
 from tests.support import factories
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer
 
 ClientFactory = Callable[[Any], Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)

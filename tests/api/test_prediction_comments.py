@@ -13,14 +13,9 @@ from db.session import Database
 from studio import comments
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
-from tests.support.generations import status_and_code
-
-
-@pytest.fixture
-def client(customer: Customer) -> Client:
-    return customer.client
 
 
 @pytest.fixture

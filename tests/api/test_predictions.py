@@ -19,13 +19,8 @@ from studio.media.signing import sign_share
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import status_and_code
+from tests.support.client import status_and_code
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_stored_image
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 @pytest.fixture

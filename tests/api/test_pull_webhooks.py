@@ -19,7 +19,8 @@ from tests.api.conftest import Client
 from tests.api.test_long_polling import open_request, wait_for_listener
 from tests.support import factories
 from tests.support.app import REACHABLE_HOST
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer
 from tests.support.streaming import run_with_long_polling
 
 PULL = {"delivery": "pull", "event_types": ["shooting.phase_changed"]}

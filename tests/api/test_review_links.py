@@ -21,17 +21,12 @@ from studio.accounts.identity.tokens import hash_token
 from studio.review_links import delete_expired_links
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
-from tests.support.generations import status_and_code
 from tests.support.guests import create_link, enter, exchange
 
 INVALID = (401, "invalid_token")
-
-
-@pytest.fixture
-def client(customer: Customer) -> Client:
-    return customer.client
 
 
 @pytest.fixture

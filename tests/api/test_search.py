@@ -1,28 +1,10 @@
 """Search through the API: names, SKUs and notes within one tenant."""
 
-from collections.abc import Callable
-
 import pytest
 
 from db.models import Organization, User
-from db.session import Database
 from tests.api.conftest import Client
 from tests.support import factories
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user()
-
-
-@pytest.fixture
-def organization(user: User) -> Organization:
-    return factories.make_organization(owner=user)
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
 
 
 def search(client: Client, query: str) -> list[tuple[str, str]]:

@@ -11,17 +11,10 @@ from sqlalchemy import update
 from db.base import utc_now
 from db.models import TokenFamily, User
 from db.session import Database
-from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.auth import refresh, sign_in
-
-PASSWORD = "a-linen-dress-in-may"
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user(email="dana@example.com", hashed_password=hash_password(PASSWORD))
+from tests.support.passwords import PASSWORD
 
 
 @pytest.fixture

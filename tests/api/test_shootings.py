@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,15 +10,10 @@ from db.models import Guidelines, Prediction, Shot
 from db.session import Database
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import status_and_code
+from tests.support.client import status_and_code
 from tests.support.scenarios import PhotographedProduct
 
 DUE = "2027-01-15T12:00:00.000000Z"
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer
 
 
 def test_label_and_slug_of_a_shot_type_default_to_its_name(customer: Customer) -> None:

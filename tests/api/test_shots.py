@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import pytest
 from PIL import Image
 
 from db.base import new_id
@@ -17,13 +15,9 @@ from studio.billing import PLANS
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.generations import complete_generation, status_and_code
+from tests.support.client import status_and_code
+from tests.support.generations import complete_generation
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
-    return client_for(scenario.owner)
 
 
 def get_shot(client: Client, shot: Shot) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from handlers.app import Application
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer
 
 
 def test_a_new_style_has_neutral_defaults(customer: Customer) -> None:

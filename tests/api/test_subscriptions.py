@@ -16,16 +16,6 @@ PLAN = {"service_type": "SELF_SERVICE", "tier": "GROW"}
 
 
 @pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user()
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
-
-
-@pytest.fixture
 def admin(client_for: Callable[..., Client], database: Database) -> Client:
     return client_for(factories.make_user(is_superuser=True))
 

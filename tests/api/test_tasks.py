@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, select
 
 from db.base import utc_now
-from db.models import Generation, TaskCallback, User
+from db.models import Generation, TaskCallback
 from db.session import Database
 from handlers.app import Application
 from studio.generations.worker import callbacks
@@ -27,11 +27,6 @@ from tools.servers.server import COMPUTE_WEBHOOK_SECRET
 
 PATH = "/tasks/webhook"
 LATER = timedelta(minutes=5)
-
-
-@pytest.fixture
-def anonymous(client_for: Callable[[User | None], Client]) -> Client:
-    return client_for(None)
 
 
 @pytest.fixture

@@ -22,14 +22,9 @@ from db.models import (
 from db.session import Database
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.catalogue import Customer
-from tests.support.generations import status_and_code
-
-
-@pytest.fixture
-def client(customer: Customer) -> Client:
-    return customer.client
 
 
 @pytest.fixture

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 
 from db.base import utc_now
-from db.models import User
-from db.session import Database
 from handlers.app import Application
 from studio.media.signing import sign_upload
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, url_path
 from tests.support.sample_media import (
     build_orientation_image,
     encode_image,
@@ -27,31 +24,11 @@ PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(
 JPEG = {"content-type": "image/jpeg"}
 
 
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user()
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
-
-
-@pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
-
-
 def create_presigned_url(client: Client, **body: object) -> dict:
     payload = {"filename": "../../my dress.jpg", "content_type": "image/jpeg"} | body
     response = client("POST", "/uploads/presigned-url", payload)
     assert (response.status, response.headers["cache-control"]) == (200, "no-store"), response.body
     return response.json()
-
-
-def url_path(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.path.removeprefix("/api/v1") + (f"?{parts.query}" if parts.query else "")
 
 
 def put_upload(

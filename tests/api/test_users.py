@@ -16,18 +16,13 @@ from studio.accounts.identity.passwords import hash_password, verify_password
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import auth_headers
-from tests.support.client import ClientResponse
+from tests.support.client import assert_conflict
 from tests.support.concurrency import PausedCall
 
 
 @pytest.fixture
 def user(database: Database) -> User:
     return factories.make_user(email="dana@example.com", full_name="Dana Demo")
-
-
-@pytest.fixture
-def client(client_for: Callable[..., Client], user: User) -> Client:
-    return client_for(user)
 
 
 @pytest.fixture
@@ -38,10 +33,6 @@ def superuser(database: Database) -> User:
 @pytest.fixture
 def admin(client_for: Callable[..., Client], superuser: User) -> Client:
     return client_for(superuser)
-
-
-def assert_conflict(response: ClientResponse, code: str) -> None:
-    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
 def test_the_own_account_is_returned_with_all_its_fields(client: Client, user: User) -> None:

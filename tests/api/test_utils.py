@@ -30,11 +30,6 @@ OK = {"status": "ok"}
 
 
 @pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
-
-
-@pytest.fixture
 def unavailable_database(application: Application) -> Iterator[Client]:
     """Yield a client of a server whose database cannot be reached."""
     database = Database(build_engine(UNREACHABLE_URL))

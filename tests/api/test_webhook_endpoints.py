@@ -24,7 +24,8 @@ from studio.webhooks.outbox import publish
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import REACHABLE_HOST
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer
 from tests.support.scenarios import LEASE, PhotographedProduct
 from tools.servers.http_recorder import HttpRecorder, run_http_recorder
 

@@ -11,21 +11,9 @@ from tests.clients.scripted_server import ScriptedServer
 from tests.e2e.generation_steps import make_phone_photo
 from tools.clients.generate import BUNDLE
 from tools.clients.python_package import generate_package
-from tools.servers.server import RunningServer, running_server
 
 # Test modules import the package, so its generated part must be there before.
 generate_package(BUNDLE)
-
-
-@pytest.fixture(scope="module")
-def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Yield a server process with the demo accounts.
-
-    Its tests are not about masks: colours find the products, which is faster than the network.
-    """
-    folder = tmp_path_factory.mktemp("server")
-    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:
-        yield server
 
 
 @pytest.fixture

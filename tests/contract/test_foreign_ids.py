@@ -19,7 +19,7 @@ from handlers.common.pagination import cursor_serializer
 from tests.contract.operations import OPERATIONS, Operation, Request, resolve, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers, make_more_rows
 from tests.support.app import auth_headers
-from tests.support.client import ClientResponse, drop_rate_limit_headers
+from tests.support.client import ClientResponse, describe_response, drop_rate_limit_headers
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.servers.image_hosts import IMAGE_URL_NAMES
 from tests.support.snapshots import snapshot_rows
@@ -48,11 +48,6 @@ def without_request_id(response: ClientResponse) -> tuple[int, dict[str, str], A
     headers = {key: value for key, value in comparable.items() if key != "x-request-id"}
     body = {key: value for key, value in response.json().items() if key != "request_id"}
     return response.status, headers, body
-
-
-def describe_response(response: ClientResponse) -> str:
-    """Describe a response for the message of a failed assertion."""
-    return f"{response.status} {response.body[:600]!r}"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from handlers.contract.schema_compiler import SchemaCompiler, translate
 from handlers.contract.validation_errors import MAX_VIOLATIONS, find_violations
 from tests.architecture.bundle import list_schemas, request_roots
 from tests.contract.operations import CONTRACT
+from tests.support.client import new_item
 
 MAX_SECONDS = 0.1
 """The limit for the violations of one value. Each of these values took 0.5 seconds to some minutes."""
@@ -178,14 +179,10 @@ def test_an_item_without_a_known_action_has_one_violation(name: str) -> None:
     ]
 
 
-def create(**body: Any) -> dict[str, Any]:
-    return {"action": "create", "body": {"name": "Shirt", **body}}
-
-
 def test_violations_are_complete_up_to_their_limit() -> None:
     schema = compile_schema(SCHEMAS, "ProductBatch")
     wrong = {f"k{number}": 1 for number in range(50)}
-    items = [create(metadata=wrong) for _ in range(30)]
+    items = [new_item(metadata=wrong) for _ in range(30)]
     expected = [f"/items/{index}/body/metadata/{name}" for index in range(30) for name in wrong]
     few = find_quickly(schema, {"items": items[:19], "extra": 1})
     assert [violation["pointer"] for violation in few] == ["/extra", *expected[: 19 * 50]]
@@ -194,7 +191,9 @@ def test_violations_are_complete_up_to_their_limit() -> None:
 
 
 def test_an_item_that_is_wrong_among_many_is_found() -> None:
-    items: list[Any] = [create(metadata={f"k{number}": "x" for number in range(50)})] * 499 + [create(name=5)]
+    items: list[Any] = [new_item(metadata={f"k{number}": "x" for number in range(50)})] * 499 + [
+        new_item(name=5)
+    ]
     (violation,) = find_quickly(compile_schema(SCHEMAS, "ProductBatch"), {"items": items})
     assert (violation["pointer"], violation["type"]) == ("/items/499/body/name", "string_type")
 
@@ -202,11 +201,11 @@ def test_an_item_that_is_wrong_among_many_is_found() -> None:
 # `tests/security/test_resource_use.py` has more, as requests.
 WORST: dict[str, Callable[[], Any]] = {
     # Each error held a copy of the map: 24,000 of them took gigabytes.
-    "one map of wrong names": lambda: [create(metadata={f"k:{number}": "x" for number in range(3_000)})],
+    "one map of wrong names": lambda: [new_item(metadata={f"k:{number}": "x" for number in range(3_000)})],
     "one object of unknown names": lambda: [
-        create(**{f"description{number}": 1 for number in range(40_000)})
+        new_item(**{f"description{number}": 1 for number in range(40_000)})
     ],
-    "too many images each": lambda: [create(images=[{"url": 5, "x": 1}] * 40) for _ in range(500)],
+    "too many images each": lambda: [new_item(images=[{"url": 5, "x": 1}] * 40) for _ in range(500)],
 }
 
 

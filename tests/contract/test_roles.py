@@ -18,7 +18,7 @@ from tests.contract.tenant import Tenant
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.auth import assert_challenge
-from tests.support.client import ClientResponse
+from tests.support.client import describe_response
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.snapshots import snapshot_rows
@@ -53,10 +53,6 @@ def build_request(tenant: Tenant, user: User, name: str) -> Request:
         if ROWS[name].permission == "subscriptions:read":
             tenant.rows["subscription"] = factories.make_subscription(user)
     return tenant.request_for(name)
-
-
-def describe_response(response: ClientResponse) -> str:
-    return f"{response.status} {response.body[:600]!r}"
 
 
 def is_read(name: str) -> bool:

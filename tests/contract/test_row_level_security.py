@@ -6,7 +6,6 @@ automatically, and fails until its migration has a policy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
@@ -31,7 +30,7 @@ from sqlalchemy.orm import Session
 from db import tenancy
 from db.base import Base, new_id, utc_now
 from db.rls.session_role import ANONYMOUS, APPLICATION_ROLE, SYSTEM, SessionRole
-from db.session import Database, switch_role
+from db.session import switch_role
 from handlers.app import Application
 from handlers.common.permissions import is_self_authenticating
 from tests.contract.operations import OPERATIONS
@@ -81,13 +80,6 @@ class TenantRows:
     def rows_of(self, table: Table) -> ColumnElement[bool]:
         """Return the condition for the tenant's rows of a table."""
         return tuple_(*table.primary_key).in_(self.keys[table.name])
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    """Yield the session of a running transaction, whose role the tests switch."""
-    with database.transaction(write=True) as session:
-        yield session
 
 
 @pytest.fixture

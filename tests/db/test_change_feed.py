@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import Connection, Executable, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
@@ -47,13 +45,6 @@ NOT_IN_THE_FEED = {
 }
 
 Entry = tuple[str, Any, str]
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    """Yield the session of a running transaction under the system role."""
-    with database.transaction(write=True) as session:
-        yield session
 
 
 def last_sequence(session: Session) -> int:

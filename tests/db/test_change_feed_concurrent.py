@@ -23,6 +23,7 @@ from db.models import Brand
 from db.session import Database
 from tests.support import factories as make
 from tests.support.change_feed import BEHIND_ENDED, OLDEST_OF_THIS_DATABASE, pages_end_at
+from tests.support.concurrency import WriterAborted
 
 WRITERS, STEPS, PAGE = 5, 12, 7
 MAX_DELAY_SECONDS = 0.02
@@ -30,10 +31,6 @@ MAX_WAIT_SECONDS = 120
 
 Tenant = tuple[UUID, UUID]
 Entry = tuple[UUID, str]
-
-
-class WriterAborted(Exception):
-    """Raised by a writer to roll its transaction back."""
 
 
 def wait_for_open_transactions(database: Database) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,13 +39,6 @@ from db.row_counts.queries import COUNTED, compact_counts, delete_zero_counts, s
 from db.session import Database, rollback_and_continue, switch_role
 from tests.support import factories as make
 from tests.support.row_counts import actual_counts, stored_counts
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    """Yield the session of a running transaction under the system role."""
-    with database.transaction(write=True) as session:
-        yield session
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from db.row_counts.queries import compact_counts
 from db.session import Database
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
+from tests.support.concurrency import WriterAborted
 from tests.support.row_counts import actual_counts, stored_counts
 from tools.servers.server import ROOT
 
@@ -46,10 +47,6 @@ with database.transaction(write=True) as session:
     print("written", flush=True)
     time.sleep(60)
 """
-
-
-class WriterAborted(Exception):
-    """Raised by a writer to roll its transaction back."""
 
 
 @contextmanager

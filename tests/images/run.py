@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.images.evaluation import Result, evaluate, find_misses, format_photographs, format_table, summarize
 from tests.images.photographs import KINDS, NAMES, take_photograph
-from tests.support.contact_sheet import build_contact_sheet
+from tools.contact_sheet import build_contact_sheet
 
 SHEET = Path(".reports/images.png")
 _BAR = 30

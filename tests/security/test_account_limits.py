@@ -23,11 +23,10 @@ from tests.contract.tenant import make_image
 from tests.security.rate_limits import exceeded_policy
 from tests.support import factories
 from tests.support.auth import sign_in
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
-from tests.support.generations import status_and_code
 
 PASSWORD = "a password for this test"
 UPLOAD = {"filename": "dress.png", "content_type": "image/png"}

@@ -25,9 +25,9 @@ from studio.telemetry.logs import ContextFilter
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.auth import assert_challenge, revoke
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.factories.api_keys import api_key_headers, make_api_key
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.catalogue import Customer
 
 SCOPES = ["brands:read", "brands:write", "products:read"]
 

@@ -7,7 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,11 +28,11 @@ from studio.accounts.identity.mail import MAX_LIFETIME, FileTransport, Mailer, d
 from studio.accounts.identity.passwords import hash_password
 from studio.jobs import __main__ as jobs
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
-from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, InvalidSettings, Settings
+from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, Settings
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.app import replace_service
+from tests.support.app import reject_settings, replace_service
 from tests.support.client import send_request
 from tests.support.rejections import Rejections
 from tools.servers.prepared_folder import copy_prepared_folder
@@ -59,16 +59,10 @@ WEAK_SECRETS = {
 }
 
 
-def find_error(environment: Mapping[str, str]) -> str:
-    with pytest.raises(InvalidSettings) as error:
-        Settings.from_environment(environment)
-    return str(error.value)
-
-
 @pytest.mark.parametrize("environment", ["test", "production"])
 @pytest.mark.parametrize("secret", WEAK_SECRETS.values(), ids=WEAK_SECRETS)
 def test_s31_a_guessable_secret_is_rejected_outside_development(environment: str, secret: str) -> None:
-    message = find_error(PRODUCTION | {"SARTIQ_ENV": environment, "SECRET_KEY": secret})
+    message = reject_settings(PRODUCTION | {"SARTIQ_ENV": environment, "SECRET_KEY": secret})
     assert message.startswith("SECRET_KEY must be set to at least 32 bytes with at least 10 different ")
     assert message.endswith(SECRET_COMMAND)
 
@@ -84,13 +78,13 @@ def test_s31_production_starts_with_the_secret_that_the_printed_command_makes() 
 @pytest.mark.parametrize("environment", ["development", "test"])
 def test_s31_only_production_and_the_mock_listen_on_other_addresses(environment: str, host: str) -> None:
     variables = PRODUCTION | {"SARTIQ_ENV": environment, "HOST": host}
-    message = find_error(variables)
+    message = reject_settings(variables)
     assert message.startswith(f"HOST must be a loopback address in {environment}, not {host!r}: ")
     assert message.endswith("Set SARTIQ_ENV=production, or ALLOW_PUBLIC_DEVELOPMENT=1")
     allowed = ({"SARTIQ_ENV": "production"}, {"SARTIQ_MODE": "mock"}, {"ALLOW_PUBLIC_DEVELOPMENT": "1"})
     for change in allowed:
         assert Settings.from_environment(variables | change).host == host
-    assert find_error(variables | {"ALLOW_PUBLIC_DEVELOPMENT": "0"}) == message
+    assert reject_settings(variables | {"ALLOW_PUBLIC_DEVELOPMENT": "0"}) == message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
@@ -110,9 +104,9 @@ def test_s31_a_development_server_stores_nothing_when_its_host_is_rejected(
 
 def test_s31_production_needs_a_mail_server_or_the_decision_to_have_none() -> None:
     undecided = {name: value for name, value in PRODUCTION.items() if name != "MAIL"}
-    assert find_error(undecided).startswith("SMTP_URL must be set in production, or MAIL=off")
-    assert find_error(undecided | {"MAIL": "on"}).startswith("SMTP_URL must be set in production")
-    assert find_error(undecided | {"MAIL": "no"}) == (
+    assert reject_settings(undecided).startswith("SMTP_URL must be set in production, or MAIL=off")
+    assert reject_settings(undecided | {"MAIL": "on"}).startswith("SMTP_URL must be set in production")
+    assert reject_settings(undecided | {"MAIL": "no"}) == (
         "2 settings are invalid:\n  - SMTP_URL must be set in production, or MAIL=off: operations that send "
         "e-mail then return 503\n  - MAIL must be one of on, off, not 'no'"
     )

@@ -25,12 +25,12 @@ from studio.media.storage import LocalDisk, is_storage_unavailable
 from tests.api.test_prechecks import upload_requests
 from tests.security.test_uploads import list_files
 from tests.studio.test_exports import request_export
-from tests.studio.test_generation_queue import create_pending_generation, credits_used, get_row
-from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.studio.test_generation_queue import create_pending_generation, credits_used
+from tests.support.client import ClientResponse, status_and_code
+from tests.support.factories.catalogue import Customer
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.rejections import Rejections
-from tests.support.scenarios import PhotographedProduct
+from tests.support.scenarios import PhotographedProduct, get_row
 
 UPLOADS = ["product", "subject", "upload"]
 

@@ -40,15 +40,10 @@ def shooting(customer: Customer) -> Shooting:
     return factories.make_shooting(organization=customer.organization)
 
 
-@pytest.fixture
-def path(shooting: Shooting) -> str:
-    return f"/shootings/{shooting.id}/review-links"
-
-
 def test_s13_each_session_of_a_guest_has_a_rate_of_its_own(
-    set_limits: Callable[..., Any], app: Application, customer: Customer, path: str
+    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting
 ) -> None:
-    _, token = create_link(customer.client, path)
+    _, token = create_link(customer.client, f"/shootings/{shooting.id}/review-links")
     first, second = enter(app, token), enter(app, token)
     set_limits(limit_account=2).now += MINUTE
     assert [first("GET", "/shots/").status for _ in range(2)] == [200, 200]
@@ -58,8 +53,9 @@ def test_s13_each_session_of_a_guest_has_a_rate_of_its_own(
 
 
 def test_s13_all_guests_of_an_organization_get_half_of_its_limit(
-    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting, path: str
+    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting
 ) -> None:
+    path = f"/shootings/{shooting.id}/review-links"
     guests = [enter(app, create_link(customer.client, path)[1]) for _ in range(2)]
     set_limits(limit_account=9, limit_organization=4).now += MINUTE
     outcomes = [guest("GET", "/shots/") for guest in guests]
@@ -95,8 +91,9 @@ def test_s13_guests_of_personal_shootings_share_a_limit_per_account(
 
 
 def test_s13_the_sessions_of_a_link_are_limited_per_address(
-    set_limits: Callable[..., Any], app: Application, customer: Customer, path: str
+    set_limits: Callable[..., Any], app: Application, customer: Customer, shooting: Shooting
 ) -> None:
+    path = f"/shootings/{shooting.id}/review-links"
     (_, token), (_, other_token) = (create_link(customer.client, path) for _ in range(2))
     clock = set_limits(limit_guest_sessions=2)
     outcomes = [exchange(app, token) for _ in range(3)]

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -25,7 +24,7 @@ from tests.api.test_uploads import JPEG, PHOTO
 from tests.support import factories
 from tests.support.app import SwitchedDatabase, auth_headers
 from tests.support.auth import revoke
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, url_path
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.webhook_receiver import (
@@ -82,11 +81,6 @@ def rotation(
         yield Rotation(*map(Client, applications, (old, old, new)))
 
 
-def path_of(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.path.removeprefix("/api/v1") + (f"?{parts.query}" if parts.query else "")
-
-
 def test_s31_access_tokens_stay_valid_during_the_rotation(
     rotation: Rotation, scenario: PhotographedProduct
 ) -> None:
@@ -132,7 +126,7 @@ def test_s31_share_links_stay_valid_during_the_rotation(
     generation = factories.make_generation(scenario.shot, model_id=scenario.model.id, status="completed")
     prediction: Prediction = factories.make_prediction(generation, media_id=scenario.media.id)
     link = rotation.before("POST", f"/predictions/{prediction.id}/share", {"expires_in_seconds": 3600})
-    path = path_of(link.json()["url"])
+    path = url_path(link.json()["url"])
     anonymous = rotation.with_headers({})
     assert anonymous.statuses("GET", path) == [200, 200, 404]
     assert anonymous.statuses("GET", f"{path[:-1]}{'A' if path[-1] != 'A' else 'B'}") == [404, 404, 404]
@@ -141,7 +135,7 @@ def test_s31_share_links_stay_valid_during_the_rotation(
 def test_s31_upload_urls_stay_valid_during_the_rotation(rotation: Rotation) -> None:
     body = {"filename": "dress.jpg", "content_type": "image/jpeg"}
     upload = rotation.before("POST", "/uploads/presigned-url", body)
-    path = path_of(upload.json()["upload_url"])
+    path = url_path(upload.json()["upload_url"])
     assert rotation.with_headers({}).statuses("PUT", path, body=PHOTO, headers=JPEG) == [204, 204, 403]
 
 

@@ -17,9 +17,9 @@ from handlers.app import Application
 from handlers.common.permissions import GUESTS
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
-from tests.support.generations import status_and_code
 from tests.support.guests import create_link, enter, exchange
 from tests.support.scenarios import PhotographedProduct
 

@@ -10,8 +10,8 @@ import pytest
 from db.models import User
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer, post_form, status_and_code
+from tests.support.client import ClientResponse, status_and_code
+from tests.support.factories.catalogue import Customer, post_form
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.scenarios import PhotographedProduct
 

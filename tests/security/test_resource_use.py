@@ -29,7 +29,7 @@ from handlers.contract.validation_errors import MAX_VIOLATIONS
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from tests.architecture.bundle import list_schemas, request_roots
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
-from tests.support.client import ClientResponse, send_request
+from tests.support.client import ClientResponse, new_item, send_request
 from tests.support.event_loop import MeasuredApplication
 
 MAX_SECONDS = 0.1
@@ -153,10 +153,6 @@ def test_s19_a_body_of_10_mb_without_content_length_is_rejected(app: Application
     assert assert_rejected_quickly(app, "POST", BRANDS, headers, pieces).status == 413
 
 
-def create(**body: Any) -> dict[str, Any]:
-    return {"action": "create", "body": {"name": "Shirt", **body}}
-
-
 def list_members(count: int, name: str, value: object) -> dict[str, object]:
     return {f"{name}{number}": value for number in range(count)}
 
@@ -170,13 +166,13 @@ BATCHES: dict[str, Callable[[], dict[str, Any]]] = {
     "5,200 numbers": lambda: {"items": [0] * 5_200},
     "nested items": lambda: {"items": [[[[[0]]]]] * 1_100},
     "unknown actions": lambda: {"items": [{"action": "xxxxxxxx"}] * 490},
-    "wrong values in 10 kB": lambda: {"items": [create(metadata=list_members(50, "k", []))] * 20},
-    "unknown names in 16 kB": lambda: {"items": [create(**list_members(850, "descriptoin", 1))]},
+    "wrong values in 10 kB": lambda: {"items": [new_item(metadata=list_members(50, "k", []))] * 20},
+    "unknown names in 16 kB": lambda: {"items": [new_item(**list_members(850, "descriptoin", 1))]},
     "unknown members": lambda: {"items": [{}], **list_members(49_000, "k", "x")},
-    "90 wrong values each": lambda: {"items": [create(metadata=list_members(90, "k", ["x"]))] * 500},
-    "90 wrong names each": lambda: {"items": [create(metadata=list_members(90, "k:", "x"))] * 500},
-    "one map of wrong values": lambda: {"items": [create(metadata=list_members(24_000, "k", ["x"]))]},
-    "one map of valid values": lambda: {"items": [create(metadata=list_members(49_000, "k", "x"))]},
+    "90 wrong values each": lambda: {"items": [new_item(metadata=list_members(90, "k", ["x"]))] * 500},
+    "90 wrong names each": lambda: {"items": [new_item(metadata=list_members(90, "k:", "x"))] * 500},
+    "one map of wrong values": lambda: {"items": [new_item(metadata=list_members(24_000, "k", ["x"]))]},
+    "one map of valid values": lambda: {"items": [new_item(metadata=list_members(49_000, "k", "x"))]},
     "one item with every mistake": lambda: {
         "items": [
             {
@@ -194,8 +190,8 @@ BATCHES: dict[str, Callable[[], dict[str, Any]]] = {
         ],
         "extra": 1,
     },
-    "long unknown names": lambda: {"items": [create(**list_members(46_000, "metadata" * 12, 1))]},
-    "a long text": lambda: {"items": [create(description="x" * 4_900_000)]},
+    "long unknown names": lambda: {"items": [new_item(**list_members(46_000, "metadata" * 12, 1))]},
+    "a long text": lambda: {"items": [new_item(description="x" * 4_900_000)]},
 }
 
 

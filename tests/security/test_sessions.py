@@ -23,8 +23,9 @@ from tests.support.auth import assert_unauthorized, get_token_owner, refresh, re
 from tests.support.client import ClientResponse
 from tests.support.concurrency import run_concurrently
 from tests.support.mailbox import get_mailed_token
+from tests.support.passwords import ADDRESS, PASSWORD
 
-ADDRESS, PASSWORD, NEW_PASSWORD = "dana@example.com", "a-linen-dress-in-may", "a-woollen-coat-in-march"
+NEW_PASSWORD = "a-woollen-coat-in-march"
 
 
 class TokenPair(NamedTuple):
@@ -42,11 +43,6 @@ class TokenPair(NamedTuple):
 def parse_token_pair(response: ClientResponse) -> TokenPair:
     assert (response.status, response.headers["cache-control"]) == (200, "no-store"), response.body
     return TokenPair(response.json()["access_token"], response.json()["refresh_token"])
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user(email=ADDRESS, hashed_password=hash_password(PASSWORD))
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from studio.media.signing import sign_share
 from studio.shares import delete_expired_shares
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
 
 

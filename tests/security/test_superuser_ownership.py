@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy import select
 
 from db.models import MediaResource, Product, ProductImage, Shot, Subject, User
@@ -18,16 +16,6 @@ from tests.support import factories
 from tests.support.factories.catalogue import post_form
 
 FILE_PATH = "/api/v1"
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user()
-
-
-@pytest.fixture
-def client(client_for: Callable[[User | None], Client], user: User) -> Client:
-    return client_for(user)
 
 
 def list_owners(database: Database, model: Any) -> set[tuple[UUID | None, UUID | None]]:

@@ -18,19 +18,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from db.models import User
-from db.session import Database
 from handlers.app import Application
 from handlers.pipeline.auth import AUDIENCE, TOKEN_CACHE_SIZE, decode_access_token
-from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.auth import assert_challenge, assert_unauthorized, get_token_owner, refresh, sign_in
 from tests.support.mailbox import get_mailed_token
+from tests.support.passwords import ADDRESS, PASSWORD
 from tools.servers.http_recorder import HttpRecorder, run_http_recorder
-
-PASSWORD = "a-linen-dress-in-may"
-ADDRESS = "dana@example.com"
 
 
 class ValidToken(NamedTuple):
@@ -51,16 +47,6 @@ def build_pem(key: rsa.RSAPrivateKey) -> bytes:
     return key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user(email=ADDRESS, hashed_password=hash_password(PASSWORD))
-
-
-@pytest.fixture
-def anonymous(client_for: Callable[..., Client]) -> Client:
-    return client_for(None)
 
 
 @pytest.fixture

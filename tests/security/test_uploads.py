@@ -18,7 +18,8 @@ from tests.api.conftest import Client
 from tests.contract.operations import OPERATIONS, Operation
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
-from tests.support.factories.catalogue import Customer, post_form, status_and_code
+from tests.support.client import status_and_code
+from tests.support.factories.catalogue import Customer, post_form
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.sample_media import (
     build_orientation_image,

@@ -12,9 +12,8 @@ from db.models import MediaResource, ShotType, Style, Subject, User
 from db.session import Database
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.factories.catalogue import Customer
-from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
 
 ClientFor = Callable[[User | None], Client]

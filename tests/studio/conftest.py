@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 from db.session import Database
 from studio.generations.worker import remote
@@ -18,6 +19,7 @@ from tests.studio.compute_fixtures import use_compute
 from tests.support.filled_server import CHUNK_BYTES
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.compute import ComputeServer, run_compute_server
+from tools.sample_images.photograph import open_small_photo
 
 
 @pytest.fixture
@@ -26,10 +28,10 @@ def storage(tmp_path: Path) -> LocalDisk:
     return LocalDisk(tmp_path / "media")
 
 
-@pytest.fixture
-def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
-    """Return the rows of a customer with a product, a photo and a pending shot."""
-    return make_photographed_product(storage, database)
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """Return a photo of a product."""
+    return open_small_photo()
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from studio.database import FOLDER
 from studio.media.storage import LocalDisk, data_file_key, import_results_key
 from studio.settings import Settings
 from tests.support.filled_server import fill_server
-from tests.support.forks import run_in_fork
+from tests.support.forks import kill_this_process, run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
 from tests.support.sqlite_files import write_referenced_files, write_release_file
@@ -636,10 +636,6 @@ def test_s32_nothing_starts_if_policies_are_missing(own_database_url: str) -> No
         upgrade(own_database_url)
 
 
-def kill(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def kill_restore(target: Installation, folder: Path, point: str) -> None:
     """Run `restore` and kill its process at a moment.
 
@@ -654,18 +650,18 @@ def kill_restore(target: Installation, folder: Path, point: str) -> None:
             with copies._target.open_writer(key) as file:
                 file.write(b"half")
                 file.flush()
-                kill()
+                kill_this_process()
         return copy(copies, key)
 
     def delete_or_kill(storage: LocalDisk, key: str) -> None:
         if key == backup._UNFINISHED:
-            kill()
+            kill_this_process()
         delete(storage, key)
 
     patches: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "file": (backup.FileCopies, "_copy", copy_or_kill),
-        "rows": (backup, "list_referenced_files", kill),
-        "upgrade": (backup, "upgrade", kill),
+        "rows": (backup, "list_referenced_files", kill_this_process),
+        "upgrade": (backup, "upgrade", kill_this_process),
         "end": (LocalDisk, "delete", delete_or_kill),
     }
 

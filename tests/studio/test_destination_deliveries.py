@@ -33,17 +33,11 @@ from studio.settings import Settings
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import LEASE, PhotographedProduct
-from tests.support.servers.buckets import ACCESS_KEY, Bucket, run_bucket
+from tests.support.servers.buckets import ACCESS_KEY, Bucket
 from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
 SETTINGS = Settings(environment="test", secret_key="a secret of this test that is long enough")
 FOLDER = {"header_name": "Authorization", "credentials": {"header_value": "Bearer 2f6c1d0e9b"}}
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with run_bucket() as running:
-        yield running
 
 
 def make_export(

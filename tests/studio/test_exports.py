@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
 
 from db.base import new_id, utc_now
 from db.caller import caller_context
@@ -40,7 +39,7 @@ from studio.pubsub import EXPORTS
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
-from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product
+from tests.support.scenarios import LEASE, PhotographedProduct, get_row, make_photographed_product
 
 PAST = timedelta(seconds=-1)
 SHOOTING = {"id": "01990000-5eed-7000-8000-000700000001", "name": "Spring"}
@@ -55,13 +54,6 @@ def request_export(
         shooting = get_visible(Shooting, scenario.shooting.id)
         request = ExportRequest([prediction.id for prediction in predictions] or None, **params)
         return create_export(shooting, request).id
-
-
-def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:
-    with database.transaction(write=False) as reading:
-        return reading.scalars(
-            select(model).where(model.id == row_id).execution_options(populate_existing=True)
-        ).one()
 
 
 def review_prediction(

@@ -19,7 +19,14 @@ from studio.generations.worker import queue, render_job
 from studio.generations.worker.executor import GenerationWorkers
 from studio.media.storage import LocalDisk
 from tests.support import factories
-from tests.support.scenarios import LEASE, PhotographedProduct, request_generation, run_pending_generations
+from tests.support.scenarios import (
+    LEASE,
+    PhotographedProduct,
+    get_row,
+    render_files,
+    request_generation,
+    run_pending_generations,
+)
 
 PAST = timedelta(seconds=-1)
 
@@ -33,22 +40,8 @@ def create_pending_generation(database: Database, scenario: PhotographedProduct,
         return request_generation(params, shot.organization_id, shot).id
 
 
-def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:
-    with database.transaction(write=False) as reading:
-        return reading.scalars(
-            select(model).where(model.id == row_id).execution_options(populate_existing=True)
-        ).one()
-
-
 def credits_used(database: Database, scenario: PhotographedProduct) -> int:
     return int(get_row(database, Subscription, scenario.subscription.id).credits_used)
-
-
-def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> list[queue.RenderedFile]:
-    with ThreadPoolExecutor(2) as render_pool:
-        return render_job.RenderJob(
-            database, storage, render_pool, lease, LEASE, aborting=lambda: False
-        ).run()
 
 
 def test_a_leased_generation_is_not_leased_again(database: Database, scenario: PhotographedProduct) -> None:

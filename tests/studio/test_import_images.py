@@ -85,12 +85,6 @@ def shop() -> Iterator[Shop]:
         yield shop
 
 
-@pytest.fixture
-def organization(database: Database) -> Organization:
-    """Return the organization whose products are imported."""
-    return factories.make_organization()
-
-
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_worker, "BACKOFF_SECONDS", (0, 0, 0))

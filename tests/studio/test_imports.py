@@ -29,12 +29,6 @@ from tests.support.scenarios import LEASE
 CHECK = load_body_checks(BUNDLE)
 
 
-@pytest.fixture
-def organization(database: Database) -> Organization:
-    """Return the organization whose products are imported."""
-    return factories.make_organization()
-
-
 def start_import(
     database: Database, storage: LocalDisk, organization: Organization, text: str | bytes, **values: Any
 ) -> UUID:

@@ -32,11 +32,6 @@ def is_higher_role(given: str, own: str) -> bool:
     return ROLES.index(given) < ROLES.index(own)
 
 
-@pytest.fixture
-def organization(database: Database) -> Organization:
-    return factories.make_organization()
-
-
 @pytest.mark.parametrize(("own", "given"), PAIRS)
 def test_s03_an_inviter_cannot_grant_a_role_above_their_own(
     database: Database, organization: Organization, own: str, given: str

@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -24,14 +23,20 @@ from db.session import Database, current_session
 from studio.generations import lifecycle
 from studio.generations.create import create_generation, retry_generation
 from studio.generations.lifecycle import transition
-from studio.generations.worker import queue, render_job
+from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationWorkers
 from studio.media.storage import LocalDisk
 from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.scenarios import LEASE, PhotographedProduct, request_generation, run_pending_generations
+from tests.support.scenarios import (
+    LEASE,
+    PhotographedProduct,
+    render_files,
+    request_generation,
+    run_pending_generations,
+)
 
 PAST = timedelta(seconds=-1)
 COST = 2
@@ -240,13 +245,6 @@ def test_a_retry_renders_the_same_images(
     assert run_pending_generations(database, storage) == 1
     assert get_outcome(database, scenario, again) == ("completed", COST, COST, "pending_review", COST)
     assert get_outcome(database, scenario, first)[:2] == ("canceled", 0)
-
-
-def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> list[queue.RenderedFile]:
-    with ThreadPoolExecutor(2) as render_pool:
-        return render_job.RenderJob(
-            database, storage, render_pool, lease, LEASE, aborting=lambda: False
-        ).run()
 
 
 def test_concurrent_cancellations_refund_the_credits_once(committing_studio: CommittingStudio) -> None:

@@ -34,15 +34,9 @@ from studio.rendering import (
 from studio.rendering.mask_network import UnusableMaskModel, open_network
 from studio.rendering.network_mask import drop_small_pieces
 from studio.rendering.weights import U2NETP
-from tools.sample_images.photograph import open_small_photo
 
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
 WHITE = Background("SOLID", "#FFFFFF", shadow="NONE")
-
-
-@pytest.fixture(scope="module")
-def photo() -> Image.Image:
-    return open_small_photo()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -32,21 +31,6 @@ from tests.support.sample_media import build_orientation_image, encode_image, ex
 
 PUBLIC_URL = "https://studio.example.com"
 PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(6))
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalDisk:
-    return LocalDisk(tmp_path)
-
-
-@pytest.fixture
-def user(database: Database) -> User:
-    return factories.make_user()
-
-
-@pytest.fixture
-def organization(user: User) -> Organization:
-    return factories.make_organization(owner=user)
 
 
 @contextmanager

@@ -27,11 +27,6 @@ from tests.support.sample_media import build_orientation_image, encode_image, op
 OWNER = Requester.of("account 1")
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalDisk:
-    return LocalDisk(tmp_path)
-
-
 def store_original(storage: LocalDisk, image: Image.Image, file_format: str = "PNG") -> OriginalImage:
     stored = normalise(encode_image(image, file_format))
     resource_id: UUID = uuid4()

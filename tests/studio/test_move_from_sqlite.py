@@ -29,7 +29,7 @@ from studio.database import FOLDER, SQLITE_FILE
 from studio.media.storage import LocalDisk
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import Settings
-from tests.support.forks import run_in_fork
+from tests.support.forks import kill_this_process, run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
 from tests.support.sqlite_files import write_referenced_files, write_release_file
@@ -224,30 +224,26 @@ def test_a_file_that_another_process_has_opened_is_moved_when_that_ends_with_the
         assert connection.scalar(text(names)) == 1
 
 
-def kill(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def kill_move(point: str) -> None:
     """Run the command, and kill it before it commits rows, migrates, stops the cluster or renames it."""
 
     def write_and_kill(url: str, *_: object) -> None:
         with connect_to_all_rows(url) as connection:
             connection.exec_driver_sql("CREATE TABLE rows AS SELECT generate_series(1, 1000)")
-            kill()
+            kill_this_process()
 
     def stop_or_kill(folder: Path) -> None:
         if (folder / "data").exists():
-            kill()
+            kill_this_process()
 
     def rename_or_kill(path: Path, target: Path) -> None:
         if target.name == FOLDER:
-            kill()
+            kill_this_process()
         os.rename(path, target)
 
     patches: dict[str, tuple[Any, str, Callable[..., None]]] = {
         "rows": (move_from_sqlite, "fill_database", write_and_kill),
-        "schema": (move_from_sqlite, "upgrade", kill),
+        "schema": (move_from_sqlite, "upgrade", kill_this_process),
         "stop": (move_from_sqlite, "stop_cluster", stop_or_kill),
         "name": (Path, "rename", rename_or_kill),
     }

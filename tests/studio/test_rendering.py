@@ -33,17 +33,13 @@ from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
 from studio.rendering.framing import Placement, project_product
 from tests.images.measurements import compare, get_colour_difference
+from tests.support.sample_media import open_image
 from tools.sample_images.mannequin import draw, encode_mannequin
-from tools.sample_images.photograph import load_phone_photo, open_small_photo
+from tools.sample_images.photograph import load_phone_photo
 
 FRAMINGS = ("FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE")
 KINDS = ("SOLID", "GRADIENT", "SWEEP", "IMAGE")
 SHADOWS = ("NONE", "CONTACT", "SOFT")
-
-
-@pytest.fixture(scope="module")
-def photo() -> Image.Image:
-    return open_small_photo()
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +68,6 @@ def noisy_photo() -> CutOut:
     return cut_out_product(Image.fromarray(np.mean(layers, axis=0).astype(np.uint8)))
 
 
-def open_rendered(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
-
-
 def find_everything(pixels: np.ndarray) -> Mask:
     """Return a mask of the whole photo, for tests that are not about masks."""
     height, width = pixels.shape[:2]
@@ -91,7 +81,7 @@ def difference_hash(image: Image.Image) -> np.ndarray:
 
 def test_the_sample_photo_has_exif_rotation_and_a_gps_position() -> None:
     data = load_phone_photo()
-    image = open_rendered(data)
+    image = open_image(data)
     assert len(data) < 400_000
     assert image.getexif()[0x0112] == 6
     assert image.getexif().get_ifd(0x8825)
@@ -175,7 +165,7 @@ def test_the_same_seed_gives_the_same_bytes(photo: Image.Image) -> None:
 def test_predictions_of_one_generation_differ(cut_out: CutOut) -> None:
     request = RenderRequest(cut_out, 240, 320, seed=7)
     renderings = [render(replace(request, variant=variant)) for variant in range(8)]
-    hashes = [difference_hash(open_rendered(rendering.image)) for rendering in renderings]
+    hashes = [difference_hash(open_image(rendering.image)) for rendering in renderings]
     for first, second in itertools.combinations(hashes, 2):
         assert np.count_nonzero(first != second) >= 6
     assert len({rendering.provenance["light"] for rendering in renderings}) == 8
@@ -187,7 +177,7 @@ def test_the_image_has_exactly_the_requested_size_and_format(
     cut_out: CutOut, file_format: str, size: tuple[int, int]
 ) -> None:
     rendering = render(RenderRequest(cut_out, *size, file_format))
-    image = open_rendered(rendering.image)
+    image = open_image(rendering.image)
     assert (image.width, image.height, image.format) == (*size, file_format)
     assert rendering.content_type == f"image/{file_format.lower()}"
     assert not image.getexif()
@@ -224,7 +214,7 @@ def test_the_margin_stays_clear(cut_out: CutOut, variant: int) -> None:
     request = RenderRequest(
         cut_out, 400, 400, "PNG", framing="FULL_BODY", padding_percent=0, margin_percent=20, variant=variant
     )
-    pixels = np.asarray(open_rendered(render(replace(request, background=background)).image))
+    pixels = np.asarray(open_image(render(replace(request, background=background)).image))
     frame = np.ones((400, 400), dtype=bool)
     frame[76:324, 76:324] = False
     assert (pixels[frame] == 255).all()
@@ -234,14 +224,14 @@ def test_a_solid_background_keeps_its_exact_colour_under_any_grade(cut_out: CutO
     background = Background("SOLID", "#F3E9DA", shadow="SOFT")
     grade = Grade(60, -40, 70, tone="moody", lighting="hard left")
     rendering = render(RenderRequest(cut_out, 300, 400, "PNG", background=background, grade=grade))
-    pixels = np.asarray(open_rendered(rendering.image))
+    pixels = np.asarray(open_image(rendering.image))
     assert (pixels[:20] == (0xF3, 0xE9, 0xDA)).all()
 
 
 def test_a_gradient_is_dithered_and_does_not_band(cut_out: CutOut) -> None:
     background = Background("GRADIENT", "#808080", "#8A8A8A", shadow="NONE")
     rendering = render(RenderRequest(cut_out, 400, 800, "PNG", background=background, padding_percent=30))
-    column = np.asarray(open_rendered(rendering.image))[:, 5, 1].astype(int)
+    column = np.asarray(open_image(rendering.image))[:, 5, 1].astype(int)
     runs = np.diff(np.flatnonzero(np.diff(column) != 0))
     assert runs.max() < 40
 
@@ -278,7 +268,7 @@ def test_a_product_that_hangs_from_the_upper_edge_has_no_shadow_on_the_ground(cu
         request = RenderRequest(lamp, 300, 400, "PNG", background=background, variant=variant)
         rendering = render(request)
         assert (rendering.provenance["pose"], rendering.provenance["crop"][1]) == ("hanging", 0)
-        pixels = np.asarray(open_rendered(rendering.image)).astype(int)
+        pixels = np.asarray(open_image(rendering.image)).astype(int)
         assert (pixels[0].min(axis=1) < 200).any()
         assert pixels[-10:].min() > 250
 
@@ -325,7 +315,7 @@ def test_an_image_of_strong_noise_is_encoded_as_jpeg(quality: int) -> None:
     data, content_type = encode(noise, "JPEG", quality)
     assert content_type == "image/jpeg"
     assert len(data) > noise.shape[0] * noise.shape[1]
-    decoded = np.asarray(open_rendered(data)).astype(int)
+    decoded = np.asarray(open_image(data)).astype(int)
     assert np.abs(decoded - noise).mean() < 12
 
 
@@ -351,7 +341,7 @@ def test_a_framed_crop_has_a_narrow_margin_and_a_detail_none(noisy_photo: CutOut
     background = Background("SOLID", "#FF0000")
     for framing, margin in (("STILL_LIFE", 7), ("DETAIL", 0)):
         request = RenderRequest(noisy_photo, 300, 400, "PNG", framing=framing, background=background)
-        pixels = np.asarray(open_rendered(render(request).image))
+        pixels = np.asarray(open_image(render(request).image))
         red = (pixels == (255, 0, 0)).all(axis=2)
         assert not red[margin + 1 : 399 - margin, margin + 1 : 299 - margin].any()
         assert red[:, : margin // 2].all()
@@ -406,7 +396,7 @@ def test_every_image_mode_is_accepted(photo: Image.Image) -> None:
     modes = [small.convert(mode) for mode in ("L", "LA", "CMYK", "P", "I", "F")]
     for image in [*modes, sixteen, bitmap, palette, small.convert("YCbCr")]:
         product = cut_out_product(image, find_mask=find_everything)
-        assert open_rendered(render(RenderRequest(product, 60, 80)).image).size == (60, 80)
+        assert open_image(render(RenderRequest(product, 60, 80)).image).size == (60, 80)
         if image is sixteen:
             assert abs(product.photo.mean() - np.asarray(small.convert("L")).mean()) < 2
 
@@ -443,7 +433,7 @@ def test_light_from_the_left_brightens_the_left_and_shades_to_the_right(cut_out:
         request = RenderRequest(
             cut_out, 300, 400, "PNG", background=background, grade=Grade(lighting=lighting)
         )
-        pixels = np.asarray(open_rendered(render(request).image)).astype(float)
+        pixels = np.asarray(open_image(render(request).image)).astype(float)
         return pixels[:, :150].mean(), pixels[:, 150:].mean()
 
     left, right = sides("left hard"), sides("right hard")
@@ -457,12 +447,12 @@ def test_refining_enlarges_and_keeps_edges_crisp(photo: Image.Image) -> None:
     plain = np.asarray(small.resize((600, 800), Image.Resampling.BICUBIC))
     whole = np.full((800, 600), 255, dtype=np.uint8)
     assert rendering.quality.sharpness > score(plain, whole, "DETAIL").sharpness
-    assert open_rendered(refine(small, width=450, height=600, file_format="WEBP").image).size == (450, 600)
+    assert open_image(refine(small, width=450, height=600, file_format="WEBP").image).size == (450, 600)
 
 
 def test_refining_to_another_shape_crops_instead_of_stretching(photo: Image.Image) -> None:
     small = photo.resize((300, 400), Image.Resampling.LANCZOS)
-    square = open_rendered(refine(small, width=600, height=600, file_format="PNG").image)
+    square = open_image(refine(small, width=600, height=600, file_format="PNG").image)
     middle = small.crop((0, 50, 300, 350)).resize((600, 600), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(square).astype(int) - np.asarray(middle)).mean() < 4
 
@@ -470,13 +460,9 @@ def test_refining_to_another_shape_crops_instead_of_stretching(photo: Image.Imag
 def test_adjusting_grades_the_whole_image(photo: Image.Image) -> None:
     small = photo.resize((150, 200))
     before = np.asarray(small).astype(float)
-    warm = np.asarray(open_rendered(adjust(small, Grade(temperature=80), file_format="PNG").image)).astype(
-        float
-    )
-    grey = np.asarray(open_rendered(adjust(small, Grade(saturation=-100), file_format="PNG").image)).astype(
-        int
-    )
-    same = np.asarray(open_rendered(adjust(small, Grade(), file_format="PNG").image))
+    warm = np.asarray(open_image(adjust(small, Grade(temperature=80), file_format="PNG").image)).astype(float)
+    grey = np.asarray(open_image(adjust(small, Grade(saturation=-100), file_format="PNG").image)).astype(int)
+    same = np.asarray(open_image(adjust(small, Grade(), file_format="PNG").image))
     assert warm[..., 0].mean() > before[..., 0].mean()
     assert warm[..., 2].mean() < before[..., 2].mean()
     assert np.ptp(grey, axis=2).max() <= 1
@@ -510,7 +496,7 @@ def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds(real_ne
 @pytest.mark.slow("it draws a sample image twice, which changes only with its script")
 def test_the_mannequin_is_reproducible() -> None:
     first = encode_mannequin("front")
-    image = open_rendered(first)
+    image = open_image(first)
     assert first == encode_mannequin("front")
     assert (image.size, image.mode) == ((1200, 1600), "RGBA")
 

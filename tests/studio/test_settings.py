@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,16 +15,11 @@ from studio.settings import (
     list_settings,
     load_env_file,
 )
+from tests.support.app import reject_settings
 
 OWN_SECRET = "0123456789abcdef0123456789abcdef"
 PRODUCTION = {"SARTIQ_ENV": "production", "SECRET_KEY": OWN_SECRET, "MAIL": "off"}
 SECRETS = [variable.name for _, variable in list_settings() if variable.secret]
-
-
-def find_error(environment: Mapping[str, str]) -> str:
-    with pytest.raises(InvalidSettings) as error:
-        Settings.from_environment(environment)
-    return str(error.value)
 
 
 def test_development_starts_without_any_setting() -> None:
@@ -72,7 +66,7 @@ def test_the_name_of_the_process_is_the_default_of_its_setting() -> None:
     ],
 )
 def test_one_error_is_one_sentence(name: str, value: str, message: str) -> None:
-    assert find_error({name: value}) == message
+    assert reject_settings({name: value}) == message
 
 
 def test_all_errors_are_in_one_message() -> None:
@@ -84,7 +78,7 @@ def test_all_errors_are_in_one_message() -> None:
         "SMTP_URL": "mail.example.com",
         "DATABASE_URL_FILE": "/none/at/all",
     }
-    lines = find_error(wrong).splitlines()
+    lines = reject_settings(wrong).splitlines()
     assert lines[0] == "6 settings are invalid:"
     assert {line.split()[1] for line in lines[1:]} == {
         "SECRET_KEY",
@@ -160,14 +154,16 @@ def test_every_secret_has_a_file_variable(tmp_path: Path, name: str) -> None:
 def test_a_secret_and_its_file_must_not_both_be_set(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(OWN_SECRET)
     both = {"SECRET_KEY": OWN_SECRET, "SECRET_KEY_FILE": str(tmp_path / "secret")}
-    assert find_error(both) == "SECRET_KEY_FILE and SECRET_KEY must not both be set"
+    assert reject_settings(both) == "SECRET_KEY_FILE and SECRET_KEY must not both be set"
 
 
 def test_a_secret_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     missing = {"SARTIQ_ENV": "test", "SECRET_KEY_FILE": str(tmp_path / "none")}
-    assert find_error(missing).startswith("SECRET_KEY_FILE names a file that cannot be read: ")
+    assert reject_settings(missing).startswith("SECRET_KEY_FILE names a file that cannot be read: ")
     (tmp_path / "bytes").write_bytes(b"\xff" * 40)
-    assert find_error({"SMTP_URL_FILE": str(tmp_path / "bytes")}).startswith("SMTP_URL_FILE names a file")
+    assert reject_settings({"SMTP_URL_FILE": str(tmp_path / "bytes")}).startswith(
+        "SMTP_URL_FILE names a file"
+    )
 
 
 def test_only_secrets_are_read_from_files(tmp_path: Path) -> None:
@@ -212,7 +208,9 @@ def test_a_missing_default_or_short_secret_is_rejected_outside_development(
     name: str, secret: str | None
 ) -> None:
     environment = {"SARTIQ_ENV": name} | ({} if secret is None else {"SECRET_KEY": secret})
-    assert find_error(environment | {"MAIL": "off"}).startswith("SECRET_KEY must be set to at least 32 bytes")
+    assert reject_settings(environment | {"MAIL": "off"}).startswith(
+        "SECRET_KEY must be set to at least 32 bytes"
+    )
 
 
 def test_production_starts_with_its_own_secret() -> None:
@@ -221,7 +219,7 @@ def test_production_starts_with_its_own_secret() -> None:
 
 
 def test_an_unknown_environment_is_rejected() -> None:
-    assert find_error({"SARTIQ_ENV": "staging"}).startswith("SARTIQ_ENV must be one of")
+    assert reject_settings({"SARTIQ_ENV": "staging"}).startswith("SARTIQ_ENV must be one of")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +25,7 @@ from db.session import Database
 from handlers.app import Application, create_app
 from handlers.common.context import SERVICES
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
-from studio.settings import Settings
+from studio.settings import InvalidSettings, Settings
 from tests.support import factories
 from tools.servers.databases import UNREACHABLE_URL
 from tools.servers.server import COMPUTE_WEBHOOK_SECRET
@@ -112,3 +112,10 @@ def auth_headers(app: Application, user: User, age: int = 0) -> dict[str, str]:
         "type": "access", "iat": now, "nbf": now, "exp": now + 3600,
     }  # fmt: skip
     return {"authorization": f"Bearer {jwt.encode(claims, app.settings.secret_key, ALGORITHM)}"}
+
+
+def reject_settings(environment: Mapping[str, str]) -> str:
+    """Return why an environment is rejected."""
+    with pytest.raises(InvalidSettings) as error:
+        Settings.from_environment(environment)
+    return str(error.value)

@@ -32,6 +32,11 @@ def refresh(client: Client, token: str) -> ClientResponse:
     return client("POST", "/login/refresh-token", {"refresh_token": token})
 
 
+def assert_invalid_token(response: ClientResponse) -> None:
+    """Assert that the response is 401 because a mailed token is not valid."""
+    assert (response.status, response.json()["code"]) == (401, "invalid_token"), response.body
+
+
 def assert_unauthorized(response: ClientResponse, detail: str = "Could not validate credentials") -> None:
     """Assert that the response is 401 with this detail."""
     assert (response.status, response.json()["detail"]) == (401, detail), response.body

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 
 def drop_rate_limit_headers(headers: dict[str, str]) -> dict[str, str]:
@@ -34,6 +34,32 @@ class ClientResponse:
     def error_types(self) -> dict[tuple[Any, ...], str]:
         """The violations of a 422 response: `loc` to `type`."""
         return {tuple(violation["loc"]): violation["type"] for violation in self.json()["detail"]}
+
+
+def status_and_code(response: ClientResponse) -> tuple[int, str]:
+    """Return the status and the code of a problem."""
+    return response.status, response.json()["code"]
+
+
+def assert_conflict(response: ClientResponse, code: str) -> None:
+    """Assert that the response is 409 with this code."""
+    assert (response.status, response.json()["code"]) == (409, code), response.body
+
+
+def describe_response(response: ClientResponse) -> str:
+    """Describe a response for the message of a failed assertion."""
+    return f"{response.status} {response.body[:600]!r}"
+
+
+def url_path(url: str) -> str:
+    """Return the path and query of a URL of the API, as clients of tests take it."""
+    parts = urlsplit(url)
+    return parts.path.removeprefix("/api/v1") + (f"?{parts.query}" if parts.query else "")
+
+
+def new_item(**body: Any) -> dict[str, Any]:
+    """Return an entry of a batch that creates a resource."""
+    return {"action": "create", "body": {"name": "Shirt", **body}}
 
 
 def send_request(

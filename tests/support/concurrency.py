@@ -16,6 +16,10 @@ MAX_SECONDS = 1
 """The longest pause. The other request can wait for a lock that the paused one holds."""
 
 
+class WriterAborted(Exception):
+    """Raised by a writer to roll its transaction back."""
+
+
 class PausedCall:
     """Pause the first call of a function, so that another request runs meanwhile.
 

@@ -30,8 +30,3 @@ def limit_open_generations(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Let each plan allow fewer open generations."""
     for tier, plan in PLANS.items():
         monkeypatch.setitem(PLANS, tier, replace(plan, max_open_generations=limit))
-
-
-def status_and_code(response: Any) -> tuple[int, str]:
-    """Return the status and the code of a problem."""
-    return response.status, response.json()["code"]

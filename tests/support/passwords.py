@@ -13,6 +13,9 @@ from argon2 import PasswordHasher
 
 from studio.accounts.identity import passwords
 
+ADDRESS, PASSWORD = "dana@example.com", "a-linen-dress-in-may"
+"""What the fixture `user` signs in with."""
+
 _REAL = passwords._hasher, passwords._DUMMY_HASH
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from PIL import Image, ImageDraw
+from sqlalchemy import select
 
 from db.models import (
     Generation,
@@ -146,3 +147,17 @@ def run_pending_generations(database: Database, storage: Storage) -> int:
             assert queue.try_complete(database, storage, lease, job.run())
             finished += 1
     return finished
+
+
+def render_files(database: Database, storage: Storage, lease: queue.Lease) -> list[queue.RenderedFile]:
+    """Render the predictions of a leased generation, which stays running."""
+    with ThreadPoolExecutor(2) as render_pool:
+        return RenderJob(database, storage, render_pool, lease, LEASE, aborting=lambda: False).run()
+
+
+def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:
+    """Return a row as the database has it."""
+    with database.transaction(write=False) as reading:
+        return reading.scalars(
+            select(model).where(model.id == row_id).execution_options(populate_existing=True)
+        ).one()

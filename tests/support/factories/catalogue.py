@@ -49,8 +49,3 @@ def post_form(
     body = b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
     content_type = f"multipart/form-data; boundary={BOUNDARY}"
     return client("POST", path, body=body, headers={"content-type": content_type})
-
-
-def status_and_code(response: ClientResponse) -> tuple[int, str]:
-    """Return the status and the code of a problem."""
-    return response.status, response.json()["code"]
