@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import orjson
 
 from handlers.contract.coercion import parse_text
 from handlers.contract.document import Document, RawOperation
 from handlers.contract.json_pointer import join_pointer
-from handlers.contract.schema_compiler import SchemaCompiler
+from handlers.contract.schema_compiler import ResponseSchema, SchemaCompiler
 
 PROBLEM_JSON = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
@@ -24,10 +23,15 @@ EVENT_STREAM = "text/event-stream"
 
 @dataclass(frozen=True)
 class SchemaMismatch:
-    """How a response differs from the contract. `kind` is the part: status, media_type, header or body."""
+    """How a response differs from the contract. `kind` is the part: status, media_type, header or body.
+
+    `has_unknown_value` means that extensible enumerations do not list its values, and nothing else differs: a
+    newer release has written them, and clients expect such values.
+    """
 
     kind: str
     message: str
+    has_unknown_value: bool = False
 
     def __str__(self) -> str:
         return self.message
@@ -43,15 +47,15 @@ class _Header:
         self.required: bool = raw.get("required", False)
         schema = document.resolve(raw.get("schema") or {})
         self.kind = schema.get("type")
-        self.validator = schema_compiler.compile_response(schema)
+        self.validator = schema_compiler.compile_response(schema).strict
 
 
 @dataclass(frozen=True)
 class _Events:
     """The schemas of server-sent events: of their fields, and of their data (`x-event-data`)."""
 
-    message: jsonschema_rs.Validator
-    data: jsonschema_rs.Validator
+    message: ResponseSchema
+    data: ResponseSchema
 
     @classmethod
     def from_content(cls, content: dict[str, Any] | None, schema_compiler: SchemaCompiler) -> _Events | None:
@@ -69,7 +73,7 @@ class _Response:
             _Header(name, document.resolve(header), document, schema_compiler)
             for name, header in raw.get("headers", {}).items()
         ]
-        self.contents: dict[str, jsonschema_rs.Validator | None] = {
+        self.contents: dict[str, ResponseSchema | None] = {
             media_type.lower(): (
                 schema_compiler.compile_response(content["schema"])
                 # Files, HTML and event streams have no JSON to validate.
@@ -96,39 +100,41 @@ class _Response:
         media_type = media_type.partition(";")[0].strip().lower()
         if media_type not in self.contents:
             return SchemaMismatch("media_type", f"the media type {media_type!r} is not documented")
-        validator = self.contents[media_type]
-        return None if validator is None else _find_body_mismatch(validator, value, raw)
+        schema = self.contents[media_type]
+        return None if schema is None else _find_body_mismatch(schema, value, raw)
 
 
-def _find_body_mismatch(
-    validator: jsonschema_rs.Validator, value: Any, raw: bytes | None
-) -> SchemaMismatch | None:
+def _find_body_mismatch(schema: ResponseSchema, value: Any, raw: bytes | None) -> SchemaMismatch | None:
     if isinstance(value, bytes):
-        return _find_bytes_mismatch(validator, value)
+        return _find_bytes_mismatch(schema, value)
     # `is_valid` is faster than collecting errors, and almost every response is valid.
     try:
-        if validator.is_valid(value):
+        if schema.strict.is_valid(value):
             return None
     except ValueError:
         # The value has a type that only the encoder knows, such as UUID: check the encoded bytes instead.
         pass
-    return _find_first_mismatch(validator, orjson.loads(raw or b"null"))
+    return _find_first_mismatch(schema, orjson.loads(raw or b"null"))
 
 
 @lru_cache(maxsize=16)
-def _find_bytes_mismatch(validator: jsonschema_rs.Validator, raw: bytes) -> SchemaMismatch | None:
+def _find_bytes_mismatch(schema: ResponseSchema, raw: bytes) -> SchemaMismatch | None:
     # Cached: documents that are encoded once and sent often, such as the contract, are checked once.
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return SchemaMismatch("body", "the body is not JSON")
-    return _find_first_mismatch(validator, value)
+    return _find_first_mismatch(schema, value)
 
 
-def _find_first_mismatch(validator: jsonschema_rs.Validator, value: Any) -> SchemaMismatch | None:
-    for error in validator.iter_errors(value):
-        return SchemaMismatch("body", f"{join_pointer(error.instance_path) or '/'}: {error.message}")
-    return None
+def _find_first_mismatch(schema: ResponseSchema, value: Any) -> SchemaMismatch | None:
+    unknown = next(schema.strict.iter_errors(value), None)
+    if unknown is None:
+        return None
+    error = next(schema.open.iter_errors(value), None)
+    place = unknown if error is None else error
+    message = f"{join_pointer(place.instance_path) or '/'}: {place.message}"
+    return SchemaMismatch("body", message, has_unknown_value=error is None)
 
 
 class ResponseCompiler:
@@ -199,6 +205,7 @@ class Responses:
         events = self._by_status[status].events
         if events is None:
             return SchemaMismatch("media_type", "events are not documented")
-        return _find_body_mismatch(events.message, dict(event), None) or _find_body_mismatch(
-            events.data, orjson.loads(data), data
-        )
+        mismatch = _find_body_mismatch(events.message, dict(event), None)
+        if mismatch is not None and not mismatch.has_unknown_value:
+            return mismatch
+        return _find_body_mismatch(events.data, orjson.loads(data), data) or mismatch

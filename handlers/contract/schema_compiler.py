@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -28,7 +29,11 @@ from handlers.contract.request_schema import (
     split_schema,
 )
 
-Direction = Literal["request", "response"]
+Direction = Literal["request", "response", "open response"]
+"""What a schema describes. An open response may have unknown values of enumerations that may grow."""
+
+EXTENSIBLE = "x-extensible-enum"
+"""The mark of an enumeration that a later release may extend."""
 
 _REFERENCE = "#/components/schemas/"
 _DROPPED_KEYWORDS = frozenset(
@@ -69,6 +74,7 @@ def _is_date(text: str) -> bool:
 _FORMATS: dict[Direction, dict[str, Callable[[str], bool]]] = {
     "request": {"date-time": _is_date_time, "date": _is_date},
     "response": {},
+    "open response": {},
 }
 # Patterns that forbid NUL, and the rest of each pattern. On long texts, searching for the one character takes
 # a fifth of the time that matching each character takes.
@@ -84,7 +90,8 @@ def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> An
     parts of `allOf` and `not` (`is_part`) describe an object only together, so they stay open.
 
     `format: binary` and the range of `format: int32` come from OpenAPI, so JSON Schema does not check them.
-    In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones.
+    In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones. An open response has any
+    text as the value of an enumeration that is marked as extensible.
     """
     if isinstance(schema, list):
         return [translate(part, direction, is_part=is_part) for part in schema]
@@ -102,9 +109,11 @@ def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> An
             translated[keyword] = translate(value, direction)
         elif keyword not in _DROPPED_KEYWORDS and not keyword.startswith("x-"):
             translated[keyword] = value
+    if direction == "open response" and schema.get(EXTENSIBLE):
+        translated.pop("enum", None)
     _apply_integer_bits(schema, translated)
     _apply_read_write_only(schema, translated, direction)
-    if direction == "response":
+    if direction != "request":
         # In requests, the original pattern stays: the error quotes it.
         _forbid_nul(schema, translated)
         if "properties" in schema and not is_part:
@@ -149,6 +158,26 @@ def _apply_read_write_only(schema: dict[str, Any], translated: dict[str, Any], d
         translated["required"] = required
 
 
+class ResponseSchema:
+    """A compiled part of a response.
+
+    Args:
+        strict: The validator of what the contract lists.
+        compile_open: Compiles the validator that also accepts unknown values of extensible enumerations.
+    """
+
+    def __init__(
+        self, strict: jsonschema_rs.Validator, compile_open: Callable[[], jsonschema_rs.Validator]
+    ) -> None:
+        self.strict, self._compile_open = strict, compile_open
+
+    # Compiled when it is needed: beside a newer release, or never.
+    @cached_property
+    def open(self) -> jsonschema_rs.Validator:
+        """The validator that also accepts unknown values of extensible enumerations."""
+        return self._compile_open()
+
+
 class SchemaCompiler:
     """Compiles the schemas of one document, each once per direction."""
 
@@ -158,13 +187,16 @@ class SchemaCompiler:
         self._validators: dict[tuple[str, str], jsonschema_rs.Validator] = {}
         self._request_schemas: dict[str, RequestSchema] = {}
 
-    def compile_response(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
-        """Return the validator of a part of a response.
+    def compile_response(self, schema: dict[str, Any]) -> ResponseSchema:
+        """Return the compiled schema of a part of a response.
 
         Raises:
             ContractError: The schema is invalid.
         """
-        return self._compile(translate(schema, "response"), "response")
+        return ResponseSchema(
+            self._compile(translate(schema, "response"), "response"),
+            lambda: self._compile(translate(schema, "open response"), "open response"),
+        )
 
     def compile_request(self, schema: dict[str, Any]) -> RequestSchema:
         """Return the compiled schema of a part of a request, split at lists and maps.
@@ -232,7 +264,7 @@ class SchemaCompiler:
                 validate_formats=True,
                 offline=True,
                 # Mismatches of responses are logged; the log must not have values of users.
-                mask="the value" if direction == "response" else None,
+                mask=None if direction == "request" else "the value",
             )
         except (ValueError, jsonschema_rs.ValidationError) as error:
             raise ContractError(f"a schema of the contract does not compile: {error}") from error

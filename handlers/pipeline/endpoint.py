@@ -50,6 +50,7 @@ from handlers.pipeline.middleware.observability import request_caller_context
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from handlers.pipeline.unknown_values import is_defect
 from studio.rate_limits.limiter import RateLimiter
 
 if TYPE_CHECKING:
@@ -393,7 +394,7 @@ class Endpoint:
         mismatch = self._operation.responses.find_mismatch(
             encoded.status, encoded.media_type, context.merge_headers(headers), value, encoded.body
         )
-        if mismatch is not None:
+        if mismatch is not None and is_defect(self._operation.operation_id, mismatch):
             message = f"returned {encoded.status}: {mismatch}"
             raise ResponseViolation(self._operation.operation_id, mismatch.kind, message)
 

@@ -63,6 +63,11 @@ _problems = Counter(
     "429 or 503, else empty",
     ["status", "code", "limit"],
 )
+_unknown_values = Counter(
+    "sartiq_unknown_values",
+    "Responses with a value that a newer release has written, of an enumeration that may grow. They are sent",
+    ["operation"],
+)
 _rate_limited = Counter("sartiq_rate_limited", "Requests that a rate limit rejects", ["policy"])
 GENERATION_OUTCOMES = tuple(status for status, following in GENERATION_STATES.items() if not following)
 DELIVERY_OUTCOMES = ("delivered", "retried", "failed")
@@ -145,6 +150,11 @@ def count_contract_defect(operation_id: str, kind: str) -> None:
         kind: What violates the contract: `status`, `header`, `media_type`, `body` or `encoding`.
     """
     _defects.labels(operation_id, kind).inc()
+
+
+def count_unknown_value(operation_id: str) -> None:
+    """Count a response with a value of an extensible enumeration that the contract does not list."""
+    _unknown_values.labels(operation_id).inc()
 
 
 def count_rate_limited(policy: str) -> None:
@@ -302,7 +312,7 @@ class MetricDescription(NamedTuple):
 def describe_metrics() -> Iterator[MetricDescription]:
     """Yield the description of each metric that a process can serve."""
     own = (
-        _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _generations,
+        _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values, _generations,
         _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
     )  # fmt: skip
     for collector in own:

@@ -13,6 +13,7 @@ from handlers.contract.responses import SchemaMismatch
 from handlers.pipeline.errors import Problem, build_problem, internal_error
 from handlers.pipeline.middleware.error_boundary import to_messages
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from handlers.pipeline.unknown_values import is_defect
 from studio.telemetry.metrics import count_contract_defect
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class _ValidatingSend:
             mismatch = await to_thread.run_sync(self._find_mismatch, operation, start)
         else:
             mismatch = self._find_mismatch(operation, start)
-        if mismatch is not None:
+        if mismatch is not None and is_defect(operation.operation_id, mismatch):
             logger.error(
                 "contract violation: %s returned %s: %s", operation.operation_id, start["status"], mismatch
             )
