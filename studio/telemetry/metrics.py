@@ -312,8 +312,8 @@ class MetricDescription(NamedTuple):
 def describe_metrics() -> Iterator[MetricDescription]:
     """Yield the description of each metric that a process can serve."""
     own = (
-        _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values, _generations,
-        _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
+        _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values,
+        _generations, _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
     )  # fmt: skip
     for collector in own:
         (family,) = collector.describe()

@@ -4,7 +4,8 @@ The release, on SQLite or on PostgreSQL, does the main job and is stopped with w
 moves the rows of SQLite to its embedded database, starts on them or on the PostgreSQL of the release, and on
 its files. Everything that an account could read is the same, tokens, keys and links of the release work, the
 work in the queue is completed, and the main job is done again. The release then continues on the embedded
-database, and its accounts read what they read before. Last, the schema of a database that all releases have
+database, and its accounts read what they read before. On PostgreSQL, servers of both read rows with values
+that neither knows, as they do beside the next release. Last, the schema of a database that all releases have
 migrated is compared with a fresh one.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +36,10 @@ from tests.upgrade.databases import (
 )
 from tests.upgrade.release import Release, UpgradeFailed, require, unpack_release
 from tests.upgrade.responses import Reading, find_differences, read_everything
+from tests.upgrade.side_by_side import list_failing, write_new_values
 from tools import demo
 from tools.demo import EMAIL, PASSWORD, Api, DemoStopped
+from tools.servers.databases import create_database
 from tools.servers.http_recorder import HttpRecorder, run_http_recorder
 from tools.servers.server import (
     RunningServer,
@@ -48,6 +52,9 @@ from tools.servers.server import (
 DATABASES = ("sqlite", "postgresql")
 PASSWORDS = {EMAIL: PASSWORD, "admin@example.com": "sartiq-admin"}
 SCOPES = ["brands:read", "brands:write"]
+NO_HOST = "127.0.0.1:9"
+"""An address at which nothing listens."""
+INDENTED = {"initial_indent": "    ", "subsequent_indent": "    "}
 WITHOUT_WORKERS = {"RENDER_WORKERS": "0", "WEBHOOK_SENDERS": "0"}
 SECONDS_TO_DELIVER = 60
 
@@ -260,6 +267,58 @@ def upgrade(release: Release, kind: str, folder: Path) -> None:
                 check_return(release, kept, data, {**old, "DATABASE_URL": url}, folder / "returned")
 
 
+def run_side_by_side(release: Release, folder: Path) -> None:
+    """Run servers of the release and of this tree on one database, and print who cannot read a new value.
+
+    Raises:
+        UpgradeFailed: This tree answers an operation with 500.
+    """
+    with create_database() as database_url:
+        settings = {"DATABASE_URL": database_url, "OUTBOUND_ALLOWED_HOSTS": NO_HOST, **WITHOUT_WORKERS}
+        old: dict[str, Any] = {"python": release.python, "root": release.folder, **settings}
+        with running_server(folder / "data", **old) as server:
+            add_rows(server)
+            tokens = {email: sign_in(server.origin, email) for email in PASSWORDS}
+            readings = read_accounts(server, tokens, release.contract)
+            # Its start migrates the database, beside the server of the release.
+            with running_server(folder / "data", python=sys.executable, **settings) as new:
+                write_new_values(database_url)
+                failing: dict[str, set[str]] = {}
+                for name, running in ((release.version, server), ("this tree", new)):
+                    for email, credentials in tokens.items():
+                        with open_api(running, credentials["access_token"]) as api:
+                            found = list_failing(api, readings[email], release.contract)
+                            failing.setdefault(name, set()).update(found)
+    print(f"  {release.version} answers {len(failing[release.version])} operations with 500:", flush=True)
+    print(textwrap.fill(", ".join(sorted(failing[release.version])), 100, **INDENTED), flush=True)
+    require(not failing["this tree"], f"this tree answers 500: {', '.join(sorted(failing['this tree']))}")
+    print("  this tree: none", flush=True)
+
+
+def add_rows(server: RunningServer) -> None:
+    """Create the rows that neither the demo data nor the main job has."""
+    with Api(server.origin) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        organization_id = get_organization(api)
+        key = {"name": "Import", "scopes": SCOPES, "expires_in_days": 30}
+        api.post(f"/organizations/{organization_id}/api-keys", json=key)
+        rows = {"filename": "rows.csv", "content_type": "text/csv"}
+        upload = api.post("/uploads/presigned-url", json=rows)
+        url = urlsplit(str(upload["upload_url"]))
+        path = f"{server.origin}{url.path}?{url.query}"
+        httpx.put(
+            path, content=b"sku,name\nA-1,Dress\n", headers={"content-type": "text/csv"}
+        ).raise_for_status()
+        api.post(
+            "/product-imports/",
+            organization_id,
+            json={"file_url": upload["file_url"], "format": "csv", "mode": "create"},
+        )
+        hook = {"url": f"http://{NO_HOST}/hooks", "event_types": ["generation.completed"]}
+        endpoint = api.post("/webhook-endpoints/", organization_id, json=hook)
+        api.post(f"/webhook-endpoints/{endpoint['id']}/test", json={})
+
+
 def check_return(
     release: Release, kept: Remembered, data: Path, options: dict[str, Any], downloads: Path
 ) -> None:
@@ -301,6 +360,9 @@ def main(arguments: list[str] | None = None) -> int:
             began = time.monotonic()
             try:
                 upgrade(release, kind, Path(name) / kind)
+                if kind == "postgresql":
+                    print(f"  {release.version} beside this tree, with values that neither knows", flush=True)
+                    run_side_by_side(release, Path(name) / "side-by-side")
             except (UpgradeFailed, DemoStopped, ServerDidNotStart, AssertionError) as error:
                 print(f"\nThe upgrade failed: {error}", file=sys.stderr)
                 return 1
