@@ -67,7 +67,7 @@ from handlers.pipeline.policies import ServedOperation, compile_served_operation
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
 from studio.change_hub import ChangeHub
-from studio.cutouts.worker import CutoutWorker, make_sample
+from studio.cutouts.worker import make_sample, run_next_cutout
 from studio.destinations.targets import Outcome
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import load_signer
@@ -419,7 +419,7 @@ def _background_services(services: Services) -> list[BackgroundService]:
             services.http_client,
             ImagesServer.from_settings(settings),
         ),
-        WebhookDispatcher(settings, services.database, services.http_client),
+        WebhookDispatcher(settings, services.worker, services.http_client),
         LadderBuilder(services.storage),
         *(_periodic_task(task, services) for task in MAINTENANCE_TASKS),
     ]
@@ -428,7 +428,6 @@ def _background_services(services: Services) -> list[BackgroundService]:
 def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
     """Return the workers of the mock server, which completes jobs before it responds."""
     lease = services.settings.lease_seconds
-    cutouts = CutoutWorker(services.database, services.storage, timedelta(seconds=lease), make_sample)
     executor = GenerationExecutor(
         services.database, services.storage, os.cpu_count() or 1, lease, renderer=SAMPLE_RENDERER
     )
@@ -439,23 +438,21 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
         mock.scenario,
         partial(_run_exports, services),
         lambda: run_imports(services),
-        cutouts.run_next,
+        partial(run_next_cutout, services.worker, make_sample),
     )
     # Tasks with a trigger are the jobs that the runner completes.
     untriggered = [task for task in MAINTENANCE_TASKS if task.trigger is None]
     deliver = partial(mock_webhooks.deliver, mock.scenario)
-    dispatcher = WebhookDispatcher(services.settings, services.database, services.http_client, deliver)
+    dispatcher = WebhookDispatcher(services.settings, services.worker, services.http_client, deliver)
     return [runner, dispatcher, *(_periodic_task(task, services) for task in untriggered)]
 
 
 def _run_exports(services: Services) -> None:
     """Write the archives of exports. A mock sends nothing: every destination accepts every file."""
-    run_pending_exports(services.database, services.storage)
-    accept = Outcome(status_code=200)
-    run_pending_deliveries(
-        services.settings, services.database, services.storage, services.http_client, lambda *_: accept
-    )
-    run_pending_account_exports(services.database, services.storage)
+    worker, accept = services.worker, Outcome(status_code=200)
+    run_pending_exports(worker)
+    run_pending_deliveries(services.settings, worker, services.http_client, lambda *_: accept)
+    run_pending_account_exports(worker)
 
 
 def _periodic_task(task: MaintenanceTask, services: Services) -> PeriodicTask:

@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, select, update
 from db.base import utc_now
 from db.models.api_keys import ApiKey
 from db.session import Database, current_session
-from studio import leases
 from studio.accounts.api_keys import EXPIRY_NOTICE_DAYS, next_expiry_notice
 from studio.webhooks.events import emit_api_key_event
 
@@ -28,13 +27,19 @@ def send_expiry_notices(database: Database) -> int:
     """
     count = 0
     # The read comes first: mostly there is nothing to send, and a read takes no row locks.
-    while leases.count_available(database, select(ApiKey.id).where(_is_due(utc_now())), 1):
+    while _has_due(database):
         with database.transaction(write=True):
             keys = _lock_due(utc_now())
             count += sum(_send_notice(key, utc_now()) for key in keys)
         if len(keys) < BATCH_SIZE:
             break
     return count
+
+
+def _has_due(database: Database) -> bool:
+    with database.transaction(write=False) as reading:
+        due = select(ApiKey.id).where(_is_due(utc_now())).limit(1)
+        return reading.scalar(due) is not None
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:

@@ -270,7 +270,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
     Its tests are not about masks: colours find the products, which is faster than the network.
     """
     # Imported here because most tests start no server.
-    from tests.e2e.server import running_server
+    from tools.servers.server import running_server
 
     folder = tmp_path_factory.mktemp("server")
     with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:

@@ -110,7 +110,7 @@ class Generation(Owned):
     remote_steps: Mapped[int] = mapped_column(default=0)
     remote_failures: Mapped[int] = mapped_column(default=0)
     """Consecutive polls that failed."""
-    started_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None] = mapped_column(index=True)
     completed_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
     cost_credits: Mapped[int] = mapped_column(default=0)

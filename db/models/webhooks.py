@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, String, text
@@ -23,12 +23,12 @@ class DeliveryMode(StrEnum):
 class WebhookEndpoint(Owned):
     """A row is a URL that receives the events of its tenant, or keeps them until the client polls (no URL).
 
-    A dispatcher leases an endpoint until `busy_until` and writes its token to `claimed_by` (other tables call
-    these columns `lease_expires_at` and `lease_owner`). After a failed delivery, `busy_until` is the end of a
-    cooldown. The endpoint with the oldest `served_at` comes first.
+    A dispatcher leases an endpoint to send it a message. After a failed delivery, `lease_expires_at` is the
+    end of a cooldown. The endpoint with the oldest `leased_at` comes first. The columns have older names.
     """
 
     __tablename__ = "webhook_endpoints"
+    internal_columns: ClassVar = frozenset(("lease_owner", "lease_expires_at", "leased_at"))
     __table_args__ = tenant_indexes("webhook_endpoints")
 
     delivery: Mapped[str] = mapped_column(String(10), default=DeliveryMode.PUSH)
@@ -43,9 +43,9 @@ class WebhookEndpoint(Owned):
     secret_salt: Mapped[str] = mapped_column(String(64))
     previous_secret_salt: Mapped[str | None] = mapped_column(String(64))
     previous_secret_expires_at: Mapped[datetime | None]
-    claimed_by: Mapped[str | None] = mapped_column(String(100))
-    busy_until: Mapped[datetime | None]
-    served_at: Mapped[datetime] = mapped_column(default=utc_now)
+    lease_owner: Mapped[str | None] = mapped_column("claimed_by", String(100))
+    lease_expires_at: Mapped[datetime | None] = mapped_column("busy_until")
+    leased_at: Mapped[datetime] = mapped_column("served_at", default=utc_now)
 
 
 class DeliveryStatus(StrEnum):

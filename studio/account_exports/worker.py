@@ -1,7 +1,7 @@
 """Write the archives of pending account exports, outside of transactions.
 
 An archive has a JSON file per section, the images, and a manifest. Memory use does not depend on the number
-of rows, apart from the directory of the ZIP file. Queue and leases are those of `studio.exports`.
+of rows, apart from the directory of the ZIP file. The queue is in `studio.exports.queue`.
 """
 
 from __future__ import annotations
@@ -9,85 +9,41 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import partial
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 from uuid import UUID
 
-from sqlalchemy import select
-
 from db.base import utc_now
-from db.models.account_exports import AccountExport
 from db.session import Database
-from studio import leases
 from studio.account_exports.sections import IMAGES, Section, count_rows, list_sections, read_pages
-from studio.exports import queue
 from studio.exports.archive import ArchiveEntry, SourceFileMissing, build_zip_info, copy_file
-from studio.exports.worker import LEASE_DURATION, Heartbeat, run_leased
+from studio.exports.queue import ACCOUNT_EXPORTS, AccountExportLease, complete_account_export
+from studio.exports.worker import write_leased
 from studio.media.storage import Storage, media_key
+from studio.queue.running import MAX_RUN_SECONDS, Heartbeat, Worker, run_pending
 
 FORMAT = 1
 """Increases when names in the archive change their meaning."""
 
 
-@dataclass(frozen=True)
-class Lease:
-    """An account export that one worker has leased."""
-
-    model: ClassVar[type[queue.Archive]] = AccountExport
-    export_id: UUID
-    token: str
-    user_id: UUID
-    requested_at: datetime
-
-
-def run_pending_account_exports(
-    database: Database, storage: Storage, lease_duration: timedelta = LEASE_DURATION
-) -> int:
-    """Write all pending account exports and return how many were completed.
+def run_pending_account_exports(worker: Worker, max_seconds: float = MAX_RUN_SECONDS) -> int:
+    """Write the archives of pending account exports; return how many were completed.
 
     Raises:
         OSError: The storage is unreachable or full. The exports stay pending.
     """
-    completed = 0
-    while queue.count_available(database, 1, AccountExport):
-        storage.check()
-        lease = lease_next(database, leases.new_token(), lease_duration)
-        if lease is not None:
-            completed += run_account_export(database, storage, lease, lease_duration)
-    return completed
+    return run_pending(worker, ACCOUNT_EXPORTS, partial(run_account_export, worker), max_seconds)
 
 
-def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lease | None:
-    """Lease the account export that has waited longest, or return None if there is none."""
-    with database.transaction(write=True):
-        row = queue.acquire_next(select(AccountExport), AccountExport, token, lease_duration)
-        return None if row is None else Lease(row.id, token, row.user_id, row.created_at)
-
-
-def run_account_export(database: Database, storage: Storage, lease: Lease, lease_duration: timedelta) -> bool:
-    """Write the archive of a leased account export; return whether this call completed it.
-
-    Raises:
-        OSError: The storage is unreachable or full; the export is pending again.
-    """
-    write = partial(_write_archive, database=database, storage=storage, lease=lease)
-    return run_leased(
-        database, storage, lease, lease_duration, write, partial(_try_complete, database, lease)
-    )
-
-
-def _try_complete(database: Database, lease: Lease, file_size: int, content_hash: str) -> bool:
-    with database.transaction(write=True):
-        row = queue.lock_leased(lease)
-        if row is not None:
-            queue.complete(row, file_size, content_hash)
-        return row is not None
+def run_account_export(worker: Worker, lease: AccountExportLease) -> bool:
+    """Write the archive of a leased account export; return whether this call completed it."""
+    write = partial(_write_archive, database=worker.database, storage=worker.storage, lease=lease)
+    return write_leased(worker, ACCOUNT_EXPORTS, lease, write, complete_account_export)
 
 
 def _write_archive(
-    target: BinaryIO, heartbeat: Heartbeat, database: Database, storage: Storage, lease: Lease
+    target: BinaryIO, heartbeat: Heartbeat, database: Database, storage: Storage, lease: AccountExportLease
 ) -> None:
     sections = list_sections(lease.user_id)
     counts = [count_rows(database, section) for section in sections]
@@ -97,7 +53,7 @@ def _write_archive(
     def report(parts: int) -> None:
         nonlocal done
         done += parts
-        heartbeat(done, total)
+        heartbeat.report(done, total)
 
     manifest: dict[str, Any] = {
         "format": FORMAT,

@@ -9,7 +9,7 @@ import hashlib
 
 from db.errors import NotFound
 from studio.cutouts.photos import LARGEST_SIDE, cut_out_photo, open_photo
-from studio.cutouts.queue import Lease, MadeCutout, StoredFile
+from studio.cutouts.queue import CutoutLease, MadeCutout, StoredFile
 from studio.cutouts.requests import UnusableCutoutInputs
 from studio.media.inspection import open_stored
 from studio.media.normalisation import dominant_color
@@ -20,7 +20,7 @@ from studio.rendering.model import FRAMED_CROP
 from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out
 
 
-def make_cutout(storage: Storage, lease: Lease) -> MadeCutout:
+def make_cutout(storage: Storage, lease: CutoutLease) -> MadeCutout:
     """Return the cut-out of a leased photo.
 
     Raises:
@@ -48,7 +48,7 @@ def make_cutout(storage: Storage, lease: Lease) -> MadeCutout:
     )
 
 
-def _describe_photo(lease: Lease) -> dict[str, object]:
+def _describe_photo(lease: CutoutLease) -> dict[str, object]:
     photo: dict[str, object] = {**_to_reference(lease.photo), "region": lease.region}
     return photo if lease.mask is None else {**photo, "mask": _to_reference(lease.mask)}
 

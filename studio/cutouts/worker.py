@@ -1,91 +1,52 @@
 """Make the cut-outs of the queue, one after the other, outside of transactions.
 
-Threads of the workers that run generations call `CutoutWorker.run_next` (see
-`studio.generations.worker.executor`). Any number of processes may work on one database. If a process dies,
-another one makes the same cut-out again once the lease has expired.
+Threads of the workers that run generations call `run_next_cutout` (see `studio.generations.worker.executor`).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 
-from db.engine import is_database_unavailable
-from db.session import Database
-from studio import leases
-from studio.cutouts import queue
-from studio.cutouts.queue import Lease, MadeCutout
-from studio.cutouts.requests import UnusableCutoutInputs
-from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
-
-logger = logging.getLogger(__name__)
+from studio.cutouts.queue import CUTOUTS, CutoutLease, MadeCutout, complete_cutout, store_file
+from studio.media.storage import Storage
+from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 
 SAMPLE_VERSION = "samples-1"
 
-MakeCutout = Callable[[Storage, Lease], MadeCutout]
+MakeCutout = Callable[[Storage, CutoutLease], MadeCutout]
 
 
-class CutoutWorker:
-    """Leases cut-outs and makes them. One per process; threads can share it.
+def run_next_cutout(worker: Worker, make: MakeCutout | None = None) -> bool:
+    """Lease the next cut-out of the queue and make it; return False if there is none.
 
     Args:
-        database: The database of the queue.
-        storage: The storage of photos, masks and cut-outs.
-        lease_duration: How long a lease lasts; it is renewed while a cut-out is made.
+        worker: The process.
         make: Makes a cut-out; by default with the local renderer, which it loads.
+
+    Raises:
+        OSError: The storage is unreachable or full. The cut-out stays in the queue.
     """
+    lease = lease_next(worker, CUTOUTS)
+    if lease is None:
+        return False
 
-    def __init__(
-        self, database: Database, storage: Storage, lease_duration: timedelta, make: MakeCutout | None = None
-    ) -> None:
-        self._database, self._storage, self._lease_duration = database, storage, lease_duration
-        self._make = make or _make_with_renderer
+    def work(_heartbeat: Heartbeat) -> Callable[[], None]:
+        made = (make or _make_with_renderer)(worker.storage, lease)
+        stored_id = None if made.image is None else store_file(worker.storage, lease, made.image)
+        return partial(complete_cutout, worker.storage, lease, made, stored_id)
 
-    def run_next(self) -> bool:
-        """Lease the next cut-out of the queue and make it; return False if there is none.
-
-        Raises:
-            OSError: The storage is unreachable or full. The cut-out stays in the queue.
-        """
-        if queue.count_available(self._database, 1) == 0:
-            return False
-        self._storage.check()
-        lease = queue.lease_next(self._database, leases.new_token(), self._lease_duration)
-        if lease is not None:
-            self._run(lease)
-        return lease is not None
-
-    def _run(self, lease: Lease) -> None:
-        name, release = f"cut-out {lease.cutout_id}", partial(queue.release, self._database, lease)
-        renew = partial(queue.renew, self._database, lease, self._lease_duration)
-        try:
-            with leases.keep(renew, self._lease_duration, name):
-                made = self._make(self._storage, lease)
-            queue.try_complete(self._database, self._storage, lease, made)
-        except UnusableCutoutInputs:
-            logger.warning("cut-out %s has unusable inputs", lease.cutout_id, exc_info=True)
-            queue.fail(self._database, lease)
-        except Exception as error:
-            if is_database_unavailable(error):
-                leases.release_after_outage(release, self._lease_duration, name)
-                raise
-            if is_storage_unavailable(error):
-                # If the storage works, the cause can be a file of this cut-out. Else it keeps the attempt.
-                release(counts_attempt=is_storage_working(self._storage))
-                raise
-            logger.exception("%s failed", name)
-            release(counts_attempt=True)
+    run_leased(worker, CUTOUTS, lease, work)
+    return True
 
 
-def _make_with_renderer(storage: Storage, lease: Lease) -> MadeCutout:
+def _make_with_renderer(storage: Storage, lease: CutoutLease) -> MadeCutout:
     # Imported here: servers start without OpenCV.
     from studio.cutouts.making import make_cutout
 
     return make_cutout(storage, lease)
 
 
-def make_sample(_storage: Storage, _lease: Lease) -> MadeCutout:
+def make_sample(_storage: Storage, _lease: CutoutLease) -> MadeCutout:
     """Return the photo as a sample cut-out, at once and without the renderer. For the mock server."""
     return MadeCutout(image=None, method="sample", confidence=1.0, renderer_version=SAMPLE_VERSION)

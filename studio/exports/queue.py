@@ -1,18 +1,17 @@
-"""The queue of exports: lease the next one, renew the lease, complete or fail the export.
+"""The queues of exports and of account exports: what is special about their rows.
 
-The row is the queue (see `studio.leases`). The queue of account exports (`studio.account_exports`) shares the
-functions that take a `LeasedArchive`. Knows nothing of how an archive is written.
+Knows nothing of how an archive is written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, ClassVar, Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
 from db.models.account_exports import AccountExport
@@ -21,20 +20,19 @@ from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction
 from db.models.shootings import Shot
 from db.session import Database, after_commit, current_session
-from studio import leases
-from studio.exports.archive import ArchiveEntry
+from studio.exports.archive import ArchiveEntry, SourceFileMissing
+from studio.exports.content_credentials import SigningFailed
 from studio.media.storage import media_key
 from studio.pubsub import DELIVERIES
+from studio.queue.row_queue import Lease, RowQueue, lock_next
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.events import emit_export_event, emit_shot_events
 
 Archive = Export | AccountExport
-AnyArchive = TypeVar("AnyArchive", Export, AccountExport)
 
 LIFETIME = timedelta(days=30)
 ACCOUNT_LIFETIME = timedelta(days=7)
 """Shorter, because the archive is a copy of everything that is personal."""
-MAX_ATTEMPTS = 3
 INTERNAL_ERROR = {"category": "internal", "message": "The archive could not be written", "retryable": True}
 SIGNING_ERROR = {
     "category": "internal",
@@ -48,146 +46,85 @@ INPUT_ERROR = {
 }
 
 
-class LeasedArchive(Protocol):
-    """A row that one worker has leased, as plain values: no transaction stays open for it."""
-
-    model: ClassVar[type[Archive]]
-
-    @property
-    def export_id(self) -> UUID:
-        """The id of the row."""
-
-    @property
-    def token(self) -> str:
-        """The token of the lease."""
-
-
-@dataclass(frozen=True)
-class Lease:
+@dataclass(frozen=True, kw_only=True)
+class ExportLease(Lease):
     """A leased export."""
 
-    model: ClassVar[type[Archive]] = Export
-    export_id: UUID
-    token: str
     shooting: dict[str, Any]
     entries: tuple[ArchiveEntry, ...]
     prediction_ids: tuple[UUID, ...]
 
 
-def count_available(database: Database, limit: int, model: type[Archive] = Export) -> int:
-    """Return how many exports can be leased now, counted up to `limit`."""
-    # unscoped: workers write the exports of every tenant
-    return leases.count_available(database, select(model.id).where(_available(model)), limit)
+@dataclass(frozen=True, kw_only=True)
+class AccountExportLease(Lease):
+    """A leased account export."""
+
+    user_id: UUID
+    requested_at: datetime
 
 
-def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lease | None:
-    """Lease the export that has waited longest to `token`, or return None if there is none.
-
-    An export that was leased `MAX_ATTEMPTS` times without an end fails instead.
-    """
-    with database.transaction(write=True):
-        query = select(Export)  # unscoped: workers write the exports of every tenant
-        query = query.options(selectinload(Export.items).options(joinedload(ExportItem.media)))
-        export = acquire_next(query, Export, token, lease_duration)
-        if export is None:
-            return None
-        return Lease(
-            export_id=export.id,
-            token=token,
-            shooting={"id": str(export.shooting_id), "name": export.shooting_name},
-            entries=tuple(_to_archive_entry(item) for item in export.items),
-            prediction_ids=tuple(item.prediction_id for item in export.items),
-        )
-
-
-def acquire_next(
-    query: Select[AnyArchive], model: type[AnyArchive], token: str, lease_duration: timedelta
-) -> AnyArchive | None:
-    """Lease the row of a query that has waited longest; None if there is none, or if it failed instead."""
-    available = query.where(_available(model)).order_by(model.created_at, model.id)
-    export = leases.lock_next(available, model)
-    if export is None:
-        return None
-    if export.attempts >= MAX_ATTEMPTS:
-        _finish(export, ExportStatus.FAILED, INTERNAL_ERROR)
-        return None
-    export.status, export.progress = ExportStatus.RUNNING, 0
-    export.attempts += 1
-    leases.acquire(export, token, lease_duration)
-    return export
-
-
-def renew(database: Database, lease: LeasedArchive, progress: int, lease_duration: timedelta) -> bool:
-    """Extend the lease and record the progress (0 to 99); return whether the export is still leased."""
-    return leases.renew(database, lease.model, _owned_by(lease), lease_duration, {"progress": progress})
-
-
-def try_complete(database: Database, lease: Lease, file_size: int, content_hash: str) -> bool:
-    """Record the archive and mark predictions and shots as exported; return whether it was still leased.
-
-    A prediction that is no longer approved keeps its status.
-    """
-    with database.transaction(write=True):
-        # Shots are locked before the export: the deletion of a shooting locks them in this order too.
-        shots = _lock_shots(lease)
-        export = lock_leased(lease)
-        if export is None:
-            return False
-        _mark_exported(shots, lease)
-        complete(export, file_size, content_hash)
-    return True
-
-
-def complete(export: Archive, file_size: int, content_hash: str) -> None:
-    """Record the archive of a locked export."""
-    export.progress, export.file_size, export.content_hash = 100, file_size, content_hash
-    _finish(export, ExportStatus.COMPLETED, None)
-
-
-def release(database: Database, lease: LeasedArchive, *, counts_attempt: bool) -> None:
-    """Return an export to the queue, if it is still leased."""
-    with database.transaction(write=True):
-        export = lock_leased(lease)
-        if export is not None:
-            export.status, export.progress = ExportStatus.PENDING, 0
-            export.attempts -= not counts_attempt
-            export.lease_owner = export.lease_expires_at = None
-
-
-def fail(database: Database, lease: LeasedArchive, error: dict[str, Any]) -> None:
-    """Record the failure if the export is still leased."""
-    with database.transaction(write=True):
-        export = lock_leased(lease)
-        if export is not None:
-            _finish(export, ExportStatus.FAILED, error)
-
-
-def export_exists(database: Database, lease: LeasedArchive) -> bool:
-    """Return whether the export has not been deleted."""
-    model = lease.model
-    with database.transaction(write=False) as reading:
-        # unscoped: the leased row
-        return reading.scalar(select(model.id).where(model.id == lease.export_id)) is not None
-
-
-def _available(model: type[Archive]) -> ColumnElement[bool]:
-    lost = and_(model.status == ExportStatus.RUNNING, leases.is_expired(model.lease_expires_at))
-    return or_(model.status == ExportStatus.PENDING, lost)
-
-
-def _owned_by(lease: LeasedArchive) -> tuple[ColumnElement[bool], ...]:
-    model = lease.model
-    return (
-        model.id == lease.export_id,
-        # compared: by the database, and no client sends a token
-        model.lease_owner == lease.token,
-        model.status == ExportStatus.RUNNING,
+def _take_export(export: Export, token: str) -> ExportLease:
+    # unscoped: the items of the leased export
+    query = select(ExportItem).where(ExportItem.export_id == export.id).order_by(ExportItem.position)
+    items = current_session().scalars(query.options(joinedload(ExportItem.media))).all()
+    return ExportLease(
+        row_id=export.id,
+        token=token,
+        shooting={"id": str(export.shooting_id), "name": export.shooting_name},
+        entries=tuple(_to_archive_entry(item) for item in items),
+        prediction_ids=tuple(item.prediction_id for item in items),
     )
 
 
-def lock_leased(lease: LeasedArchive) -> Archive | None:
-    """Return the leased export, locked, or None if it is no longer leased."""
-    return leases.lock_leased(lease.model, _owned_by(lease))
+def _take_account_export(export: AccountExport, token: str) -> AccountExportLease:
+    return AccountExportLease(
+        row_id=export.id, token=token, user_id=export.user_id, requested_at=export.created_at
+    )
+
+
+def _choose_account_export() -> AccountExport | None:
+    # Not in turn: an account has at most one open export.
+    query = select(AccountExport).where(ACCOUNT_EXPORTS.available())
+    return lock_next(query.order_by(AccountExport.created_at, AccountExport.id), AccountExport)
+
+
+def _start(export: Archive) -> None:
+    export.status, export.progress = ExportStatus.RUNNING, 0
+
+
+def _requeue(export: Archive, _available_at: datetime | None, _error: object) -> None:
+    export.status, export.progress = ExportStatus.PENDING, 0
+
+
+def complete_export(lease: ExportLease, file_size: int, content_hash: str) -> None:
+    """Record the archive of a leased export and mark its predictions and shots as exported.
+
+    A prediction that is no longer approved keeps its status.
+
+    Raises:
+        LeaseLost: The export was deleted or belongs to another worker.
+    """
+    # Shots are locked before the export: the deletion of a shooting locks them in this order too.
+    shots = _lock_shots(lease)
+    export = EXPORTS.lock(lease)
+    _mark_exported(shots, lease)
+    _complete(export, file_size, content_hash)
+
+
+def complete_account_export(lease: AccountExportLease, file_size: int, content_hash: str) -> None:
+    """Record the archive of a leased account export.
+
+    Raises:
+        LeaseLost: The export was deleted or belongs to another worker.
+    """
+    _complete(ACCOUNT_EXPORTS.lock(lease), file_size, content_hash)
+
+
+def export_exists(database: Database, model: type[Archive], export_id: UUID) -> bool:
+    """Return whether an export has not been deleted."""
+    with database.transaction(write=False) as reading:
+        # unscoped: the leased row
+        return reading.scalar(select(model.id).where(model.id == export_id)) is not None
 
 
 def _to_archive_entry(item: ExportItem) -> ArchiveEntry:
@@ -195,7 +132,12 @@ def _to_archive_entry(item: ExportItem) -> ArchiveEntry:
     return ArchiveEntry(key, item.file_name, item.content_hash, item.file_size, item.facts)
 
 
-def _finish(export: Archive, status: ExportStatus, error: dict[str, Any] | None) -> None:
+def _complete(export: Archive, file_size: int, content_hash: str) -> None:
+    export.progress, export.file_size, export.content_hash = 100, file_size, content_hash
+    _end(export, ExportStatus.COMPLETED, None)
+
+
+def _end(export: Archive, status: ExportStatus, error: dict[str, Any] | None) -> None:
     is_of_account = isinstance(export, AccountExport)
     export.status, export.error = status, error
     export.completed_at = utc_now()
@@ -209,6 +151,10 @@ def _finish(export: Archive, status: ExportStatus, error: dict[str, Any] | None)
         emit_export_event(f"export.{status}", export)
 
 
+def _fail(export: Archive, error: dict[str, Any] | None) -> None:
+    _end(export, ExportStatus.FAILED, error or INTERNAL_ERROR)
+
+
 def _start_delivery(export: Export) -> None:
     """Make the delivery to the destination due, or end it if there is no archive."""
     if export.status == ExportStatus.COMPLETED:
@@ -219,7 +165,7 @@ def _start_delivery(export: Export) -> None:
         export.delivery_ended_at = export.completed_at
 
 
-def _lock_shots(lease: Lease) -> dict[UUID, Shot]:
+def _lock_shots(lease: ExportLease) -> dict[UUID, Shot]:
     shots = (
         select(Shot)  # unscoped: the shots of the leased export
         .join(Prediction, Prediction.shot_id == Shot.id)
@@ -231,7 +177,7 @@ def _lock_shots(lease: Lease) -> dict[UUID, Shot]:
     return {shot.id: shot for shot in current_session().scalars(shots)}
 
 
-def _mark_exported(shots: dict[UUID, Shot], lease: Lease) -> None:
+def _mark_exported(shots: dict[UUID, Shot], lease: ExportLease) -> None:
     predictions = (
         select(Prediction)  # unscoped: the predictions of the leased export
         .where(Prediction.id.in_(lease.prediction_ids), Prediction.status.in_(DELIVERABLE))
@@ -248,4 +194,27 @@ def _mark_exported(shots: dict[UUID, Shot], lease: Lease) -> None:
     current_session().flush()
     # A shot that was exported before changes nothing.
     exported = [shot for shot in shots.values() if shot.status != before[shot.id]]
-    emit_shot_events("shot.exported", exported, export_id=lease.export_id)
+    emit_shot_events("shot.exported", exported, export_id=lease.row_id)
+
+
+EXPORTS = RowQueue(
+    name="export",
+    model=Export,
+    take=_take_export,
+    end_failed=_fail,
+    order=lambda: (Export.created_at.asc(), Export.id.asc()),
+    start=_start,
+    requeue=_requeue,
+    progress_values=lambda progress: {"progress": progress},
+    permanent={SourceFileMissing: lambda _error: INPUT_ERROR, SigningFailed: lambda _error: SIGNING_ERROR},
+)
+ACCOUNT_EXPORTS = RowQueue(
+    name="account export",
+    model=AccountExport,
+    take=_take_account_export,
+    end_failed=_fail,
+    choose=_choose_account_export,
+    start=_start,
+    requeue=_requeue,
+    progress_values=lambda progress: {"progress": progress},
+)

@@ -7,31 +7,30 @@ added in one transaction, so it is added once.
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-from db.engine import is_database_unavailable
 from db.errors import Conflict, NotFound
-from db.session import Database
-from studio import leases
 from studio.fair_slots import Requester, account_name, set_current_requester
 from studio.http_client import SafeHttpClient
-from studio.imports import image_queue
 from studio.imports.archive import ImageArchive
-from studio.imports.image_queue import ImportEnded, Lease
+from studio.imports.image_queue import IMAGES, ImageLease, add_image, store_file
 from studio.imports.problems import ImportFileError, describe_error
 from studio.media.fetching import fetch_image, may_succeed_later, rejects_unusable_images
 from studio.media.images import normalise
-from studio.media.storage import Storage, data_file_key, is_storage_unavailable, is_storage_working
+from studio.media.storage import Storage, data_file_key
 from studio.media.stored_image import StoredImage
-
-logger = logging.getLogger(__name__)
+from studio.queue.running import (
+    MAX_RUN_SECONDS,
+    AttemptFailed,
+    Heartbeat,
+    Worker,
+    run_leased,
+    run_pending,
+)
 
 THREADS = 4
 """Threads of one process. Each holds an image of up to 50 MB; the pixels of two are in memory at a time."""
@@ -39,19 +38,18 @@ MAX_ARCHIVES = THREADS
 """ZIP files that are open at the same time. The directory of one takes up to 20 MB."""
 TIMEOUT_SECONDS = 60.0
 """The time in which a server must have sent an image."""
-BACKOFF_SECONDS = (5, 20, 80)
-"""The pauses between the attempts to fetch an image."""
 _running = threading.Lock()
 
 
 def run_pending_images(
-    database: Database,
-    storage: Storage,
-    http_client: SafeHttpClient,
-    lease_duration: timedelta,
-    max_seconds: float = float("inf"),
+    worker: Worker, http_client: SafeHttpClient, max_seconds: float = MAX_RUN_SECONDS
 ) -> None:
     """Add images of imports until none is available or the time is over, unless a thread does so already.
+
+    Args:
+        worker: The process.
+        http_client: Fetches the images of URLs.
+        max_seconds: How long further images are leased.
 
     Raises:
         OSError: The storage is unreachable or full. The images stay in the queue.
@@ -60,103 +58,57 @@ def run_pending_images(
     if not _running.acquire(blocking=False):
         return
     try:
-        ImportImageRunner(database, storage, http_client, lease_duration).run_pending(max_seconds)
+        count = IMAGES.count_available(worker.database, THREADS)
+        if count == 0:
+            return
+        run = ImageRunner(worker, http_client).run
+        with ThreadPoolExecutor(count, thread_name_prefix="import-images") as pool:
+            runs = [pool.submit(run_pending, worker, IMAGES, run, max_seconds) for _ in range(count)]
+        for future in runs:
+            future.result()
     finally:
         _running.release()
 
 
-class ImportImageRunner:
-    """Adds the images of imports.
+class ImageRunner:
+    """Adds images of imports to their products. Threads can share it."""
 
-    Args:
-        database: The database of the queue and of the products.
-        storage: The storage of images and ZIP files.
-        http_client: Fetches the images of URLs.
-        lease_duration: How long a lease lasts; it is renewed while an image is fetched and decoded.
-    """
+    def __init__(self, worker: Worker, http_client: SafeHttpClient) -> None:
+        self._worker, self._http_client = worker, http_client
+        self._archives = _Archives(worker.storage)
 
-    def __init__(
-        self, database: Database, storage: Storage, http_client: SafeHttpClient, lease_duration: timedelta
-    ) -> None:
-        self._database, self._storage, self._http_client = database, storage, http_client
-        self._lease_duration = lease_duration
-        self._archives = _Archives(storage)
-
-    def run_pending(self, max_seconds: float = float("inf")) -> None:
-        """Add images until none is available or the time is over.
-
-        Raises:
-            OSError: The storage is unreachable or full. The images stay in the queue.
-        """
-        ends_at = time.monotonic() + max_seconds
-        count = image_queue.count_available(self._database, THREADS)
-        if count == 0:
-            return
-        self._storage.check()
-        with ThreadPoolExecutor(count, thread_name_prefix="import-images") as pool:
-            runs = [pool.submit(self._run_until, ends_at) for _ in range(count)]
-        for run in runs:
-            run.result()
-
-    def _run_until(self, ends_at: float) -> None:
-        while time.monotonic() < ends_at and image_queue.count_available(self._database, 1):
-            lease = image_queue.lease_next(self._database, leases.new_token(), self._lease_duration)
-            if lease is not None:
-                self._run(lease)
-
-    def _run(self, lease: Lease) -> None:
+    def run(self, lease: ImageLease) -> bool:
+        """Add a leased image; return whether its end was recorded."""
         # Images of one account take turns with those that it uploads, and with other accounts.
         set_current_requester(Requester.of(account_name(lease.owner_id)))
-        name, release = (
-            f"image {lease.job_id} of an import",
-            partial(image_queue.release, self._database, lease),
-        )
-        renew = partial(image_queue.renew, self._database, lease, self._lease_duration)
-        try:
-            with leases.keep(renew, self._lease_duration, name):
-                image = self._load(lease)
-            image_queue.try_add(self._database, self._storage, lease, image)
-        except ImportEnded:
-            pass
-        except (Conflict, NotFound) as error:
-            self._record(lease, error)
-        except Exception as error:
-            if is_database_unavailable(error):
-                leases.release_after_outage(release, self._lease_duration, name)
-                raise
-            if is_storage_unavailable(error):
-                release(counts_attempt=is_storage_working(self._storage))
-                raise
-            logger.exception("%s failed", name)
-            release(counts_attempt=True)
+        storage = self._worker.storage
 
-    def _load(self, lease: Lease) -> StoredImage:
-        """Return the normalised image of a job.
+        def work(_heartbeat: Heartbeat) -> Callable[[], None]:
+            image = self._load(lease)
+            return partial(add_image, storage, lease, image, store_file(storage, lease, image))
+
+        return run_leased(self._worker, IMAGES, lease, work)
+
+    def _load(self, lease: ImageLease) -> StoredImage:
+        """Return the normalized image of a job.
 
         Raises:
+            AttemptFailed: The image cannot be fetched now.
             TargetNotAllowed, ImageNotFetched, ImageNotUsable: The image cannot be fetched or decoded.
             NotFound: The ZIP file, or the entry in it, does not exist.
         """
         if lease.is_url:
-            return fetch_image(self._http_client, lease.source, TIMEOUT_SECONDS)
+            try:
+                return fetch_image(self._http_client, lease.source, TIMEOUT_SECONDS)
+            except Conflict as error:
+                if may_succeed_later(error):
+                    raise AttemptFailed(describe_error(error)) from error
+                raise
         if lease.archive_id is None:
             raise NotFound("The import has no ZIP file")
         content = self._archives.open(lease.archive_id).read(lease.source)
         with rejects_unusable_images():
             return normalise(content)
-
-    def _record(self, lease: Lease, error: Conflict | NotFound) -> None:
-        """Record why an image was not added, or release it for another attempt."""
-        if (
-            lease.attempts < image_queue.MAX_ATTEMPTS
-            and isinstance(error, Conflict)
-            and may_succeed_later(error)
-        ):
-            delay = timedelta(seconds=BACKOFF_SECONDS[lease.attempts - 1])
-            image_queue.release(self._database, lease, delay)
-            return
-        with suppress(ImportEnded):
-            image_queue.fail(self._database, lease, describe_error(error))
 
 
 class _Archives:

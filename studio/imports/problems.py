@@ -66,4 +66,5 @@ def describe_violation(name: str, message: str, kind: str = "invalid") -> dict[s
     return {"loc": ["body", name[:200]], "msg": message, "type": kind, "pointer": f"/{escaped}"[:1_000]}
 
 
+FILE_MISSING = build_problem(404, "not_found", "The file of the import does not exist any more")
 INTERNAL_ERROR = build_problem(500, "internal_error", "The import could not be completed")

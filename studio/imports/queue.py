@@ -1,8 +1,7 @@
-"""The queue of imports: lease the next one, renew the lease, record a group of rows, end the import.
+"""The queue of imports: what is special about its rows, and the results of a group of rows.
 
-The row is the queue (see `studio.leases`). A tenant runs one import at a time, in the order of the requests:
-two imports could want the same key. Tenants take turns: a worker gives an import back after some seconds, and
-the next one is that of the tenant that has waited longest, so a file of 50,000 rows delays no other tenant.
+A tenant runs one import at a time, in the order of the requests: two imports could want the same key. A
+worker gives an import back after some seconds, so a file of 50,000 rows delays no other tenant.
 
 Knows nothing of files and products.
 """
@@ -14,31 +13,26 @@ from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select, tuple_
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Table, and_, exists, func, or_, tuple_
 from sqlalchemy.orm import aliased
 
 from db.base import new_id, utc_now
+from db.errors import NotFound
 from db.fast_path.bulk import insert_new
 from db.models.imports import ImportStatus, ProductImport, ProductImportResult, ResultStatus
 from db.session import Database, current_session
-from studio import leases
 from studio.imports.create import end_import
-from studio.imports.problems import INTERNAL_ERROR, StoredProblem
+from studio.imports.problems import FILE_MISSING, INTERNAL_ERROR, ImportFileError, StoredProblem
 from studio.imports.reader import Position
 from studio.imports.rows import ImportOptions
+from studio.queue.row_queue import Lease, RowQueue
 from studio.webhooks.events import emit_import_event
 
-MAX_ATTEMPTS = 3
-"""Attempts without an imported group, after which an import fails."""
 
+@dataclass(frozen=True, kw_only=True)
+class ImportLease(Lease):
+    """A leased import."""
 
-@dataclass(frozen=True)
-class Lease:
-    """An import that one worker has leased, as plain values: no transaction stays open for it."""
-
-    import_id: UUID
-    token: str
     owner_id: UUID
     organization_id: UUID | None
     file_id: UUID
@@ -58,46 +52,6 @@ class RowResult:
     status: ResultStatus
     product_id: UUID | None = None
     problem: StoredProblem | None = None
-
-
-def count_available(database: Database, limit: int) -> int:
-    """Return how many imports can be leased now, counted up to `limit`."""
-    # unscoped: workers run the imports of every tenant
-    return leases.count_available(database, select(ProductImport.id).where(_available()), limit)
-
-
-def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lease | None:
-    """Lease the next import to `token`, or return None if there is none.
-
-    An import that was leased `MAX_ATTEMPTS` times without progress fails instead.
-    """
-    try:
-        with database.transaction(write=True):
-            row = leases.lock_next(_select_next(), ProductImport)
-            if row is None:
-                return None
-            row.leased_at = utc_now()
-            if row.attempts >= MAX_ATTEMPTS:
-                row.problem = INTERNAL_ERROR
-                _end(row, ImportStatus.FAILED)
-                return None
-            row.status = ImportStatus.RUNNING
-            row.attempts += 1
-            leases.acquire(row, token, lease_duration)
-            return _to_lease(row, token)
-    except IntegrityError:
-        # Another worker leased the other import of this tenant at the same moment.
-        return None
-
-
-def renew(database: Database, lease: Lease, lease_duration: timedelta) -> bool:
-    """Extend the lease; return whether the import is still leased."""
-    return leases.renew(database, ProductImport, _owned_by(lease), lease_duration)
-
-
-def lock_leased(lease: Lease) -> ProductImport | None:
-    """Return the leased import, locked, or None if it was canceled or is no longer leased."""
-    return leases.lock_leased(ProductImport, _owned_by(lease), key_share=True)
 
 
 def record_results(
@@ -127,30 +81,31 @@ def record_results(
         name = f"{result.status}_count"
         setattr(row, name, getattr(row, name) + 1)
     row.next_offset, row.next_line = end.offset, end.line
+    # Only attempts without an imported group are limited: a large file may outlive many workers.
     row.attempts = 1
     row.lease_expires_at = now + lease_duration
 
 
-def record_total_count(database: Database, lease: Lease, count: int) -> None:
-    """Record the number of rows in the file, if the import is still leased."""
-    with database.transaction(write=True):
-        row = lock_leased(lease)
-        if row is not None:
-            row.total_count = count
+def record_total_count(database: Database, lease: ImportLease, count: int) -> None:
+    """Record the number of rows in the file.
 
-
-def complete_rows(database: Database, lease: Lease) -> bool:
-    """Record that all rows were processed, if the import is still leased; return whether it is completed.
-
-    Otherwise the worker that ends its last image completes it.
+    Raises:
+        LeaseLost: The import was canceled or belongs to another worker.
     """
     with database.transaction(write=True):
-        row = lock_leased(lease)
-        if row is None:
-            return False
-        row.rows_completed_at = utc_now()
-        row.lease_owner = row.lease_expires_at = None
-        return complete_with_images(row)
+        IMPORTS.lock(lease).total_count = count
+
+
+def complete_rows(lease: ImportLease) -> None:
+    """Record that all rows were processed. The worker that ends the last image completes the import.
+
+    Raises:
+        LeaseLost: The import was canceled or belongs to another worker.
+    """
+    row = IMPORTS.lock(lease)
+    row.rows_completed_at = utc_now()
+    row.lease_owner = row.lease_expires_at = None
+    complete_with_images(row)
 
 
 def complete_with_images(row: ProductImport) -> bool:
@@ -162,24 +117,6 @@ def complete_with_images(row: ProductImport) -> bool:
     return True
 
 
-def fail(database: Database, lease: Lease, problem: StoredProblem) -> None:
-    """Record the failure if the import is still leased."""
-    with database.transaction(write=True):
-        row = lock_leased(lease)
-        if row is not None:
-            row.problem = problem
-            _end(row, ImportStatus.FAILED)
-
-
-def release(database: Database, lease: Lease, *, counts_attempt: bool) -> None:
-    """Give an import back, if it is still leased. It stays running, so no other one of the tenant starts."""
-    with database.transaction(write=True):
-        row = lock_leased(lease)
-        if row is not None:
-            row.attempts -= not counts_attempt
-            row.lease_owner = row.lease_expires_at = None
-
-
 def _end(row: ProductImport, status: ImportStatus) -> None:
     """End an import and emit its event, the only one of all its rows."""
     end_import(row, status)
@@ -187,7 +124,12 @@ def _end(row: ProductImport, status: ImportStatus) -> None:
     emit_import_event(f"import.{status}", row)
 
 
-def _available() -> ColumnElement[bool]:
+def _fail(row: ProductImport, problem: StoredProblem | None) -> None:
+    row.problem = problem or INTERNAL_ERROR
+    _end(row, ImportStatus.FAILED)
+
+
+def _is_next_of_tenant() -> ColumnElement[bool]:
     other = aliased(ProductImport)
     # An earlier one that waits counts, too: another worker may have locked it to lease it at this moment.
     is_earlier = and_(
@@ -197,46 +139,17 @@ def _available() -> ColumnElement[bool]:
     must_wait = exists().where(
         _tenant(other) == _tenant(ProductImport), or_(other.status == ImportStatus.RUNNING, is_earlier)
     )
-    is_free = or_(ProductImport.lease_expires_at.is_(None), leases.is_expired(ProductImport.lease_expires_at))
     has_rows = ProductImport.rows_completed_at.is_(None)
-    return or_(
-        and_(ProductImport.status == ImportStatus.RUNNING, is_free, has_rows),
-        and_(ProductImport.status == ImportStatus.PENDING, ~must_wait),
-    )
+    return and_(has_rows, or_(ProductImport.status == ImportStatus.RUNNING, ~must_wait))
 
 
 def _tenant(model: Any) -> ColumnElement[UUID]:
     return func.coalesce(model.organization_id, model.owner_id)
 
 
-def _select_next() -> Select[ProductImport]:
-    """Return the query for the next import: tenants in turn, and the oldest request of a tenant."""
-    leased = aliased(ProductImport)
-    turns = (
-        select(_tenant(leased).label("tenant"), func.max(leased.leased_at).label("turn"))
-        .where(leased.status.in_((ImportStatus.PENDING, ImportStatus.RUNNING)))
-        .group_by(_tenant(leased))
-        .subquery()
-    )
-    return (
-        select(ProductImport)  # unscoped: workers run the imports of every tenant
-        .outerjoin(turns, turns.c.tenant == _tenant(ProductImport))
-        .where(_available())
-        .order_by(turns.c.turn.asc().nulls_first(), ProductImport.created_at, ProductImport.id)
-    )
-
-
-def _owned_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (
-        ProductImport.id == lease.import_id,
-        ProductImport.lease_owner == lease.token,
-        ProductImport.status == ImportStatus.RUNNING,
-    )
-
-
-def _to_lease(row: ProductImport, token: str) -> Lease:
-    return Lease(
-        import_id=row.id,
+def _take(row: ProductImport, token: str) -> ImportLease:
+    return ImportLease(
+        row_id=row.id,
         token=token,
         owner_id=row.owner_id,
         organization_id=row.organization_id,
@@ -246,3 +159,20 @@ def _to_lease(row: ProductImport, token: str) -> Lease:
         validate_only=row.validate_only,
         start=Position(row.next_offset, row.next_line),
     )
+
+
+IMPORTS = RowQueue(
+    name="import",
+    model=ProductImport,
+    take=_take,
+    end_failed=_fail,
+    order=lambda: (ProductImport.created_at.asc(), ProductImport.id.asc()),
+    condition=_is_next_of_tenant,
+    # It stays running, so no other one of the tenant starts.
+    requeue=lambda _row, _available_at, _error: None,
+    permanent={
+        ImportFileError: lambda error: error.problem,
+        NotFound: lambda _error: FILE_MISSING,
+    },
+    key_share=True,
+)

@@ -25,7 +25,7 @@ from db.session import current_session
 from studio import products
 from studio.custom_metadata import TooManyMetadataKeys, build_merged
 from studio.imports.problems import FindViolations, StoredProblem, describe_error, describe_violations
-from studio.imports.queue import Lease, RowResult
+from studio.imports.queue import ImportLease, RowResult
 from studio.imports.rows import UNIQUE_PROPERTIES, Row
 
 MAX_ROUNDS = 3
@@ -42,7 +42,7 @@ class _Update:
     changes: Mapping[str, Any]
 
 
-def write_rows(lease: Lease, rows: Sequence[Row], find_violations: FindViolations) -> list[RowResult]:
+def write_rows(lease: ImportLease, rows: Sequence[Row], find_violations: FindViolations) -> list[RowResult]:
     """Create and update the products of a group, and return one result per row in their order.
 
     Nothing is written if the import only validates.
@@ -71,7 +71,7 @@ class _Plan:
 
 
 def _write_round(
-    lease: Lease, rows: Sequence[Row], find_violations: FindViolations, results: dict[int, RowResult]
+    lease: ImportLease, rows: Sequence[Row], find_violations: FindViolations, results: dict[int, RowResult]
 ) -> list[Row]:
     """Write rows, and return those whose key another writer has inserted since the look-up of products."""
     plan = _plan(lease, rows, find_violations)
@@ -88,7 +88,7 @@ def _write_round(
     return [row for row in plan.created if row.line not in ids]
 
 
-def _plan(lease: Lease, rows: Sequence[Row], find_violations: FindViolations) -> _Plan:
+def _plan(lease: ImportLease, rows: Sequence[Row], find_violations: FindViolations) -> _Plan:
     """Compare rows with the products of the tenant. Refused rows get a problem and are in no list."""
     options, plan = lease.options, _Plan()
     existing = _find_products(lease, rows) if options.mode == "upsert" else {}
@@ -129,13 +129,13 @@ def _find_problem(
     return None
 
 
-def _of_tenant(lease: Lease, model: Any) -> tuple[ColumnElement[bool], ...]:
+def _of_tenant(lease: ImportLease, model: Any) -> tuple[ColumnElement[bool], ...]:
     if lease.organization_id is not None:
         return (model.organization_id == lease.organization_id,)
     return (model.organization_id.is_(None), model.owner_id == lease.owner_id)
 
 
-def _check_brands(lease: Lease, rows: Iterable[Row]) -> None:
+def _check_brands(lease: ImportLease, rows: Iterable[Row]) -> None:
     """Refuse rows whose brand is not one that a product of the tenant may refer to."""
     named = {row.line: UUID(row.values["brand_id"]) for row in rows if row.values.get("brand_id")}
     if not named:
@@ -154,7 +154,7 @@ def _is_one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnEleme
     return column == any_(literal(list(values), ARRAY(String)))
 
 
-def _find_products(lease: Lease, rows: Iterable[Row]) -> dict[str, RowMapping]:
+def _find_products(lease: ImportLease, rows: Iterable[Row]) -> dict[str, RowMapping]:
     """Return the products of rows by their key, locked in the order of their ids."""
     key = _TABLE.c[lease.options.match_by]
     values = {row.values[lease.options.match_by] for row in rows}
@@ -164,7 +164,7 @@ def _find_products(lease: Lease, rows: Iterable[Row]) -> dict[str, RowMapping]:
     return {product[key.name]: product for product in found}
 
 
-def _find_holders(lease: Lease, rows: Iterable[Row]) -> dict[str, dict[str, UUID]]:
+def _find_holders(lease: ImportLease, rows: Iterable[Row]) -> dict[str, dict[str, UUID]]:
     """Return the ids of the products that have the unique values of rows, by property and value."""
     holders: dict[str, dict[str, UUID]] = {}
     for name in UNIQUE_PROPERTIES:
@@ -215,7 +215,7 @@ def _find_changes(row: Row, product: RowMapping) -> dict[str, Any]:
     return {name: value for name, value in _to_columns(row.values, product).items() if product[name] != value}
 
 
-def _insert_products(lease: Lease, rows: Sequence[Row]) -> dict[int, UUID]:
+def _insert_products(lease: ImportLease, rows: Sequence[Row]) -> dict[int, UUID]:
     """Insert the products of rows, and return their ids by line. A row whose key exists by now is missing."""
     if not rows:
         return {}

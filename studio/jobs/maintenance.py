@@ -36,6 +36,7 @@ from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import Storage
 from studio.publications.worker import run_pending_publications
 from studio.pubsub import DELIVERIES, EXPORTS, IMPORTS, Topic
+from studio.queue.running import Worker
 from studio.rate_limits.attempts import delete_expired_attempts
 from studio.retention import enforce_retention
 from studio.review_links import delete_expired_links
@@ -58,6 +59,11 @@ class Services:
     find_violations: FindViolations | None = None
     """Checks the rows of imports with the contract; None in a process that runs no imports."""
 
+    @property
+    def worker(self) -> Worker:
+        """What this process needs to run queued work."""
+        return Worker(self.database, self.storage, timedelta(seconds=self.settings.lease_seconds))
+
 
 @dataclass(frozen=True)
 class MaintenanceTask:
@@ -73,8 +79,6 @@ class MaintenanceTask:
 
 EXPORT_SECONDS = DELIVERY_SECONDS = PUBLICATION_SECONDS = 2
 IMPORT_SECONDS = 2
-MAX_IMPORT_RUN_SECONDS = 20.0
-"""How long one run of the task takes: a Celery worker has few threads for all tasks."""
 TOUCH_SECONDS = 1
 """How late `updated_at` of a resource moves whose row was locked when its counts changed."""
 COUNTS_SECONDS = 2
@@ -82,38 +86,11 @@ COUNTS_SECONDS = 2
 USAGE_SECONDS = 10
 
 
-def _run_exports(services: Services) -> None:
-    lease_duration = timedelta(seconds=services.settings.lease_seconds)
-    run_pending_exports(services.database, services.storage, lease_duration, services.sign_file)
-
-
-def _run_account_exports(services: Services) -> None:
-    lease_duration = timedelta(seconds=services.settings.lease_seconds)
-    run_pending_account_exports(services.database, services.storage, lease_duration)
-
-
-def run_imports(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS) -> None:
+def run_imports(services: Services) -> None:
     """Run the imports that wait."""
     if services.find_violations is None:
         raise RuntimeError("imports need `find_violations` of the contract")
-    lease_duration = timedelta(seconds=services.settings.lease_seconds)
-    arguments = (services.database, services.storage, services.find_violations, lease_duration)
-    ImportRunner(*arguments).run_pending(max_seconds)
-
-
-def run_import_images(services: Services, max_seconds: float = MAX_IMPORT_RUN_SECONDS) -> None:
-    """Add the images that imports wait for."""
-    lease_duration = timedelta(seconds=services.settings.lease_seconds)
-    run_pending_images(services.database, services.storage, services.http_client, lease_duration, max_seconds)
-
-
-def _run_deliveries(services: Services) -> None:
-    run_pending_deliveries(services.settings, services.database, services.storage, services.http_client)
-
-
-def _run_publications(services: Services) -> None:
-    lease_duration = timedelta(seconds=services.settings.lease_seconds)
-    run_pending_publications(services.database, services.storage, lease_duration)
+    ImportRunner(services.worker, services.find_violations).run_pending()
 
 
 def _compact_counts(services: Services) -> None:
@@ -172,10 +149,25 @@ MAINTENANCE_TASKS = (
         lambda services: delete_due_accounts(services.database, services.storage),
         3_600,
     ),
-    MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
+    MaintenanceTask(
+        "exports",
+        lambda services: run_pending_exports(services.worker, services.sign_file),
+        EXPORT_SECONDS,
+        trigger=EXPORTS,
+    ),
     # A task of its own: a copy of many images must not delay exports.
-    MaintenanceTask("copies of personal data", _run_account_exports, EXPORT_SECONDS, trigger=EXPORTS),
-    MaintenanceTask("deliveries of exports", _run_deliveries, DELIVERY_SECONDS, trigger=DELIVERIES),
+    MaintenanceTask(
+        "copies of personal data",
+        lambda services: run_pending_account_exports(services.worker),
+        EXPORT_SECONDS,
+        trigger=EXPORTS,
+    ),
+    MaintenanceTask(
+        "deliveries of exports",
+        lambda services: run_pending_deliveries(services.settings, services.worker, services.http_client),
+        DELIVERY_SECONDS,
+        trigger=DELIVERIES,
+    ),
     MaintenanceTask(
         "encryption of destinations",
         lambda services: encrypt_again(services.database, services.settings),
@@ -183,8 +175,14 @@ MAINTENANCE_TASKS = (
     ),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),
     # Without a trigger: images become available when the rows are written, and again after each backoff.
-    MaintenanceTask("images of product imports", run_import_images, IMPORT_SECONDS),
-    MaintenanceTask("published images", _run_publications, PUBLICATION_SECONDS),
+    MaintenanceTask(
+        "images of product imports",
+        lambda services: run_pending_images(services.worker, services.http_client),
+        IMPORT_SECONDS,
+    ),
+    MaintenanceTask(
+        "published images", lambda services: run_pending_publications(services.worker), PUBLICATION_SECONDS
+    ),
     MaintenanceTask(
         "garbage collection of media",
         lambda services: delete_unreferenced(services.database, services.storage, utc_now()),

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from db.models.generations import GenerationStatus
@@ -15,6 +16,7 @@ from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
 from studio.mock.scenario import Rule, Scenario
 from studio.pubsub import EXPORTS, GENERATIONS, IMPORTS
+from studio.queue.row_queue import LeaseLost
 
 logger = logging.getLogger(__name__)
 
@@ -87,31 +89,32 @@ class MockRunner:
             else:
                 self._finish(lease, rule)
 
-    def _run_slowly(self, lease: queue.Lease, rule: Rule) -> None:
+    def _run_slowly(self, lease: queue.GenerationLease, rule: Rule) -> None:
         seconds, started_at = float(rule["seconds"]), time.monotonic()
         while (elapsed := time.monotonic() - started_at) < seconds:
             progress = min(99, int(100 * elapsed / seconds))
             # The lease is also lost by a reset, which removes the generation.
-            if not queue.renew(self._database, lease, progress, self._lease_duration):
-                queue.release(self._database, lease)  # ends a cancellation
+            if not queue.GENERATIONS.renew(self._database, lease, self._lease_duration, progress):
+                # Ends a cancellation.
+                queue.GENERATIONS.release(self._database, lease, counts_attempt=False)
                 return
             if self._stopping.wait(min(STEP_SECONDS, seconds - elapsed)):
                 return
         self._finish(lease, rule)
 
-    def _finish(self, lease: queue.Lease, rule: Rule) -> None:
+    def _finish(self, lease: queue.GenerationLease, rule: Rule) -> None:
         outcome = rule.get("outcome", GenerationStatus.COMPLETED)
         if outcome == GenerationStatus.COMPLETED:
             self._executor.run(lease)
         elif outcome == GenerationStatus.FAILED:
-            queue.fail(self._database, lease, queue.INTERNAL_ERROR)
+            queue.GENERATIONS.fail(self._database, lease, queue.INTERNAL_ERROR)
         else:
             self._expire(lease)
 
-    def _expire(self, lease: queue.Lease) -> None:
-        with self._database.transaction(write=True):
-            generation = queue.lock_leased(lease)
-            if generation is not None and generation.status == GenerationStatus.RUNNING:
+    def _expire(self, lease: queue.GenerationLease) -> None:
+        with suppress(LeaseLost), self._database.transaction(write=True):
+            generation = queue.GENERATIONS.lock(lease)
+            if generation.status == GenerationStatus.RUNNING:
                 transition(generation, GenerationStatus.EXPIRED, EXPIRED_ERROR)
-            elif generation is not None:
+            else:
                 transition(generation, GenerationStatus.CANCELED)

@@ -18,7 +18,7 @@ STALE_BY = timedelta(hours=1)
 
 
 def deliver(
-    scenario: Scenario, settings: Settings, http_client: SafeHttpClient, lease: queue.Lease
+    scenario: Scenario, settings: Settings, http_client: SafeHttpClient, lease: queue.MessageLease
 ) -> queue.Outcome:
     """Send a message as the scenario says, and return the outcome of the last copy."""
     rule = scenario.take_webhook(lease.payload["type"]) or {}

@@ -42,11 +42,11 @@ from studio.generations.lifecycle import transition
 from studio.generations.request import GenerationRequest
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import to_stored_image
-from studio.leases import acquire
 from studio.media.backends import open_storage
 from studio.media.images import normalise
 from studio.media.storage import Storage, data_file_key, media_key
 from studio.media.stored_image import StoredImage
+from studio.queue.running import Worker
 from studio.seed.accounts import build_account_rows
 from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
@@ -89,7 +89,7 @@ def seed_database(database: Database, settings: Settings) -> None:
             return
     storage = open_storage(settings)
     for_contract = settings.seed == "contract"
-    leases: list[queue.Lease] = []
+    leases: list[queue.GenerationLease] = []
     with database.transaction(write=True):
         _lock_seeding()
         _add_system(storage, for_contract)
@@ -153,7 +153,7 @@ def _write_file(storage: Storage, media: MediaResource, image: StoredImage) -> N
     storage.write(media_key(media.id, media.extension), image.data)
 
 
-def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.Lease]:
+def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.GenerationLease]:
     """Add the demo accounts and tenants, and return the leases of their first generations."""
     _add(
         build_account_rows(
@@ -172,7 +172,7 @@ def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.Lease
 
 def _add_tenant(
     storage: Storage, tenant: int, owner_id: UUID, organization_id: UUID | None, for_contract: bool
-) -> queue.Lease:
+) -> queue.GenerationLease:
     ownership = {"owner_id": owner_id, "organization_id": organization_id}
     photo, cutout = _load_image("dress.jpg"), load_cutout()
     rows = list(build_tenant_rows(tenant, ownership, photo, cutout, for_contract))
@@ -224,32 +224,36 @@ def _request_first_generation(
     return generation
 
 
-def _lease_generation(generation: Generation) -> queue.Lease:
+def _lease_generation(generation: Generation) -> queue.GenerationLease:
     """Lease a generation before the commit, so that no worker can lease it first."""
     transition(generation, GenerationStatus.RUNNING)
     generation.attempts = 1
-    acquire(generation, LEASE_OWNER, LEASE_DURATION)
+    generation.lease_owner, generation.lease_expires_at = LEASE_OWNER, utc_now() + LEASE_DURATION
     current_session().flush()
     return queue.to_lease(generation, LEASE_OWNER)
 
 
-def _complete_generations(database: Database, storage: Storage, leases: Iterable[queue.Lease]) -> None:
+def _complete_generations(
+    database: Database, storage: Storage, leases: Iterable[queue.GenerationLease]
+) -> None:
     """Complete the first generations with the stored packshots: all tenants requested the same images."""
     images = [(image, to_stored_image(image)) for image in load_packshots()]
     for lease in leases:
         files = [queue.store_rendered_file(storage, lease, image, stored) for image, stored in images]
-        if queue.try_complete(database, storage, lease, files):
-            with database.transaction(write=True):
-                # unscoped: the seed runs as the system
-                first = select(Prediction).where(Prediction.generation_id == lease.generation_id)
-                prediction = current_session().scalars(first.where(Prediction.index == 0)).one()
-                _add_links(prediction)
-                _add_comment(prediction)
-                _add_export(prediction)
-    run_pending_exports(database, storage)
+        with database.transaction(write=True):
+            queue.complete_generation(storage, lease, files)
+            current_session().flush()
+            # unscoped: the seed runs as the system
+            first = select(Prediction).where(Prediction.generation_id == lease.row_id)
+            prediction = current_session().scalars(first.where(Prediction.index == 0)).one()
+            _add_links(prediction)
+            _add_comment(prediction)
+            _add_export(prediction)
+    worker = Worker(database, storage, LEASE_DURATION)
+    run_pending_exports(worker)
     with database.transaction(write=True):
         request_account_export(get_seed_id(User, 1), build_seed_id(ACCOUNT_EXPORT, 1))
-    run_pending_account_exports(database, storage)
+    run_pending_account_exports(worker)
 
 
 def _add_export(prediction: Prediction) -> None:

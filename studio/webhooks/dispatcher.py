@@ -23,10 +23,10 @@ from db.errors import TargetNotAllowed
 from db.models.users import User
 from db.models.webhooks import WebhookEndpoint
 from db.session import Database
-from studio import leases
 from studio.accounts.identity.mail import get_mailer
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
 from studio.pubsub import WEBHOOKS
+from studio.queue.running import Heartbeat, Worker, run_leased
 from studio.retry_after import parse_retry_after
 from studio.settings import Settings
 from studio.webhooks import queue
@@ -35,7 +35,7 @@ from studio.webhooks.signing import sign_headers
 
 logger = logging.getLogger(__name__)
 
-Deliver = Callable[[Settings, SafeHttpClient, queue.Lease], queue.Outcome]
+Deliver = Callable[[Settings, SafeHttpClient, queue.MessageLease], queue.Outcome]
 """Sends a message and returns the outcome, as `deliver`."""
 
 POLL_SECONDS = 1.0
@@ -64,18 +64,19 @@ class FairQueue:
     """
 
     def __init__(self, senders: int) -> None:
-        self._running: list[queue.Lease] = []
+        self._running: list[queue.MessageLease] = []
         self._max_per_tenant = max(1, senders // 2)
         # Held while a lease is chosen: two threads must not choose by the same running leases.
         self._lock = threading.Lock()
 
     @contextmanager
-    def lease_next(self, database: Database) -> Iterator[queue.Lease | None]:
+    def lease_next(self, worker: Worker) -> Iterator[queue.MessageLease | None]:
         """Yield the next delivery, or None, and count it as running within the block."""
         with self._lock:
             lease, choice = None, (self._running, self._max_per_tenant)
-            if queue.count_available(database, 1, *choice):
-                lease = queue.lease_next(database, leases.new_token(), *choice)
+            if queue.MESSAGES.count_available(worker.database, 1, queue.is_allowed(*choice)):
+                choose = queue.choose_next(*choice)
+                lease = queue.MESSAGES.lease_next(worker.database, worker.lease_duration, choose)
             if lease is not None:
                 self._running.append(lease)
         try:
@@ -95,11 +96,11 @@ class WebhookDispatcher:
     def __init__(
         self,
         settings: Settings,
-        database: Database,
+        worker: Worker,
         http_client: SafeHttpClient,
         deliver: Deliver | None = None,
     ) -> None:
-        self._settings, self._database, self._http_client = settings, database, http_client
+        self._settings, self._worker, self._http_client = settings, worker, http_client
         self._deliver = deliver
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -127,9 +128,7 @@ class WebhookDispatcher:
         wake = WEBHOOKS.listen()
         while not self._stopping.is_set():
             try:
-                if not send_next(
-                    self._settings, self._database, self._http_client, self._queue, self._deliver
-                ):
+                if not send_next(self._settings, self._worker, self._http_client, self._queue, self._deliver):
                     wake.wait(POLL_SECONDS)
                     wake.clear()
             except Exception as error:
@@ -144,7 +143,7 @@ class WebhookDispatcher:
 
 def send_next(
     settings: Settings,
-    database: Database,
+    worker: Worker,
     http_client: SafeHttpClient,
     fair_queue: FairQueue | None = None,
     deliver_message: Deliver | None = None,
@@ -153,32 +152,33 @@ def send_next(
 
     Args:
         settings: The settings of the process.
-        database: The database with the messages.
+        worker: The process.
         http_client: The client that sends them.
         fair_queue: The queue that the threads of the process share; None for a single thread.
         deliver_message: Replaces `deliver`, for a mock.
     """
-    with (fair_queue or FairQueue(1)).lease_next(database) as lease:
+    is_disabled = False
+    with (fair_queue or FairQueue(1)).lease_next(worker) as lease:
         if lease is None:
             return False
-        outcome = (deliver_message or deliver)(settings, http_client, lease)
-        # After an outage that lasts longer, the message is sent again.
-        result = leases.retry_in_outage(
-            partial(queue.record_outcome, database, lease, outcome),
-            queue.LEASE_DURATION,
-            f"the outcome of message {lease.message_id}",
-        )
-    if result == queue.RecordResult.LOST:
-        logger.warning(
-            "outcome of message %s not recorded: its endpoint was deleted or taken over", lease.message_id
-        )
-    if result == queue.RecordResult.DISABLED:
-        notify_owner(settings, database, lease.endpoint_id)
+
+        def work(_heartbeat: Heartbeat) -> Callable[[], None]:
+            outcome = (deliver_message or deliver)(settings, http_client, lease)
+            return partial(record, outcome)
+
+        def record(outcome: queue.Outcome) -> None:
+            nonlocal is_disabled
+            is_disabled = queue.record_outcome(lease, outcome)
+
+        # After an outage that lasts longer than the lease, the message is sent again.
+        run_leased(worker, queue.MESSAGES, lease, work)
+    if is_disabled:
+        notify_owner(settings, worker.database, lease.row_id)
     return True
 
 
 def deliver(
-    settings: Settings, http_client: SafeHttpClient, lease: queue.Lease, sign: Sign = sign_headers
+    settings: Settings, http_client: SafeHttpClient, lease: queue.MessageLease, sign: Sign = sign_headers
 ) -> queue.Outcome:
     """Send a message once and return the outcome.
 

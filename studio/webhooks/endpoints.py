@@ -181,5 +181,5 @@ def _require_enabled(endpoint: WebhookEndpoint) -> None:
 
 def _end_cooldown(endpoint: WebhookEndpoint) -> None:
     """End the cooldown: the client has changed the endpoint or requests a delivery. A lease stays."""
-    if endpoint.claimed_by is None and endpoint.busy_until is not None:
-        endpoint.busy_until = None
+    if endpoint.lease_owner is None and endpoint.lease_expires_at is not None:
+        endpoint.lease_expires_at = None

@@ -1,22 +1,20 @@
-"""Lease the next webhook delivery, record its outcome, and schedule retries of failed deliveries.
+"""The queue of webhook messages: what is special about its rows, and the outcome of a delivery.
 
-The leased row is the endpoint, not the delivery: each endpoint receives one message at a time (see
-`studio.leases`). The next endpoint is one whose tenant and owner receive the fewest messages at the moment:
-slow endpoints do not delay the messages of other tenants. `busy_until` is the end of the lease or of a
-cooldown. If a process dies between sending a message and recording the outcome, the message is sent again.
+The leased row is the endpoint, not the message: each endpoint receives one message at a time. The next
+endpoint is one whose tenant and owner receive the fewest messages at the moment: slow endpoints do not delay
+the messages of other tenants. If a process dies between sending a message and recording the outcome, the
+message is sent again.
 
 Messages that clients poll are never due: they have no `next_attempt_at` (`studio.webhooks.pull`).
 
-The retry policy is `RETRY_DELAYS` with jitter, or the longer Retry-After of an endpoint.
+The retry policy is `retries.WEBHOOK_MESSAGES`, or the longer Retry-After of an endpoint.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -27,19 +25,13 @@ from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from db.queries.statements import delete_in_batches
 from db.session import Database, after_commit, current_session
-from studio import leases
+from studio.queue.retries import WEBHOOK_MESSAGES
+from studio.queue.row_queue import Lease, RowQueue, lock_next, select_in_turn
 from studio.retry_after import MAX_RETRY_AFTER
 from studio.telemetry.metrics import count_webhook_delivery
 from studio.webhooks.endpoints import disable_endpoint
 from studio.webhooks.messages import current_salts
 
-LEASE_DURATION = timedelta(seconds=60)
-"""Far longer than one message can take, DNS lookup included."""
-RETRY_DELAYS = tuple(
-    timedelta(seconds=seconds) for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
-)
-"""The backoff after each failed attempt. The delivery fails after the last one."""
-JITTER = 0.1
 DISABLE_AFTER = timedelta(days=5)
 MIN_COOLDOWN = timedelta(seconds=5)
 """The shortest time without messages for an endpoint that is overloaded or unreachable."""
@@ -52,15 +44,13 @@ OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
 RETENTION = timedelta(days=30)
 
 
-@dataclass(frozen=True)
-class Lease:
-    """A delivery whose endpoint one dispatcher has leased, as plain values: no transaction stays open."""
+@dataclass(frozen=True, kw_only=True)
+class MessageLease(Lease):
+    """A message whose endpoint one dispatcher has leased."""
 
-    endpoint_id: UUID
     organization_id: UUID | None
     owner_id: UUID
     delivery_id: UUID
-    token: str
     url: str
     salts: tuple[str, ...]
     message_id: str
@@ -82,100 +72,93 @@ class Outcome:
         return self.error is None
 
 
-def count_available(
-    database: Database, limit: int, running: Sequence[Lease] = (), max_per_tenant: int = 1
-) -> int:
-    """Return how many endpoints `lease_next` can choose from, counted up to `limit`."""
-    is_allowed = _count_related(running) < max_per_tenant
-    # unscoped: the dispatcher sends the messages of every tenant
-    return leases.count_available(database, select(WebhookEndpoint.id).where(_available(), is_allowed), limit)
-
-
-def lease_next(
-    database: Database, token: str, running: Sequence[Lease] = (), max_per_tenant: int = 1
-) -> Lease | None:
-    """Lease an endpoint and return its first due delivery, or None.
-
-    The endpoint with the fewest running leases of the same tenant or owner comes first, among equals the one
-    that has waited longest. Instead of a lease, due deliveries fail if the endpoint is disabled, or if the
-    processes that sent them died at every attempt.
+def is_allowed(running: Sequence[MessageLease], max_per_tenant: int) -> ColumnElement[bool]:
+    """Return the condition of endpoints that can be leased beside the running leases of this process.
 
     Args:
-        database: The database of the queue.
-        token: The token of the lease.
-        running: The leases of this process for which a message is being sent.
+        running: The leases for which a message is being sent.
         max_per_tenant: How many of them may belong to one tenant or to one owner of endpoints.
     """
-    related = _count_related(running)
-    with database.transaction(write=True) as writing:
-        # unscoped: the dispatcher sends the messages of every tenant
-        query = select(WebhookEndpoint).where(_available())  # unscoped: see above
-        query = query.where(related < max_per_tenant)
-        query = query.order_by(related, WebhookEndpoint.served_at, WebhookEndpoint.id)
-        endpoint = leases.lock_next(query, WebhookEndpoint, key_share=True)
-        if endpoint is None:
-            return None
-        due_here = and_(WebhookDelivery.endpoint_id == endpoint.id, _due())
-        if not endpoint.is_enabled:
-            failed = _failed_values("endpoint_disabled")
-            writing.execute(update(WebhookDelivery).where(due_here).values(failed))
-            return None
-        due = select(WebhookDelivery).where(due_here)
-        delivery = writing.scalar(due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1))
-        if delivery is None:
-            # Another dispatcher has sent it and released the endpoint since this transaction started.
-            return None
-        if delivery.tries > len(RETRY_DELAYS):
-            _mark_failed(delivery, "interrupted")
-            return None
-        delivery.attempts += 1
-        delivery.tries += 1
-        delivery.last_attempt_at = utc_now()
-        _set_columns(endpoint, claimed_by=token, busy_until=utc_now() + LEASE_DURATION, served_at=utc_now())
-        return Lease(
-            endpoint_id=endpoint.id,
-            organization_id=endpoint.organization_id,
-            owner_id=endpoint.owner_id,
-            delivery_id=delivery.id,
-            token=token,
-            url=endpoint.url or "",
-            salts=current_salts(endpoint),
-            message_id=delivery.message_id,
-            payload=dict(delivery.payload),
+    return and_(MESSAGES.available(), _count_related(running) < max_per_tenant)
+
+
+def choose_next(running: Sequence[MessageLease], max_per_tenant: int) -> Callable[[], WebhookEndpoint | None]:
+    """Return a function that chooses and locks the next endpoint.
+
+    The endpoint with the fewest running leases of the same tenant or owner comes first, among equals one of
+    the tenant that has waited longest. For the arguments, see `is_allowed`.
+    """
+
+    def choose() -> WebhookEndpoint | None:
+        query = select_in_turn(
+            WebhookEndpoint,
+            is_allowed(running, max_per_tenant),
+            WebhookEndpoint.leased_at.asc(),
+            WebhookEndpoint.id.asc(),
+            before_turn=(_count_related(running),),
         )
+        return lock_next(query, WebhookEndpoint, key_share=True)
+
+    return choose
 
 
-class RecordResult(StrEnum):
-    """What happened when an outcome was recorded."""
+def _take(endpoint: WebhookEndpoint, token: str) -> MessageLease | None:
+    """Return the first due message of an endpoint.
 
-    DONE = "done"
-    DISABLED = "disabled"
-    """Recorded, and the endpoint is disabled now."""
-    LOST = "lost"
-    """Not recorded: the endpoint was deleted, or another dispatcher has taken it over."""
+    Returns None if the endpoint is disabled or the processes that sent its message died at every attempt:
+    then its due messages, or this one, have failed. Or if another dispatcher has sent it meanwhile.
+    """
+    session = current_session()
+    due_here = and_(WebhookDelivery.endpoint_id == endpoint.id, _due())
+    if not endpoint.is_enabled:
+        failed = _failed_values("endpoint_disabled")
+        session.execute(update(WebhookDelivery).where(due_here).values(failed))
+        return None
+    due = select(WebhookDelivery).where(due_here)
+    delivery = session.scalar(due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1))
+    if delivery is None:
+        return None
+    if delivery.tries >= WEBHOOK_MESSAGES.max_attempts:
+        _mark_failed(delivery, "interrupted")
+        return None
+    delivery.attempts += 1
+    delivery.tries += 1
+    delivery.last_attempt_at = utc_now()
+    return MessageLease(
+        row_id=endpoint.id,
+        token=token,
+        organization_id=endpoint.organization_id,
+        owner_id=endpoint.owner_id,
+        delivery_id=delivery.id,
+        url=endpoint.url or "",
+        salts=current_salts(endpoint),
+        message_id=delivery.message_id,
+        payload=dict(delivery.payload),
+    )
 
 
-def record_outcome(database: Database, lease: Lease, outcome: Outcome) -> RecordResult:
-    """Record the outcome of an attempt and schedule the next one, if the endpoint is still leased."""
-    owned_by = (WebhookEndpoint.id == lease.endpoint_id, WebhookEndpoint.claimed_by == lease.token)
-    with database.transaction(write=True) as writing:
-        endpoint = leases.lock_leased(WebhookEndpoint, owned_by, key_share=True)
-        if endpoint is None:
-            return RecordResult.LOST
-        was_enabled = endpoint.is_enabled
-        _set_columns(endpoint, claimed_by=None, busy_until=_cooldown_until(endpoint, outcome))
-        sent = select(WebhookDelivery).where(WebhookDelivery.id == lease.delivery_id)
-        delivery = writing.scalar(sent.where(WebhookDelivery.status == DeliveryStatus.PENDING))
-        if delivery is None:
-            return RecordResult.LOST
-        delivery.last_status_code, delivery.last_error = outcome.status_code, outcome.error
-        if outcome.is_delivered:
-            _record_success(endpoint, delivery)
-        else:
-            _record_failure(endpoint, delivery, outcome)
-        label = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
-        after_commit(partial(count_webhook_delivery, label))
-        return RecordResult.DISABLED if was_enabled and not endpoint.is_enabled else RecordResult.DONE
+def record_outcome(lease: MessageLease, outcome: Outcome) -> bool:
+    """Record the outcome of an attempt and schedule the next one; return whether it disabled the endpoint.
+
+    Raises:
+        LeaseLost: The endpoint was deleted, or another dispatcher has taken it over.
+    """
+    endpoint = MESSAGES.lock(lease)
+    was_enabled = endpoint.is_enabled
+    endpoint.lease_owner, endpoint.lease_expires_at = None, _cooldown_until(endpoint, outcome)
+    sent = select(WebhookDelivery).where(WebhookDelivery.id == lease.delivery_id)
+    delivery = current_session().scalar(sent.where(WebhookDelivery.status == DeliveryStatus.PENDING))
+    if delivery is None:
+        # It was deleted or has ended meanwhile.
+        return False
+    delivery.last_status_code, delivery.last_error = outcome.status_code, outcome.error
+    if outcome.is_delivered:
+        _record_success(endpoint, delivery)
+    else:
+        _record_failure(endpoint, delivery, outcome)
+    label = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
+    after_commit(partial(count_webhook_delivery, label))
+    return was_enabled and not endpoint.is_enabled
 
 
 def delete_old_deliveries(database: Database) -> int:
@@ -195,12 +178,11 @@ def _due() -> ColumnElement[bool]:
     return and_(pending, WebhookDelivery.next_attempt_at <= utc_now())
 
 
-def _available() -> ColumnElement[bool]:
-    free = or_(WebhookEndpoint.busy_until.is_(None), WebhookEndpoint.busy_until <= utc_now())
-    return and_(free, WebhookEndpoint.id.in_(select(WebhookDelivery.endpoint_id).where(_due())))
+def _has_due_message() -> ColumnElement[bool]:
+    return WebhookEndpoint.id.in_(select(WebhookDelivery.endpoint_id).where(_due()))
 
 
-def _count_related(running: Sequence[Lease]) -> ColumnElement[int]:
+def _count_related(running: Sequence[MessageLease]) -> ColumnElement[int]:
     """Return how many of these leases belong to the endpoint's tenant or owner, as an expression of SQL.
 
     Owners count too, because one account can own many organizations.
@@ -212,16 +194,6 @@ def _count_related(running: Sequence[Lease]) -> ColumnElement[int]:
             is_related = or_(is_related, WebhookEndpoint.organization_id == lease.organization_id)
         total += case((is_related, 1), else_=0)
     return total
-
-
-def _set_columns(endpoint: WebhookEndpoint, **values: Any) -> None:
-    """Set internal columns without a new `updated_at`: clients must not see a new ETag."""
-    current_session().execute(
-        update(WebhookEndpoint)  # unscoped: a locked row
-        .where(WebhookEndpoint.id == endpoint.id)
-        .values(**values, updated_at=WebhookEndpoint.updated_at)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def _cooldown_until(endpoint: WebhookEndpoint, outcome: Outcome) -> datetime | None:
@@ -255,15 +227,13 @@ def _record_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcom
         _mark_failed(delivery, "gone")
         if endpoint.is_enabled:
             disable_endpoint(endpoint, "gone")
-    elif delivery.tries > len(RETRY_DELAYS):
+    elif delivery.tries >= WEBHOOK_MESSAGES.max_attempts:
         _mark_failed(delivery, outcome.error)
         if endpoint.is_enabled and now - endpoint.failing_since >= DISABLE_AFTER:
             disable_endpoint(endpoint, "failing")
     else:
-        jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
-        backoff = RETRY_DELAYS[max(delivery.tries, 1) - 1] * jitter
         retry_after = min(outcome.retry_after or timedelta(0), MAX_RETRY_AFTER)
-        delivery.next_attempt_at = now + max(backoff, retry_after)
+        delivery.next_attempt_at = now + WEBHOOK_MESSAGES.delay_after(delivery.tries, retry_after)
 
 
 def _mark_failed(delivery: WebhookDelivery, error: str | None) -> None:
@@ -273,3 +243,18 @@ def _mark_failed(delivery: WebhookDelivery, error: str | None) -> None:
 
 def _failed_values(error: str | None) -> dict[str, Any]:
     return {"status": DeliveryStatus.FAILED, "last_error": error, "next_attempt_at": None}
+
+
+MESSAGES = RowQueue(
+    name="the message of endpoint",
+    model=WebhookEndpoint,
+    take=_take,
+    end_failed=lambda _endpoint, _error: None,
+    condition=_has_due_message,
+    retries=WEBHOOK_MESSAGES,
+    status=None,
+    # Of the message, not of the endpoint.
+    attempts=None,
+    key_share=True,
+    writes_files=False,
+)

@@ -32,6 +32,7 @@ from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers, make_api_key
 from tests.support.factories.invitations import make_invitation
+from tests.support.queues import build_worker
 
 PATH = "/users/me/exports"
 LEASE, PAST = timedelta(seconds=60), timedelta(seconds=-1)
@@ -112,7 +113,7 @@ def test_a_copy_has_everything_personal_without_secrets_and_nothing_of_others(
     session = make_session(user)
 
     export_id = request(client)
-    assert run_pending_account_exports(database, storage) == 1
+    assert run_pending_account_exports(build_worker(database, storage)) == 1
     archive = download(client, export_id)
     assert archive.status == 200
     manifest, rows, images = unpack(archive.body)
@@ -174,7 +175,7 @@ def test_the_copy_is_described_listed_and_expires_after_7_days(
         "progress": 0,
     }
     assert status_and_code(download(client, pending["id"])) == (409, "export_not_ready")
-    run_pending_account_exports(database, storage)
+    run_pending_account_exports(build_worker(database, storage))
     completed = client("GET", path).json()
     archive = download(client, pending["id"])
     assert (completed["status"], completed["progress"], completed["error"]) == ("completed", 100, None)
@@ -202,7 +203,7 @@ def test_one_copy_at_a_time(client: Client, database: Database, storage: LocalDi
     assert response.json()["conflicts_with"] == [
         {"resource_type": "account_export", "count": 1, "ids": [str(first)]}
     ]
-    run_pending_account_exports(database, storage)
+    run_pending_account_exports(build_worker(database, storage))
     assert request(client) != first
 
 
@@ -228,47 +229,22 @@ def test_an_image_that_is_missing_or_damaged_is_named_in_the_manifest(
     storage.delete(media_key(deleted, "webp"))
     storage.write(media_key(damaged, "webp"), b"d4maged")
     export_id = request(client)
-    run_pending_account_exports(database, storage)
+    run_pending_account_exports(build_worker(database, storage))
     manifest, _, images = unpack(download(client, export_id).body)
     assert sorted(manifest["missing_images"]) == sorted([str(deleted), str(damaged)])
     assert (manifest["images_count"], images[f"images/{kept}.webp"]) == (1, b"kept")
-
-
-def test_a_copy_of_a_killed_worker_is_written_by_another_one(
-    client: Client, database: Database, storage: LocalDisk
-) -> None:
-    export_id = request(client)
-    lost = worker.lease_next(database, "killed", PAST)
-    assert lost is not None
-    assert run_pending_account_exports(database, storage) == 1
-    assert not worker.run_account_export(database, storage, lost, LEASE)
-    row = get_row(database, export_id)
-    assert (row.status, row.attempts) == ("completed", 2)
-    assert download(client, export_id).status == 200
-
-
-def test_a_copy_that_is_lost_three_times_fails(
-    client: Client, database: Database, storage: LocalDisk
-) -> None:
-    export_id = request(client)
-    for number in range(queue.MAX_ATTEMPTS):
-        assert worker.lease_next(database, f"lost {number}", PAST) is not None
-    assert run_pending_account_exports(database, storage) == 0
-    failed = client("GET", f"{PATH}/{export_id}").json()
-    assert (failed["status"], failed["error"]) == ("failed", queue.INTERNAL_ERROR)
-    assert request(client) != export_id
 
 
 def test_the_deletion_of_the_account_deletes_the_copies(
     client: Client, superuser: Client, user: User, database: Database, storage: LocalDisk
 ) -> None:
     completed = request(client)
-    run_pending_account_exports(database, storage)
+    run_pending_account_exports(build_worker(database, storage))
     running = request(client)
-    lost = worker.lease_next(database, "slow", LEASE)
+    lost = queue.ACCOUNT_EXPORTS.lease_next(database, LEASE)
     assert lost is not None
     assert superuser("DELETE", f"/users/{user.id}").status == 204
-    assert not worker.run_account_export(database, storage, lost, LEASE)
+    assert not worker.run_account_export(build_worker(database, storage), lost)
     for export_id in (completed, running):
         assert list(storage.list_files(export_folder(export_id))) == []
 
@@ -286,7 +262,7 @@ def test_a_copy_of_5000_products_is_read_in_pages_with_little_memory(
     export_id = request(client)
     tracemalloc.start()
     try:
-        assert run_pending_account_exports(database, storage) == 1
+        assert run_pending_account_exports(build_worker(database, storage)) == 1
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -22,7 +22,8 @@ from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.generations import limit_open_generations
-from tests.support.scenarios import LEASE, PhotographedProduct
+from tests.support.queues import LEASE, try_record
+from tests.support.scenarios import PhotographedProduct
 
 CREDITS, REQUESTS = 10, 50
 OTHER_WORK, COST = 100, 3
@@ -53,8 +54,8 @@ class BillingScenario(NamedTuple):
     def status(self, generation_id: str) -> str:
         return str(self.client("GET", f"/generations/{generation_id}").json()["status"])
 
-    def acquire_lease(self) -> queue.Lease | None:
-        return queue.lease_next(self.database, new_id().hex, LEASE)
+    def acquire_lease(self) -> queue.GenerationLease | None:
+        return queue.GENERATIONS.lease_next(self.database, LEASE)
 
     def list_entries(self, generation_id: str) -> list[tuple[str, int]]:
         """Return kind and amount of each ledger entry of a generation, oldest first.
@@ -199,21 +200,23 @@ def test_s20_cancellations_that_race_a_starting_worker_refund_only_before_the_st
         assert committing_scenario.list_entries(generation_id) == (CHARGED if lease else REFUNDED)
         if lease:
             # It stays charged after its worker has stopped, and after another cancellation.
-            queue.release(committing_scenario.database, lease)
+            queue.GENERATIONS.release(committing_scenario.database, lease, counts_attempt=False)
             assert cancel().json()["status"] == "canceled"
             assert committing_scenario.list_entries(generation_id) == CHARGED
 
 
-def finish_generation(committing_scenario: BillingScenario, lease: queue.Lease) -> None:
-    queue.try_complete(committing_scenario.database, committing_scenario.storage, lease, [])
+def finish_generation(committing_scenario: BillingScenario, lease: queue.GenerationLease) -> None:
+    try_record(
+        committing_scenario.database, queue.complete_generation, committing_scenario.storage, lease, []
+    )
 
 
-def fail_generation(committing_scenario: BillingScenario, lease: queue.Lease) -> None:
-    queue.fail(committing_scenario.database, lease, queue.INTERNAL_ERROR)
+def fail_generation(committing_scenario: BillingScenario, lease: queue.GenerationLease) -> None:
+    queue.GENERATIONS.fail(committing_scenario.database, lease, queue.INTERNAL_ERROR)
 
 
-def release_lease(committing_scenario: BillingScenario, lease: queue.Lease) -> None:
-    queue.release(committing_scenario.database, lease)
+def release_lease(committing_scenario: BillingScenario, lease: queue.GenerationLease) -> None:
+    queue.GENERATIONS.release(committing_scenario.database, lease, counts_attempt=False)
 
 
 @pytest.mark.slow("it repeats a race")

@@ -18,8 +18,8 @@ from studio.destinations.changes import MAX_DESTINATIONS
 from studio.http_client import SafeHttpClient
 from tests.support import factories
 from tests.support.app import replace_service
-from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import ClientResponse, status_and_code
+from tests.support.factories.catalogue import Customer
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.buckets import ACCESS_KEY, Bucket
 from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder

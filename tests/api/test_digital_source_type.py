@@ -27,6 +27,7 @@ from tests.support.digital_source_types import (
     read_source_type,
 )
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.queues import build_worker
 from tests.support.scenarios import PhotographedProduct, make_product_photo, run_pending_generations
 
 GENERATED = "trainedAlgorithmicMedia"
@@ -139,7 +140,7 @@ def test_an_export_has_the_marked_files_and_the_source_in_both_manifests(
     prediction = generate()
     assert client("POST", f"/predictions/{prediction['id']}/approve", {}).status == 200
     export = client("POST", f"/shootings/{scenario.shooting.id}/exports", {}).json()
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     archive = client("GET", f"/exports/{export['id']}/file").body
     files, manifest = unpack_archive(archive)
     ((name, data),) = files.items()

@@ -23,6 +23,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.queues import build_worker
 from tests.support.scenarios import PhotographedProduct
 
 
@@ -55,7 +56,7 @@ def test_a_completed_export_is_an_archive_of_the_original_images_with_a_manifest
     assert (export["file_size"], export["content_hash"], export["expires_at"]) == (None, None, None)
     assert status_and_code(client("GET", f"{path}/file")) == (409, "export_not_ready")
 
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     done = client("GET", path).json()
     assert (done["status"], done["progress"], done["attempts"], done["error"]) == ("completed", 100, 1, None)
     ended, expires = (datetime.fromisoformat(done[name]) for name in ("completed_at", "expires_at"))
@@ -154,7 +155,7 @@ def test_the_manifests_have_the_keys_of_the_client_and_an_alternative_text(
         changed = client("PATCH", path, {**changes, "metadata": {"of": key}})
         assert changed.status == 200, changed.body
     export = create_export(client, scenario)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     archive = client("GET", f"/exports/{export['id']}/file").body
     entry = unpack_archive(archive)[1]["files"][0]
     expected = {
@@ -187,7 +188,7 @@ def test_the_json_manifest_has_the_compliance_of_images_for_a_marketplace(
     make_approved_prediction(storage, scenario, b"one", "Mug", compliance=compliance)
     make_approved_prediction(storage, scenario, b"two", "Mug")
     export = create_export(client, scenario)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     archive = client("GET", f"/exports/{export['id']}/file").body
     files = unpack_archive(archive)[1]["files"]
     assert [file.get("compliance") for file in files] == [compliance, None]
@@ -203,7 +204,7 @@ def test_default_file_names_contain_the_sku_or_product_name_and_the_shot_type(
     make_approved_prediction(storage, scenario, b"three", "MUG")
     export = create_export(client, scenario)
     assert export["name_template"] == "{sku}_{shot_type}"
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     files, _ = unpack_archive(client("GET", f"/exports/{export['id']}/file").body)
     slug = scenario.shot_type.slug
     assert files == {f"AN-1_{slug}.webp": b"one", f"Mug_{slug}.webp": b"two", f"MUG_{slug}-2.webp": b"three"}
@@ -225,11 +226,11 @@ def test_exported_predictions_are_exported_again_only_if_requested_by_id(
 ) -> None:
     prediction = make_approved_prediction(storage, scenario, b"one")
     first = create_export(client, scenario)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     path = f"/shootings/{scenario.shooting.id}/exports"
     assert status_and_code(client("POST", path, {})) == (409, "nothing_to_export")
     second = create_export(client, scenario, prediction)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     hashes = {client("GET", f"/exports/{export['id']}").json()["content_hash"] for export in (first, second)}
     assert len(hashes) == 1
     listed = client(
@@ -245,7 +246,7 @@ def test_an_exported_shot_must_be_reopened_before_it_can_change(
 ) -> None:
     prediction = make_approved_prediction(storage, scenario, b"one")
     export = create_export(client, scenario)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     shot_path, prediction_path = f"/shots/{prediction.shot_id}", f"/predictions/{prediction.id}"
     assert client("GET", f"/shootings/{scenario.shooting.id}").json()["shots_approved_count"] == 1
     for path in (f"{shot_path}/generate", f"{shot_path}/approve", f"{prediction_path}/approve"):
@@ -295,7 +296,7 @@ def test_deleting_an_export_deletes_its_archive_and_keeps_the_predictions(
 ) -> None:
     prediction = make_approved_prediction(storage, scenario, b"one")
     export = create_export(client, scenario)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     assert list(storage.list_files(f"exports/{export['id']}")) != []
     assert client("DELETE", f"/exports/{export['id']}").status == 204
     assert list(storage.list_files(f"exports/{export['id']}")) == []
@@ -313,6 +314,6 @@ def test_a_viewer_can_download_an_export_but_not_create_or_delete_one(
     path = f"/shootings/{scenario.shooting.id}/exports"
     assert status_and_code(reader("POST", path, {})) == (403, "not_enough_permissions")
     export = create_export(client_for(scenario.owner), scenario)
-    run_pending_exports(database, storage)
+    run_pending_exports(build_worker(database, storage))
     assert reader("GET", f"/exports/{export['id']}/file").status == 200
     assert status_and_code(reader("DELETE", f"/exports/{export['id']}")) == (403, "not_enough_permissions")

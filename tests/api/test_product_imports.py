@@ -16,7 +16,7 @@ from handlers.contract.body_checks import load_body_checks
 from handlers.pipeline import batches
 from studio.http_client import SafeHttpClient
 from studio.imports import create
-from studio.imports.image_worker import ImportImageRunner
+from studio.imports.image_worker import run_pending_images
 from studio.imports.worker import ImportRunner
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
@@ -24,8 +24,8 @@ from tests.support import factories
 from tests.support.client import ClientResponse
 from tests.support.concurrency import PausedCall
 from tests.support.factories.catalogue import Customer
+from tests.support.queues import build_worker
 from tests.support.sample_media import build_orientation_image, encode_image, png_bomb
-from tests.support.scenarios import LEASE
 from tests.support.zip_files import build_zip
 
 ROWS = b"sku,name\nA-1,Dress\n=A-2,Skirt\nA-3,\n"
@@ -55,7 +55,7 @@ def create_import(customer: Customer, file_url: str, **body: Any) -> ClientRespo
 
 def run_imports(customer: Customer, database: Database) -> None:
     storage = LocalDisk(customer.client.app.settings.media_dir)
-    ImportRunner(database, storage, load_body_checks(BUNDLE)).run_pending()
+    ImportRunner(build_worker(database, storage), load_body_checks(BUNDLE)).run_pending()
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 11), ("?status=created", 7), ("?status=failed", 4)])
@@ -204,7 +204,7 @@ def test_images_of_an_uploaded_zip_file_are_added(customer: Customer, database: 
     assert customer.client("GET", f"{path}/results.csv").json()["code"] == "import_not_finished"
 
     storage = LocalDisk(customer.client.app.settings.media_dir)
-    ImportImageRunner(database, storage, SafeHttpClient(), LEASE).run_pending()
+    run_pending_images(build_worker(database, storage), SafeHttpClient())
     done = customer.client("GET", path).json()
     assert (done["status"], done["progress"]) == ("completed", 100)
     counts = [done[f"image_{name}_count"] for name in ("added", "unchanged", "failed")]
@@ -252,7 +252,7 @@ def test_a_file_url_of_this_api_is_not_an_image_of_an_import(customer: Customer,
     path = response.headers["location"].removeprefix("/api/v1")
     run_imports(customer, database)
     storage = LocalDisk(customer.client.app.settings.media_dir)
-    ImportImageRunner(database, storage, SafeHttpClient(), LEASE).run_pending()
+    run_pending_images(build_worker(database, storage), SafeHttpClient())
     row = customer.client("GET", f"{path}/results").json()["data"][0]
     problems = [(each["image_url"], each["problem"]["code"]) for each in row["image_problems"]]
     assert (row["status"], problems) == ("created", [(url, "target_not_allowed")])

@@ -15,15 +15,14 @@ from sqlalchemy import func, select
 from db.models import Prediction, PredictionPublication
 from db.session import Database, current_session
 from handlers.app import Application
-from studio import leases
 from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.publications import worker
 from studio.publications.publish import hash_token
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import replace_service
-from tests.support.client import ClientResponse
-from tests.support.generations import status_and_code
+from tests.support.client import ClientResponse, status_and_code
+from tests.support.queues import build_worker
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
 from tests.support.scenarios import PhotographedProduct, make_stored_image
 
@@ -60,7 +59,7 @@ class Published:
 
     def make_variants(self) -> int:
         """Run the worker once."""
-        return worker.run_pending_publications(self.database, self.storage, LEASE)
+        return worker.run_pending_publications(build_worker(self.database, self.storage))
 
 
 @pytest.fixture
@@ -275,18 +274,6 @@ def test_of_concurrent_publications_each_returns_the_same_url(committing_server:
     assert len({response.json()["url"] for response in responses}) == 1
 
 
-def test_a_publication_whose_worker_died_is_taken_over(published: Published, database: Database) -> None:
-    published.publish()
-    lost = worker.lease_next(database, leases.new_token(), timedelta(seconds=-1))
-    assert lost is not None
-    assert published.make_variants() == 1
-    # The dead worker cannot change the row any more.
-    assert worker._record(database, lost, "pending") is False
-    with database.transaction(write=False):
-        publication = current_session().scalars(select(PredictionPublication)).one()
-        assert (publication.status, publication.attempts) == ("completed", 2)
-
-
 def test_a_lost_image_fails_its_publication(published: Published, database: Database) -> None:
     url = published.publish()["url"]
     published.storage.delete(media_key(published.prediction.media_id, "jpg"))
@@ -303,6 +290,6 @@ def test_tenants_take_turns(published: Published, scenario: PhotographedProduct,
         factories.make_publication(other)
     late = factories.make_publication(factories.make_prediction())
     owners = []
-    while lease := worker.lease_next(database, leases.new_token(), LEASE):
+    while lease := worker.PUBLICATIONS.lease_next(database, LEASE):
         owners.append(lease.owner_id)
     assert (len(owners), owners[1]) == (4, late.owner_id)

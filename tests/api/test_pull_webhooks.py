@@ -21,6 +21,7 @@ from tests.support import factories
 from tests.support.app import REACHABLE_HOST
 from tests.support.client import status_and_code
 from tests.support.factories.catalogue import Customer
+from tests.support.queues import build_worker
 from tests.support.streaming import run_with_long_polling
 
 PULL = {"delivery": "pull", "event_types": ["shooting.phase_changed"]}
@@ -55,7 +56,7 @@ def acknowledge(customer: Customer, endpoint: dict[str, Any], *messages: dict[st
 
 def send_everything(app: Application, database: Database) -> bool:
     """Send a due message as the dispatcher does; return whether there was one."""
-    return send_next(app.settings, database, SafeHttpClient([REACHABLE_HOST]))
+    return send_next(app.settings, build_worker(database), SafeHttpClient([REACHABLE_HOST]))
 
 
 def test_messages_wait_in_order_with_the_headers_of_a_push_until_they_are_acknowledged(

@@ -19,8 +19,8 @@ from studio.http_client import SafeHttpClient
 from studio.media import fetching
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers, replace_service
-from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import ClientResponse, status_and_code
+from tests.support.factories.catalogue import Customer
 from tests.support.rejections import Rejections
 from tests.support.sample_media import (
     build_orientation_image,

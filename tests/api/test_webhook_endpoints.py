@@ -26,7 +26,8 @@ from tests.support import factories
 from tests.support.app import REACHABLE_HOST
 from tests.support.client import status_and_code
 from tests.support.factories.catalogue import Customer
-from tests.support.scenarios import LEASE, PhotographedProduct
+from tests.support.queues import LEASE, build_worker, try_record
+from tests.support.scenarios import PhotographedProduct
 from tools.servers.http_recorder import HttpRecorder, run_http_recorder
 
 URL = f"http://{REACHABLE_HOST}/hooks"
@@ -202,8 +203,8 @@ def test_every_final_status_of_a_generation_sends_an_event(
     final_states = ["canceled", "failed", "completed", "expired"]
     endpoint = create_endpoint(customer, event_types=[f"generation.{state}" for state in final_states])
 
-    def acquire_lease() -> generations.Lease:
-        lease = generations.lease_next(database, "test", LEASE)
+    def acquire_lease() -> generations.GenerationLease:
+        lease = generations.GENERATIONS.lease_next(database, LEASE)
         assert lease is not None
         return lease
 
@@ -213,9 +214,9 @@ def test_every_final_status_of_a_generation_sends_an_event(
     ids = [new_generation()]
     assert customer.client("POST", f"/generations/{ids[0]}/cancel").status == 200
     ids.append(new_generation())
-    generations.fail(database, acquire_lease(), generations.INTERNAL_ERROR)
+    generations.GENERATIONS.fail(database, acquire_lease(), generations.INTERNAL_ERROR)
     ids.append(new_generation())
-    assert generations.try_complete(database, storage, acquire_lease(), [])
+    assert try_record(database, generations.complete_generation, storage, acquire_lease(), [])
     ids.append(new_generation(deadline_at=utc_now() - timedelta(seconds=1)))
     assert generations.expire_overdue(database) == 1
     payloads = list_payloads(customer, endpoint)
@@ -233,7 +234,7 @@ def receiver() -> Iterator[HttpRecorder]:
 
 def send_deliveries(app: Application, database: Database, receiver: HttpRecorder) -> None:
     """Send every due delivery, with the host of the receiver as an allowed target."""
-    while send_next(app.settings, database, SafeHttpClient([receiver.host])):
+    while send_next(app.settings, build_worker(database), SafeHttpClient([receiver.host])):
         pass
 
 

@@ -31,7 +31,8 @@ from studio.webhooks.signing import derive_secret
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
-from tests.support.scenarios import LEASE, PhotographedProduct
+from tests.support.queues import LEASE, build_worker, try_record
+from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.webhook_receiver import WebhookReceiver
 
 
@@ -61,7 +62,7 @@ class Studio:
     def receive(self) -> list[dict[str, Any]]:
         """Send all messages and return those that the receiver has got since the last call, verified."""
         client = SafeHttpClient([self.receiver.recorder.host])
-        while send_next(self.app.settings, self.database, client):
+        while send_next(self.app.settings, build_worker(self.database), client):
             pass
         secret = derive_secret(self.app.settings.secret_key, self.endpoint.secret_salt)
         requests = self.receiver.recorder.requests
@@ -102,7 +103,7 @@ class Studio:
     def export(self, prediction: Prediction | None = None) -> Prediction:
         """Export a prediction, by default a new approved one."""
         prediction = self.request_export(prediction)
-        assert run_pending_exports(self.database, self.storage) == 1
+        assert run_pending_exports(build_worker(self.database, self.storage)) == 1
         return prediction
 
     def run_generation(self, status: str) -> None:
@@ -115,12 +116,12 @@ class Studio:
         elif status == "expired":
             assert generations.expire_overdue(self.database) == 1
         else:
-            lease = generations.lease_next(self.database, "test", LEASE)
+            lease = generations.GENERATIONS.lease_next(self.database, LEASE)
             assert lease is not None
             if status == "completed":
-                assert generations.try_complete(self.database, self.storage, lease, [])
+                assert try_record(self.database, generations.complete_generation, self.storage, lease, [])
             else:
-                generations.fail(self.database, lease, generations.INTERNAL_ERROR)
+                generations.GENERATIONS.fail(self.database, lease, generations.INTERNAL_ERROR)
 
 
 def review_prediction(studio: Studio, action: str, **body: str) -> None:
@@ -155,9 +156,9 @@ def change_phase(studio: Studio) -> None:
 
 def fail_export(studio: Studio) -> None:
     studio.request_export()
-    lease = exports.lease_next(studio.database, "test", LEASE)
+    lease = exports.EXPORTS.lease_next(studio.database, LEASE)
     assert lease is not None
-    exports.fail(studio.database, lease, exports.INTERNAL_ERROR)
+    exports.EXPORTS.fail(studio.database, lease, exports.INTERNAL_ERROR)
 
 
 def run_import(studio: Studio, text: str) -> None:
@@ -166,7 +167,7 @@ def run_import(studio: Studio, text: str) -> None:
     file = {"file_id": stored.id, "file_hash": stored.content_hash}
     factories.make_product_import(organization=studio.scenario.organization, **file)
     check = load_body_checks(BUNDLE)
-    ImportRunner(studio.database, studio.storage, check, LEASE).run_pending()
+    ImportRunner(build_worker(studio.database, studio.storage), check).run_pending()
 
 
 def publish_prediction(studio: Studio) -> str:

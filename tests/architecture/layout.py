@@ -23,7 +23,15 @@ HANDLER_MODULES = {"app", "__main__"}
 HANDLER_PACKAGES = {"common", "contract", "pages", "pipeline", "schemas", "server"}
 BOTTOM = "studio.pubsub"
 ENGINE_EXTENSIONS = frozenset(
-    {"x-deprecated-at", "x-event-data", "x-max-body-bytes", "x-max-items", "x-replacement", "x-sunset"}
+    {
+        "x-deprecated-at",
+        "x-event-data",
+        "x-extensible-enum",
+        "x-max-body-bytes",
+        "x-max-items",
+        "x-replacement",
+        "x-sunset",
+    }
 )
 """The extensions of OpenAPI that `handlers.contract` gives a meaning. Others are policies of the server."""
 _EXTENSION = re.compile(r"""["'`](x-[a-z-]+)["'`]""")

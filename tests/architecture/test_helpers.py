@@ -9,9 +9,6 @@ from collections.abc import Iterable
 
 from tests.architecture.sources import ROOT, Module, format_findings
 
-PEERS = "tests/tools/bench/peers/"
-"""The applications that the benchmark compares share no code."""
-
 
 def find_repeated_helpers(modules: Iterable[Module]) -> list[str]:
     """Return the functions and classes that several modules define, apart from docstrings and annotations."""
@@ -43,8 +40,8 @@ def _normalize(node: ast.FunctionDef | ast.ClassDef) -> str:
 
 
 def test_a_helper_of_the_tests_is_defined_once(all_modules: list[Module]) -> None:
-    modules = [m for m in all_modules if m.name.startswith("tests/") and not m.name.startswith(PEERS)]
-    assert not (found := find_repeated_helpers(modules)), format_findings(found)
+    found = find_repeated_helpers(module for module in all_modules if module.name.startswith("tests/"))
+    assert not found, format_findings(found)
 
 
 def test_a_copy_of_a_helper_is_noticed() -> None:

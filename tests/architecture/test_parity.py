@@ -18,7 +18,7 @@ from tools.permission_matrix import TEXT, render_markdown
 from tools.project import list_mismatches
 from tools.reference import PAGES as REFERENCE_PAGES
 
-PAGES = {**REFERENCE_PAGES, "generators": render_generators}
+PAGES = {**REFERENCE_PAGES, "reference/generators": render_generators}
 METHODS = ("get", "put", "post", "patch", "delete")
 
 

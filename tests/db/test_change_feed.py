@@ -31,8 +31,10 @@ from db.models import (
     User,
 )
 from db.session import Database
-from studio import leases
+from studio.exports.queue import EXPORTS
+from studio.generations.worker.queue import GENERATIONS
 from studio.jobs.maintenance import MAINTENANCE_TASKS
+from studio.queue.row_queue import Lease, RowQueue
 from tests.support import factories as make
 
 NOT_IN_THE_FEED = {
@@ -221,24 +223,22 @@ def test_internal_columns_are_no_change(database: Database) -> None:
         export = make.make_export(make.make_shooting(), status="running", lease_owner="a", progress=10)
         start = last_sequence(session)
     minute = timedelta(minutes=1)
-    for row in (generation, export):
-        model: Any = type(row)
-        owned = (model.id == row.id, model.lease_owner == "a")
-        assert leases.renew(database, model, owned, minute)
-        assert leases.renew(database, model, owned, minute, {"progress": 10})
+    queues: list[tuple[RowQueue[Any, Any], Any]] = [(GENERATIONS, generation), (EXPORTS, export)]
+    for queue, row in queues:
+        assert queue.renew(database, Lease(row_id=row.id, token="a"), minute)
+        assert queue.renew(database, Lease(row_id=row.id, token="a"), minute, 10)
     with database.transaction(write=True) as session:
         for model, row in ((Generation, generation), (Export, export)):
             leased = session.get_one(model, row.id)
             assert leased.updated_at == row.updated_at
-            leases.acquire(leased, "b", minute)
+            leased.lease_owner, leased.lease_expires_at = "b", utc_now() + minute
         assert entries(session, start) == []
         assert session.scalar(select(Generation.lease_owner).where(Generation.id == generation.id)) == "b"
         leased = session.get_one(Generation, generation.id)
         leased.lease_owner, leased.progress = "c", 20
         assert entries(session, start) == [("generation", generation.id, "updated")]
         assert updated_at(session, leased) > generation.updated_at
-    model, owned = Export, (Export.id == export.id, Export.lease_owner == "b")
-    assert leases.renew(database, model, owned, minute, {"progress": 20})
+    assert EXPORTS.renew(database, Lease(row_id=export.id, token="b"), minute, 20)
     with database.transaction(write=True) as session:
         assert entries(session, start)[1:] == [("export", export.id, "updated")]
 

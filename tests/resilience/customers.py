@@ -29,6 +29,7 @@ from tools.servers.server import BASE_PATH
 CUSTOMERS = 3
 PAUSE_SECONDS = 0.2
 RECOVERY_SECONDS = 60
+MAX_LATE_SECONDS = 600
 FINAL_STATES = ("completed", "failed", "canceled", "expired")
 TEMPORARY = {429, 503}
 """Statuses after which a client repeats a request; and 409 while the first request with the key runs."""
@@ -72,6 +73,8 @@ class Record:
     generations: dict[str, int] = field(default_factory=dict)
     """The costs of the accepted generations, by id."""
     invitations: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """What was complete only after `RECOVERY_SECONDS`: a busy machine, or an outage that was not noticed."""
     statuses: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
@@ -231,10 +234,24 @@ class Customers:
             cursor = f"&cursor={following}"
 
     def _wait_for(self, generation_id: str) -> str:
-        deadline = time.monotonic() + RECOVERY_SECONDS
+        """Return the final status of a generation, or its last one if it is lost.
+
+        It is late, not lost, as long as it or another generation changes.
+        """
+        began = seen_at = time.monotonic()
+        seen: object = None
         while True:
-            status = str(self._get(f"/generations/{generation_id}").get("status"))
-            if status in FINAL_STATES or time.monotonic() > deadline:
+            generation = self._get(f"/generations/{generation_id}")
+            status, now = str(generation.get("status")), time.monotonic()
+            if status in FINAL_STATES:
+                if now > began + RECOVERY_SECONDS:
+                    self.record.late.append(f"generation {generation_id}: {now - began:.0f} s")
+                return status
+            others = self._get(f"/generations/?limit=20&{self._scope}").get("data", [])
+            state = [(row.get("id"), row.get("status"), row.get("progress")) for row in (generation, *others)]
+            if state != seen:
+                seen, seen_at = state, now
+            if now > seen_at + RECOVERY_SECONDS or now > began + MAX_LATE_SECONDS:
                 return status
             time.sleep(PAUSE_SECONDS)
 

@@ -298,6 +298,8 @@ class Finding:
     statuses: dict[str, int]
     recovery_seconds: float
     failures: list[str]
+    late: list[str]
+    """What was complete only after the time for recovery. It is no failure."""
 
 
 def run_outage(name: str, folder: Path, seed: int) -> Finding:
@@ -335,6 +337,7 @@ def run_outage(name: str, folder: Path, seed: int) -> Finding:
             dict(record.statuses),
             recovered,
             [*record.violations, *(f"lost: {each}" for each in losses)],
+            record.late,
         )
 
 

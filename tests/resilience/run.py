@@ -189,6 +189,8 @@ def print_finding(name: str, finding: Finding) -> bool:
         f" during the fault, recovered after {finding.recovery_seconds:.1f} s; {statuses}",
         flush=True,
     )
+    for late in finding.late:
+        print(f"  late, not lost: {late}", flush=True)
     for failure, count in Counter(finding.failures).most_common(20):
         print(f"  {count} x {failure}", flush=True)
     return not finding.failures

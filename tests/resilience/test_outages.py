@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
-from tests.resilience.customers import Contract
+from tests.resilience import customers
+from tests.resilience.customers import Contract, Customers, Record
 from tests.resilience.outages import Proxy
 from tools.servers.http_recorder import StubResponse, run_http_recorder
 
@@ -62,3 +65,32 @@ def test_the_proxy_breaks_connections_and_forwards_again() -> None:
             assert httpx.get(url).elapsed.total_seconds() > 0.2
         finally:
             proxy.close()
+
+
+@pytest.mark.parametrize(
+    ("progress", "status", "late"),
+    [
+        ([0] * 3, "completed", 0),
+        (range(60), "completed", 1),
+        ([0] * 60, "running", 0),
+    ],
+    ids=["in time", "late", "lost"],
+)
+def test_a_generation_is_late_as_long_as_it_makes_progress_and_lost_when_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch, progress: Any, status: str, late: int
+) -> None:
+    states = iter([{"id": "a", "status": "running", "progress": number} for number in progress])
+    clock = iter(range(1_000))
+    monkeypatch.setattr(customers.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(customers.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(customers, "RECOVERY_SECONDS", 20)
+
+    def get(_self: Customers, path: str) -> dict[str, Any]:
+        is_list = "?" in path
+        return {"data": []} if is_list else next(states, {"id": "a", "status": "completed"})
+
+    monkeypatch.setattr(Customers, "_get", get)
+    working = Customers.__new__(Customers)
+    working.record, working._scope = Record(), ""
+    assert working._wait_for("a") == status
+    assert len(working.record.late) == late

@@ -108,7 +108,7 @@ class PendingWorkDatabase:
 def publisher(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WakeupPublisher]:
     """Yield a publisher that works with `PendingWorkDatabase`."""
     broker.flush()
-    for queue, is_counted in (("queue", True), ("cutout_queue", False)):
+    for queue, is_counted in (("GENERATIONS", True), ("CUTOUTS", False)):
         monkeypatch.setattr(
             f"studio.jobs.celery.app.{queue}",
             SimpleNamespace(

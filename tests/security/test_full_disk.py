@@ -17,11 +17,10 @@ from db.rls.session_role import bypass_rls
 from db.session import Database
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
-from studio.exports.queue import MAX_ATTEMPTS
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.executor import GenerationExecutor
-from studio.generations.worker.queue import MAX_ATTEMPTS as GENERATION_ATTEMPTS
 from studio.media.storage import LocalDisk, is_storage_unavailable
+from studio.queue.retries import WORK
 from tests.api.test_prechecks import upload_requests
 from tests.security.test_uploads import list_files
 from tests.studio.test_exports import request_export
@@ -29,6 +28,7 @@ from tests.studio.test_generation_queue import create_pending_generation, credit
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.factories.catalogue import Customer
 from tests.support.factories.exports import make_approved_prediction
+from tests.support.queues import build_worker, retry_after_seconds
 from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct, get_row
 
@@ -158,10 +158,10 @@ def test_s42_an_export_on_a_full_disk_stays_pending_and_is_completed_later(
     export_id = request_export(database, scenario)
     disk = FullDisk(storage.root)
     with pytest.raises(OSError, match="No space left"):
-        run_pending_exports(database, disk)
+        run_pending_exports(build_worker(database, disk))
     export = get_row(database, Export, export_id)
     assert (export.status, export.attempts, export.error, export.lease_owner) == ("pending", 0, None, None)
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     assert get_row(database, Export, export_id).status == "completed"
 
 
@@ -178,10 +178,11 @@ def test_s42_an_archive_that_does_not_fit_fails_after_its_attempts_and_blocks_no
         return open_writer(self, key)
 
     monkeypatch.setattr(LocalDisk, "open_writer", open_if_small)
-    for _ in range(MAX_ATTEMPTS):
+    retry_after_seconds(monkeypatch, 0)
+    for _ in range(WORK.max_attempts):
         with pytest.raises(OSError, match="No space left"):
-            run_pending_exports(database, storage)
-    assert run_pending_exports(database, storage) == 1
+            run_pending_exports(build_worker(database, storage))
+    assert run_pending_exports(build_worker(database, storage)) == 1
     assert get_row(database, Export, large_id).status == "failed"
     assert get_row(database, Export, small_id).status == "completed"
 
@@ -197,7 +198,8 @@ def test_s42_a_generation_whose_own_file_cannot_be_read_fails_after_its_attempts
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalDisk, "read", raise_bad_sector)
-        for _ in range(GENERATION_ATTEMPTS):
+        retry_after_seconds(patch, 0)
+        for _ in range(WORK.max_attempts):
             with pytest.raises(OSError, match="Input/output error"):
                 executor.run_next()
         executor.run_next()

@@ -26,6 +26,7 @@ from tests.support.app import SwitchedDatabase, auth_headers
 from tests.support.auth import revoke
 from tests.support.client import ClientResponse, url_path
 from tests.support.factories.api_keys import api_key_headers
+from tests.support.queues import build_worker
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
@@ -172,7 +173,7 @@ def test_s31_webhooks_are_signed_with_both_keys_during_the_rotation(
 
     def send_from(client: Client) -> RecordedRequest:
         publish_event(database, endpoint)
-        assert dispatcher.send_next(client.app.settings, database, http_client)
+        assert dispatcher.send_next(client.app.settings, build_worker(database), http_client)
         return receiver.recorder.requests[-1]
 
     def is_valid(request: RecordedRequest, secret: str) -> bool:

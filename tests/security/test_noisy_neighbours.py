@@ -21,9 +21,9 @@ from studio.webhooks import dispatcher, queue
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import replace_service
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import wait_for
-from tests.support.generations import status_and_code
+from tests.support.queues import LEASE, build_worker, try_record
 from tests.support.rejections import Rejections
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.servers.webhook_receiver import (
@@ -75,7 +75,7 @@ def test_s37_slow_endpoints_of_one_tenant_use_half_of_the_senders(
             queue_messages(make_endpoint(slow, **scope))
         victim = make_endpoint(fast)
     http_client = SafeHttpClient([slow.recorder.host, fast.recorder.host])
-    running = dispatcher.WebhookDispatcher(SETTINGS, own_database, http_client)
+    running = dispatcher.WebhookDispatcher(SETTINGS, build_worker(own_database), http_client)
     running.start()
     try:
         wait_for(lambda: len(slow.recorder.requests) == SENDERS // 2)
@@ -92,24 +92,28 @@ def test_s37_slow_endpoints_of_one_tenant_use_half_of_the_senders(
         running.stop()
 
 
+def lease_next(database: Database, running: list[queue.MessageLease]) -> queue.MessageLease | None:
+    return queue.MESSAGES.lease_next(database, LEASE, queue.choose_next(running, 2))
+
+
 def test_s37_the_tenant_with_the_fewest_running_messages_comes_first(database: Database) -> None:
     owner = factories.make_user()
-    busy = [factories.make_webhook_endpoint(owner=owner, served_at=START) for _ in range(3)]
-    other = factories.make_webhook_endpoint(served_at=START + timedelta(days=1))
+    busy = [factories.make_webhook_endpoint(owner=owner, leased_at=START) for _ in range(3)]
+    other = factories.make_webhook_endpoint(leased_at=START + timedelta(days=1))
     queue_messages(*busy, other)
-    first = queue.lease_next(database, "first", [], 2)
+    first = lease_next(database, [])
     assert first is not None
     assert first.owner_id == owner.id
-    second = queue.lease_next(database, "second", [first], 2)
+    second = lease_next(database, [first])
     assert second is not None
-    assert second.endpoint_id == other.id
-    third = queue.lease_next(database, "third", [first, second], 2)
+    assert second.row_id == other.id
+    third = lease_next(database, [first, second])
     assert third is not None
     assert third.owner_id == owner.id
     # The owner has two running messages, which is the maximum.
-    assert queue.count_available(database, 9, [first, second, third], 2) == 0
-    assert queue.lease_next(database, "fourth", [first, second, third], 2) is None
-    assert queue.count_available(database, 9, [first, second], 2) == 1
+    assert queue.MESSAGES.count_available(database, 9, queue.is_allowed([first, second, third], 2)) == 0
+    assert lease_next(database, [first, second, third]) is None
+    assert queue.MESSAGES.count_available(database, 9, queue.is_allowed([first, second], 2)) == 1
 
 
 def test_s37_the_cooldown_after_a_timeout_starts_at_a_minute_and_doubles(
@@ -123,7 +127,7 @@ def test_s37_the_cooldown_after_a_timeout_starts_at_a_minute_and_doubles(
         for _ in range(8):
             publish_event(database, endpoint)
             assert send_next_delivery(database, slow)
-            busy_until = get_endpoint(database, endpoint).busy_until
+            busy_until = get_endpoint(database, endpoint).lease_expires_at
             assert busy_until is not None
             cooldowns.append(round((busy_until - utc_now()).total_seconds()))
             clock.move_to(busy_until)
@@ -137,11 +141,11 @@ def test_s37_an_endpoint_that_answers_slowly_pauses_as_long_as_its_answer_took(
     queue_messages(endpoint, each=2)
     with time_machine.travel(START + timedelta(days=365), tick=False):
         for seconds, busy_until in ((2, None), (14, utc_now() + timedelta(seconds=14))):
-            lease = queue.lease_next(database, "token")
+            lease = queue.MESSAGES.lease_next(database, LEASE)
             assert lease is not None
             outcome = queue.Outcome(200, duration=timedelta(seconds=seconds))
-            assert queue.record_outcome(database, lease, outcome) == queue.RecordResult.DONE
-            assert get_endpoint(database, endpoint).busy_until == busy_until
+            assert try_record(database, queue.record_outcome, lease, outcome)
+            assert get_endpoint(database, endpoint).lease_expires_at == busy_until
 
 
 def test_s37_the_duration_of_an_attempt_is_measured(
@@ -150,7 +154,7 @@ def test_s37_the_duration_of_an_attempt_is_measured(
     _, fast = receivers
     fast.pause_seconds = 0.05
     queue_messages(make_endpoint(fast))
-    lease = queue.lease_next(database, "token")
+    lease = queue.MESSAGES.lease_next(database, LEASE)
     assert lease is not None
     outcome = dispatcher.deliver(SETTINGS, SafeHttpClient([fast.recorder.host]), lease)
     assert (outcome.status_code, outcome.duration >= timedelta(seconds=0.05)) == (204, True)

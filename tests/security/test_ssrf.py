@@ -27,8 +27,9 @@ from studio.webhooks import dispatcher
 from tests.contract.tenant import Tenant
 from tests.support import factories
 from tests.support.app import auth_headers, replace_service
-from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.client import ClientResponse, status_and_code
+from tests.support.factories.catalogue import Customer
+from tests.support.queues import build_worker
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.servers.buckets import ACCESS_KEY
 from tests.support.servers.image_hosts import (
@@ -203,7 +204,7 @@ def test_s07_a_redirect_from_a_webhook_target_to_an_internal_url_is_not_followed
     ) as server:
         outbound, network = build_public_client(server)
         publish_event(database, factories.make_webhook_endpoint(url=f"https://{HOST}/hooks"))
-        assert dispatcher.send_next(SETTINGS, database, outbound)
+        assert dispatcher.send_next(SETTINGS, build_worker(database), outbound)
     delivery = get_only_delivery(database)
     assert (delivery.last_status_code, delivery.last_error) == (302, "redirected")
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
@@ -244,7 +245,7 @@ def test_s08_a_webhook_is_sent_to_the_ip_address_that_was_checked(
         for status in ("delivered", "pending"):
             path = f"/webhook-endpoints/{created.json()['id']}"
             assert customer.client("POST", f"{path}/test").status == 202
-            assert dispatcher.send_next(SETTINGS, database, outbound)
+            assert dispatcher.send_next(SETTINGS, build_worker(database), outbound)
             newest = customer.client("GET", f"{path}/deliveries").json()["data"][0]
             assert newest["status"] == status
     assert newest["last_error"] == "target_not_allowed"
@@ -289,7 +290,7 @@ def test_s09_errors_do_not_reveal_the_response_of_the_target(
             organization=customer.organization, url=f"https://{HOST}/hooks"
         )
         publish_event(database, endpoint)
-        assert dispatcher.send_next(SETTINGS, database, outbound)
+        assert dispatcher.send_next(SETTINGS, build_worker(database), outbound)
         log = customer.client("GET", f"/webhook-endpoints/{endpoint.id}/deliveries")
     assert rejected.status == 409
     assert log.json()["count"] == 1
@@ -320,7 +321,7 @@ def deliver(app: Application, database: Database, destination_id: str, storage: 
         )
     with storage.open_writer(export_key(export.id)) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("manifest.json", b"{}")
-    run_pending_deliveries(app.settings, database, storage, app.services.http_client)
+    run_pending_deliveries(app.settings, build_worker(database, storage), app.services.http_client)
     with database.transaction(write=False) as reading:
         query = select(Export).where(Export.id == export.id).execution_options(populate_existing=True)
         return reading.scalars(query).one()

@@ -21,6 +21,7 @@ from tests.support.app import auth_headers
 from tests.support.client import status_and_code
 from tests.support.factories.catalogue import Customer, post_form
 from tests.support.factories.exports import make_approved_prediction
+from tests.support.queues import build_worker
 from tests.support.sample_media import (
     build_orientation_image,
     encode_image,
@@ -249,7 +250,7 @@ def test_s12_archive_entries_cannot_leave_the_extraction_folder(
         body = {"name_template": template, "prediction_ids": predictions}
         response = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
         assert response.status == 202, response.body
-        run_pending_exports(database, storage)
+        run_pending_exports(build_worker(database, storage))
         archive = client("GET", f"/exports/{response.json()['id']}/file")
         with zipfile.ZipFile(io.BytesIO(archive.body)) as opened_archive:
             entries = opened_archive.infolist()

@@ -23,6 +23,7 @@ from studio.http_client import SafeHttpClient
 from studio.jobs.periodic import PeriodicTask
 from studio.media.storage import LocalDisk
 from studio.webhooks import dispatcher
+from tests.support.queues import build_worker
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     WebhookReceiver,
@@ -64,7 +65,9 @@ def test_a_locked_database_delays_a_webhook_and_is_logged_as_a_warning(
     with database.transaction(write=True):
         endpoint = make_endpoint(receiver)
     publish_event(database, endpoint)
-    running = dispatcher.WebhookDispatcher(SETTINGS, database, SafeHttpClient([receiver.recorder.host]))
+    running = dispatcher.WebhookDispatcher(
+        SETTINGS, build_worker(database), SafeHttpClient([receiver.recorder.host])
+    )
     with database.transaction(write=True) as writing:
         writing.execute(text("LOCK TABLE webhook_deliveries IN ACCESS EXCLUSIVE MODE"))
         running.start()

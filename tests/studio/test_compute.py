@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,7 @@ from tests.support.digital_source_types import (
     encode_with_packet,
     read_source_type,
 )
+from tests.support.queues import build_worker, keep_lease
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, request_generation
 from tests.support.servers.compute import ComputeServer, StubResponse, small_image
 
@@ -267,9 +269,10 @@ def test_a_long_step_keeps_its_lease(
 ) -> None:
     generation_id = create_remote_generation(database, remote_scenario)
     duration = timedelta(milliseconds=300)
-    lease = queue.lease_next(database, "slow", duration)
+    lease = queue.GENERATIONS.lease_next(database, duration)
     assert lease is not None
-    with polling.keep_lease(database, lease, duration):
+    worker = build_worker(database, lease_duration=duration)
+    with keep_lease(worker, partial(queue.GENERATIONS.renew, database, lease, duration)):
         first = load_generation(database, generation_id).lease_expires_at
         wait_until(lambda: load_generation(database, generation_id).lease_expires_at > first + 2 * duration)
 

@@ -33,6 +33,7 @@ from tests.support import factories
 from tests.support.certificates import DAY, build_chain, to_pem
 from tests.support.digital_source_types import VOCABULARY, read_source_type
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.queues import build_worker
 from tests.support.requirements import skip_or_fail
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.scenarios import PhotographedProduct
@@ -209,7 +210,7 @@ def test_an_export_has_signed_files_and_their_hashes(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     export_id = request_export(database, storage, scenario)
-    assert run_pending_exports(database, storage, sign_file=load()) == 1
+    assert run_pending_exports(build_worker(database, storage), sign_file=load()) == 1
     archive = storage.read(f"exports/{export_id}/archive.zip")
     assert hashlib.sha256(archive).hexdigest() == load_export(database, export_id).content_hash
     files, manifest = unpack_archive(archive)
@@ -229,7 +230,7 @@ def test_an_export_fails_if_a_file_cannot_be_signed(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     export_id = request_export(database, storage, scenario)
-    assert run_pending_exports(database, storage, sign_file=load(ends_in=-DAY)) == 0
+    assert run_pending_exports(build_worker(database, storage), sign_file=load(ends_in=-DAY)) == 0
     export = load_export(database, export_id)
     assert (export.status, export.error) == (ExportStatus.FAILED, SIGNING_ERROR)
     assert [*storage.list_files("exports")] == []

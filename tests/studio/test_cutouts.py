@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from datetime import timedelta
 from typing import Any
 
@@ -12,17 +11,17 @@ from sqlalchemy import select, update
 from db.base import utc_now
 from db.models import CutoutStatus, MediaResource, Organization, Product, ProductImage, ProductImageCutout
 from db.session import Database
-from studio import leases
 from studio.cutouts import queue
-from studio.cutouts.queue import Lease, MadeCutout
+from studio.cutouts.queue import CutoutLease, MadeCutout
 from studio.cutouts.requests import request_cutout
-from studio.cutouts.worker import CutoutWorker
 from studio.generations.worker.executor import GenerationExecutor
 from studio.media.garbage_collection import GRACE_PERIOD, delete_unreferenced
 from studio.media.storage import LocalDisk, media_key
+from studio.queue.running import Worker
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import LEASE, box_of, make_cutouts, make_quickly
+from tests.support.queues import try_record
 
 EXPIRED = timedelta(seconds=-1)
 
@@ -56,8 +55,8 @@ def change_region(database: Database, cutout: ProductImageCutout, region: dict[s
         request_cutout(image)
 
 
-def lease_next(database: Database, duration: timedelta = LEASE) -> Lease | None:
-    return queue.lease_next(database, leases.new_token(), duration)
+def lease_next(database: Database, duration: timedelta = LEASE) -> CutoutLease | None:
+    return queue.CUTOUTS.lease_next(database, duration)
 
 
 def test_a_finished_cutout_is_a_stored_image_of_the_tenant(database: Database, storage: LocalDisk) -> None:
@@ -79,8 +78,8 @@ def test_concurrent_workers_make_each_cutout_once(own_database: Database, storag
         cutouts = make_photos(factories.make_organization(), 12)
     made: list[str] = []
 
-    def make(disk: LocalDisk, lease: Lease) -> MadeCutout:
-        made.append(str(lease.cutout_id))
+    def make(disk: LocalDisk, lease: CutoutLease) -> MadeCutout:
+        made.append(str(lease.row_id))
         return make_quickly(disk, lease)
 
     def work() -> None:
@@ -115,7 +114,7 @@ def test_a_region_that_changes_while_its_cutout_is_made_gets_a_new_cutout(
         cutout = make_photo()
     seen: list[Any] = []
 
-    def make(disk: LocalDisk, lease: Lease) -> MadeCutout:
+    def make(disk: LocalDisk, lease: CutoutLease) -> MadeCutout:
         seen.append(lease.region)
         if len(seen) == 1:
             change_region(own_database, cutout, box_of(0, 0, 0.5, 0.5))
@@ -136,64 +135,10 @@ def test_the_first_of_two_results_is_lost_if_the_region_changed_there_and_back(
     assert old is not None
     change_region(database, cutout, box_of(0, 0, 0.5, 0.5))
     change_region(database, cutout, None)
-    assert not queue.try_complete(database, storage, old, make_quickly(storage, old))
+    made = make_quickly(storage, old)
+    stored_id = queue.store_file(storage, old, made.image)
+    assert not try_record(database, queue.complete_cutout, storage, old, made, stored_id)
     assert read(database, cutout).status == CutoutStatus.PENDING
-
-
-def test_a_lost_worker_is_replaced_when_its_lease_expires_and_cannot_record_its_result(
-    database: Database, storage: LocalDisk
-) -> None:
-    with database.transaction(write=True):
-        cutout = make_photo()
-    lost = lease_next(database, EXPIRED)
-    assert lost is not None
-    taken_over = lease_next(database)
-    assert taken_over is not None
-    assert lease_next(database) is None
-    assert not queue.renew(database, lost, LEASE)
-    assert not queue.try_complete(database, storage, lost, make_quickly(storage, lost))
-    assert queue.try_complete(database, storage, taken_over, make_quickly(storage, taken_over))
-    assert read(database, cutout).attempts == 2
-
-
-def test_a_cutout_fails_after_three_lost_workers(database: Database, storage: LocalDisk) -> None:
-    with database.transaction(write=True):
-        cutout = make_photo()
-    assert [lease_next(database, EXPIRED) is not None for _ in range(4)] == [True, True, True, False]
-    assert read(database, cutout).status == CutoutStatus.FAILED
-    assert make_cutouts(database, storage) == 0
-
-
-def test_an_error_of_the_renderer_fails_the_cutout_after_three_attempts(
-    database: Database, storage: LocalDisk
-) -> None:
-    with database.transaction(write=True):
-        cutout = make_photo()
-
-    def fail(*_: object) -> MadeCutout:
-        raise ValueError("a defect")
-
-    assert make_cutouts(database, storage, fail) == queue.MAX_ATTEMPTS
-    assert read(database, cutout).status == CutoutStatus.FAILED
-
-
-def test_an_outage_of_the_storage_costs_no_attempt(
-    database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with database.transaction(write=True):
-        cutout = make_photo()
-    full = OSError(errno.ENOSPC, "No space left on device")
-
-    def fail(*_: object) -> MadeCutout:
-        monkeypatch.setattr(LocalDisk, "check", fail)
-        raise full
-
-    worker = CutoutWorker(database, storage, LEASE, fail)
-    for _ in range(5):
-        with pytest.raises(OSError, match="No space left"):
-            worker.run_next()
-    pending = read(database, cutout)
-    assert (pending.status, pending.attempts) == (CutoutStatus.PENDING, 0)
 
 
 def test_tenants_take_turns_and_the_newest_photo_of_a_tenant_comes_first(own_database: Database) -> None:
@@ -202,7 +147,7 @@ def test_tenants_take_turns_and_the_newest_photo_of_a_tenant_comes_first(own_dat
         many, few = make_photos(large, 5), make_photos(small, 2)
         person = factories.make_user()
         personal = make_photo(factories.make_product(owner=person))
-    order = [lease.cutout_id for _ in range(8) if (lease := lease_next(own_database)) is not None]
+    order = [lease.row_id for _ in range(8) if (lease := lease_next(own_database)) is not None]
     assert len(order) == 8
     # Whoever is first: the others are served before the large tenant's second photo.
     assert {many[-1].id, few[-1].id, personal.id} == set(order[:3])
@@ -220,11 +165,11 @@ def test_a_worker_makes_one_cutout_after_each_generation(
     monkeypatch.setattr(executor, "run", lambda _: done.append("generation"))
     cutouts = iter([True, True, False])
 
-    def run_cutout() -> bool:
+    def run_cutout(_worker: Worker) -> bool:
         done.append("cut-out")
         return next(cutouts)
 
-    monkeypatch.setattr(executor._cutouts, "run_next", run_cutout)
+    monkeypatch.setattr("studio.generations.worker.executor.run_next_cutout", run_cutout)
     assert [executor.run_next() for _ in range(3)] == [True, True, False]
     assert done == ["generation", "cut-out", "generation", "cut-out", "cut-out"]
     executor.close()
@@ -262,7 +207,7 @@ def test_a_photo_that_is_deleted_while_its_cutout_is_made_leaves_no_row(
     with database.transaction(write=True):
         cutout = make_photo()
 
-    def make(disk: LocalDisk, lease: Lease) -> MadeCutout:
+    def make(disk: LocalDisk, lease: CutoutLease) -> MadeCutout:
         with database.transaction(write=True) as writing:
             writing.delete(writing.get_one(ProductImage, cutout.product_image_id))  # unscoped: of this test
         return make_quickly(disk, lease)

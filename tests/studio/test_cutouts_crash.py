@@ -25,8 +25,9 @@ from datetime import timedelta
 from pathlib import Path
 from db.engine import build_engine
 from db.session import Database
-from studio.cutouts.worker import CutoutWorker
+from studio.cutouts.worker import run_next_cutout
 from studio.media.storage import LocalDisk
+from studio.queue.running import Worker
 
 def hang(*_):
     time.sleep({2 * LEASE_SECONDS})
@@ -35,7 +36,7 @@ def hang(*_):
 
 database = Database(build_engine(sys.argv[1], pool_size=2))
 storage, lease = LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS})
-CutoutWorker(database, storage, lease, hang).run_next()
+run_next_cutout(Worker(database, storage, lease), hang)
 """
 
 

@@ -29,10 +29,12 @@ from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
 from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk, export_folder, export_key
+from studio.queue.retries import FILE_DELIVERIES
 from studio.settings import Settings
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
-from tests.support.scenarios import LEASE, PhotographedProduct
+from tests.support.queues import LEASE, build_worker, try_record
+from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.buckets import ACCESS_KEY, Bucket
 from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
@@ -52,12 +54,12 @@ def make_export(
     with database.transaction(write=True), caller_context(caller, None):
         shooting = get_visible(Shooting, scenario.shooting.id)
         export_id = create_export(shooting, ExportRequest(destination_id=destination.id)).id
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     return export_id
 
 
 def deliver(database: Database, storage: LocalDisk, client: SafeHttpClient, **options: Any) -> int:
-    return run_pending_deliveries(SETTINGS, database, storage, client, **options)
+    return run_pending_deliveries(SETTINGS, build_worker(database, storage), client, **options)
 
 
 def get_export(database: Database, export_id: UUID) -> Export:
@@ -158,7 +160,7 @@ def test_a_delivery_fails_after_the_last_attempt(
     with run_http_recorder(lambda request: StubResponse(403)) as server:
         client = SafeHttpClient([server.host])
         export_id = make_export(database, storage, scenario, images=1, url=server.url, **FOLDER)
-        for _ in range(len(queue.RETRY_DELAYS) + 1):
+        for _ in range(FILE_DELIVERIES.max_attempts):
             make_due(database, export_id)
             deliver(database, storage, client)
     export = get_export(database, export_id)
@@ -202,18 +204,16 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, bucket: Bucket
 ) -> None:
     export_id = make_export(database, storage, scenario, **bucket.columns)
-    lost = queue.lease_next(database, "first", timedelta(seconds=-1))
+    lost = queue.DELIVERIES.lease_next(database, timedelta(seconds=-1))
     assert lost is not None
-    lease = queue.lease_next(database, "second", LEASE)
+    lease = queue.DELIVERIES.lease_next(database, LEASE)
     assert lease is not None
     files = queue.list_pending(database, lease, [("a.jpg", 1)])
     assert files is not None
-    assert queue.list_pending(database, lost, []) is None
-    assert not queue.record_delivered(database, lost, files[0], targets.Outcome(200))
-    queue.record_failure(database, lost, files[0], targets.Outcome(500, "refused"))
-    queue.release(database, lost)
-    assert not queue.complete(database, lost)
-    assert get_export(database, export_id).lease_owner == "second"
+    assert not try_record(database, queue.record_delivered, lost, files[0], targets.Outcome(200))
+    failure = queue.Failure(targets.Outcome(500, "refused"), files[0])
+    assert not queue.DELIVERIES.release(database, lost, counts_attempt=True, error=failure)
+    assert get_export(database, export_id).lease_owner == lease.token
     assert list_log(database, export_id)[0].attempts == 0
 
 
@@ -244,8 +244,8 @@ def test_an_export_that_fails_or_loses_its_archive_fails_its_delivery(
         export.status = "pending"
     with database.transaction(write=True) as writing:
         export = writing.get_one(Export, export_id)
-        export.attempts = exports.MAX_ATTEMPTS
-    assert exports.lease_next(database, "token", LEASE) is None
+        export.attempts = exports.EXPORTS.retries.max_attempts
+    assert exports.EXPORTS.lease_next(database, LEASE) is None
     export = get_export(database, export_id)
     assert (export.delivery_status, export.delivery_error) == ("failed", "export_failed")
 
@@ -263,7 +263,7 @@ def test_credentials_survive_a_rotation_of_the_key_and_are_encrypted_again(
     assert get_export(database, export_id).delivery_error == "credentials_unreadable"
     make_due(database, export_id)
     final = replace(SETTINGS, secret_key=new_key)
-    assert run_pending_deliveries(final, database, storage, bucket.http_client) == 1
+    assert run_pending_deliveries(final, build_worker(database, storage), bucket.http_client) == 1
 
 
 def test_a_changed_destination_is_attempted_at_once(

@@ -14,7 +14,6 @@ from db.session import Database
 from studio.media.storage import LocalDisk
 from tests.studio.test_destination_deliveries import (
     SETTINGS,
-    bucket,
     deliver,
     get_export,
     list_log,
@@ -24,12 +23,11 @@ from tests.support.scenarios import make_photographed_product
 from tests.support.servers.buckets import Bucket
 from tools.servers.server import ROOT
 
-__all__ = ["bucket"]
-
 LEASE_SECONDS = 2
 # Sends two files, prints a line when the server has accepted the second one, and hangs before it is recorded.
 WORKER_SCRIPT = f"""
 import sys, time
+from datetime import timedelta
 from pathlib import Path
 from db.engine import build_engine
 from db.session import Database
@@ -37,6 +35,7 @@ from studio.destinations import targets
 from studio.destinations.worker import run_pending_deliveries
 from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk
+from studio.queue.running import Worker
 from studio.settings import Settings
 
 client, sent = SafeHttpClient([sys.argv[3]]), []
@@ -50,9 +49,10 @@ def put(*arguments):
         time.sleep(60)
     return outcome
 
-settings = Settings(environment="test", secret_key=sys.argv[4], lease_seconds={LEASE_SECONDS})
+settings = Settings(environment="test", secret_key=sys.argv[4])
 database = Database(build_engine(sys.argv[1], pool_size=4))
-run_pending_deliveries(settings, database, LocalDisk(Path(sys.argv[2])), client, put=put)
+worker = Worker(database, LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS}))
+run_pending_deliveries(settings, worker, client, put=put)
 """
 
 

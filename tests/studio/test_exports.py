@@ -39,7 +39,8 @@ from studio.pubsub import EXPORTS
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
-from tests.support.scenarios import LEASE, PhotographedProduct, get_row, make_photographed_product
+from tests.support.queues import LEASE, build_worker
+from tests.support.scenarios import PhotographedProduct, get_row, make_photographed_product
 
 PAST = timedelta(seconds=-1)
 SHOOTING = {"id": "01990000-5eed-7000-8000-000700000001", "name": "Spring"}
@@ -175,7 +176,7 @@ def test_a_damaged_source_file_fails_the_export_and_leaves_no_archive(
         storage.delete(key)
     else:
         storage.write(key, {"longer": b"images", "shorter": b"ima", "changed": b"Image"}[damage])
-    assert run_pending_exports(database, storage) == 0
+    assert run_pending_exports(build_worker(database, storage)) == 0
     failed = get_row(database, Export, export_id)
     assert (failed.status, failed.error, failed.file_size) == ("failed", queue.INPUT_ERROR, None)
     assert failed.expires_at - failed.completed_at == timedelta(days=30)
@@ -188,13 +189,13 @@ def test_an_expired_lease_is_taken_over_and_one_archive_remains(
 ) -> None:
     prediction = make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
-    lost = queue.lease_next(database, "killed", PAST)
+    lost = queue.EXPORTS.lease_next(database, PAST)
     assert lost is not None
     half_written = storage.root / export_folder(export_id) / ".archive.zip.0123456789abcdef"
     half_written.parent.mkdir(parents=True)
     half_written.write_bytes(b"PK")
 
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     done = get_row(database, Export, export_id)
     assert (done.status, done.attempts, done.lease_owner, done.progress) == ("completed", 2, None, 100)
     assert [file.key for file in storage.list_files("exports")] == [export_key(export_id)]
@@ -202,36 +203,11 @@ def test_an_expired_lease_is_taken_over_and_one_archive_remains(
     assert (done.file_size, done.content_hash) == (len(archive), hashlib.sha256(archive).hexdigest())
 
     # The first worker was slow, not killed: its late writes change nothing.
-    assert not worker.run_export(database, storage, lost, LEASE)
-    queue.fail(database, lost, queue.INTERNAL_ERROR)
+    assert not worker.run_export(build_worker(database, storage), lost)
+    queue.EXPORTS.fail(database, lost, queue.INTERNAL_ERROR)
     assert get_row(database, Export, export_id).status == "completed"
     assert storage.read(export_key(export_id)) == archive
     assert get_row(database, Prediction, prediction.id).status == "exported"
-
-
-def test_an_export_fails_after_its_workers_were_lost_three_times(
-    database: Database, storage: LocalDisk, scenario: PhotographedProduct
-) -> None:
-    make_approved_prediction(storage, scenario, b"image")
-    export_id = request_export(database, scenario)
-    for number in range(queue.MAX_ATTEMPTS):
-        assert queue.lease_next(database, f"lost {number}", PAST) is not None
-    assert run_pending_exports(database, storage) == 0
-    failed = get_row(database, Export, export_id)
-    assert (failed.status, failed.error) == ("failed", queue.INTERNAL_ERROR)
-
-
-def test_a_worker_that_has_lost_its_lease_stops_writing(
-    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_approved_prediction(storage, scenario, b"image")
-    request_export(database, scenario)
-    lost = queue.lease_next(database, "slow", PAST)
-    assert lost is not None
-    assert queue.lease_next(database, "second", LEASE) is not None
-    monkeypatch.setattr(worker, "PROGRESS_SECONDS", 0.0)
-    assert not worker.run_export(database, storage, lost, LEASE)
-    assert list(storage.list_files("exports")) == []
 
 
 def test_a_prediction_deleted_after_the_request_is_in_the_archive_and_stays_deleted(
@@ -246,7 +222,7 @@ def test_a_prediction_deleted_after_the_request_is_in_the_archive_and_stays_dele
     assert delete_unreferenced(database, storage, utc_now() + timedelta(days=2)) == 0
     assert storage.exists(media_key(deleted.media_id, "webp"))
 
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     files, _ = unpack_archive(storage.read(export_key(export_id)))
     assert sorted(files.values()) == [b"deleted", b"kept"]
     assert get_row(database, Shot, kept.shot_id).status == "exported"
@@ -258,9 +234,9 @@ def test_reopening_an_exported_prediction_does_not_change_its_exports(
 ) -> None:
     prediction = make_approved_prediction(storage, scenario, b"image")
     first = request_export(database, scenario)
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     again = request_export(database, scenario, prediction)
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     assert storage.read(export_key(again)) == storage.read(export_key(first))
     review_prediction(database, scenario, prediction, review.reopen_prediction)
     assert get_row(database, Shot, prediction.shot_id).status == "pending_review"
@@ -273,11 +249,11 @@ def test_an_export_deleted_while_it_is_written_leaves_no_file(
 ) -> None:
     make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
-    lease = queue.lease_next(database, "writer", LEASE)
+    lease = queue.EXPORTS.lease_next(database, LEASE)
     assert lease is not None
     with database.transaction(write=True) as writing:
         writing.delete(writing.get_one(Export, export_id))
-    assert not worker.run_export(database, storage, lease, LEASE)
+    assert not worker.run_export(build_worker(database, storage), lease)
     assert list(storage.list_files("exports")) == []
 
 
@@ -298,7 +274,7 @@ def test_an_export_whose_folder_is_deleted_meanwhile_ends_without_an_error(
         storage.delete_folder(export_folder(export_id))
 
     monkeypatch.setattr(worker, "write_archive", write_and_delete)
-    assert run_pending_exports(database, storage) == 0
+    assert run_pending_exports(build_worker(database, storage)) == 0
     assert list(storage.list_files("exports")) == []
     assert caplog.records == []
 
@@ -308,7 +284,7 @@ def test_garbage_collection_deletes_only_expired_exports_and_archives_without_an
 ) -> None:
     make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     with storage.open_writer(export_key(new_id())) as file:
         file.write(b"of a deleted export")
     delete_unreferenced(database, storage, utc_now() + timedelta(days=29))
@@ -336,7 +312,7 @@ def test_one_archive_holds_500_images(
 ) -> None:
     make_approved_predictions(database, storage, scenario, MAX_PREDICTIONS)
     export_id = request_export(database, scenario)
-    assert run_pending_exports(database, storage) == 1
+    assert run_pending_exports(build_worker(database, storage)) == 1
     files, manifest = unpack_archive(storage.read(export_key(export_id)))
     assert (
         len(files) == len(manifest["files"]) == get_row(database, Export, export_id).predictions_count == 500
@@ -358,7 +334,7 @@ def test_a_new_export_starts_before_the_interval_of_the_periodic_task_ends(
 ) -> None:
     make_approved_prediction(storage, scenario, b"image")
     exporting = PeriodicTask(
-        "exporting", lambda: run_pending_exports(database, storage), 60, EXPORTS.listen()
+        "exporting", lambda: run_pending_exports(build_worker(database, storage)), 60, EXPORTS.listen()
     )
     exporting.start()
     export_id = request_export(database, scenario)
@@ -390,7 +366,7 @@ def test_concurrent_workers_write_two_exports_of_the_same_predictions_once_each(
         request_export(database, shared_scenario),
         request_export(database, shared_scenario, *reversed(predictions)),
     ]
-    assert sum(run_concurrently(*[partial(run_pending_exports, database, storage)] * 4)) == 2
+    assert sum(run_concurrently(*[partial(run_pending_exports, build_worker(database, storage))] * 4)) == 2
     assert {get_row(database, Export, one).attempts for one in exports} == {1}
     archives = {storage.read(export_key(one)) for one in exports}
     assert len(archives) == 1

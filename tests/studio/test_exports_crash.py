@@ -15,6 +15,7 @@ from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
 from studio.media.storage import LocalDisk, export_folder, export_key
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.queues import build_worker
 from tests.support.scenarios import make_photographed_product
 from tools.servers.server import ROOT
 
@@ -28,6 +29,7 @@ from db.engine import build_engine
 from db.session import Database
 from studio.exports import worker
 from studio.media.storage import LocalDisk
+from studio.queue.running import Worker
 
 def hang(file, *rest):
     file.write(b"PK" * 1000)
@@ -37,7 +39,8 @@ def hang(file, *rest):
 
 worker.write_archive = hang
 database = Database(build_engine(sys.argv[1], pool_size=2))
-worker.run_pending_exports(database, LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS}))
+lease = timedelta(seconds={LEASE_SECONDS})
+worker.run_pending_exports(Worker(database, LocalDisk(Path(sys.argv[2])), lease))
 """
 
 
@@ -61,7 +64,7 @@ def test_an_export_survives_a_killed_process(
     assert keys != [export_key(export_id)]
 
     deadline = time.monotonic() + 20
-    while not run_pending_exports(database, storage):
+    while not run_pending_exports(build_worker(database, storage)):
         assert time.monotonic() < deadline, "the lease did not expire in 20 s"
         time.sleep(0.05)
     assert [file.key for file in storage.list_files(export_folder(export_id))] == [export_key(export_id)]

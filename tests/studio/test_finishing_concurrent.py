@@ -26,6 +26,7 @@ from studio.generations.worker import queue
 from studio.media.storage import LocalDisk
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
+from tests.support.queues import try_record
 
 WORKERS = 8
 SHOTS_PER_WORKER = 3
@@ -122,7 +123,7 @@ def test_workers_finish_shots_of_one_shooting_as_fast_as_of_eight(studio: Studio
     storage = LocalDisk(tmp_path)
 
     def finish(lease: queue.Lease) -> None:
-        assert queue.try_complete(studio.database, storage, lease, [])
+        assert try_record(studio.database, queue.complete_generation, storage, lease, [])
 
     ratios: list[float] = []
     # A busy machine can slow one measurement down. Workers that wait for each other never reach the ratio.
@@ -140,7 +141,7 @@ def test_the_measurement_shows_workers_that_wait_for_the_shooting(studio: Studio
     def finish_with_lock(lease: queue.Lease) -> None:
         with studio.database.transaction(write=True) as writing:
             of_generation = select(Shot.shooting_id).join(Generation, Generation.shot_id == Shot.id)
-            of_generation = of_generation.where(Generation.id == lease.generation_id)
+            of_generation = of_generation.where(Generation.id == lease.row_id)
             locking = select(Shooting.id).where(Shooting.id.in_(of_generation)).with_for_update()
             writing.execute(locking)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +19,10 @@ from db.session import Database, current_session
 from studio.generations.worker import queue, render_job
 from studio.generations.worker.executor import GenerationWorkers
 from studio.media.storage import LocalDisk
+from studio.queue.row_queue import Interrupted
 from tests.support import factories
+from tests.support.queues import LEASE, build_worker, keep_lease, try_record
 from tests.support.scenarios import (
-    LEASE,
     PhotographedProduct,
     get_row,
     render_files,
@@ -46,29 +48,33 @@ def credits_used(database: Database, scenario: PhotographedProduct) -> int:
 
 def test_a_leased_generation_is_not_leased_again(database: Database, scenario: PhotographedProduct) -> None:
     generation_id = create_pending_generation(database, scenario)
-    lease = queue.lease_next(database, "first", LEASE)
+    lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
-    assert lease.generation_id == generation_id
-    assert queue.count_available(database, 1) == 0
-    assert queue.lease_next(database, "second", LEASE) is None
+    assert lease.row_id == generation_id
+    assert queue.GENERATIONS.count_available(database, 1) == 0
+    assert queue.GENERATIONS.lease_next(database, LEASE) is None
     running = get_row(database, Generation, generation_id)
-    assert (running.status, running.attempts, running.lease_owner) == ("running", 1, "first")
+    assert (running.status, running.attempts, running.lease_owner) == ("running", 1, lease.token)
 
 
 def test_after_its_lease_has_expired_a_worker_cannot_complete_the_generation(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
-    lost = queue.lease_next(database, "first", PAST)
+    lost = queue.GENERATIONS.lease_next(database, PAST)
     assert lost is not None
-    lease = queue.lease_next(database, "second", LEASE)
+    lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
-    assert not queue.renew(database, lost, 50, LEASE)
-    assert not queue.try_complete(database, storage, lost, render_files(database, storage, lease))
-    queue.fail(database, lost, queue.INTERNAL_ERROR)
+    assert not queue.GENERATIONS.renew(database, lost, LEASE, 50)
+    assert not try_record(
+        database, queue.complete_generation, storage, lost, render_files(database, storage, lease)
+    )
+    queue.GENERATIONS.fail(database, lost, queue.INTERNAL_ERROR)
     assert get_row(database, Generation, generation_id).status == "running"
-    assert queue.try_complete(database, storage, lease, render_files(database, storage, lease))
-    assert not queue.try_complete(database, storage, lease, [])
+    assert try_record(
+        database, queue.complete_generation, storage, lease, render_files(database, storage, lease)
+    )
+    assert not try_record(database, queue.complete_generation, storage, lease, [])
     done = get_row(database, Generation, generation_id)
     assert (done.status, done.attempts, done.lease_owner) == ("completed", 2, None)
     with database.transaction(write=False) as reading:
@@ -85,9 +91,9 @@ def test_a_generation_fails_and_is_refunded_after_three_lost_workers(
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
     assert credits_used(database, scenario) == 2
-    for number in range(queue.MAX_ATTEMPTS):
-        assert queue.lease_next(database, f"lost {number}", PAST) is not None
-    assert queue.lease_next(database, "other", LEASE) is None
+    for _ in range(queue.GENERATIONS.retries.max_attempts):
+        assert queue.GENERATIONS.lease_next(database, PAST) is not None
+    assert queue.GENERATIONS.lease_next(database, LEASE) is None
     failed = get_row(database, Generation, generation_id)
     assert (failed.status, failed.error, failed.cost_credits) == ("failed", queue.INTERNAL_ERROR, 0)
     assert get_row(database, Shot, scenario.shot.id).status == "pending"
@@ -98,9 +104,9 @@ def test_a_released_generation_is_pending_and_its_attempt_does_not_count(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
-    lease = queue.lease_next(database, "stopping", LEASE)
+    lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
-    queue.release(database, lease)
+    queue.GENERATIONS.release(database, lease, counts_attempt=False)
     pending = get_row(database, Generation, generation_id)
     assert (pending.status, pending.attempts, pending.progress) == ("pending", 0, 0)
     assert run_pending_generations(database, storage) == 1
@@ -110,15 +116,14 @@ def test_a_lost_lease_aborts_the_render_job(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     create_pending_generation(database, scenario)
-    lease = queue.lease_next(database, "first", PAST)
+    lease = queue.GENERATIONS.lease_next(database, PAST)
     assert lease is not None
-    assert queue.lease_next(database, "second", LEASE) is not None
+    assert queue.GENERATIONS.lease_next(database, LEASE) is not None
     with ThreadPoolExecutor(1) as render_pool:
-        job = render_job.RenderJob(
-            database, storage, render_pool, lease, timedelta(milliseconds=4), aborting=lambda: False
-        )
-        with pytest.raises(render_job.JobAborted):
-            job.run()
+        worker = build_worker(database, storage, timedelta(milliseconds=4))
+        renew = partial(queue.GENERATIONS.renew, database, lease, worker.lease_duration)
+        with keep_lease(worker, renew) as heartbeat, pytest.raises(Interrupted):
+            render_job.RenderJob(worker, render_pool, lease, heartbeat).run()
 
 
 def test_a_missing_photo_fails_the_generation_and_restores_the_shot(
@@ -196,8 +201,8 @@ def test_concurrent_workers_lease_each_generation_once(committing_database: Data
     def lease_all(number: int) -> list[UUID]:
         start.wait()
         leased = []
-        while (lease := queue.lease_next(committing_database, f"worker {number}", LEASE)) is not None:
-            leased.append(lease.generation_id)
+        while (lease := queue.GENERATIONS.lease_next(committing_database, LEASE)) is not None:
+            leased.append(lease.row_id)
         return leased
 
     try:

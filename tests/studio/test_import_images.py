@@ -27,7 +27,7 @@ from db.models import (
 )
 from db.session import Database, current_session
 from studio.http_client import SafeHttpClient
-from studio.imports import image_queue, image_sources, image_worker
+from studio.imports import image_queue, image_sources
 from studio.imports.create import cancel_product_import
 from studio.imports.image_worker import run_pending_images
 from studio.media.data_files import store_data_file
@@ -45,8 +45,8 @@ from tests.studio.test_imports import (
     start_import,
 )
 from tests.support import factories
+from tests.support.queues import LEASE, build_worker, retry_after_seconds, try_record
 from tests.support.sample_media import build_orientation_image, encode_image
-from tests.support.scenarios import LEASE
 from tests.support.zip_files import build_zip
 from tools.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse, run_http_recorder
 
@@ -87,12 +87,12 @@ def shop() -> Iterator[Shop]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_worker, "BACKOFF_SECONDS", (0, 0, 0))
+    retry_after_seconds(monkeypatch, 0)
 
 
 def add_images(database: Database, storage: LocalDisk, shop: Shop) -> None:
     client = SafeHttpClient({shop.server.host})
-    run_pending_images(database, storage, client, LEASE)
+    run_pending_images(build_worker(database, storage), client)
 
 
 def import_all(
@@ -153,7 +153,7 @@ def test_rows_are_written_first_and_their_images_complete_the_import(
     others = f"{shop.url('2.png')} | {shop.url('3.png')}"
     text = f"sku,name,image_url,images\nA-1,Dress,{shop.url('1.png')},{others}\n"
     import_id = start_import(database, storage, organization, text)
-    assert run_imports(database, storage) == 0
+    assert run_imports(database, storage) == 1
     written = get_import(database, import_id)
     assert (written.status, written.created_count, count_images(written)) == ("running", 1, (3, 0, 0, 0))
     assert shop.paths == []
@@ -306,7 +306,10 @@ def test_an_image_that_cannot_be_fetched_is_a_problem_of_its_row(
         (6, "https://10.0.0.1/a.png", "target_not_allowed"),
     ]
     # A missing image is not requested again, a server that is overloaded is.
-    assert (shop.paths.count("/404"), shop.paths.count("/503")) == (1, image_queue.MAX_ATTEMPTS)
+    assert (shop.paths.count("/404"), shop.paths.count("/503")) == (
+        1,
+        image_queue.IMAGES.retries.max_attempts,
+    )
     images = list_images(database, list_products(database, organization)["A"].id)
     assert [(image.position, image.media.width) for image in images] == [(1, 41), (2, 42)]
 
@@ -327,7 +330,7 @@ def test_an_image_is_fetched_again_after_a_pause(
     shop: Shop,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(image_worker, "BACKOFF_SECONDS", (60, 60, 60))
+    retry_after_seconds(monkeypatch, 60)
     shop.respond = lambda _: StubResponse(status=429)
     text = f"sku,name,image_url\nA,a,{shop.url('1.png')}\n"
     waiting = import_all(database, storage, organization, shop, text)
@@ -336,7 +339,7 @@ def test_an_image_is_fetched_again_after_a_pause(
     add_images(database, storage, shop)
     assert len(shop.paths) == 1
     with database.transaction(write=True) as session:
-        session.execute(update(ProductImportImage).values(available_at=utc_now()))
+        session.execute(update(ProductImportImage).values(lease_expires_at=utc_now()))
     add_images(database, storage, shop)
     done = get_import(database, waiting.id)
     assert (done.status, count_images(done)) == ("completed", (1, 1, 0, 0))
@@ -447,11 +450,10 @@ def test_an_expired_lease_is_taken_over_and_fails_after_the_last_attempt(
     text = f"sku,name,image_url\nA,a,{shop.url('1.png')}\n"
     import_id = start_import(database, storage, organization, text)
     run_imports(database, storage)
-    for attempt in range(1, image_queue.MAX_ATTEMPTS + 1):
-        lease = image_queue.lease_next(database, f"worker {attempt}", timedelta(0))
+    for _ in range(image_queue.IMAGES.retries.max_attempts):
+        lease = image_queue.IMAGES.lease_next(database, timedelta(0))
         assert lease is not None
-        assert lease.attempts == attempt
-    assert image_queue.lease_next(database, "worker", LEASE) is None
+    assert image_queue.IMAGES.lease_next(database, LEASE) is None
     done = get_import(database, import_id)
     assert (done.status, count_images(done)) == ("completed", (1, 0, 0, 1))
     assert list_problems(database, import_id) == [(2, shop.url("1.png"), "internal_error")]
@@ -463,10 +465,12 @@ def test_a_worker_that_lost_its_lease_adds_nothing(
     text = f"sku,name,image_url\nA,a,{shop.url('1.png')}\n"
     import_id = start_import(database, storage, organization, text)
     run_imports(database, storage)
-    slow = image_queue.lease_next(database, "slow", timedelta(0))
+    slow = image_queue.IMAGES.lease_next(database, timedelta(0))
     assert slow is not None
     add_images(database, storage, shop)
-    assert not image_queue.try_add(database, storage, slow, normalise(png(1)))
+    image = normalise(png(1))
+    stored_id = image_queue.store_file(storage, slow, image)
+    assert not try_record(database, image_queue.add_image, storage, slow, image, stored_id)
     assert count_images(get_import(database, import_id)) == (1, 1, 0, 0)
     assert len(list_images(database, list_products(database, organization)["A"].id)) == 1
 

@@ -24,7 +24,7 @@ from studio.media.data_files import store_data_file
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import LocalDisk, data_file_key
 from tests.support import factories
-from tests.support.scenarios import LEASE
+from tests.support.queues import build_worker, retry_after_seconds
 
 CHECK = load_body_checks(BUNDLE)
 
@@ -42,7 +42,7 @@ def start_import(
 
 def run_imports(database: Database, storage: LocalDisk) -> int:
     """Run all imports that wait, and return how many were completed."""
-    return ImportRunner(database, storage, CHECK, LEASE).run_pending()
+    return ImportRunner(build_worker(database, storage), CHECK).run_pending()
 
 
 def get_import(database: Database, import_id: UUID) -> ProductImport:
@@ -410,7 +410,7 @@ def test_a_group_ends_with_the_turn_of_its_import(
 
     monkeypatch.setattr(ImportRunner, "_import_group", record_group)
     start_import(database, storage, organization, "sku,name\n" + "".join(f"S-{n},a\n" for n in range(6)))
-    ImportRunner(database, storage, check_slowly, LEASE).run_pending()
+    ImportRunner(build_worker(database, storage), check_slowly).run_pending()
     assert groups == [["S-0", "S-1", "S-2", "S-3"], ["S-4", "S-5"]]
 
 
@@ -459,6 +459,7 @@ def test_a_row_that_raises_fails_the_import_after_three_attempts(
         raise ZeroDivisionError
 
     monkeypatch.setattr(worker, "write_rows", fail)
+    retry_after_seconds(monkeypatch, 0)
     import_id = start_import(database, storage, organization, "sku,name\nA,a\n")
     run_imports(database, storage)
     done = get_import(database, import_id)

@@ -46,10 +46,10 @@ def test_an_import_does_not_overtake_one_that_a_worker_is_leasing(
         first, _second = (start_import(own_database, storage, organization, "sku\nA-1\n") for _ in range(2))
     with own_database.engine.begin() as other_worker:
         other_worker.execute(select(ProductImport.id).where(ProductImport.id == first).with_for_update())
-        assert queue.lease_next(own_database, "token", timedelta(minutes=1)) is None
-    lease = queue.lease_next(own_database, "token", timedelta(minutes=1))
+        assert queue.IMPORTS.lease_next(own_database, timedelta(minutes=1)) is None
+    lease = queue.IMPORTS.lease_next(own_database, timedelta(minutes=1))
     assert lease is not None
-    assert lease.import_id == first
+    assert lease.row_id == first
 
 
 def write_meanwhile(monkeypatch: pytest.MonkeyPatch, write: Callable[[], None]) -> None:

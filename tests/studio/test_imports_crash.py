@@ -28,8 +28,9 @@ from db.engine import build_engine
 from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
-from studio.imports import queue, worker
+from studio.imports import worker
 from studio.media.storage import LocalDisk
+from studio.queue.running import Worker
 
 calls = []
 
@@ -40,11 +41,11 @@ def hang(*arguments):
         print("writing", flush=True)
         time.sleep(60)
 
-record, queue.record_results = queue.record_results, hang
+record, worker.record_results = worker.record_results, hang
 worker.GROUP_ROWS = 10
 database = Database(build_engine(sys.argv[1], pool_size=2))
 storage, lease = LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS})
-worker.ImportRunner(database, storage, load_body_checks(BUNDLE), lease).run_pending()
+worker.ImportRunner(Worker(database, storage, lease), load_body_checks(BUNDLE)).run_pending()
 """
 
 

@@ -22,7 +22,8 @@ from studio.generations.lifecycle import cancel_generation, transition
 from studio.generations.worker import queue
 from studio.media.storage import LocalDisk
 from tests.support import factories
-from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product, request_generation
+from tests.support.queues import LEASE
+from tests.support.scenarios import PhotographedProduct, make_photographed_product, request_generation
 
 STEPS = 80
 
@@ -205,7 +206,7 @@ def test_generations_of_a_higher_tier_run_first(
     other = make_photographed_product(storage, database)
     requested = [request_on_tier(database, scenario, "START"), request_on_tier(database, other, "SCALE")]
     requested += [request_on_tier(database, scenario, "ENTERPRISE"), request_on_tier(database, other, "GROW")]
-    leased = [lease.generation_id for _ in requested if (lease := queue.lease_next(database, "one", LEASE))]
+    leased = [lease.row_id for _ in requested if (lease := queue.GENERATIONS.lease_next(database, LEASE))]
     assert leased == [requested[number] for number in (2, 1, 3, 0)]
 
 

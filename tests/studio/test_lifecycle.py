@@ -30,8 +30,8 @@ from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
+from tests.support.queues import LEASE, try_record
 from tests.support.scenarios import (
-    LEASE,
     PhotographedProduct,
     render_files,
     request_generation,
@@ -119,16 +119,16 @@ def test_canceling_a_pending_generation_ends_it_and_refunds_the_credits(
     assert get_outcome(database, scenario, generation) == ("pending", COST, COST, "generating", 0)
     assert cancel(database, generation) == "canceled"
     assert get_outcome(database, scenario, generation) == ("canceled", 0, 0, "pending", 0)
-    assert not queue.count_available(database, 1)
+    assert not queue.GENERATIONS.count_available(database, 1)
 
 
 def test_canceling_a_released_generation_refunds_the_credits(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
-    lease = queue.lease_next(database, "stopping", LEASE)
+    lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
-    queue.release(database, lease)
+    queue.GENERATIONS.release(database, lease, counts_attempt=False)
     assert cancel(database, generation) == "canceled"
     assert get_outcome(database, scenario, generation) == ("canceled", 0, 0, "pending", 0)
 
@@ -182,9 +182,9 @@ def test_a_pending_generation_expires_at_its_deadline_and_is_refunded(
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
     with time_machine.travel(utc_now() + timedelta(seconds=4)):
         assert queue.expire_overdue(database) == 0
-        assert queue.count_available(database, 1)
+        assert queue.GENERATIONS.count_available(database, 1)
     with time_machine.travel(utc_now() + timedelta(seconds=6)):
-        assert not queue.count_available(database, 1)
+        assert not queue.GENERATIONS.count_available(database, 1)
         assert queue.expire_overdue(database) == 1
         assert queue.expire_overdue(database) == 0
     assert get_outcome(database, scenario, generation) == ("expired", 0, 0, "pending", 0)
@@ -208,12 +208,12 @@ def test_a_generation_that_expires_before_it_completes_has_no_predictions(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
-    lease = queue.lease_next(database, "slow", LEASE)
+    lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
     files = render_files(database, storage, lease)
     with time_machine.travel(utc_now() + timedelta(seconds=6)):
         queue.expire_overdue(database)
-    assert not queue.try_complete(database, storage, lease, files)
+    assert not try_record(database, queue.complete_generation, storage, lease, files)
     assert get_outcome(database, scenario, generation) == ("expired", 0, 0, "pending", 0)
 
 
@@ -221,9 +221,9 @@ def test_a_canceling_generation_whose_worker_is_lost_is_canceled(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
-    assert queue.lease_next(database, "lost", PAST) is not None
+    assert queue.GENERATIONS.lease_next(database, PAST) is not None
     assert cancel(database, generation) == "canceling"
-    assert queue.lease_next(database, "other", LEASE) is None
+    assert queue.GENERATIONS.lease_next(database, LEASE) is None
     assert queue.expire_overdue(database) == 1
     assert get_outcome(database, scenario, generation) == ("canceled", COST, COST, "pending", 0)
 
@@ -261,15 +261,17 @@ def test_a_cancellation_during_completion_leaves_all_predictions_or_none(
     shot_status, files = "pending", None
     for number in range(1, 6):
         generation = create_pending_generation(database, scenario, seed=number)
-        lease = queue.lease_next(database, f"worker {number}", LEASE)
+        lease = queue.GENERATIONS.lease_next(database, LEASE)
         assert lease is not None
         files = files or render_files(database, storage, lease)
         finished, status = run_concurrently(
-            partial(queue.try_complete, database, storage, lease, files),
+            partial(try_record, database, queue.complete_generation, storage, lease, files),
             partial(cancel_if_open, database, generation),
         )
-        assert (finished, status) in {(True, "completed"), (False, "canceling")}
-        if finished:
+        assert finished
+        assert status in ("completed", "canceling")
+        is_completed = status == "completed"
+        if is_completed:
             shot_status = "pending_review"
-        expected = ("completed" if finished else "canceled", COST, number * COST, shot_status)
-        assert get_outcome(database, scenario, generation) == (*expected, COST if finished else 0)
+        expected = ("completed" if is_completed else "canceled", COST, number * COST, shot_status)
+        assert get_outcome(database, scenario, generation) == (*expected, COST if is_completed else 0)

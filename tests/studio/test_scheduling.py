@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +13,10 @@ from db.base import utc_now
 from db.models import Generation, Organization
 from db.session import Database
 from studio.generations.worker import queue
-from studio.generations.worker.scheduling import STARVATION_AFTER
+from studio.generations.worker.scheduling import STARVATION_AFTER, select_next
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.scenarios import LEASE
+from tests.support.queues import LEASE
 
 
 def make_waiting_generation(organization: Organization, minutes: float = 0, **values: Any) -> UUID:
@@ -25,8 +26,8 @@ def make_waiting_generation(organization: Organization, minutes: float = 0, **va
 
 
 def lease_next(database: Database, max_running: int = 0, duration: timedelta = LEASE) -> UUID | None:
-    lease = queue.lease_next(database, "a worker", duration, max_running)
-    return lease.generation_id if lease else None
+    lease = queue.GENERATIONS.lease_next(database, duration, partial(select_next, max_running))
+    return lease.row_id if lease else None
 
 
 def test_a_higher_priority_goes_first_and_then_the_older_generation(database: Database) -> None:
@@ -63,7 +64,7 @@ def test_a_tenant_with_the_maximum_of_running_generations_waits_whatever_its_pri
     urgent = [make_waiting_generation(large, 5 - number, priority=9) for number in range(3)]
     normal = make_waiting_generation(small)
     assert [lease_next(database, max_running=2) for _ in range(4)] == [*urgent[:2], normal, None]
-    assert queue.count_available(database, 10) == 1
+    assert queue.GENERATIONS.count_available(database, 10) == 1
 
 
 def test_a_starving_generation_goes_before_every_priority(database: Database) -> None:

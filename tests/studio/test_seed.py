@@ -40,6 +40,7 @@ from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
 from studio.settings import Settings
+from tests.support.queues import try_record
 from tests.support.sample_media import open_image
 from tools.sample_images.packshots import render_samples
 
@@ -132,13 +133,13 @@ def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of
     with own_database.transaction(write=True):
         # unscoped: the only generation; this ends its lease
         current_session().execute(update(Generation).values(lease_expires_at=utc_now()))
-    lease = queue.lease_next(own_database, "a worker", timedelta(seconds=60))
+    lease = queue.GENERATIONS.lease_next(own_database, timedelta(seconds=60))
     assert lease is not None
     storage = LocalDisk(settings.media_dir)
     with ThreadPoolExecutor(1) as render_pool:
         job = RenderJob(own_database, storage, render_pool, lease, timedelta(seconds=60), lambda: False)
         stored = job.run()
-    assert queue.try_complete(own_database, storage, lease, stored)
+    assert try_record(own_database, queue.complete_generation, storage, lease, stored)
     with own_database.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
     assert ids == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]

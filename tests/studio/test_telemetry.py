@@ -46,7 +46,8 @@ from studio.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter, c
 from studio.telemetry.metrics import MetricsServer, PoolCollector, QueueCollector, describe_metrics
 from tests.architecture.sources import ROOT
 from tests.studio.test_generation_queue import PAST, create_pending_generation
-from tests.support.scenarios import LEASE, PhotographedProduct
+from tests.support.queues import LEASE
+from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
     make_endpoint,
@@ -268,20 +269,18 @@ def test_a_generation_is_counted_once_when_its_final_status_is_committed(
     database: Database, scenario: PhotographedProduct, counter_growth: dict[str, float]
 ) -> None:
     create_pending_generation(database, scenario)
-    lease = queue.lease_next(database, "first", LEASE)
+    lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
 
     def fail_and_roll_back() -> None:
         with database.transaction(write=True):
-            generation = queue.lock_leased(lease)
-            assert generation is not None
-            transition(generation, GenerationStatus.FAILED, queue.INTERNAL_ERROR)
+            transition(queue.GENERATIONS.lock(lease), GenerationStatus.FAILED, queue.INTERNAL_ERROR)
             raise KeyError("the process is interrupted")
 
     with pytest.raises(KeyError):
         fail_and_roll_back()
     assert counter_growth["failed"] == 0
-    queue.fail(database, lease, queue.INTERNAL_ERROR)
+    queue.GENERATIONS.fail(database, lease, queue.INTERNAL_ERROR)
     assert (counter_growth["failed"], counter_growth["completed"], counter_growth["timed"]) == (1, 0, 0)
 
 
@@ -296,7 +295,7 @@ def test_log_lines_of_render_threads_have_the_generation_and_its_trace(
     executor = GenerationExecutor(database, storage, render_threads=1, lease_seconds=60)
     assert executor.run_next()
     executor.close()
-    (record,) = [record for record in caplog.records if "unusable inputs" in record.getMessage()]
+    (record,) = [record for record in caplog.records if "failed for good" in record.getMessage()]
     assert (record.generation_id, record.org_id, record.trace_id) == (
         str(generation_id), str(scenario.organization.id), format_trace_id(trace.trace_id),
     )  # fmt: skip
@@ -307,9 +306,9 @@ def test_a_generation_taken_over_from_a_lost_worker_is_counted(
     database: Database, scenario: PhotographedProduct, counter_growth: dict[str, float]
 ) -> None:
     create_pending_generation(database, scenario)
-    assert queue.lease_next(database, "lost", PAST) is not None
+    assert queue.GENERATIONS.lease_next(database, PAST) is not None
     assert counter_growth["recoveries"] == 0
-    assert queue.lease_next(database, "second", LEASE) is not None
+    assert queue.GENERATIONS.lease_next(database, LEASE) is not None
     assert counter_growth["recoveries"] == 1
 
 
@@ -372,7 +371,7 @@ def test_queue_metrics_report_status_counts_and_oldest_age_and_are_cached(
         "sartiq_queue_leased": 0,
         "sartiq_queue_unleased": 0,
     }
-    assert queue.lease_next(database, "worker", LEASE) is not None
+    assert queue.GENERATIONS.lease_next(database, LEASE) is not None
     assert collect_samples(collector)["sartiq_queue_depth/pending"] == 1
     fresh = collect_samples(QueueCollector(database))
     assert (fresh["sartiq_queue_depth/pending"], fresh["sartiq_queue_depth/running"]) == (0, 1)
@@ -393,13 +392,13 @@ def test_s29_a_generation_that_no_worker_leases_for_a_minute_is_visible(
         assert count_leased_and_unleased(database) == (0, 0)
         clock.shift(1)
         assert count_leased_and_unleased(database) == (0, 1)
-        assert queue.lease_next(database, "lost worker", timedelta(seconds=20)) is not None
+        assert queue.GENERATIONS.lease_next(database, timedelta(seconds=20)) is not None
         assert count_leased_and_unleased(database) == (1, 0)
         clock.shift(20)
         assert count_leased_and_unleased(database) == (0, 0)
         clock.shift(61)
         assert count_leased_and_unleased(database) == (0, 1)
-        assert queue.lease_next(database, "another worker", timedelta(seconds=20)) is not None
+        assert queue.GENERATIONS.lease_next(database, timedelta(seconds=20)) is not None
         assert count_leased_and_unleased(database) == (1, 0)
 
 

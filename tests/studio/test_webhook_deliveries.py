@@ -19,9 +19,11 @@ from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
 from db.session import Database, current_session
 from studio.accounts.identity.mail import FileTransport, Mailer
 from studio.http_client import SafeHttpClient
+from studio.queue.retries import JITTER, WEBHOOK_MESSAGES
 from studio.webhooks import dispatcher, queue
 from tests.support import factories
 from tests.support.concurrency import wait_for
+from tests.support.queues import LEASE, build_worker, try_record
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     START,
@@ -61,8 +63,8 @@ def test_a_failing_delivery_is_attempted_ten_times_over_three_days(
                 pauses.append(due - utc_now())
                 assert not send_next_delivery(database, receiver)
                 clock.move_to(due)
-        for pause, planned in zip(pauses, queue.RETRY_DELAYS, strict=True):
-            assert abs(pause - planned) <= planned * queue.JITTER
+        for pause, planned in zip(pauses, WEBHOOK_MESSAGES.delays, strict=True):
+            assert abs(pause - planned) <= planned * JITTER
         delivery = get_only_delivery(database)
         assert (delivery.status, delivery.attempts) == ("failed", 10)
         assert (delivery.last_status_code, delivery.last_error) == (500, "refused")
@@ -180,7 +182,7 @@ def test_a_response_that_takes_too_long_is_a_timeout(
     publish_event(database, endpoint)
     send_next_delivery(database, receiver)
     assert get_only_delivery(database).last_error == "timeout"
-    assert get_endpoint(database, endpoint).busy_until is not None
+    assert get_endpoint(database, endpoint).lease_expires_at is not None
 
 
 def test_s09_a_target_that_is_no_longer_allowed_gets_no_request(
@@ -202,7 +204,7 @@ def test_the_cooldown_grows_with_the_time_an_endpoint_has_been_failing(
             endpoint = make_endpoint(receiver, failing_since=START - timedelta(minutes=minutes))
             publish_event(database, endpoint)
             send_next_delivery(database, receiver)
-            assert get_endpoint(database, endpoint).busy_until == START + timedelta(seconds=cooldown)
+            assert get_endpoint(database, endpoint).lease_expires_at == START + timedelta(seconds=cooldown)
 
 
 def test_s09_a_name_that_also_resolves_to_loopback_gets_no_request(
@@ -214,7 +216,7 @@ def test_s09_a_name_that_also_resolves_to_loopback_gets_no_request(
     client = SafeHttpClient(
         [f"127.0.0.1:{port}"], resolve=lambda _host, _port: ["93.184.216.34", "127.0.0.1"]
     )
-    assert dispatcher.send_next(SETTINGS, database, client)
+    assert dispatcher.send_next(SETTINGS, build_worker(database), client)
     assert get_only_delivery(database).last_error == "target_not_allowed"
     assert receiver.recorder.requests == []
 
@@ -223,7 +225,7 @@ def test_s09_an_unknown_name_has_the_same_reason_as_an_internal_one(
     database: Database,
 ) -> None:
     publish_event(database, factories.make_webhook_endpoint(url="https://unknown.invalid/sartiq"))
-    assert dispatcher.send_next(SETTINGS, database, SafeHttpClient())
+    assert dispatcher.send_next(SETTINGS, build_worker(database), SafeHttpClient())
     assert get_only_delivery(database).last_error == "target_not_allowed"
 
 
@@ -234,16 +236,16 @@ def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
     with time_machine.travel(START, tick=False) as clock:
         endpoint = make_endpoint(receiver)
         publish_event(database, endpoint)
-        lost = queue.lease_next(database, "first")
+        lost = queue.MESSAGES.lease_next(database, LEASE)
         assert lost is not None
         sent = dispatcher.deliver(SETTINGS, outbound, lost)
         assert not send_next_delivery(database, receiver)
-        clock.shift(queue.LEASE_DURATION)
+        clock.shift(LEASE)
         assert send_next_delivery(database, receiver)
         assert len(receiver.ids) == 2
         assert len(set(receiver.ids)) == 1
         # The first dispatcher has lost its lease: it records nothing.
-        assert queue.record_outcome(database, lost, sent) == queue.RecordResult.LOST
+        assert not try_record(database, queue.record_outcome, lost, sent)
         delivery = get_only_delivery(database)
         assert (delivery.status, delivery.attempts) == ("delivered", 2)
 
@@ -254,9 +256,9 @@ def test_a_delivery_fails_after_ten_interrupted_attempts(
     with time_machine.travel(START, tick=False) as clock:
         publish_event(database, make_endpoint(receiver))
         for _ in range(10):
-            assert queue.lease_next(database, "interrupted") is not None
-            clock.shift(queue.LEASE_DURATION)
-        assert queue.lease_next(database, "interrupted") is None
+            assert queue.MESSAGES.lease_next(database, LEASE) is not None
+            clock.shift(LEASE)
+        assert queue.MESSAGES.lease_next(database, LEASE) is None
         delivery = get_only_delivery(database)
         assert (delivery.status, delivery.last_error) == ("failed", "interrupted")
 
@@ -266,12 +268,12 @@ def test_deleting_an_endpoint_during_a_delivery_deletes_its_deliveries(
 ) -> None:
     endpoint = make_endpoint(receiver)
     publish_event(database, endpoint)
-    lease = queue.lease_next(database, "first")
+    lease = queue.MESSAGES.lease_next(database, LEASE)
     assert lease is not None
     with database.transaction(write=True):
         # unscoped: the row of this test
         current_session().execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
-    assert queue.record_outcome(database, lease, queue.Outcome(200)) == queue.RecordResult.LOST
+    assert not try_record(database, queue.record_outcome, lease, queue.Outcome(200))
     assert list_rows(database, WebhookDelivery) == []
 
 
@@ -315,7 +317,10 @@ def test_two_processes_send_each_message_once_and_a_slow_target_does_not_delay_o
                     )
         outbound = SafeHttpClient([receiver.recorder.host, slow.recorder.host])
         other = Database(build_engine(database_url, pool_size=4))
-        both = [dispatcher.WebhookDispatcher(SETTINGS, one, outbound) for one in (committing_database, other)]
+        both = [
+            dispatcher.WebhookDispatcher(SETTINGS, build_worker(one), outbound)
+            for one in (committing_database, other)
+        ]
         for one in both:
             one.start()
         wait_for(lambda: len(receiver.ids) >= 20)

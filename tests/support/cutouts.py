@@ -10,10 +10,11 @@ from typing import Any
 from PIL import Image
 
 from db.session import Database
-from studio.cutouts.queue import Lease, MadeCutout
-from studio.cutouts.worker import CutoutWorker
+from studio.cutouts.queue import CutoutLease, MadeCutout
+from studio.cutouts.worker import run_next_cutout
 from studio.media.storage import Storage
 from studio.media.stored_image import StoredImage
+from tests.support.queues import build_worker
 from tests.support.sample_media import encode_image
 
 LEASE = timedelta(seconds=60)
@@ -36,7 +37,7 @@ def build_cutout_file(color: str = "red") -> StoredImage:
     return StoredImage(data, "webp", 8, 6, True, "#ff0000", hashlib.sha256(data).hexdigest())
 
 
-def make_quickly(_storage: Storage, lease: Lease) -> MadeCutout:
+def make_quickly(_storage: Storage, lease: CutoutLease) -> MadeCutout:
     """Return a cut-out whose color depends on what it is made from."""
     digest = hashlib.sha256(lease.input_hash.encode()).hexdigest()
     return MadeCutout(
@@ -50,11 +51,11 @@ def make_quickly(_storage: Storage, lease: Lease) -> MadeCutout:
 
 
 def make_cutouts(
-    database: Database, storage: Storage, make: Callable[[Storage, Lease], MadeCutout] = make_quickly
+    database: Database, storage: Storage, make: Callable[[Storage, CutoutLease], MadeCutout] = make_quickly
 ) -> int:
     """Make all cut-outs of the queue, and return how many were leased."""
-    worker, count = CutoutWorker(database, storage, LEASE, make), 0
-    while worker.run_next():
+    worker, count = build_worker(database, storage), 0
+    while run_next_cutout(worker, make):
         count += 1
     return count
 

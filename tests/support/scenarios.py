@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
@@ -32,14 +31,15 @@ from db.models import (
 from db.session import Database
 from studio.generations import create
 from studio.generations.request import GenerationRequest
-from studio.generations.worker import queue
+from studio.generations.worker.executor import GenerationExecutor
+from studio.generations.worker.queue import GenerationLease, RenderedFile
 from studio.generations.worker.render_job import RenderJob
 from studio.media.ingest import store_image
 from studio.media.normalisation import normalise
 from studio.media.storage import Storage
 from tests.support import factories
+from tests.support.queues import LEASE, build_worker, keep_lease
 
-LEASE = timedelta(seconds=60)
 WIDTH, HEIGHT = 192, 256
 
 
@@ -140,19 +140,21 @@ def request_generation(
 
 def run_pending_generations(database: Database, storage: Storage) -> int:
     """Run all pending generations as a worker does; return their number."""
-    finished = 0
-    with ThreadPoolExecutor(2) as render_pool:
-        while (lease := queue.lease_next(database, f"test-{finished}", LEASE)) is not None:
-            job = RenderJob(database, storage, render_pool, lease, LEASE, aborting=lambda: False)
-            assert queue.try_complete(database, storage, lease, job.run())
+    finished, executor = 0, GenerationExecutor(database, storage, 2, LEASE.total_seconds())
+    try:
+        while (lease := executor.lease_next()) is not None:
+            executor.run(lease)
             finished += 1
+    finally:
+        executor.close()
     return finished
 
 
-def render_files(database: Database, storage: Storage, lease: queue.Lease) -> list[queue.RenderedFile]:
+def render_files(database: Database, storage: Storage, lease: GenerationLease) -> list[RenderedFile]:
     """Render the predictions of a leased generation, which stays running."""
-    with ThreadPoolExecutor(2) as render_pool:
-        return RenderJob(database, storage, render_pool, lease, LEASE, aborting=lambda: False).run()
+    worker = build_worker(database, storage)
+    with ThreadPoolExecutor(2) as render_pool, keep_lease(worker) as heartbeat:
+        return RenderJob(worker, render_pool, lease, heartbeat).run()
 
 
 def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:

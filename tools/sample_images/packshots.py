@@ -19,7 +19,7 @@ from db.migrations import upgrade
 from db.models import Generation
 from db.session import Database, current_session
 from studio.cutouts.making import make_cutout
-from studio.cutouts.queue import Lease, MadeCutout, StoredFile
+from studio.cutouts.queue import CutoutLease, MadeCutout, StoredFile
 from studio.media.backends import open_storage
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_key
@@ -49,7 +49,16 @@ def make_sample_cutout() -> MadeCutout:
         storage, media_id = LocalDisk(Path(folder)), new_id()
         storage.write(media_key(media_id, photo.extension), photo.data)
         file = StoredFile(media_id, photo.extension)
-        return make_cutout(storage, Lease(new_id(), "", media_id, "", file, region=None, mask=None))
+        lease = CutoutLease(
+            row_id=new_id(),
+            token="",
+            tenant_id=media_id,
+            input_hash="",
+            photo=file,
+            region=None,
+            mask=None,
+        )
+        return make_cutout(storage, lease)
 
 
 def write_cutout(made: MadeCutout) -> None:

@@ -10,37 +10,34 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
 
 from db.engine import is_database_unavailable
 from db.session import Database
-from studio import leases
-from studio.cutouts.worker import CutoutWorker
-from studio.generations.worker import queue
+from studio.cutouts.worker import run_next_cutout
 from studio.generations.worker.images import ImagesRunner
-from studio.generations.worker.queue import Lease
+from studio.generations.worker.queue import GENERATIONS, GenerationLease, complete_generation
 from studio.generations.worker.remote import RemoteRunner
-from studio.generations.worker.render_job import JobAborted, RenderJob, UnusableInputs
+from studio.generations.worker.render_job import RenderJob
+from studio.generations.worker.scheduling import select_next
 from studio.http_client import SafeHttpClient
 from studio.media.memory_gate import set_render_threads
-from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
+from studio.media.storage import Storage, is_storage_unavailable
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
 from studio.providers.openai_images import PROVIDER as OPENAI_IMAGES
 from studio.providers.openai_images import ImagesServer
 from studio.providers.openai_images_client import ImagesClient
 from studio.pubsub import listen
+from studio.queue.running import Heartbeat, Record, Worker, lease_next, run_leased
 from studio.telemetry import traces
 from studio.telemetry.context import LogContext, log_context, parse_traceparent
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 POLL_SECONDS = 1.0
 DRAIN_SECONDS = 6.0
@@ -66,21 +63,17 @@ class GenerationExecutor:
         renderer: Renderer | None = None,
         images_server: ImagesServer | None = None,
     ) -> None:
-        self._database, self._storage = database, storage
-        self._lease_duration, self._max_running = timedelta(seconds=lease_seconds), max_running
+        self.worker = Worker(database, storage, timedelta(seconds=lease_seconds))
+        self._choose = partial(select_next, max_running)
         client = http_client or SafeHttpClient()
-        self._remote = RemoteRunner(database, storage, ComputeClient(client), self._lease_duration)
+        self._remote = RemoteRunner(self.worker, ComputeClient(client))
         # Only this client reaches the operator's own server: webhooks and image URLs of tenants do not.
         server = images_server or ImagesServer()
-        images_client = ImagesClient(client.allowing(server.host))
-        self._images = ImagesRunner(database, storage, images_client, server, self._lease_duration)
+        self._images = ImagesRunner(self.worker, ImagesClient(client.allowing(server.host)), server)
         self._renderer = renderer
-        self._cutouts = CutoutWorker(database, storage, self._lease_duration)
-        self._storage_failed = False
         set_render_threads(render_threads)
         self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="renderer")
-        self.stopping = threading.Event()
-        self.aborting = threading.Event()
+        self.stopping, self.aborting = threading.Event(), self.worker.aborting
 
     def run_next(self) -> bool:
         """Run the next generation, then make the next cut-out; return False if there is neither.
@@ -92,82 +85,36 @@ class GenerationExecutor:
         if lease is not None:
             self.run(lease)
         # One cut-out after each generation: a long queue of either kind does not block the other.
-        has_made_cutout = not self.stopping.is_set() and self._cutouts.run_next()
+        has_made_cutout = not self.stopping.is_set() and run_next_cutout(self.worker)
         return lease is not None or has_made_cutout
 
-    def lease_next(self) -> Lease | None:
+    def lease_next(self) -> GenerationLease | None:
         """Lease the next generation of the queue; return None if there is none.
 
         Raises:
             OSError: As `run_next`.
         """
-        if self.stopping.is_set() or queue.count_available(self._database, 1) == 0:
-            return None
-        if self._storage_failed:
-            self._storage.check()
-            self._storage_failed = False
-        return queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
+        return None if self.stopping.is_set() else lease_next(self.worker, GENERATIONS, self._choose)
 
-    def run(self, lease: Lease) -> None:
+    def run(self, lease: GenerationLease) -> None:
         """Run a leased generation.
 
         Raises:
             OSError: The storage became unreachable or full; the generation is back in the queue.
         """
         with _lease_context(lease):
-            self._run(lease)
+            run_leased(self.worker, GENERATIONS, lease, partial(self._work, lease))
 
     def close(self) -> None:
         """Stop the thread pool without waiting; set `aborting` first."""
         self._render_pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, lease: Lease) -> None:
-        try:
-            if not is_remote(lease.remote.provider, self._renderer):
-                self._render(lease)
-            elif lease.remote.provider == OPENAI_IMAGES:
-                self._images.step(lease)
-            else:
-                self._remote.step(lease)
-        except JobAborted:
-            self._record(lease, partial(queue.release, self._database, lease))
-        except UnusableInputs:
-            logger.warning("generation %s has unusable inputs", lease.generation_id, exc_info=True)
-            self._record(lease, partial(queue.fail, self._database, lease, queue.INPUT_ERROR))
-        except Exception as error:
-            if is_database_unavailable(error):
-                # Not an error of the generation: a worker takes it over when the lease has expired. It is not
-                # released, because the task of a remote provider may have to be canceled first.
-                raise
-            if is_storage_unavailable(error):
-                # If the storage works, the cause can be a file of this generation. Else it keeps the attempt.
-                self._storage_failed = True
-                counts_attempt = is_storage_working(self._storage)
-                release = partial(queue.release, self._database, lease, counts_attempt=counts_attempt)
-                self._record(lease, release)
-                raise
-            logger.exception("generation %s failed", lease.generation_id)
-            self._record(lease, partial(queue.fail, self._database, lease, queue.INTERNAL_ERROR))
-
-    def _render(self, lease: Lease) -> None:
-        job = RenderJob(
-            self._database,
-            self._storage,
-            self._render_pool,
-            lease,
-            self._lease_duration,
-            self.aborting.is_set,
-            self._renderer,
-        )
-        files = job.run()
-        complete = partial(queue.try_complete, self._database, self._storage, lease, files)
-        if not self._record(lease, complete):
-            logger.warning("generation %s was taken over by another worker", lease.generation_id)
-
-    def _record(self, lease: Lease, write: Callable[[], Result]) -> Result:
-        """Call `write`, and retry during an outage of the database for as long as a lease lasts."""
-        description = f"the end of generation {lease.generation_id}"
-        return leases.retry_in_outage(write, self._lease_duration, description, self.aborting)
+    def _work(self, lease: GenerationLease, heartbeat: Heartbeat) -> Record | None:
+        if not is_remote(lease.remote.provider, self._renderer):
+            files = RenderJob(self.worker, self._render_pool, lease, heartbeat, self._renderer).run()
+            return partial(complete_generation, self.worker.storage, lease, files)
+        runner = self._images if lease.remote.provider == OPENAI_IMAGES else self._remote
+        return runner.step(lease, heartbeat)
 
 
 class GenerationWorkers:
@@ -238,9 +185,9 @@ class GenerationWorkers:
 
 
 @contextmanager
-def _lease_context(lease: Lease) -> Iterator[None]:
+def _lease_context(lease: GenerationLease) -> Iterator[None]:
     """Log and trace within the block as part of the trace of the request that created the generation."""
-    generation_id = str(lease.generation_id)
+    generation_id = str(lease.row_id)
     organization_id = str(lease.organization_id) if lease.organization_id else None
     attributes = {"sartiq.generation_id": generation_id, "sartiq.strategy": lease.strategy}
     if organization_id is not None:

@@ -16,8 +16,7 @@ from uuid import UUID
 
 from db.errors import DomainError, NotFound
 from studio.cutouts.requests import UnusableCutoutInputs
-from studio.generations.worker.queue import Lease
-from studio.generations.worker.render_job import UnusableInputs
+from studio.generations.worker.queue import GenerationLease, UnusableInputs
 from studio.media.digital_source_type import RENDERED, DigitalSourceType, parse_packet
 from studio.media.images import normalise, open_stored
 from studio.media.memory_gate import reserve_render_memory
@@ -63,7 +62,7 @@ class PreparedEdit:
 
 
 def prepare_edit(
-    storage: Storage, lease: Lease, scene: Mapping[str, Any], config: ImagesConfig
+    storage: Storage, lease: GenerationLease, scene: Mapping[str, Any], config: ImagesConfig
 ) -> PreparedEdit:
     """Return the request of a leased generation.
 
@@ -100,7 +99,7 @@ def prepare_edit(
 
 
 def finish_image(
-    lease: Lease, config: ImagesConfig, edit: PreparedEdit, received: ReceivedImage, index: int
+    lease: GenerationLease, config: ImagesConfig, edit: PreparedEdit, received: ReceivedImage, index: int
 ) -> RenderedImage:
     """Return a received image in the requested size and format, with what has to stay put back.
 

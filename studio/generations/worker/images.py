@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import random
 from datetime import timedelta
+from functools import partial
 
-from db.session import Database
 from studio.generations.worker import polling, queue
 from studio.generations.worker.image_edits import NothingToPreserve, PreparedEdit, finish_image, prepare_edit
 from studio.generations.worker.remote import PROVIDER_ERROR, load_provider_config
-from studio.generations.worker.render_job import JobAborted, add_stored_cutout, to_stored_image
-from studio.media.storage import Storage
+from studio.generations.worker.render_job import add_stored_cutout, to_stored_image
 from studio.providers.openai_images import ImagesConfig, ImagesServer, ImagesUnavailable
 from studio.providers.openai_images_client import (
     ContentRefused,
@@ -24,6 +23,8 @@ from studio.providers.openai_images_client import (
     RateLimited,
     ReceivedImage,
 )
+from studio.queue.row_queue import Interrupted
+from studio.queue.running import Heartbeat, Record, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -45,44 +46,34 @@ NOT_CUT_OUT_ERROR = {
 class ImagesRunner:
     """Runs the steps of generations whose provider is OPENAI_IMAGES. One per process, shared by threads."""
 
-    def __init__(
-        self,
-        database: Database,
-        storage: Storage,
-        client: ImagesClient,
-        server: ImagesServer,
-        lease_duration: timedelta,
-    ) -> None:
-        self._database, self._storage, self._client = database, storage, client
-        self._server, self._lease_duration = server, lease_duration
+    def __init__(self, worker: Worker, client: ImagesClient, server: ImagesServer) -> None:
+        self._worker, self._database, self._storage = worker, worker.database, worker.storage
+        self._client, self._server = client, server
 
-    def step(self, lease: queue.Lease) -> None:
-        """Render the generation, or park or end it.
+    def step(self, lease: queue.GenerationLease, _heartbeat: Heartbeat) -> Record | None:
+        """Render the generation; return the write that completes it, or None if it is parked or has ended.
 
         Raises:
             UnusableInputs: An input image is missing or cannot be read.
-            JobAborted: The lease is lost.
+            Interrupted: The generation was canceled, or belongs to another worker.
         """
-        with polling.keep_lease(self._database, lease, self._lease_duration):
-            if lease.remote.should_stop:
-                polling.finish_stopped(self._database, lease)
-                return
-            try:
-                files = self._render(lease)
-            except ContentRefused as error:
-                # Not for the fallback: what one provider refuses is not sent to another.
-                logger.warning("the content of generation %s was refused: %s", lease.generation_id, error)
-                queue.fail(self._database, lease, REFUSED_ERROR)
-            except NothingToPreserve:
-                queue.fail(self._database, lease, NOT_CUT_OUT_ERROR)
-            except ImagesUnavailable as error:
-                logger.warning("the provider of generation %s failed: %s", lease.generation_id, error)
-                self._retry_or_give_up(lease, error)
-            else:
-                if not queue.try_complete(self._database, self._storage, lease, files):
-                    logger.warning("generation %s was taken over by another worker", lease.generation_id)
+        if lease.remote.should_stop:
+            polling.finish_stopped(self._database, lease)
+            return None
+        try:
+            return partial(queue.complete_generation, self._storage, lease, self._render(lease))
+        except ContentRefused as error:
+            # Not for the fallback: what one provider refuses is not sent to another.
+            logger.warning("the content of generation %s was refused: %s", lease.row_id, error)
+            queue.GENERATIONS.fail(self._database, lease, REFUSED_ERROR)
+        except NothingToPreserve:
+            queue.GENERATIONS.fail(self._database, lease, NOT_CUT_OUT_ERROR)
+        except ImagesUnavailable as error:
+            logger.warning("the provider of generation %s failed: %s", lease.row_id, error)
+            self._retry_or_give_up(lease, error)
+        return None
 
-    def _render(self, lease: queue.Lease) -> list[queue.RenderedFile]:
+    def _render(self, lease: queue.GenerationLease) -> list[queue.RenderedFile]:
         config = ImagesConfig.from_config(load_provider_config(self._database, lease), self._server)
         # Imported here, because servers start without OpenCV.
         from studio.rendering import get_cut_out_version
@@ -99,25 +90,25 @@ class ImagesRunner:
         return files
 
     def _request(
-        self, lease: queue.Lease, config: ImagesConfig, edit: PreparedEdit, done: int
+        self, lease: queue.GenerationLease, config: ImagesConfig, edit: PreparedEdit, done: int
     ) -> list[ReceivedImage]:
         """Return at least one of the images that are missing; servers may make fewer than requested."""
         # A canceled generation must not cause further costs.
         progress = 99 * done // lease.batch_size
-        if not queue.renew(self._database, lease, progress, self._lease_duration):
-            raise JobAborted
-        key = f"{lease.generation_id}:{2 if lease.remote.fallen_back else 1}:{done}"
+        if not queue.GENERATIONS.renew(self._database, lease, self._worker.lease_duration, progress):
+            raise Interrupted
+        key = f"{lease.row_id}:{2 if lease.remote.fallen_back else 1}:{done}"
         count = min(lease.batch_size - done, config.max_images)
         return self._client.render(config, edit.request, count, key)
 
-    def _retry_or_give_up(self, lease: queue.Lease, error: ImagesUnavailable) -> None:
+    def _retry_or_give_up(self, lease: queue.GenerationLease, error: ImagesUnavailable) -> None:
         failures = lease.remote.failures + 1
         if failures > error.max_failures:
             polling.switch_to_fallback(self._database, lease, PROVIDER_ERROR)
             return
         delay = _retry_delay(failures, error.retry_after if isinstance(error, RateLimited) else None)
         # No task of the provider: the name makes the generation wait like one that is polled.
-        task_id = f"images:{lease.generation_id}"
+        task_id = f"images:{lease.row_id}"
         polling.schedule_poll(self._database, lease, task_id, delay, 0, failures)
 
 

@@ -7,9 +7,7 @@ thread and survives the worker that submitted it.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from datetime import timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,28 +16,20 @@ from sqlalchemy import select
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database, after_commit, current_session
-from studio import leases
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
-from studio.generations.worker.queue import Lease, lock_leased, owned_by
+from studio.generations.worker.queue import GENERATIONS, GenerationLease
 from studio.pubsub import CHANGES, notify_workers
 
 
-def keep_lease(database: Database, lease: Lease, lease_duration: timedelta) -> AbstractContextManager[None]:
-    """Renew the lease within a block, however long the provider takes to respond."""
-    renew = partial(renew_lease, database, lease, lease_duration)
-    return leases.keep(renew, lease_duration, f"generation {lease.generation_id}")
-
-
-def renew_lease(database: Database, lease: Lease, lease_duration: timedelta) -> bool:
-    """Extend the lease; return False if the generation no longer belongs to it."""
-    owned = owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
-    return leases.renew(database, Generation, owned, lease_duration)
-
-
 def schedule_poll(
-    database: Database, lease: Lease, task_id: str, delay: timedelta, progress: int, failures: int = 0
-) -> bool:
-    """Release the generation until its next poll; return False if it no longer belongs to the lease.
+    database: Database,
+    lease: GenerationLease,
+    task_id: str,
+    delay: timedelta,
+    progress: int,
+    failures: int = 0,
+) -> None:
+    """Release the generation until its next poll.
 
     It is due immediately if it is to be canceled or if a callback has arrived during this step, and at its
     deadline at the latest.
@@ -51,11 +41,12 @@ def schedule_poll(
         delay: The time until the next poll.
         progress: The progress of the task, 0 to 100.
         failures: The number of consecutive failed polls.
+
+    Raises:
+        LeaseLost: Another worker has taken the generation over.
     """
     with database.transaction(write=True):
-        generation = lock_leased(lease)
-        if generation is None:
-            return False
+        generation = GENERATIONS.lock(lease)
         now = utc_now()
         has_callback = generation.remote_steps != lease.remote.steps
         due = now if has_callback or generation.status == GenerationStatus.CANCELING else now + delay
@@ -65,27 +56,22 @@ def schedule_poll(
         generation.remote_steps += 1
         generation.remote_failures = failures
         _record_progress(generation, progress)
-    return True
 
 
-def finish_stopped(database: Database, lease: Lease) -> None:
+def finish_stopped(database: Database, lease: GenerationLease) -> None:
     """Record that a generation was canceled or has expired, if it still belongs to the lease."""
     with database.transaction(write=True):
-        generation = lock_leased(lease)
-        if generation is None:
-            return
+        generation = GENERATIONS.lock(lease)
         if generation.status == GenerationStatus.CANCELING:
             transition(generation, GenerationStatus.CANCELED)
         else:
             transition(generation, GenerationStatus.EXPIRED, EXPIRED_ERROR)
 
 
-def switch_to_fallback(database: Database, lease: Lease, error: dict[str, Any]) -> None:
+def switch_to_fallback(database: Database, lease: GenerationLease, error: dict[str, Any]) -> None:
     """Return the generation to the queue for the fallback provider; without one, record the error."""
     with database.transaction(write=True):
-        generation = lock_leased(lease)
-        if generation is None:
-            return
+        generation = GENERATIONS.lock(lease)
         if generation.status == GenerationStatus.CANCELING:
             transition(generation, GenerationStatus.CANCELED)
         elif lease.remote.fallback is None:

@@ -1,12 +1,11 @@
-"""The queue of generations: lease, renew, complete, fail and release them.
+"""The queue of generations: what is special about its rows, and how a generation is completed.
 
-The rows of generations are the queue; `studio/leases.py` describes how workers own them. Transactions are
-short, and none is open while images are rendered. `scheduling.py` chooses the next generation.
+`scheduling.py` chooses the next generation. Between two polls of a remote provider, a generation is running
+and has no lease owner: leasing it for a poll is no attempt.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,31 +14,23 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ColumnElement, and_, case, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, case, or_, select
 
 from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
-from db.session import Database, after_commit
-from studio import leases, pubsub
+from db.session import Database, after_commit, current_session
+from studio import pubsub
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
-from studio.generations.worker.scheduling import (
-    before_deadline,
-    is_awaiting_poll,
-    is_reclaimable,
-    select_next,
-)
+from studio.generations.worker.scheduling import is_available, is_awaiting_poll, select_next
 from studio.media.ingest import ImageOrigin, store_image
 from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 from studio.providers.local import PROVIDER, RenderedImage
+from studio.queue.row_queue import Lease, RowQueue, is_expired
+from studio.state_machines import OPEN_GENERATION
 from studio.telemetry.context import parse_traceparent
-from studio.telemetry.metrics import count_lease_recovery
 from studio.telemetry.traces import Attributes, record_span, start_span
 
-logger = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 3
 EXPIRE_BATCH_SIZE = 100
 CLEANUP_GRACE = timedelta(seconds=60)
 INTERNAL_ERROR = {
@@ -89,12 +80,14 @@ class RemoteState:
         )
 
 
-@dataclass(frozen=True)
-class Lease:
-    """A generation that a worker has leased, as plain values for use outside of transactions."""
+class UnusableInputs(Exception):
+    """An input file of the generation is missing or cannot be read."""
 
-    generation_id: UUID
-    token: str
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationLease(Lease):
+    """A leased generation."""
+
     strategy: str
     agentic: bool
     batch_size: int
@@ -116,69 +109,30 @@ class RenderedFile:
     media_id: UUID
 
 
-def _available() -> ColumnElement[bool]:
-    return or_(and_(Generation.status == GenerationStatus.PENDING, before_deadline()), is_reclaimable())
-
-
-def count_available(database: Database, limit: int) -> int:
-    """Return how many generations can be leased, counted up to `limit`.
-
-    Generations that wait because their tenant has the maximum of running ones count too.
-    """
-    # unscoped: workers run the generations of every tenant
-    return leases.count_available(database, select(Generation.id).where(_available()), limit)
-
-
-def lease_next(
-    database: Database, token: str, lease_duration: timedelta, max_running: int = 0
-) -> Lease | None:
-    """Lease the next generation; return None if there is none.
-
-    A generation that has used up its attempts fails here.
-
-    Args:
-        database: The database of the queue.
-        token: The token of the new lease.
-        lease_duration: How long the lease lasts.
-        max_running: How many generations of a tenant may run at the same time; 0 for no limit.
-    """
-    started_ns = time.time_ns()
-    with database.transaction(write=True) as writing:
-        generation = _select_next(writing, max_running)
-        while (
-            generation is not None
-            and generation.attempts >= MAX_ATTEMPTS
-            and not is_awaiting_poll(generation)
-        ):
-            transition(generation, GenerationStatus.FAILED, INTERNAL_ERROR)
-            generation = _select_next(writing, max_running)
-        if generation is None:
-            return None
-        if not is_awaiting_poll(generation):
-            _start_attempt(generation)
-        leases.acquire(generation, token, lease_duration)
-        attributes: Attributes = {
-            "sartiq.generation_id": str(generation.id),
-            "sartiq.attempt": generation.attempts,
-        }
-        parent = parse_traceparent(generation.trace_context)
-        after_commit(partial(record_span, "claim_generation", parent, started_ns, attributes))
-        return to_lease(generation, token)
-
-
-def _start_attempt(generation: Generation) -> None:
+def _start(generation: Generation) -> None:
     """Start an attempt of a generation that is pending, or whose worker was lost."""
+    if is_awaiting_poll(generation):
+        return
     if generation.status == GenerationStatus.RUNNING:
         # The state machine has no step from running to running.
         transition(generation, GenerationStatus.PENDING)
     transition(generation, GenerationStatus.RUNNING)
-    generation.attempts += 1
 
 
-def to_lease(generation: Generation, token: str) -> Lease:
+def _take(generation: Generation, token: str) -> GenerationLease:
+    attributes: Attributes = {
+        "sartiq.generation_id": str(generation.id),
+        "sartiq.attempt": generation.attempts,
+    }
+    parent = parse_traceparent(generation.trace_context)
+    after_commit(partial(record_span, "claim_generation", parent, time.time_ns(), attributes))
+    return to_lease(generation, token)
+
+
+def to_lease(generation: Generation, token: str) -> GenerationLease:
     """Return the values that a worker needs of a generation that is leased to `token`."""
-    return Lease(
-        generation_id=generation.id,
+    return GenerationLease(
+        row_id=generation.id,
         token=token,
         strategy=generation.generation_strategy,
         agentic=generation.generation_type == "AGENTIC",
@@ -192,39 +146,29 @@ def to_lease(generation: Generation, token: str) -> Lease:
     )
 
 
-def _select_next(writing: Session, max_running: int) -> Generation | None:
-    generation = select_next(writing, max_running)
-    if (
-        generation is not None
-        and generation.status == GenerationStatus.RUNNING
-        and not is_awaiting_poll(generation)
-    ):
-        after_commit(count_lease_recovery)
-    return generation
-
-
-def renew(database: Database, lease: Lease, progress: int, lease_duration: timedelta) -> bool:
-    """Extend the lease and record the progress (0 to 99); return False if the lease is lost."""
+def _describe_progress(progress: int) -> dict[str, Any]:
     # The revision changes only with the progress: clients that wait for changes are not woken up otherwise.
     revision = Generation.revision + case((Generation.progress == progress, 0), else_=1)
-    running = owned_by(lease, GenerationStatus.RUNNING)
-    values = {"revision": revision, "progress": progress}
-    is_owned = leases.renew(database, Generation, running, lease_duration, values)
-    pubsub.CHANGES.notify()
-    return is_owned
+    after_commit(pubsub.CHANGES.notify)
+    return {"revision": revision, "progress": progress}
 
 
-def release(database: Database, lease: Lease, *, counts_attempt: bool = False) -> None:
-    """Return a generation to the queue, or finish its cancellation."""
-    with database.transaction(write=True):
-        generation = lock_leased(lease)
-        if generation is None:
-            return
-        if generation.status == GenerationStatus.CANCELING:
-            transition(generation, GenerationStatus.CANCELED)
-            return
+def _requeue(generation: Generation, available_at: datetime | None, _error: object) -> None:
+    """Return a generation to the queue, or finish its cancellation. A remote task is polled again."""
+    if generation.status == GenerationStatus.CANCELING:
+        transition(generation, GenerationStatus.CANCELED)
+    elif generation.remote_task_id is not None:
+        generation.lease_expires_at = available_at or utc_now()
+    else:
         transition(generation, GenerationStatus.PENDING)
-        generation.attempts -= not counts_attempt
+        generation.lease_expires_at = available_at
+
+
+def _fail(generation: Generation, error: dict[str, Any] | None) -> None:
+    if generation.status == GenerationStatus.CANCELING:
+        transition(generation, GenerationStatus.CANCELED)
+    else:
+        transition(generation, GenerationStatus.FAILED, error or INTERNAL_ERROR)
 
 
 def expire_overdue(database: Database) -> int:
@@ -242,7 +186,7 @@ def expire_overdue(database: Database) -> int:
     )
     abandoned = and_(
         Generation.status == GenerationStatus.CANCELING,
-        leases.is_expired(Generation.lease_expires_at),
+        is_expired(Generation),
         or_(Generation.lease_owner.is_not(None), Generation.lease_expires_at < now - CLEANUP_GRACE),
     )
     due = select(Generation).where(or_(overdue, abandoned))  # unscoped: deadlines of every tenant
@@ -261,7 +205,7 @@ def expire_overdue(database: Database) -> int:
 
 
 def store_rendered_file(
-    storage: Storage, lease: Lease, rendered: RenderedImage, stored: StoredImage
+    storage: Storage, lease: GenerationLease, rendered: RenderedImage, stored: StoredImage
 ) -> RenderedFile:
     """Store the file of a rendered image before a row refers to it.
 
@@ -273,50 +217,21 @@ def store_rendered_file(
 
 
 @start_span("record_pictures")
-def try_complete(database: Database, storage: Storage, lease: Lease, files: Sequence[RenderedFile]) -> bool:
+def complete_generation(storage: Storage, lease: GenerationLease, files: Sequence[RenderedFile]) -> None:
     """Record the predictions, complete the generation and update its shot.
 
-    Returns False and records no predictions if the lease is lost or the generation was canceled meanwhile.
+    A generation that was canceled meanwhile ends without predictions.
+
+    Raises:
+        LeaseLost: Another worker has taken the generation over.
     """
-    with database.transaction(write=True) as writing:
-        generation = lock_leased(lease)
-        if generation is None:
-            return False
-        if generation.status == GenerationStatus.CANCELING:
-            transition(generation, GenerationStatus.CANCELED)
-            return False
-        for index, file in enumerate(files):
-            writing.add(_build_prediction(storage, generation, index, file))
-        transition(generation, GenerationStatus.COMPLETED)
-    return True
-
-
-def fail(database: Database, lease: Lease, error: dict[str, Any]) -> None:
-    """Record a failure, unless the lease is lost."""
-    with database.transaction(write=True):
-        generation = lock_leased(lease)
-        if generation is None:
-            return
-        if generation.status == GenerationStatus.CANCELING:
-            transition(generation, GenerationStatus.CANCELED)
-        else:
-            transition(generation, GenerationStatus.FAILED, error)
-
-
-def owned_by(lease: Lease, *statuses: GenerationStatus) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that the generation belongs to the lease and has one of the statuses."""
-    return (
-        Generation.id == lease.generation_id,
-        Generation.lease_owner == lease.token,
-        Generation.status.in_(statuses),
-    )
-
-
-def lock_leased(lease: Lease) -> Generation | None:
-    """Lock and return the leased generation, running or canceling; None if the lease is lost."""
-    return leases.lock_leased(
-        Generation, owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
-    )
+    generation = GENERATIONS.lock(lease)
+    if generation.status == GenerationStatus.CANCELING:
+        transition(generation, GenerationStatus.CANCELED)
+        return
+    for index, file in enumerate(files):
+        current_session().add(_build_prediction(storage, generation, index, file))
+    transition(generation, GenerationStatus.COMPLETED)
 
 
 def _build_prediction(storage: Storage, generation: Generation, index: int, file: RenderedFile) -> Prediction:
@@ -376,3 +291,20 @@ def _list_ignored(inputs: dict[str, Any], rendered: RenderedImage, fallen_back: 
     requested = [name for name in unused if inputs["asked"].get(name) is not None]
     ignored = inputs["fallback_ignored" if fallen_back else "ignored"]
     return list(dict.fromkeys([*ignored, *requested]))
+
+
+GENERATIONS = RowQueue(
+    name="generation",
+    model=Generation,
+    take=_take,
+    end_failed=_fail,
+    condition=is_available,
+    choose=select_next,
+    start=_start,
+    requeue=_requeue,
+    progress_values=_describe_progress,
+    permanent={UnusableInputs: lambda _error: INPUT_ERROR},
+    open_statuses=OPEN_GENERATION,
+    leased_statuses=(GenerationStatus.RUNNING, GenerationStatus.CANCELING),
+    counts=lambda generation: not is_awaiting_poll(generation),
+)

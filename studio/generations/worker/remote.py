@@ -11,6 +11,7 @@ import io
 import logging
 import random
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,8 @@ from db.errors import DomainError, NotFound
 from db.models.generation_models import GenerationModel
 from db.session import Database
 from studio.generations.worker import polling, queue
-from studio.generations.worker.render_job import JobAborted, UnusableInputs, to_stored_image
+from studio.generations.worker.queue import UnusableInputs
+from studio.generations.worker.render_job import to_stored_image
 from studio.media.digital_source_type import RENDERED, parse_packet
 from studio.media.images import normalise, open_stored
 from studio.media.storage import Storage, is_storage_unavailable, media_key
@@ -37,6 +39,8 @@ from studio.providers.compute import (
     build_task,
 )
 from studio.providers.local import RenderedImage
+from studio.queue.row_queue import LeaseLost
+from studio.queue.running import Heartbeat, Record, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -60,27 +64,16 @@ class _UnusableResult(ComputeUnavailable):
 class RemoteRunner:
     """Runs the steps of generations whose provider is COMPUTE. One per process; threads can share it."""
 
-    def __init__(
-        self, database: Database, storage: Storage, compute: ComputeClient, lease_duration: timedelta
-    ) -> None:
-        self._database, self._storage, self._compute, self._lease_duration = (
-            database,
-            storage,
-            compute,
-            lease_duration,
-        )
+    def __init__(self, worker: Worker, compute: ComputeClient) -> None:
+        self._database, self._storage, self._compute = worker.database, worker.storage, compute
 
-    def step(self, lease: queue.Lease) -> None:
-        """Run one step of the generation and release it.
+    def step(self, lease: queue.GenerationLease, heartbeat: Heartbeat) -> Record | None:
+        """Run one step of the generation; return the write that completes it, or None if it is released.
 
         Raises:
             UnusableInputs: An input image is missing or cannot be read.
-            JobAborted: The lease is lost.
+            Interrupted: The generation was canceled, or belongs to another worker.
         """
-        with polling.keep_lease(self._database, lease, self._lease_duration):
-            self._step(lease)
-
-    def _step(self, lease: queue.Lease) -> None:
         try:
             config = ComputeConfig.from_config(load_provider_config(self._database, lease))
             if lease.remote.should_stop:
@@ -89,30 +82,35 @@ class RemoteRunner:
             elif lease.remote.task_id is None:
                 self._submit(config, lease)
             else:
-                self._poll(config, lease, lease.remote.task_id)
+                return self._poll(config, lease, lease.remote.task_id, heartbeat)
         except ComputeUnavailable as error:
-            logger.warning("the provider of generation %s failed: %s", lease.generation_id, error)
+            logger.warning("the provider of generation %s failed: %s", lease.row_id, error)
             if lease.remote.should_stop:
                 polling.finish_stopped(self._database, lease)
             else:
                 polling.switch_to_fallback(self._database, lease, PROVIDER_ERROR)
+        return None
 
-    def _submit(self, config: ComputeConfig, lease: queue.Lease) -> None:
+    def _submit(self, config: ComputeConfig, lease: queue.GenerationLease) -> None:
         # One key per provider: a repeated step does not create a second task.
-        key = f"{lease.generation_id}:{2 if lease.remote.fallen_back else 1}"
+        key = f"{lease.row_id}:{2 if lease.remote.fallen_back else 1}"
         task = build_task(
             lease.strategy, lease.inputs, lease.seed, lease.batch_size, _encode_images(self._storage, lease)
         )
-        task_id = self._compute.submit(config, key, str(lease.generation_id), task)
-        if not polling.schedule_poll(self._database, lease, task_id, _poll_delay(0), progress=0):
+        task_id = self._compute.submit(config, key, str(lease.row_id), task)
+        try:
+            polling.schedule_poll(self._database, lease, task_id, _poll_delay(0), progress=0)
+        except LeaseLost:
             self._cancel_task(config, task_id)
+            raise
 
-    def _poll(self, config: ComputeConfig, lease: queue.Lease, task_id: str) -> None:
+    def _poll(
+        self, config: ComputeConfig, lease: queue.GenerationLease, task_id: str, heartbeat: Heartbeat
+    ) -> Record | None:
         try:
             task = self._compute.get_task(config, task_id)
             if task.status == "completed":
-                self._store_results(lease, task)
-                return
+                return self._store_results(lease, task, heartbeat)
         except (TaskRejected, _UnusableResult):
             raise
         except ComputeUnavailable:
@@ -120,12 +118,12 @@ class RemoteRunner:
             if failures >= MAX_FAILURES:
                 self._cancel_task(config, task_id)
                 raise
-            logger.warning("a poll of generation %s failed", lease.generation_id, exc_info=True)
+            logger.warning("a poll of generation %s failed", lease.row_id, exc_info=True)
             polling.schedule_poll(self._database, lease, task_id, _poll_delay(4 * failures), 0, failures)
-            return
+            return None
         if task.status != "running":
-            logger.warning("the task of generation %s is %s", lease.generation_id, task.status)
-            queue.fail(self._database, lease, PROVIDER_ERROR)
+            logger.warning("the task of generation %s is %s", lease.row_id, task.status)
+            queue.GENERATIONS.fail(self._database, lease, PROVIDER_ERROR)
         elif utc_now() - lease.remote.started_at > MAX_TASK_DURATION:
             self._cancel_task(config, task_id)
             raise ComputeUnavailable("the task takes too long")
@@ -133,18 +131,17 @@ class RemoteRunner:
             polling.schedule_poll(
                 self._database, lease, task_id, _poll_delay(lease.remote.steps), task.progress
             )
+        return None
 
-    def _store_results(self, lease: queue.Lease, task: RemoteTask) -> None:
+    def _store_results(self, lease: queue.GenerationLease, task: RemoteTask, heartbeat: Heartbeat) -> Record:
         if len(task.images) < lease.batch_size:
             raise _UnusableResult(f"the task has {len(task.images)} images instead of {lease.batch_size}")
         files = []
         for index, remote in enumerate(task.images[: lease.batch_size]):
-            if not polling.renew_lease(self._database, lease, self._lease_duration):
-                raise JobAborted
+            heartbeat.check()
             rendered = _to_rendered_image(lease, remote, index, self._compute.fetch_image(remote.url))
             files.append(queue.store_rendered_file(self._storage, lease, rendered, to_stored_image(rendered)))
-        if not queue.try_complete(self._database, self._storage, lease, files):
-            logger.warning("generation %s was taken over by another worker", lease.generation_id)
+        return partial(queue.complete_generation, self._storage, lease, files)
 
     def _cancel_task(self, config: ComputeConfig, task_id: str | None) -> None:
         """Cancel a task whose results are not needed. A failure is logged: the results are never fetched."""
@@ -156,7 +153,7 @@ class RemoteRunner:
             logger.warning("a remote task could not be canceled: %s", error)
 
 
-def load_provider_config(database: Database, lease: queue.Lease) -> dict[str, Any] | None:
+def load_provider_config(database: Database, lease: queue.GenerationLease) -> dict[str, Any] | None:
     """Return the configuration of the provider that renders a leased generation, with its secrets."""
     with database.transaction(write=False) as reading:
         model = reading.scalar(select(GenerationModel).where(GenerationModel.id == lease.remote.model_id))
@@ -171,7 +168,7 @@ def _poll_delay(steps: int) -> timedelta:
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
 
 
-def _encode_images(storage: Storage, lease: queue.Lease) -> dict[str, str]:
+def _encode_images(storage: Storage, lease: queue.GenerationLease) -> dict[str, str]:
     """Return the input images as `data:` URLs: the provider needs no access to this server."""
     scene = lease.inputs["scene"]
     sources = {
@@ -199,7 +196,9 @@ def _to_data_url(storage: Storage, file: dict[str, Any]) -> str:
     return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data: bytes) -> RenderedImage:
+def _to_rendered_image(
+    lease: queue.GenerationLease, remote: RemoteImage, index: int, data: bytes
+) -> RenderedImage:
     """Return fetched bytes, checked like an upload, as a scored image of the requested size and format."""
     # Imported here, because servers start without OpenCV.
     from studio.providers.local_renderer import fit_to_scene

@@ -7,81 +7,69 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextvars import copy_context
-from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 from db.errors import NotFound
 from db.session import Database
-from studio import leases
 from studio.cutouts import queue as cutout_queue
 from studio.cutouts.requests import UnusableCutoutInputs, hash_inputs
 from studio.generations.worker import queue
 from studio.media.digital_source_type import build_packet
 from studio.media.images import open_stored
-from studio.media.storage import Storage, is_storage_unavailable
+from studio.media.storage import is_storage_unavailable
 from studio.media.stored_image import StoredImage
 from studio.media.xmp_embedding import embed_xmp
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
+from studio.queue.row_queue import Interrupted
+from studio.queue.running import Heartbeat, Worker
 from studio.telemetry.traces import start_span
 
 Result = TypeVar("Result")
 
-PROGRESS_SECONDS = 1.0
+CHECK_SECONDS = 0.1
+"""How soon the end of the process or a cancellation is noticed."""
 PREPARE_SHARE = 0.2
 """The share of the progress that the preparation counts for."""
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
-
-
-class JobAborted(Exception):
-    """This process must not finish the generation: it ends, or the lease is lost."""
-
-
-class UnusableInputs(Exception):
-    """An input file of the generation is missing or cannot be read."""
 
 
 class RenderJob:
     """The rendering of one leased generation.
 
     Args:
-        database: The database of the queue.
-        storage: The storage of inputs and results.
+        worker: The process.
         render_pool: The threads that render.
         lease: The lease of the generation.
-        lease_duration: How long each renewal lasts.
-        aborting: Returns whether the job must stop.
+        heartbeat: Renews the lease meanwhile.
         renderer: The renderer; by default that of the provider LOCAL_STUDIO.
     """
 
     def __init__(
         self,
-        database: Database,
-        storage: Storage,
+        worker: Worker,
         render_pool: Executor,
-        lease: queue.Lease,
-        lease_duration: timedelta,
-        aborting: Callable[[], bool],
+        lease: queue.GenerationLease,
+        heartbeat: Heartbeat,
         renderer: Renderer | None = None,
     ) -> None:
-        self._database, self._storage, self._render_pool = database, storage, render_pool
-        self._lease, self._lease_duration, self._aborting = lease, lease_duration, aborting
+        self._database, self._storage, self._render_pool = worker.database, worker.storage, render_pool
+        self._lease, self._heartbeat = lease, heartbeat
         self._renderer = renderer or load_local_renderer()
         self._progress_shares = [0.0] * lease.batch_size
         self._is_prepared = False
         self._canceled = threading.Event()
-        self._renew_interval = min(PROGRESS_SECONDS, lease_duration.total_seconds() / 4)
 
     def run(self) -> list[queue.RenderedFile]:
         """Return the rendered images in order, with their files stored.
 
         Raises:
-            JobAborted: The process ends, or the generation no longer belongs to the lease.
+            Interrupted: The process ends, or the generation was canceled or belongs to another worker.
             UnusableInputs: An input file is missing or cannot be read.
         """
         try:
@@ -112,7 +100,7 @@ class RenderJob:
         except (NotFound, OSError, UnusableCutoutInputs) as error:
             if is_storage_unavailable(error):
                 raise
-            raise UnusableInputs from error
+            raise queue.UnusableInputs from error
 
     @start_span("make_picture")
     def _render(self, context: Any, index: int) -> queue.RenderedFile:
@@ -130,39 +118,33 @@ class RenderJob:
 
     def _check_canceled(self) -> None:
         if self._canceled.is_set():
-            raise JobAborted
+            raise Interrupted
+        self._heartbeat.check()
 
     def _report_progress(self, index: int, share: float) -> None:
         self._check_canceled()
         self._progress_shares[index] = max(self._progress_shares[index], min(1.0, share))
 
-    def _progress(self) -> int:
+    def _report_total(self) -> None:
         rendered = sum(self._progress_shares) / len(self._progress_shares)
         done = PREPARE_SHARE + (1 - PREPARE_SHARE) * rendered if self._is_prepared else PREPARE_SHARE / 2
-        return min(99, int(100 * done))
+        self._heartbeat.report(int(100 * done), 100)
 
     def _wait_for_all(self, futures: Sequence[Future[Result]]) -> list[Result]:
-        """Return all results; until then, record the progress and renew the lease."""
+        """Return all results; until then, report the progress, and stop if the work must."""
         pending: set[Future[Result]] = set(futures)
-        while pending:
-            _, pending = wait(pending, timeout=self._renew_interval, return_when=FIRST_EXCEPTION)
-            errors = (future.exception() for future in futures if future.done())
-            failure = next((error for error in errors if error is not None), None)
-            if failure is not None or (pending and (self._aborting() or not self._renew_lease())):
-                self._cancel(pending)
-                raise failure or JobAborted()
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=CHECK_SECONDS, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                self._report_total()
+        except BaseException:
+            self._canceled.set()
+            for future in pending:
+                future.cancel()
+            raise
         return [future.result() for future in futures]
-
-    def _cancel(self, pending: Iterable[Future[Result]]) -> None:
-        self._canceled.set()
-        for future in pending:
-            future.cancel()
-
-    def _renew_lease(self) -> bool:
-        return leases.renew_despite_outage(
-            partial(queue.renew, self._database, self._lease, self._progress(), self._lease_duration),
-            f"generation {self._lease.generation_id}",
-        )
 
 
 def add_stored_cutout(

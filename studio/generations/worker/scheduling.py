@@ -2,7 +2,8 @@
 
 The order is: generations whose worker was lost and remote tasks that are due for a poll; generations that
 have waited for longer than `STARVATION_AFTER`; the highest priority. Among equals, the tenant with the fewest
-running generations comes first, and then its oldest generation. A tenant with the maximum of running
+running generations comes first, then the one that has waited longest since a generation of it started, and
+then its oldest generation. A tenant with the maximum of running
 generations waits, whatever its priority.
 """
 
@@ -10,21 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
-from studio import leases
+from db.session import current_session
+from studio.queue.row_queue import is_expired, lock_next, select_in_turn
 
 STARVATION_AFTER = timedelta(minutes=10)
 IDLE_TRANSACTION_TIMEOUT = "30s"
 """PostgreSQL ends a transaction that holds the scheduling lock and sends nothing for longer."""
 _ADVISORY_LOCK_ID = 0x5A7271
 """The key of the PostgreSQL advisory lock that serializes the choices."""
+
+_OLDEST_FIRST = (Generation.created_at.asc(), Generation.id.asc())
 
 Tenant = tuple[UUID | None, UUID | None]
 """The id of an organization, or of the owner of personal rows; the other one is None."""
@@ -35,13 +38,24 @@ def before_deadline() -> ColumnElement[bool]:
     return or_(Generation.deadline_at.is_(None), Generation.deadline_at > utc_now())
 
 
+def is_waiting() -> ColumnElement[bool]:
+    """Return the condition that a generation is pending and may start now."""
+    is_free = or_(Generation.lease_expires_at.is_(None), Generation.lease_expires_at <= utc_now())
+    return and_(Generation.status == GenerationStatus.PENDING, before_deadline(), is_free)
+
+
+def is_available() -> ColumnElement[bool]:
+    """Return the condition that a generation can be leased, unless its tenant has too many running ones."""
+    return or_(is_waiting(), is_reclaimable())
+
+
 def is_reclaimable() -> ColumnElement[bool]:
     """Return the condition that a started generation needs a worker.
 
     The lease of its worker has expired, or it is a remote task that is due for a poll. A remote task is due
     even past its deadline or while it is being canceled: its last step cancels it at the provider.
     """
-    is_due, is_remote = leases.is_expired(Generation.lease_expires_at), Generation.remote_task_id.is_not(None)
+    is_due, is_remote = is_expired(Generation), Generation.remote_task_id.is_not(None)
     running = and_(Generation.status == GenerationStatus.RUNNING, or_(before_deadline(), is_remote))
     awaits_poll = and_(is_remote, Generation.lease_owner.is_(None))
     canceling = and_(Generation.status == GenerationStatus.CANCELING, awaits_poll)
@@ -54,16 +68,18 @@ def is_awaiting_poll(generation: Generation) -> bool:
     return has_started and generation.remote_task_id is not None and generation.lease_owner is None
 
 
-def select_next(writing: Session, max_running: int) -> Generation | None:
+def select_next(max_running: int = 0) -> Generation | None:
     """Return the generation to lease next, locked; None if no generation can be leased.
 
     Args:
-        writing: The session of the writing transaction.
         max_running: How many generations of a tenant may run at the same time, however many workers lease
             concurrently; 0 for no limit.
     """
+    writing = current_session()
     _acquire_scheduling_lock(writing)
-    reclaimable = _select_first(is_reclaimable(), Generation.priority.desc())
+    # unscoped: workers run the generations of every tenant
+    lost_or_due = select(Generation).where(is_reclaimable())
+    reclaimable = _lock_first(lost_or_due.order_by(Generation.priority.desc(), *_OLDEST_FIRST))
     if reclaimable is not None:
         # It counts as running already: the limit holds even if the lost worker comes back.
         return reclaimable
@@ -72,7 +88,7 @@ def select_next(writing: Session, max_running: int) -> Generation | None:
     top_priority_condition = _top_priority(writing, _runs_at_most(levels[-1], running))
     if top_priority_condition is None:
         return None
-    candidates = (_select_first(top_priority_condition & _runs_at_most(level, running)) for level in levels)
+    candidates = (_lock_in_turn(top_priority_condition & _runs_at_most(level, running)) for level in levels)
     return next((generation for generation in candidates if generation is not None), None)
 
 
@@ -94,7 +110,7 @@ def _count_running(writing: Session) -> dict[Tenant, int]:
 
 def _top_priority(writing: Session, allowed: ColumnElement[bool]) -> ColumnElement[bool] | None:
     """Return the condition of the generations that come first; None if no allowed one waits."""
-    waiting = and_(Generation.status == GenerationStatus.PENDING, before_deadline())
+    waiting = is_waiting()
     overdue = and_(waiting, Generation.created_at <= utc_now() - STARVATION_AFTER)
     # unscoped: workers run the generations of every tenant
     if writing.scalar(select(Generation.id).where(overdue, allowed).limit(1)) is not None:
@@ -117,12 +133,10 @@ def _runs_at_most(level: int, running: Mapping[Tenant, int]) -> ColumnElement[bo
     )
 
 
-def _select_first(condition: ColumnElement[bool], *order_by: ColumnElement[Any]) -> Generation | None:
-    # unscoped: workers run the generations of every tenant
-    first = (
-        select(Generation)
-        .where(condition)
-        .options(defer(Generation.queue_position), defer(Generation.start_interval))
-    )
-    first = first.order_by(*order_by, Generation.created_at, Generation.id)
-    return leases.lock_next(first, Generation)
+def _lock_in_turn(condition: ColumnElement[bool]) -> Generation | None:
+    return _lock_first(select_in_turn(Generation, condition, *_OLDEST_FIRST, leased_at="started_at"))
+
+
+def _lock_first(query: Select[Generation]) -> Generation | None:
+    estimates = (defer(Generation.queue_position), defer(Generation.start_interval))
+    return lock_next(query.options(*estimates), Generation)

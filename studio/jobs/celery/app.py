@@ -20,8 +20,8 @@ from kombu.exceptions import ChannelError, KombuError
 from redis import RedisError
 
 from db.session import Database
-from studio.cutouts import queue as cutout_queue
-from studio.generations.worker import queue
+from studio.cutouts.queue import CUTOUTS
+from studio.generations.worker.queue import GENERATIONS
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from studio.settings import Settings
 
@@ -88,8 +88,8 @@ class WakeupPublisher:
 
     def notify_workers(self, database: Database) -> None:
         """Send one message per available generation or cut-out, up to `MAX_WAKEUPS`."""
-        available = queue.count_available(database, MAX_WAKEUPS)
-        available += cutout_queue.count_available(database, MAX_WAKEUPS)
+        available = GENERATIONS.count_available(database, MAX_WAKEUPS)
+        available += CUTOUTS.count_available(database, MAX_WAKEUPS)
         for _ in range(min(available, MAX_WAKEUPS)):
             if not self.send(WORK):
                 break

@@ -130,7 +130,7 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
     background_services: list[Any] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
         MetricsServer(settings.metrics_host, settings.metrics_port, services.database, settings.database_url),
-        WebhookDispatcher(settings, services.database, services.http_client),
+        WebhookDispatcher(settings, services.worker, services.http_client),
         LadderBuilder(services.storage),
         # Without the broker no message arrives.
         PeriodicTask("poll", slots.run, SELF_POLL_SECONDS),

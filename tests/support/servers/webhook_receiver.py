@@ -16,6 +16,7 @@ from studio.http_client import SafeHttpClient
 from studio.settings import Settings
 from studio.webhooks import dispatcher, outbox
 from tests.support import factories
+from tests.support.queues import build_worker
 from tools.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse
 
 SETTINGS = Settings(environment="test", secret_key="k" * 40, public_url="https://api.example.com")
@@ -67,7 +68,7 @@ def publish_event(
 
 def send_next_delivery(database: Database, *receivers: WebhookReceiver) -> bool:
     outbound = SafeHttpClient([receiver.recorder.host for receiver in receivers])
-    return dispatcher.send_next(SETTINGS, database, outbound)
+    return dispatcher.send_next(SETTINGS, build_worker(database), outbound)
 
 
 def list_rows(database: Database, model: type[Any], **columns: Any) -> list[Any]:
