@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, QueuePool, case, func, select
+from sqlalchemy import ColumnElement, QueuePool, and_, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.base import utc_now
@@ -86,7 +86,7 @@ _generation_durations = Histogram(
     "Seconds from the first lease of a generation to its predictions",
     buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
 )
-_recoveries = Counter("sartiq_lease_recoveries", "Generations that are taken over from a lost worker")
+_recoveries = Counter("sartiq_lease_recoveries", "Rows of all queues that are taken over from a lost worker")
 _deliveries = Counter(
     "sartiq_webhook_deliveries",
     f"Attempts to deliver a webhook message: {_quote(DELIVERY_OUTCOMES)}",
@@ -232,16 +232,18 @@ class QueueCollector(Collector):
 
     def _read(self) -> list[Any]:
         now = utc_now()
-        # The lease of a lost worker expires, and that of a remote task when it is due for a poll.
+        # The lease of a lost worker expires, and that of a remote task when it is due for a poll. A pending
+        # generation with such a time waits for its next attempt: no worker has it.
         is_pending = Generation.status == GenerationStatus.PENDING
-        waiting_since = case((is_pending, Generation.created_at), else_=Generation.lease_expires_at)
+        available_at = func.greatest(Generation.created_at, Generation.lease_expires_at)
+        waiting_since = case((is_pending, available_at), else_=Generation.lease_expires_at)
         with self._database.transaction(write=False) as reading:
             # unscoped: counts the generations of all tenants
             query = select(
                 Generation.status,
                 func.count(),
                 func.min(Generation.created_at),
-                _count_if(Generation.lease_expires_at > now),
+                _count_if(and_(~is_pending, Generation.lease_expires_at > now)),
                 _count_if(waiting_since < now - UNLEASED_AFTER),
             )
             query = query.where(Generation.status.in_(OPEN_GENERATION)).group_by(Generation.status)

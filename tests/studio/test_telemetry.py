@@ -402,6 +402,20 @@ def test_s29_a_generation_that_no_worker_leases_for_a_minute_is_visible(
         assert count_leased_and_unleased(database) == (1, 0)
 
 
+def test_a_generation_that_waits_for_its_next_attempt_is_neither_leased_nor_unleased(
+    database: Database, scenario: PhotographedProduct
+) -> None:
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        create_pending_generation(database, scenario)
+        clock.shift(61)
+        lease = queue.GENERATIONS.lease_next(database, timedelta(seconds=20))
+        assert lease is not None
+        assert queue.GENERATIONS.release(database, lease, counts_attempt=True)
+        assert count_leased_and_unleased(database) == (0, 0)
+        clock.shift(70)
+        assert count_leased_and_unleased(database) == (0, 1)
+
+
 def test_queue_metrics_are_absent_while_the_database_is_unavailable(
     empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
