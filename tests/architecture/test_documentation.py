@@ -6,12 +6,17 @@ import re
 
 import pytest
 
+from tests.architecture.sources import ROOT, format_findings
 from tools.site.documentation import DOCS, README, Page, list_index, list_pages, read_page
 
 KINDS = {"tutorial", "how-to", "reference", "explanation"}
 READERS = {"api-consumers", "ci-engineers", "spec-reviewers", "operators", "contributors"}
 MAX_README_LINES = 150
 PAGES = list_pages()
+FOLDERS = "openapi|handlers|studio|db|clients|tools|tests|docs|deploy|\\.github|\\.ci"
+PLACEHOLDERS = re.compile(r"[<>{}*]|x\.y\.z")
+NOT_COMMITTED = {"clients/python/src/sartiq/_generated"}
+"""Paths that a make target creates."""
 TITLES = {
     "Authentication",
     "Pagination and filtering",
@@ -69,6 +74,39 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Page) -> None:
 def test_a_broken_link_and_a_broken_anchor_are_found() -> None:
     page = Page(DOCS / "page.md", "# Title\n[a](missing.md) [b](#title) [c](#nowhere) [d](index.md#none)\n")
     assert find_broken_links(page) == ["missing.md", "#nowhere", "index.md#none"]
+
+
+def find_missing_paths(page: Page) -> list[str]:
+    """Return the paths in backticks, and the modules after `python -m`, that this project does not have."""
+    paths = re.findall(rf"`((?:{FOLDERS})/[^`\s]*)`", page.text)
+    missing = [
+        path
+        for path in paths
+        if path not in NOT_COMMITTED and not PLACEHOLDERS.search(path) and not (ROOT / path).exists()
+    ]
+    for module in re.findall(r"python -m ((?:handlers|studio|db|tools|tests)\b[\w.]*\w)", page.text):
+        path = ROOT / module.replace(".", "/")
+        if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists():
+            missing.append(module)
+    return missing
+
+
+def test_every_path_and_command_that_a_page_names_exists() -> None:
+    pages = [*PAGES, read_page(ROOT / "CONTRIBUTING.md"), read_page(ROOT / "SECURITY.md")]
+    findings = [f"{page.name}: {path}" for page in pages for path in find_missing_paths(page)]
+    assert not findings, format_findings(findings)
+
+
+def test_a_path_and_a_command_that_do_not_exist_are_found() -> None:
+    text = (
+        "# Title\n`studio/leases.py` `studio/queue/` `openapi/paths/<tag>.yaml` `handlers/nothing`\n"
+        "`python -m studio.jobs` `python -m studio.nothing` `python -m handlers`\n"
+    )
+    assert find_missing_paths(Page(DOCS / "page.md", text)) == [
+        "studio/leases.py",
+        "handlers/nothing",
+        "studio.nothing",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
