@@ -5,6 +5,7 @@ Knows nothing of how an archive is written.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +28,8 @@ from studio.pubsub import DELIVERIES
 from studio.queue.row_queue import Lease, RowQueue, lock_next
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.events import emit_export_event, emit_shot_events
+
+logger = logging.getLogger(__name__)
 
 Archive = Export | AccountExport
 
@@ -151,6 +154,11 @@ def _end(export: Archive, status: ExportStatus, error: dict[str, Any] | None) ->
         emit_export_event(f"export.{status}", export)
 
 
+def _describe_signing(error: SigningFailed) -> dict[str, Any]:
+    logger.error("a file was not signed", exc_info=error)
+    return SIGNING_ERROR
+
+
 def _fail(export: Archive, error: dict[str, Any] | None) -> None:
     _end(export, ExportStatus.FAILED, error or INTERNAL_ERROR)
 
@@ -206,7 +214,7 @@ EXPORTS = RowQueue(
     start=_start,
     requeue=_requeue,
     progress_values=lambda progress: {"progress": progress},
-    permanent={SourceFileMissing: lambda _error: INPUT_ERROR, SigningFailed: lambda _error: SIGNING_ERROR},
+    permanent={SourceFileMissing: lambda _error: INPUT_ERROR, SigningFailed: _describe_signing},
 )
 ACCOUNT_EXPORTS = RowQueue(
     name="account export",

@@ -37,7 +37,7 @@ def _seconds(*delays: float) -> RetryPolicy:
 
 
 WORK = _seconds(5, 20)
-"""Work that needs nobody else: generations, cut-outs, exports, imports, variants of published images."""
+"""Generations, cut-outs, exports, imports and variants of published images: no other server is involved."""
 FETCHED_IMAGES = _seconds(5, 20, 80)
 FILE_DELIVERIES = _seconds(10, 60, 300, 1_800, 7_200, 21_600, 43_200)
 """Ends about 21 hours after the first attempt."""

@@ -103,7 +103,7 @@ class RowQueue(Generic[Row, Leased]):
     status: str | None = "status"
     """The column of the status; None if rows have no status of their own."""
     attempts: str | None = "attempts"
-    """The column with the number of attempts; None if the queue counts them elsewhere."""
+    """The column with the number of attempts; None if `take` counts them in another table."""
     counts_failures_only: bool = False
     """Whether an attempt counts when it has failed, or its worker was lost, instead of when it begins."""
     open_statuses: tuple[str, ...] = (PENDING, RUNNING)

@@ -211,7 +211,8 @@ def run_leased(worker: Worker, queue: RowQueue[Any, Leased], lease: Leased, work
         end = partial(release, counts_attempt=True, error=error.error, retry_after=error.retry_after)
         retry_in_outage(worker, end, f"the failure of {name}")
     except tuple(queue.permanent) as error:
-        logger.warning("%s failed for good", name, exc_info=True)
+        # The text of the error may quote a file of the tenant, and the row keeps it.
+        logger.warning("%s failed for good: %s", name, type(error).__name__)
         describe = next(queue.permanent[kind] for kind in type(error).__mro__ if kind in queue.permanent)
         end = partial(queue.fail, worker.database, lease, describe(error))
         retry_in_outage(worker, end, f"the failure of {name}")

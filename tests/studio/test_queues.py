@@ -400,7 +400,7 @@ class ExhaustedPool(logging.Handler):
         while len(self._connections) < POOL_SIZE:
             assert time.monotonic() < deadline, "other connections stay in use"
             # The renewal of a lease may use a connection at this moment.
-            with suppress(PoolTimeout):
+            with suppress(PoolTimeout):  # the loop tries again until its deadline
                 self._connections.append(self._database.engine.connect())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -538,7 +538,7 @@ def test_connections_that_end_at_any_write_use_up_no_attempt(
         queue.add_row(studio)
         with monkeypatch.context() as patch:
             patch.setattr(Database, "transaction", end_connections_at_one)
-            with suppress(OperationalError):
+            with suppress(OperationalError):  # the outage of this test; the row is run again below
                 queue.run(studio)
         run_until_completed(queue, studio)
         assert queue.read(studio) == (queue.completed, queue.attempts_at_end, False), f"write {number}"

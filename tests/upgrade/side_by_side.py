@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from db.rls.session_role import MIGRATING
 from tests.upgrade.release import require
@@ -47,7 +48,8 @@ def write_new_values(url: str) -> None:
     with psycopg.connect(url.replace("+psycopg", "", 1)) as connection:
         connection.execute("SELECT set_config(%s, 'on', true)", [MIGRATING])
         for table, column, value in NEW_VALUES:
-            done = connection.execute(f"UPDATE {table} SET {column} = %s", [value])  # type: ignore[arg-type]  # noqa: S608 - the names above
+            statement = SQL("UPDATE {} SET {} = %s").format(Identifier(table), Identifier(column))
+            done = connection.execute(statement, [value])
             require(done.rowcount, f"{table} has no rows")
 
 
