@@ -57,15 +57,15 @@ database: .venv/.runtime ## Run the embedded database and print its URL, for psq
 
 .PHONY: move-from-sqlite
 move-from-sqlite: .venv/.runtime ## Move the SQLite database of release 0.2.0 to PostgreSQL and verify it (FROM=file)
-	@$(BIN)/python -m studio.move_from_sqlite $(if $(FROM),--from '$(FROM)') $(ARGS)
+	@$(BIN)/python -m studio.commands.move_from_sqlite $(if $(FROM),--from '$(FROM)') $(ARGS)
 
 .PHONY: backup
 backup: .venv/.runtime ## Save all rows and files in a new folder and verify them (TO=folder)
-	@$(BIN)/python -m studio.backup create '$(or $(TO),$(error TO=folder is missing))'
+	@$(BIN)/python -m studio.commands.backup create '$(or $(TO),$(error TO=folder is missing))'
 
 .PHONY: restore
 restore: .venv/.runtime ## Restore a backup to an empty database and media storage and verify it (FROM=folder)
-	@$(BIN)/python -m studio.backup restore '$(or $(FROM),$(error FROM=folder is missing))' $(ARGS)
+	@$(BIN)/python -m studio.commands.backup restore '$(or $(FROM),$(error FROM=folder is missing))' $(ARGS)
 
 ##@ Test
 

@@ -22,10 +22,10 @@ from a2wsgi import ASGIMiddleware
 from db.rls.owners import require_owners_of
 from handlers.app import create_app
 from handlers.server.exposure import close_in_development
-from studio.database import use_database
+from studio.infrastructure.database import use_database
+from studio.infrastructure.settings import PRIVATE_UMASK, Settings
+from studio.infrastructure.telemetry.logs import configure_logging
 from studio.seed.published_accounts import require_no_published_account
-from studio.settings import PRIVATE_UMASK, Settings
-from studio.telemetry.logs import configure_logging
 
 os.umask(PRIVATE_UMASK)
 # The embedded database runs as long as the process, which holds its lock.

@@ -331,7 +331,7 @@ def get_references(
 
     Args:
         lock: Whether the rows stay in their tenant until the transaction ends, as a foreign key needs that
-            is written after this check. `studio.transfers` moves rows.
+            is written after this check. `studio.products.transfers` moves rows.
     """
     query, found = select_visible(model).where(model.id.in_(row_ids)), {}
     if lock and is_writing():

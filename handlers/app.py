@@ -66,21 +66,24 @@ from handlers.pipeline.middleware.security_headers import (
 from handlers.pipeline.policies import ServedOperation, compile_served_operations, find_policy_errors
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
-from studio.change_hub import ChangeHub
 from studio.cutouts.worker import make_sample, run_next_cutout
 from studio.destinations.targets import Outcome
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import load_signer
 from studio.exports.worker import run_pending_exports
-from studio.fair_slots import share_threads
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.change_hub import ChangeHub
+from studio.infrastructure.fair_slots import share_threads
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import InvalidSettings, Settings
+from studio.infrastructure.storage import Storage
+from studio.infrastructure.storage_backends import open_storage
+from studio.infrastructure.telemetry.metrics import MetricsServer
+from studio.infrastructure.telemetry.traces import Tracing
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports, run_task
 from studio.jobs.periodic import PeriodicTask
 from studio.mask_models import MaskModel, choose_mask_model
-from studio.media.backends import open_storage
 from studio.media.ladder import LadderBuilder
-from studio.media.storage import Storage
 from studio.mock import webhooks as mock_webhooks
 from studio.mock.generations import MockRunner
 from studio.mock.scenario import Scenario
@@ -90,9 +93,6 @@ from studio.providers.sample import build_sample_file
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.memory_store import MemoryStore
-from studio.settings import InvalidSettings, Settings
-from studio.telemetry.metrics import MetricsServer
-from studio.telemetry.traces import Tracing
 from studio.webhooks.dispatcher import WebhookDispatcher
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"

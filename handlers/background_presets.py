@@ -19,7 +19,7 @@ from handlers.common.references import precheck_create, resolve_images, resolve_
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.background_presets import BackgroundPresetSchema
-from studio.catalogue.visibility import check_may_publish, sync_media_visibility
+from studio.catalog.visibility import check_may_publish, sync_media_visibility
 
 IMAGE_OPTIONS = [joinedload(BackgroundPreset.image_media)]
 BACKGROUND_PRESETS = ListQuery(

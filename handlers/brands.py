@@ -20,9 +20,9 @@ from handlers.common.references import check_references, precheck_create, resolv
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.brands import BrandSchema
-from studio import transfers
-from studio.catalogue import brands
-from studio.catalogue.slugs import insert_with_slug
+from studio.catalog import brands
+from studio.catalog.slugs import insert_with_slug
+from studio.products import transfers
 
 LOGO_OPTIONS = [joinedload(Brand.logo_media)]
 BRANDS = ListQuery(Brand, BrandSchema, search_columns=(Brand.name,))

@@ -22,7 +22,7 @@ from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_r
 from handlers.schemas.exports import ExportFileDeliverySchema, ExportSchema
 from studio.exports import create
 from studio.exports.names import FileNames, build_content_disposition
-from studio.media.storage import export_folder, export_key
+from studio.infrastructure.storage import export_folder, export_key
 
 
 class ExportNotReady(Conflict):

@@ -21,7 +21,7 @@ from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import check_references, deduplicate_ids, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.guidelines import GuidelinesSchema
-from studio import transfers
+from studio.products import transfers
 
 LIST_OPTIONS = [selectinload(Guidelines.shot_type_links), selectinload(Guidelines.subject_links)]
 GUIDELINES = ListQuery(Guidelines, GuidelinesSchema, search_columns=(Guidelines.name,))

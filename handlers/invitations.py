@@ -17,7 +17,7 @@ from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.admission.attempt_limits import consume_mail_quota, limits_invalid_tokens
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
 from studio.accounts import invitations
-from studio.accounts.identity.mail import get_mailer
+from studio.infrastructure.mail import get_mailer
 
 INVITING_ROLES = frozenset(role for role, granted in ROLES.items() if Permission.INVITATIONS_WRITE in granted)
 INVITATIONS = ListQuery(Invitation, InvitationSchema, parent={"organization_id": Invitation.organization_id})

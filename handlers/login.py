@@ -24,7 +24,7 @@ from handlers.pipeline.admission.attempt_limits import (
 from handlers.pipeline.auth import decode_access_token, issue_access_token
 from handlers.schemas.users import UserSchema
 from studio.accounts.identity import recovery, sessions
-from studio.accounts.identity.mail import get_mailer
+from studio.infrastructure.mail import get_mailer
 
 RECOVERY_MESSAGE = "If there is an account with this address, a mail with further steps is on its way"
 

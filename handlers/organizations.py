@@ -24,9 +24,9 @@ from handlers.pipeline.admission.attempt_limits import limits_password_attempts,
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations
-from studio.accounts.identity.mail import get_mailer
 from studio.accounts.identity.users import require_password
 from studio.accounts.organizations import notify_new_owner
+from studio.infrastructure.mail import get_mailer
 
 LOGO_OPTIONS = [joinedload(Organization.logo_media)]
 ALL_ORGANIZATIONS = ListQuery(

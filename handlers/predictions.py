@@ -46,10 +46,10 @@ from handlers.schemas.predictions import (
     PredictionShareSchema,
     PublicationSchema,
 )
-from studio import comments, review, shares
 from studio.media.signing import InvalidSignature, sign_share
 from studio.publications import publish
 from studio.publications.files import find_published_file, list_formats, list_widths, to_original
+from studio.review import comments, review, shares
 from studio.webhooks.events import preload_products
 
 FILE_OPTIONS = [joinedload(Prediction.media)]

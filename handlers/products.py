@@ -37,11 +37,11 @@ from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.batches import Action, lock_targets, run_batch
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.products import ProductImageCutoutSchema, ProductImageSchema, ProductSchema
-from studio import product_images, products, transfers
-from studio.catalogue.image_limits import require_image_capacity
-from studio.catalogue.visibility import check_may_publish
+from studio.catalog.image_limits import require_image_capacity
+from studio.catalog.visibility import check_may_publish
 from studio.cutouts.requests import request_cutout, require_cutout
 from studio.media.stored_image import StoredImage
+from studio.products import product_images, products, transfers
 
 # A product shows four of the 14 columns of an image.
 MEDIA_COLUMNS = load_only(MediaResource.extension, MediaResource.width, MediaResource.height, raiseload=True)

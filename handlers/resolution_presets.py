@@ -16,7 +16,7 @@ from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.resolution_presets import ResolutionPresetSchema
-from studio.catalogue.visibility import check_may_publish
+from studio.catalog.visibility import check_may_publish
 
 RESOLUTION_PRESETS = ListQuery(
     ResolutionPreset, ResolutionPresetSchema, search_columns=(ResolutionPreset.name,)

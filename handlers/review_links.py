@@ -29,7 +29,7 @@ from handlers.pipeline.admission.attempt_limits import limits_invalid_tokens
 from handlers.pipeline.admission.rate_limits import consume_guest_session
 from handlers.pipeline.auth import issue_guest_token
 from handlers.schemas.review_links import ReviewLinkSchema
-from studio import review_links
+from studio.review import review_links
 
 DEFAULT_GUEST_NAME = "Guest"
 REVIEW_LINKS = ListQuery(

@@ -1,4 +1,4 @@
-"""Shootings and their looks. A look makes the shots; see `studio/shootings.py` for the rules."""
+"""Shootings and their looks. A look makes the shots; see `studio/shootings/shootings.py` for the rules."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from handlers.common.references import (
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok, serialize_many
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
-from studio import look_batches
-from studio import shootings as studio
 from studio.generations import batch
 from studio.generations.request import GenerationRequest
+from studio.shootings import look_batches
+from studio.shootings import shootings as studio
 
 LIST_OPTIONS = [
     selectinload(Look.shots),

@@ -14,9 +14,9 @@ from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shot_types import ShotTypeSchema
-from studio.catalogue import archive
-from studio.catalogue.slugs import insert_with_slug
-from studio.catalogue.visibility import check_may_publish
+from studio.catalog import archive
+from studio.catalog.slugs import insert_with_slug
+from studio.catalog.visibility import check_may_publish
 
 SHOT_TYPES = ListQuery(ShotType, ShotTypeSchema, search_columns=(ShotType.name,))
 

@@ -21,10 +21,10 @@ from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.pipeline.batches import Action, lock_targets, run_batch
 from handlers.schemas.shots import ShotSchema
-from studio import review
 from studio.generations.inputs import resolve, sharing_rows
 from studio.generations.request import GenerationRequest
 from studio.generations.snapshot import freeze
+from studio.review import review
 
 SHOT_TYPE_OPTIONS = [joinedload(Shot.shot_type)]
 SHOTS = ListQuery(

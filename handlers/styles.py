@@ -17,10 +17,10 @@ from handlers.common.references import precheck_create, resolve_images, resolve_
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.styles import StyleSchema
-from studio import transfers
-from studio.catalogue import archive
-from studio.catalogue.slugs import insert_with_slug
-from studio.catalogue.visibility import check_may_publish, sync_media_visibility
+from studio.catalog import archive
+from studio.catalog.slugs import insert_with_slug
+from studio.catalog.visibility import check_may_publish, sync_media_visibility
+from studio.products import transfers
 
 COVER_OPTIONS = [joinedload(Style.cover_media)]
 STYLES = ListQuery(Style, StyleSchema, search_columns=(Style.name,))

@@ -19,11 +19,11 @@ from handlers.common.references import accept_image, precheck_create, resolve_im
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
-from studio import transfers
-from studio.catalogue import archive, visibility
-from studio.catalogue.image_limits import require_image_capacity
-from studio.catalogue.slugs import insert_with_slug
-from studio.catalogue.visibility import check_may_publish, sync_media_visibility
+from studio.catalog import archive, visibility
+from studio.catalog.image_limits import require_image_capacity
+from studio.catalog.slugs import insert_with_slug
+from studio.catalog.visibility import check_may_publish, sync_media_visibility
+from studio.products import transfers
 
 IMAGE_OPTIONS = [
     joinedload(Subject.cover_media),

@@ -17,7 +17,7 @@ from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import require_etag_match
 from handlers.common.responses import ApiResponse, created, ok
 from handlers.schemas.subscriptions import CreditMovementSchema, SubscriptionSchema
-from studio import billing
+from studio.billing import billing
 
 ALL_SUBSCRIPTIONS = ListQuery(Subscription, SubscriptionSchema, is_global=True)
 SUBSCRIPTIONS = replace(ALL_SUBSCRIPTIONS, parent={"user_id": Subscription.user_id}, is_global=False)

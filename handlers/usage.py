@@ -14,7 +14,7 @@ from db.usage.queries import sum_usage
 from handlers.common.pagination import DEFAULT_LIMIT, build_next_link, decode_position, encode_position
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import SANDBOX_CSP, ApiResponse
-from studio import usage
+from studio.billing import usage
 from studio.exports.names import build_content_disposition
 
 

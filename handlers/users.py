@@ -41,9 +41,9 @@ from handlers.pipeline.admission.attempt_limits import (
 from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, SessionSchema, UserSchema
 from studio.account_exports import create as account_exports
 from studio.accounts.identity import deletions, email_changes, sessions, users
-from studio.accounts.identity.mail import get_mailer
 from studio.exports.names import build_content_disposition
-from studio.media.storage import export_key
+from studio.infrastructure.mail import get_mailer
+from studio.infrastructure.storage import export_key
 
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
 SESSIONS = ListQuery(

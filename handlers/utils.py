@@ -19,10 +19,10 @@ from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.attempt_limits import consume_mail_quota
 from handlers.pipeline.admission.limits import Limit
-from studio.accounts.identity.mail import get_mailer
-from studio.database import is_embedded
-from studio.media.storage import check_writable
-from studio.settings import VERSION
+from studio.infrastructure.database import is_embedded
+from studio.infrastructure.mail import get_mailer
+from studio.infrastructure.settings import VERSION
+from studio.infrastructure.storage import check_writable
 
 _LIMIT_BY_DEPENDENCY = {"database": Limit.DATABASE, "media": Limit.STORAGE, "broker": Limit.BROKER}
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.settings import InvalidSettings
-from studio.settings import MaskModelType as MaskModelType
+from studio.infrastructure.settings import InvalidSettings
+from studio.infrastructure.settings import MaskModelType as MaskModelType
 
 INCLUDED = ("colour", "u2netp")
 """The names of what needs no file of the operator."""

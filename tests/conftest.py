@@ -40,7 +40,7 @@ from tools.servers.server_databases import drop_server_databases
 
 if TYPE_CHECKING:
     from handlers.app import Application
-    from studio.media.storage import LocalDisk
+    from studio.infrastructure.storage import LocalDisk
     from tests.support.scenarios import PhotographedProduct
     from tests.support.servers.buckets import Bucket
     from tests.support.servers.webhook_receiver import WebhookReceiver

@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from studio.settings import Variable, list_settings
-from studio.telemetry.metrics import describe_metrics
+from studio.infrastructure.settings import Variable, list_settings
+from studio.infrastructure.telemetry.metrics import describe_metrics
 from tools.project import ADMISSION_CONTROLS, PROBLEMS, AdmissionControl
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ readers: [operators, contributors]
 
 # Configuration
 
-<!-- Generated from studio/settings.py: change it there, then run `make docs-reference`. -->
+<!-- Generated from studio/infrastructure/settings.py: change it there, then run `make docs-reference`. -->
 
 The server and its workers read their settings from environment variables. An empty variable counts as
 missing. If variables are invalid, the process does not start, and one message names all of them.
@@ -134,7 +134,7 @@ def render_metrics() -> str:
         "says how to scrape them and which alerts use them."
     )
     head = _PAGE_HEAD.format(
-        title="Metrics", readers="operators", source="studio/telemetry/metrics.py", text=text
+        title="Metrics", readers="operators", source="studio/infrastructure/telemetry/metrics.py", text=text
     )
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.meaning} |"

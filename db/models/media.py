@@ -1,4 +1,4 @@
-"""Stored images, and the temporary uploads that become images. `studio/media/storage.py` stores the files."""
+"""Stored images, and the temporary uploads that become images."""
 
 from __future__ import annotations
 

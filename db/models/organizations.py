@@ -39,7 +39,7 @@ class Organization(Identified):
         ForeignKey("media_resources.id", ondelete="SET NULL", use_alter=True), index=True
     )
 
-    # After how many days `studio.retention` deletes something; None keeps it.
+    # After how many days `studio.review.retention` deletes something; None keeps it.
     retention_uploads_days: Mapped[int | None]
     retention_rejected_predictions_days: Mapped[int | None]
     retention_audit_addresses_days: Mapped[int | None]

@@ -10,13 +10,13 @@ from uuid import UUID
 from flask import current_app
 
 from db.caller import current_caller
-from studio.fair_slots import FairSlots
-from studio.http_client import SafeHttpClient
-from studio.media.storage import Storage
+from studio.infrastructure.fair_slots import FairSlots
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import Storage
+from studio.infrastructure.telemetry.context import current_log_context
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
-from studio.settings import Settings
-from studio.telemetry.context import current_log_context
 
 SERVICES = "sartiq"
 """The key in `extensions` of the Flask application."""

@@ -19,7 +19,7 @@ from db.base import Labeled, Owned
 from db.errors import PreconditionFailed
 from db.tenancy import get_visible
 from handlers.common.responses import encode_json, serialize, strong_etag
-from studio.custom_metadata import merge_metadata
+from studio.catalog.custom_metadata import merge_metadata
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 

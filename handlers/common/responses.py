@@ -19,8 +19,8 @@ from marshmallow import Schema
 from werkzeug.datastructures import Accept
 
 from handlers.schemas.serializer import get_list_serializer, get_serializer
-from studio.change_hub import Watched
 from studio.generations.watch import GenerationState
+from studio.infrastructure.change_hub import Watched
 
 SANDBOX_CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"
 """The Content-Security-Policy of uploaded files: browsers run no scripts in them."""

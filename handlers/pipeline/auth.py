@@ -38,8 +38,8 @@ from handlers.common.permissions import (
 from handlers.pipeline.errors import TokenExpired
 from studio.accounts.api_keys import parse_secret
 from studio.accounts.identity.tokens import hash_token
-from studio.settings import Settings
-from studio.telemetry.context import current_log_context
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.telemetry.context import current_log_context
 
 ISSUER = "sartiq"
 AUDIENCE = "sartiq-api"

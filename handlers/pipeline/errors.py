@@ -83,10 +83,10 @@ from handlers.contract.errors import (
     Violation,
 )
 from handlers.pipeline.admission.limits import Limit
-from studio.accounts.identity.mail import MailDisabled
-from studio.media.storage import StorageUnavailable, is_storage_unavailable
-from studio.telemetry.context import current_log_context
-from studio.telemetry.metrics import count_contract_defect, count_rate_limited
+from studio.infrastructure.mail import MailDisabled
+from studio.infrastructure.storage import StorageUnavailable, is_storage_unavailable
+from studio.infrastructure.telemetry.context import current_log_context
+from studio.infrastructure.telemetry.metrics import count_contract_defect, count_rate_limited
 
 logger = logging.getLogger(__name__)
 

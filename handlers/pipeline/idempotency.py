@@ -1,7 +1,8 @@
 """Execute requests with an Idempotency-Key once (draft-ietf-httpapi-idempotency-key-header-07).
 
 This module decides which requests are equal, which responses are stored, and how a stored response is
-encrypted and replayed. `studio/idempotency.py` holds the locks and the rows. Handlers do not call it.
+encrypted and replayed. `studio.infrastructure.idempotency` has the locks and the rows. Handlers do not call
+this module.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from handlers.contract.request_bodies import UploadedFile
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import MEDIA_TYPE, build_problem
 from handlers.pipeline.request_context import RequestContext
-from studio.idempotency import (
+from studio.infrastructure.idempotency import (
     IdempotencyLock,
     IdempotencyNamespace,
     RequestInProgress,

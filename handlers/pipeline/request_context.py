@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handlers.pipeline.admission.concurrency import RequestOwner
     from handlers.pipeline.idempotency import IdempotentRequest
     from handlers.pipeline.policies import ServedOperation
-    from studio.change_hub import Watched
+    from studio.infrastructure.change_hub import Watched
     from studio.rate_limits.limits import LimitUsage
 
 REQUEST_CONTEXT = "sartiq.request_context"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from handlers.contract.responses import SchemaMismatch
-from studio.telemetry.metrics import count_unknown_value
+from studio.infrastructure.telemetry.metrics import count_unknown_value
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_requester, share_threads
+from studio.infrastructure.fair_slots import current_requester, share_threads
 
 logger = logging.getLogger(__name__)
 

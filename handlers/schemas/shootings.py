@@ -11,7 +11,7 @@ from db.models.shootings import Shooting
 from handlers.schemas.fields import LabeledSchema, Timestamp, Uuid, UuidList
 from handlers.schemas.serializer import get_list_serializer, list_attribute_paths
 from studio.generations.batch import ShotResult
-from studio.shootings import aggregate_shot_status
+from studio.shootings.shootings import aggregate_shot_status
 
 
 class ShootingSchema(LabeledSchema):

@@ -6,7 +6,7 @@ from marshmallow import fields
 
 from db.models.subscriptions import Subscription
 from handlers.schemas.fields import IdentifiedSchema, Timestamp, Uuid
-from studio.billing import is_subscription_active
+from studio.billing.billing import is_subscription_active
 
 
 class Price(fields.Field[Any]):

@@ -49,9 +49,11 @@ from handlers.server.mock_environment import (
 )
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
-from studio.database import use_database
-from studio.listening import require_free_address
-from studio.media.backends import open_storage
+from studio.infrastructure.database import use_database
+from studio.infrastructure.listening import require_free_address
+from studio.infrastructure.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
+from studio.infrastructure.storage_backends import open_storage
+from studio.infrastructure.telemetry.logs import configure_logging
 from studio.media.memory_gate import return_freed_memory
 from studio.seed import seed_database
 from studio.seed.published_accounts import (
@@ -59,8 +61,6 @@ from studio.seed.published_accounts import (
     deactivate_published_accounts,
     require_no_published_account,
 )
-from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
-from studio.telemetry.logs import configure_logging
 
 logger = logging.getLogger("sartiq.server")
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
-from studio.settings import Settings, is_loopback
+from studio.infrastructure.settings import Settings, is_loopback
 
 logger = logging.getLogger(__name__)
 

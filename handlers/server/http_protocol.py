@@ -23,8 +23,8 @@ from handlers.pipeline.admission.connections import Admission, ConnectionLimits
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import MEDIA_TYPE, Problem
 from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
-from studio.telemetry.context import LogContext, set_log_context
-from studio.telemetry.metrics import count_problem
+from studio.infrastructure.telemetry.context import LogContext, set_log_context
+from studio.infrastructure.telemetry.metrics import count_problem
 
 logger = logging.getLogger(__name__)
 

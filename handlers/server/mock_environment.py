@@ -39,10 +39,10 @@ from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from handlers.pipeline.middleware.mock_control import require_no_reset
 from handlers.pipeline.middleware.mock_responses import ABORT_EXTENSION
 from handlers.server.http_protocol import BoundedHttpProtocol
+from studio.infrastructure.settings import VERSION, Settings
 from studio.mock.database import MockDatabase, drop_template_databases
 from studio.mock.folders import CLUSTER, FILES, create_from_template, temporary_folder
 from studio.seed.rows import build_seed_id, get_seed_id
-from studio.settings import VERSION, Settings
 
 TOKEN_ISSUED_AT, TOKEN_EXPIRES_AT = datetime(2026, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 SESSION_ID = build_seed_id(0x16, 1)

@@ -10,7 +10,7 @@ from db.errors import Conflict
 from db.models.account_exports import IS_OPEN, AccountExport
 from db.queries.users import lock_for_count
 from db.session import after_commit, current_session
-from studio.pubsub import EXPORTS
+from studio.infrastructure.pubsub import EXPORTS
 
 
 class ExportInProgress(Conflict):

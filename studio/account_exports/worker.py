@@ -20,7 +20,7 @@ from studio.account_exports.sections import IMAGES, Section, count_rows, list_se
 from studio.exports.archive import ArchiveEntry, SourceFileMissing, build_zip_info, copy_file
 from studio.exports.queue import ACCOUNT_EXPORTS, AccountExportLease, complete_account_export
 from studio.exports.worker import write_leased
-from studio.media.storage import Storage, media_key
+from studio.infrastructure.storage import Storage, media_key
 from studio.queue.running import MAX_RUN_SECONDS, Heartbeat, Worker, run_pending
 
 FORMAT = 1

@@ -19,10 +19,10 @@ from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.users import User, email_key
 from db.queries.users import find_user_by_email
 from db.session import after_commit, current_session
-from studio.accounts.identity.mail import Mailer, strip_newlines
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import PasswordRequired, create_user
 from studio.accounts.organizations import create_membership
+from studio.infrastructure.mail import Mailer, strip_newlines
 
 LIFETIME = timedelta(days=7)
 MAX_OPEN_INVITATIONS = 50

@@ -21,8 +21,8 @@ from db.models.users import AccountDeletion, User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user, lock_for_count
 from db.session import after_commit, as_system, current_session, query_as_system
-from studio.accounts.identity.mail import Mailer, strip_newlines
-from studio.catalogue.slugs import insert_with_slug
+from studio.catalog.slugs import insert_with_slug
+from studio.infrastructure.mail import Mailer, strip_newlines
 
 MAX_OWNED = 20
 

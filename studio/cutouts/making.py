@@ -11,9 +11,9 @@ from db.errors import NotFound
 from studio.cutouts.photos import LARGEST_SIDE, cut_out_photo, open_photo
 from studio.cutouts.queue import CutoutLease, MadeCutout, StoredFile
 from studio.cutouts.requests import UnusableCutoutInputs
+from studio.infrastructure.storage import Storage, is_storage_unavailable
 from studio.media.inspection import open_stored
 from studio.media.normalisation import dominant_color
-from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.stored_image import StoredImage
 from studio.rendering import CutOut, get_cut_out_version
 from studio.rendering.model import FRAMED_CROP

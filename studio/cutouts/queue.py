@@ -19,10 +19,10 @@ from db.base import utc_now
 from db.models.media import MediaResource
 from db.models.products import CutoutStatus, ProductImage, ProductImageCutout
 from db.session import Database, current_session
-from studio.catalogue.visibility import sync_media_visibility
+from studio.catalog.visibility import sync_media_visibility
 from studio.cutouts.requests import UnusableCutoutInputs, restart
+from studio.infrastructure.storage import Storage, media_key
 from studio.media.ingest import ImageOrigin, store_image
-from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 from studio.queue.row_queue import Lease, LeaseLost, RowQueue
 

@@ -17,7 +17,7 @@ from db.base import utc_now
 from db.errors import Conflict, TemporaryConflict
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout
 from db.session import after_commit, current_session
-from studio.pubsub import notify_workers
+from studio.infrastructure.pubsub import notify_workers
 
 RETRY_AFTER_SECONDS = 2
 """When a client may expect the cut-out: making one takes one to nine seconds."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from studio.cutouts.queue import CUTOUTS, CutoutLease, MadeCutout, complete_cutout, store_file
-from studio.media.storage import Storage
+from studio.infrastructure.storage import Storage
 from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 
 SAMPLE_VERSION = "samples-1"

@@ -24,8 +24,8 @@ from studio.destinations.credentials import (
     encrypt_credentials,
     fingerprint_key,
 )
-from studio.http_client import SafeHttpClient
-from studio.settings import Settings
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
 
 MAX_DESTINATIONS = 20
 TEST_SECONDS = 8.0

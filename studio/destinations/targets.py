@@ -18,8 +18,8 @@ from db.base import utc_now
 from db.errors import TargetNotAllowed
 from studio.destinations.credentials import Credentials
 from studio.destinations.signature import AccessKey, encode_path, sign_headers
-from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
-from studio.retry_after import parse_retry_after
+from studio.infrastructure.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.infrastructure.retry_after import parse_retry_after
 
 MAX_RESPONSE_BYTES = 65_536
 USER_AGENT = "Sartiq-Delivery/1.0"

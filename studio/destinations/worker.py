@@ -24,8 +24,9 @@ from studio.destinations.queue import (
     record_delivered,
 )
 from studio.destinations.targets import File, Outcome, PutFile, Target, put_file
-from studio.http_client import SafeHttpClient
-from studio.media.storage import export_key
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import export_key
 from studio.queue.row_queue import Interrupted
 from studio.queue.running import (
     MAX_RUN_SECONDS,
@@ -36,7 +37,6 @@ from studio.queue.running import (
     run_leased,
     run_pending,
 )
-from studio.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from db.errors import NotFound
-from studio.csv_cells import format_cell
 from studio.exports.content_credentials import FileToSign, SignFile, SigningFailed
-from studio.media.storage import Storage
+from studio.infrastructure.csv_cells import format_cell
+from studio.infrastructure.storage import Storage
 from studio.providers.registry import PROVIDERS
 
 CHUNK_BYTES = 1 << 20

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from studio.infrastructure.settings import InvalidSettings, Settings
 from studio.media.digital_source_type import VOCABULARY
-from studio.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes

@@ -27,7 +27,7 @@ from db.models.users import User
 from db.session import after_commit, current_session
 from db.tenancy import get_references, select_visible
 from studio.exports.names import FileNames, render_template
-from studio.pubsub import EXPORTS
+from studio.infrastructure.pubsub import EXPORTS
 from studio.state_machines import DELIVERABLE, NotApproved
 
 MAX_PREDICTIONS = 500

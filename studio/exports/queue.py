@@ -23,8 +23,8 @@ from db.models.shootings import Shot
 from db.session import Database, after_commit, current_session
 from studio.exports.archive import ArchiveEntry, SourceFileMissing
 from studio.exports.content_credentials import SigningFailed
-from studio.media.storage import media_key
-from studio.pubsub import DELIVERIES
+from studio.infrastructure.pubsub import DELIVERIES
+from studio.infrastructure.storage import media_key
 from studio.queue.row_queue import Lease, RowQueue, lock_next
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.events import emit_export_event, emit_shot_events

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from studio.exports.archive import CHUNK_BYTES, write_archive
 from studio.exports.content_credentials import SignFile
 from studio.exports.queue import EXPORTS, ExportLease, complete_export, export_exists
-from studio.media.storage import Storage, export_folder, export_key
+from studio.infrastructure.storage import Storage, export_folder, export_key
 from studio.queue.row_queue import Leased, RowQueue
 from studio.queue.running import MAX_RUN_SECONDS, Heartbeat, Worker, run_leased, run_pending
 

@@ -21,15 +21,15 @@ from db.models.shootings import Shot
 from db.models.subscriptions import Subscription
 from db.row_counts.queries import sum_stored_counts
 from db.session import after_commit, current_session, rollback_and_continue
-from studio import billing
+from studio.billing import billing
 from studio.generations.availability import Tenant, require_available_inputs
 from studio.generations.inputs import resolve
 from studio.generations.request import GenerationRequest
 from studio.generations.snapshot import GenerationDraft, freeze
-from studio.pubsub import notify_workers
-from studio.shots import require_next_status
+from studio.infrastructure.pubsub import notify_workers
+from studio.infrastructure.telemetry.context import current_traceparent
+from studio.shootings.shots import require_next_status
 from studio.state_machines import OPEN_GENERATION, RETRYABLE_GENERATION
-from studio.telemetry.context import current_traceparent
 
 
 class QueueFull(Conflict):

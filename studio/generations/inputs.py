@@ -35,7 +35,7 @@ from db.tenancy import get_reference, select_visible
 from studio.generations.availability import NotAvailable, Tenant, is_own, require_available
 from studio.generations.request import TOOL_BY_STRATEGY, GenerationRequest
 from studio.providers.registry import PROVIDERS
-from studio.shots import require_next_status
+from studio.shootings.shots import require_next_status
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 Row = TypeVar("Row")

@@ -17,9 +17,10 @@ from db.errors import InvalidTransition
 from db.models.generations import Generation, GenerationStatus
 from db.models.shootings import Shot
 from db.session import after_commit, current_session
-from studio import billing, pubsub
+from studio.billing import billing
+from studio.infrastructure import pubsub
+from studio.infrastructure.telemetry.metrics import count_generation
 from studio.state_machines import GENERATION_STATES, next_shot_status
-from studio.telemetry.metrics import count_generation
 from studio.webhooks.events import emit_generation_event
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The progress of a generation, as waiting requests see it (`studio.change_hub`)."""
+"""The progress of a generation, as waiting requests see it (`studio.infrastructure.change_hub`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from db.models.generations import Generation, Prediction
-from studio.change_hub import Transaction
+from studio.infrastructure.change_hub import Transaction
 from studio.state_machines import GENERATION_STATES
 
 

@@ -18,9 +18,9 @@ from db.models.organizations import Organization
 from db.models.users import User
 from db.session import after_commit, current_session
 from db.tenancy import select_visible
+from studio.infrastructure.pubsub import IMPORTS
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.ingest import parse_file_url
-from studio.pubsub import IMPORTS
 
 MAX_OPEN_IMPORTS = 10
 LIFETIME = timedelta(days=30)

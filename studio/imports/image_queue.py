@@ -30,15 +30,15 @@ from db.models.media import MediaResource
 from db.models.products import Product, ProductImage
 from db.queries.statements import lock_name
 from db.session import after_commit, current_session
-from studio import product_images
-from studio.catalogue.image_limits import require_image_capacity
+from studio.catalog.image_limits import require_image_capacity
 from studio.imports.image_jobs import hash_source
 from studio.imports.problems import StoredProblem, build_problem, describe_error
 from studio.imports.queue import complete_with_images
+from studio.infrastructure.pubsub import IMPORTS
+from studio.infrastructure.storage import Storage, media_key
 from studio.media.ingest import ImageOrigin, store_image
-from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
-from studio.pubsub import IMPORTS
+from studio.products import product_images
 from studio.queue.retries import FETCHED_IMAGES
 from studio.queue.row_queue import PENDING, RUNNING, Lease, LeaseLost, RowQueue, lock_next
 

@@ -14,14 +14,14 @@ from functools import partial
 from uuid import UUID
 
 from db.errors import Conflict, NotFound
-from studio.fair_slots import Requester, account_name, set_current_requester
-from studio.http_client import SafeHttpClient
 from studio.imports.archive import ImageArchive
 from studio.imports.image_queue import IMAGES, ImageLease, add_image, store_file
 from studio.imports.problems import ImportFileError, describe_error
+from studio.infrastructure.fair_slots import Requester, account_name, set_current_requester
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import Storage, data_file_key
 from studio.media.fetching import fetch_image, may_succeed_later, rejects_unusable_images
 from studio.media.images import normalise
-from studio.media.storage import Storage, data_file_key
 from studio.media.stored_image import StoredImage
 from studio.queue.running import (
     MAX_RUN_SECONDS,

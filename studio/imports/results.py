@@ -17,7 +17,7 @@ from db.errors import Conflict
 from db.models.imports import ProductImport, ProductImportResult
 from db.session import current_session
 from studio.imports.create import OPEN
-from studio.media.storage import Storage, import_results_key
+from studio.infrastructure.storage import Storage, import_results_key
 
 COLUMNS = ("line", "external_id", "sku", "status", "product_id", "problem", "image_problems")
 _PAGE_ROWS = 1_000

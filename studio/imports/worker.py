@@ -20,7 +20,7 @@ from studio.imports.problems import FindViolations
 from studio.imports.queue import IMPORTS, ImportLease, complete_rows, record_results, record_total_count
 from studio.imports.rows import Row, read_rows, summarize_file
 from studio.imports.writing import write_rows
-from studio.media.storage import data_file_key
+from studio.infrastructure.storage import data_file_key
 from studio.queue.row_queue import Interrupted
 from studio.queue.running import MAX_RUN_SECONDS, Heartbeat, Worker, run_leased, run_pending
 

@@ -22,11 +22,11 @@ from db.models.brands import Brand
 from db.models.imports import ResultStatus
 from db.models.products import Product, ProductState
 from db.session import current_session
-from studio import products
-from studio.custom_metadata import TooManyMetadataKeys, build_merged
+from studio.catalog.custom_metadata import TooManyMetadataKeys, build_merged
 from studio.imports.problems import FindViolations, StoredProblem, describe_error, describe_violations
 from studio.imports.queue import ImportLease, RowResult
 from studio.imports.rows import UNIQUE_PROPERTIES, Row
+from studio.products import products
 
 MAX_ROUNDS = 3
 """How often the products of a group are looked up, if other writers insert some meanwhile."""

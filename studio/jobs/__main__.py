@@ -11,12 +11,12 @@ from celery import signals
 from db.embedded import EmbeddedDatabaseError
 from db.rls.owners import require_owners_of
 from db.rls.setup import RolesMissing
-from studio.database import use_database
+from studio.infrastructure.database import use_database
+from studio.infrastructure.listening import require_free_address
+from studio.infrastructure.settings import PRIVATE_UMASK, InvalidSettings, Settings
+from studio.infrastructure.telemetry.logs import configure_logging
 from studio.jobs.celery.worker import run_beat, run_worker
-from studio.listening import require_free_address
 from studio.seed.published_accounts import StartRefused, require_no_published_account
-from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings
-from studio.telemetry.logs import configure_logging
 from studio.webhooks.message_schemas import BUNDLE
 
 

@@ -18,31 +18,31 @@ from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from db.usage.queries import compact_usage
 from studio.account_exports.worker import run_pending_account_exports
+from studio.accounts.api_key_expiry import send_expiry_notices
 from studio.accounts.identity.deletions import delete_due_accounts
-from studio.accounts.identity.mail import delete_expired_files
-from studio.api_key_expiry import send_expiry_notices
 from studio.destinations.changes import encrypt_again
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import SignFile
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.callbacks import delete_old_callbacks
 from studio.generations.worker.queue import expire_overdue
-from studio.http_client import SafeHttpClient
-from studio.idempotency import delete_expired_keys
 from studio.imports.image_worker import run_pending_images
 from studio.imports.problems import FindViolations
 from studio.imports.worker import ImportRunner
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.idempotency import delete_expired_keys
+from studio.infrastructure.mail import delete_expired_files
+from studio.infrastructure.pubsub import DELIVERIES, EXPORTS, IMPORTS, Topic
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import Storage
+from studio.infrastructure.telemetry import metrics
 from studio.media.garbage_collection import delete_unreferenced
-from studio.media.storage import Storage
 from studio.publications.worker import run_pending_publications
-from studio.pubsub import DELIVERIES, EXPORTS, IMPORTS, Topic
 from studio.queue.running import Worker
 from studio.rate_limits.attempts import delete_expired_attempts
-from studio.retention import enforce_retention
-from studio.review_links import delete_expired_links
-from studio.settings import Settings
-from studio.shares import delete_expired_shares
-from studio.telemetry import metrics
+from studio.review.retention import enforce_retention
+from studio.review.review_links import delete_expired_links
+from studio.review.shares import delete_expired_shares
 from studio.webhooks.queue import delete_old_deliveries
 
 

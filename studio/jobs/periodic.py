@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from db.engine import is_database_unavailable
-from studio.media.storage import is_storage_unavailable
+from studio.infrastructure.storage import is_storage_unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -128,7 +128,7 @@ def _find_height(stored: Image.Image, width: int) -> int:
 
 
 def _convert_in_subprocess(source: bytes, width: int, extension: str) -> bytes:
-    from studio.media.storage import StorageUnavailable
+    from studio.infrastructure.storage import StorageUnavailable
 
     command = [sys.executable, "-I", str(Path(__file__)), str(width), extension]
     try:

@@ -12,8 +12,8 @@ from typing import BinaryIO
 from uuid import UUID
 
 from db.base import new_id
-from studio.fair_slots import FairSlots
-from studio.media.storage import Storage, data_file_key
+from studio.infrastructure.fair_slots import FairSlots
+from studio.infrastructure.storage import Storage, data_file_key
 
 MAX_DATA_FILE_BYTES = 200 * 1024 * 1024
 DATA_EXTENSIONS_BY_TYPE = {"text/csv": "csv", "application/x-ndjson": "jsonl", "application/zip": "zip"}

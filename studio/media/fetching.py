@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage, names_place
-from studio.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
+from studio.infrastructure.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
 from studio.media.images import normalise
 from studio.media.memory_gate import MAX_WAIT_SECONDS
 from studio.media.stored_image import MAX_FILE_BYTES, MAX_PIXELS, StoredImage

@@ -22,7 +22,7 @@ from db.models.exports import Export
 from db.models.imports import ProductImport
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import Database, after_commit, current_session
-from studio.media.storage import Storage, export_folder, import_folder, media_folder, temporary_key
+from studio.infrastructure.storage import Storage, export_folder, import_folder, media_folder, temporary_key
 
 logger = logging.getLogger(__name__)
 

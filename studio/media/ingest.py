@@ -19,11 +19,11 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import get_references, get_visible, select_visible
-from studio.fair_slots import Requester, account_name, current_requester
+from studio.infrastructure.fair_slots import Requester, account_name, current_requester
+from studio.infrastructure.storage import Storage, media_folder, media_key, temporary_key
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
-from studio.media.storage import Storage, media_folder, media_key, temporary_key
 from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
 from studio.media.variants import OriginalImage
 

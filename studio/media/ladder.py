@@ -11,9 +11,9 @@ import threading
 from collections import deque
 
 from db.errors import NotFound
-from studio.fair_slots import Requester
+from studio.infrastructure.fair_slots import Requester
+from studio.infrastructure.storage import Storage, is_storage_unavailable
 from studio.media.memory_gate import LOAD_SLOTS, load_slot
-from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.variants import OriginalImage, list_ladder, make_variants
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
-from studio.fair_slots import FairSlots, Requester, current_requester
-from studio.weighted_semaphore import WeightedSemaphore
+from studio.infrastructure.fair_slots import FairSlots, Requester, current_requester
+from studio.infrastructure.weighted_semaphore import WeightedSemaphore
 
 M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -8, -3, -1
 """Parameters of mallopt(3): the number of arenas, and the sizes from which memory is returned at once."""

@@ -13,7 +13,7 @@ from db.models.account_exports import AccountExport
 from db.models.exports import Export, ExportStatus
 from db.models.imports import ImportStatus, ProductImport
 from db.models.media import MediaResource
-from studio.media.storage import Storage, data_file_key, export_key, media_key
+from studio.infrastructure.storage import Storage, data_file_key, export_key, media_key
 
 CHUNK_BYTES = 1 << 20
 

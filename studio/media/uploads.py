@@ -17,9 +17,9 @@ from db.errors import Conflict, NotFound, UnsupportedImageType
 from db.models.media import Upload, UploadStatus
 from db.queries.users import lock_for_count
 from db.session import after_commit, current_session, query_as_system
+from studio.infrastructure.storage import Storage, import_folder, temporary_key
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE, StoredDataFile
 from studio.media.garbage_collection import GRACE_PERIOD
-from studio.media.storage import Storage, import_folder, temporary_key
 from studio.media.stored_image import StoredImage
 
 _MIN_LIFETIME = timedelta(minutes=15)

@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import UUID
 
 from db.errors import NotFound
+from studio.infrastructure.storage import Storage, media_folder, media_key, variant_key
 from studio.media.images import convert_image, open_scaler
-from studio.media.storage import Storage, media_folder, media_key, variant_key
 from studio.media.stored_image import CONTENT_TYPES
 
 EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif", "gif": "gif"}

@@ -14,8 +14,8 @@ from db.session import Database
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
+from studio.infrastructure.pubsub import EXPORTS, GENERATIONS, IMPORTS
 from studio.mock.scenario import Rule, Scenario
-from studio.pubsub import EXPORTS, GENERATIONS, IMPORTS
 from studio.queue.row_queue import LeaseLost
 
 logger = logging.getLogger(__name__)

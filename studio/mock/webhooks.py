@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
 from studio.mock.scenario import Scenario
-from studio.settings import Settings
 from studio.webhooks import dispatcher, queue
 from studio.webhooks.messages import Sign
 from studio.webhooks.signing import derive_secret, generate_salt, sign_headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from studio.media.storage import Storage
+from studio.infrastructure.storage import Storage
 from studio.providers import compute, openai_images, sample
 from studio.providers.local import RenderedImage
 

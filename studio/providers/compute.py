@@ -18,11 +18,11 @@ from urllib.parse import quote
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from db.errors import TargetNotAllowed
-from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.infrastructure.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.infrastructure.telemetry.context import current_trace_headers
 from studio.media.digital_source_type import DigitalSourceType
 from studio.media.stored_image import MAX_FILE_BYTES
 from studio.media.stored_image import MAX_PIXELS as MAX_IMAGE_PIXELS
-from studio.telemetry.context import current_trace_headers
 
 if TYPE_CHECKING:
     from studio.providers.circuit_breaker import CircuitBreaker

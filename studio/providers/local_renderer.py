@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 
 from studio.cutouts.photos import cut_out_photo, open_file, open_photo
+from studio.infrastructure.storage import Storage
 from studio.media.digital_source_type import GENERATIVE, DigitalSourceType, parse_packet
 from studio.media.memory_gate import reserve_render_memory
-from studio.media.storage import Storage
 from studio.providers.local import SOURCE_TYPE, RenderedImage
 from studio.rendering import (
     DOUBTFUL,

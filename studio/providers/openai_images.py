@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from studio.http_client import encode_multipart
+from studio.infrastructure.http_client import encode_multipart
+from studio.infrastructure.settings import Settings
 from studio.media.digital_source_type import DigitalSourceType
 from studio.providers import local
-from studio.settings import Settings
 
 PROVIDER = "OPENAI_IMAGES"
 STRATEGIES = frozenset({"GENERATE", "EDITING", "BACKGROUND_FIXING", "FACE_FIXING"})

@@ -19,7 +19,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from db.errors import TargetNotAllowed
-from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.infrastructure.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.infrastructure.telemetry.context import current_trace_headers
 from studio.media.stored_image import MAX_FILE_BYTES
 from studio.providers.openai_images import (
     EditRequest,
@@ -28,7 +29,6 @@ from studio.providers.openai_images import (
     RequestRejected,
     build_body,
 )
-from studio.telemetry.context import current_trace_headers
 
 if TYPE_CHECKING:
     from studio.providers.circuit_breaker import CircuitBreaker

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.infrastructure.storage import Storage
 from studio.marketplaces import ImageRules, find_rules
 from studio.media.digital_source_type import DigitalSourceType
 from studio.media.images import open_stored
-from studio.media.storage import Storage
 from studio.providers.local import RenderedImage
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from db.models.media import MediaResource
-from studio.media.storage import Storage
+from studio.infrastructure.storage import Storage
 from studio.media.variants import (
     LADDER,
     OriginalImage,

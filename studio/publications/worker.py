@@ -13,9 +13,9 @@ from sqlalchemy.orm import joinedload
 from db.errors import NotFound
 from db.models.generations import Prediction, PredictionPublication, PublicationStatus
 from db.session import current_session
-from studio.fair_slots import Requester, account_name
+from studio.infrastructure.fair_slots import Requester, account_name
+from studio.infrastructure.storage import Storage
 from studio.media.memory_gate import LOAD_SLOTS, load_slot
-from studio.media.storage import Storage
 from studio.media.variants import OriginalImage, make_variants
 from studio.publications.files import list_published_variants, to_original
 from studio.queue.row_queue import Lease, RowQueue

@@ -30,8 +30,8 @@ from sqlalchemy.orm import aliased
 from db.base import Base, Identified, utc_now
 from db.engine import is_database_unavailable
 from db.session import Database, after_commit, current_session, savepoint
+from studio.infrastructure.telemetry.metrics import count_lease_recovery
 from studio.queue.retries import WORK, RetryPolicy
-from studio.telemetry.metrics import count_lease_recovery
 
 logger = logging.getLogger(__name__)
 

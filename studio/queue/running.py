@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import is_database_unavailable
 from db.session import Database
-from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
+from studio.infrastructure.storage import Storage, is_storage_unavailable, is_storage_working
 from studio.queue.row_queue import Interrupted, Leased, LeaseLost, RowQueue
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from studio.held_counts import HeldCounts
+from studio.infrastructure.held_counts import HeldCounts
 
 
 class ConcurrencyLimiter:

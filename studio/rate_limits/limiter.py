@@ -8,9 +8,9 @@ from typing import Self
 
 from anyio import to_thread
 
+from studio.infrastructure.settings import Settings
 from studio.rate_limits.limits import LimitUsage, QuotaPolicies, QuotaPolicy
 from studio.rate_limits.memory_store import MemoryStore, RateLimitStore
-from studio.settings import Settings
 
 
 def now_ms() -> int:

@@ -8,7 +8,7 @@ from math import ceil
 
 from pyrate_limiter import GCRA, Decision, Rate
 
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 
 MINUTE, FIFTEEN_MINUTES, HOUR, DAY = 60, 900, 3600, 86_400
 

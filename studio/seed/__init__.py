@@ -42,9 +42,10 @@ from studio.generations.lifecycle import transition
 from studio.generations.request import GenerationRequest
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import to_stored_image
-from studio.media.backends import open_storage
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import Storage, data_file_key, media_key
+from studio.infrastructure.storage_backends import open_storage
 from studio.media.images import normalise
-from studio.media.storage import Storage, data_file_key, media_key
 from studio.media.stored_image import StoredImage
 from studio.queue.running import Worker
 from studio.seed.accounts import build_account_rows
@@ -67,7 +68,6 @@ from studio.seed.rows import (
     get_seed_id,
     tenant_number,
 )
-from studio.settings import Settings
 
 # If this process dies before the predictions are stored, workers render them once the lease has expired.
 LEASE_OWNER, LEASE_DURATION = "seed", timedelta(seconds=60)

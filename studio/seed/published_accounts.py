@@ -11,8 +11,8 @@ from db.queries.users import revoke_mailed_tokens
 from db.session import Database, current_session
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, unusable_hash, verify_password
 from studio.accounts.identity.sessions import end_sessions
+from studio.infrastructure.settings import Settings
 from studio.seed.rows import get_seed_id
-from studio.settings import Settings
 
 
 class StartRefused(Exception):

@@ -23,12 +23,12 @@ from db.errors import TargetNotAllowed
 from db.models.users import User
 from db.models.webhooks import WebhookEndpoint
 from db.session import Database
-from studio.accounts.identity.mail import get_mailer
-from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
-from studio.pubsub import WEBHOOKS
+from studio.infrastructure.http_client import HttpClientError, HttpResponse, SafeHttpClient
+from studio.infrastructure.mail import get_mailer
+from studio.infrastructure.pubsub import WEBHOOKS
+from studio.infrastructure.retry_after import parse_retry_after
+from studio.infrastructure.settings import Settings
 from studio.queue.running import Heartbeat, Worker, run_leased
-from studio.retry_after import parse_retry_after
-from studio.settings import Settings
 from studio.webhooks import queue
 from studio.webhooks.messages import Sign, sign_message
 from studio.webhooks.signing import sign_headers

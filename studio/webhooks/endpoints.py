@@ -13,7 +13,7 @@ from db.base import utc_now
 from db.errors import Conflict
 from db.models.webhooks import DeliveryMode, DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session
-from studio.pubsub import WEBHOOKS
+from studio.infrastructure.pubsub import WEBHOOKS
 from studio.webhooks.outbox import TEST_EVENT, due_now, enqueue_test_event
 from studio.webhooks.pull import WrongDeliveryMode
 from studio.webhooks.signing import generate_salt

@@ -9,7 +9,7 @@ from typing import Any
 
 from db.base import utc_now
 from db.models.webhooks import WebhookEndpoint
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 from studio.webhooks.outbox import encode_body
 from studio.webhooks.signing import derive_secret, sign_headers
 

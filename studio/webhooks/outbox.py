@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db.base import Identified, Owned, new_id, utc_now
 from db.models.webhooks import DeliveryMode, WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session, insert_later
-from studio.pubsub import WEBHOOKS
+from studio.infrastructure.pubsub import WEBHOOKS
 from studio.webhooks.message_schemas import find_mismatch
 
 TEST_EVENT = "webhook.test"

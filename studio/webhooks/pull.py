@@ -13,7 +13,7 @@ from db.base import utc_now
 from db.errors import Conflict
 from db.models.webhooks import DeliveryMode, DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from db.session import current_session
-from studio.change_hub import Transaction
+from studio.infrastructure.change_hub import Transaction
 
 
 class WrongDeliveryMode(Conflict):

@@ -25,10 +25,10 @@ from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from db.queries.statements import delete_in_batches
 from db.session import Database, after_commit, current_session
+from studio.infrastructure.retry_after import MAX_RETRY_AFTER
+from studio.infrastructure.telemetry.metrics import count_webhook_delivery
 from studio.queue.retries import WEBHOOK_MESSAGES
 from studio.queue.row_queue import Lease, RowQueue, lock_next, select_in_turn
-from studio.retry_after import MAX_RETRY_AFTER
-from studio.telemetry.metrics import count_webhook_delivery
 from studio.webhooks.endpoints import disable_endpoint
 from studio.webhooks.messages import current_salts
 

@@ -23,7 +23,7 @@ from db.base import new_id, utc_now
 from db.models import Generation, Product
 from db.session import Database, current_session
 from studio.accounts.identity.passwords import hash_password
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.storage import LocalDisk, media_key
 from tests.resilience.workload import open_database
 from tests.support import factories
 from tests.support.compressed_bombs import SMALL_BOMBS

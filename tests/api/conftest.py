@@ -11,7 +11,7 @@ import pytest
 from db.models import User
 from db.session import Database
 from handlers.app import Application
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request

@@ -18,8 +18,8 @@ from handlers.app import Application
 from studio.accounts.identity import deletions
 from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity.passwords import hash_password
+from studio.infrastructure.storage import LocalDisk
 from studio.jobs.maintenance import MAINTENANCE_TASKS
-from studio.media.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code

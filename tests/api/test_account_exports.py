@@ -22,9 +22,9 @@ from db.session import Database
 from studio.account_exports import sections, worker
 from studio.account_exports.worker import run_pending_account_exports
 from studio.exports import queue
+from studio.infrastructure.storage import LocalDisk, export_folder, export_key, media_key
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.referenced_files import list_referenced_files
-from studio.media.storage import LocalDisk, export_folder, export_key, media_key
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.accounts import make_session

@@ -14,7 +14,7 @@ from db.base import new_id
 from db.models import AuditEvent, IdempotencyKey, Prediction, Product, Shot
 from db.session import Database
 from handlers.app import Application
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import replace_service

@@ -14,9 +14,9 @@ from sqlalchemy import func, select, update
 from db.base import new_id, utc_now
 from db.models import CreditMovement, Generation, Subscription
 from db.session import Database
-from studio import billing
+from studio.billing import billing
 from studio.generations.worker import queue
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code

@@ -15,7 +15,7 @@ from db.models import AuditEvent, Destination, Export
 from db.session import Database
 from handlers.app import Application
 from studio.destinations.changes import MAX_DESTINATIONS
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from tests.support import factories
 from tests.support.app import replace_service
 from tests.support.client import ClientResponse, status_and_code

@@ -18,8 +18,8 @@ from db.models import Generation, MediaResource, Prediction
 from db.session import Database
 from handlers.app import Application
 from studio.exports.worker import run_pending_exports
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.media.normalisation import normalise
-from studio.media.storage import LocalDisk, media_key
 from tests.api.conftest import Client
 from tests.support.digital_source_types import (
     VOCABULARY,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from db.models import Product
 from db.session import Database
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.factories.catalogue import Customer

@@ -18,7 +18,7 @@ from db.models import Prediction, ProductImage
 from db.session import Database
 from studio.exports.create import MAX_OPEN_EXPORTS
 from studio.exports.worker import run_pending_exports
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

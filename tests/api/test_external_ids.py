@@ -10,7 +10,7 @@ import pytest
 
 from db.models import AuditEvent
 from handlers.app import Application
-from studio.custom_metadata import MAX_KEYS
+from studio.catalog.custom_metadata import MAX_KEYS
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently

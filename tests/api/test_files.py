@@ -8,8 +8,8 @@ import pytest
 
 from db.models import MediaResource, Organization, User
 from handlers.app import Application
+from studio.infrastructure.storage import LocalDisk, media_folder, media_key
 from studio.media.normalisation import normalise
-from studio.media.storage import LocalDisk, media_folder, media_key
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.sample_media import build_orientation_image, encode_image, open_image

@@ -10,7 +10,7 @@ import pytest
 
 from db.session import Database
 from handlers.app import Application
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.mistake_answers import (
     Answer,
     accept_the_named_media_type,

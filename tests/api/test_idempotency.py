@@ -24,7 +24,7 @@ from db.session import Database, current_session
 from handlers import brands
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
-from studio.idempotency import IdempotencyLock, delete_expired_keys, store_response
+from studio.infrastructure.idempotency import IdempotencyLock, delete_expired_keys, store_response
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code

@@ -17,7 +17,7 @@ from db.models import Brand, MediaResource, ProductImage
 from db.session import Database, current_session
 from handlers import brands, products
 from handlers.common.responses import ApiResponse, created
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.support.factories.catalogue import Customer, post_form
 from tests.support.scenarios import make_product_photo
 

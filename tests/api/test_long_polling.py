@@ -21,8 +21,8 @@ from db.session import Database, current_session
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.long_polling import find_preferred_wait
-from studio import change_hub
 from studio.generations import lifecycle, watch
+from studio.infrastructure import change_hub
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import drop_rate_limit_headers

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from db.base import utc_now
 from db.models import AuditEvent, Look, RowCount, Shot
 from db.session import Database
-from studio import look_batches
+from studio.shootings import look_batches
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

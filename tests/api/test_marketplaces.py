@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from db.session import Database
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.scenarios import PhotographedProduct, run_pending_generations

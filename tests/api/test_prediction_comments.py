@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from db.models import AuditEvent, Prediction, PredictionComment
 from db.session import Database
-from studio import comments
+from studio.review import comments
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

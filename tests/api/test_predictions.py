@@ -15,8 +15,8 @@ from db.base import new_id, utc_now
 from db.models import Prediction, User
 from db.session import Database
 from handlers.app import Application
+from studio.infrastructure.storage import LocalDisk
 from studio.media.signing import sign_share
-from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

@@ -9,7 +9,7 @@ import pytest
 
 from db.session import Database
 from studio.cutouts.requests import UnusableCutoutInputs
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

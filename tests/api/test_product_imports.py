@@ -14,11 +14,11 @@ from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
 from handlers.pipeline import batches
-from studio.http_client import SafeHttpClient
 from studio.imports import create
 from studio.imports.image_worker import run_pending_images
 from studio.imports.worker import ImportRunner
-from studio.media.storage import LocalDisk
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse

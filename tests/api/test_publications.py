@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from db.models import Prediction, PredictionPublication
 from db.session import Database, current_session
 from handlers.app import Application
-from studio.media.storage import LocalDisk, media_folder, media_key
+from studio.infrastructure.storage import LocalDisk, media_folder, media_key
 from studio.publications import worker
 from studio.publications.publish import hash_token
 from tests.api.conftest import Client, CommittingServer

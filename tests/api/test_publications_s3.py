@@ -14,8 +14,8 @@ import pytest
 
 from db.session import Database
 from handlers.app import Application
-from studio.media.s3 import S3Storage
-from studio.media.storage import media_key
+from studio.infrastructure.s3 import S3Storage
+from studio.infrastructure.storage import media_key
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import replace_service

@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook
 
 from db.session import Database
 from handlers.app import Application
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from studio.webhooks.dispatcher import send_next
 from tests.api.conftest import Client
 from tests.api.test_long_polling import open_request, wait_for_listener

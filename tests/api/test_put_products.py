@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from db.models import AuditEvent, Product
 from handlers.app import Application
-from studio import products
+from studio.products import products
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code

@@ -14,8 +14,8 @@ from db.models import MediaResource
 from db.session import Database, current_session
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import Requester
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.fair_slots import Requester
+from studio.infrastructure.http_client import SafeHttpClient
 from studio.media import fetching
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers, replace_service

@@ -18,7 +18,7 @@ from db.base import utc_now
 from db.models import AuditEvent, Membership, Prediction, ReviewLink, Shooting, Shot, User, WebhookDelivery
 from db.session import Database
 from studio.accounts.identity.tokens import hash_token
-from studio.review_links import delete_expired_links
+from studio.review.review_links import delete_expired_links
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

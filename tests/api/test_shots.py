@@ -11,8 +11,8 @@ from PIL import Image
 from db.base import new_id
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database
-from studio.billing import PLANS
-from studio.media.storage import LocalDisk
+from studio.billing.billing import PLANS
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

@@ -18,7 +18,7 @@ from db.models import Generation, TaskCallback
 from db.session import Database
 from handlers.app import Application
 from studio.generations.worker import callbacks
-from studio.settings import DEVELOPMENT_WEBHOOK_SECRET, InvalidSettings, Settings
+from studio.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, InvalidSettings, Settings
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse

@@ -18,8 +18,8 @@ from db.base import new_id, utc_now
 from db.models import CreditMovement, Generation, MediaResource
 from db.session import Database
 from handlers.app import Application
-from studio import usage
-from studio.media.storage import LocalDisk
+from studio.billing import usage
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

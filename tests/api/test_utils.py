@@ -16,9 +16,9 @@ from db.session import Database
 from handlers import utils
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
+from studio.infrastructure.storage import LocalDisk
 from studio.jobs import broker
 from studio.jobs.broker import BrokerProbe
-from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support.app import replace_service
 from tests.support.rejections import Rejections

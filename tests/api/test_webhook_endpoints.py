@@ -17,8 +17,8 @@ from db.models import WebhookDelivery, WebhookEndpoint
 from db.session import Database
 from handlers.app import Application
 from studio.generations.worker import queue as generations
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.webhooks.dispatcher import send_next
 from studio.webhooks.outbox import publish
 from tests.api.conftest import Client

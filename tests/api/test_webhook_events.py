@@ -14,7 +14,7 @@ from sqlalchemy import event as sqlalchemy_event
 from db.models import Product, Subscription, WebhookDelivery, WebhookEndpoint
 from db.session import Database
 from handlers.app import Application
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.webhooks.message_schemas import BUNDLE
 from tests.api.conftest import Client
 from tests.api.webhook_provocations import APPROVAL, PROVOCATIONS, Studio

@@ -17,14 +17,14 @@ from db.models import ApiKey, Prediction, Product, Shot, WebhookEndpoint
 from db.session import Database, current_session
 from handlers.app import Application
 from handlers.contract.body_checks import load_body_checks
-from studio.api_key_expiry import send_expiry_notices
+from studio.accounts.api_key_expiry import send_expiry_notices
 from studio.exports import queue as exports
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker import queue as generations
-from studio.http_client import SafeHttpClient
 from studio.imports.worker import ImportRunner
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.media.data_files import store_data_file
-from studio.media.storage import LocalDisk
 from studio.webhooks.dispatcher import send_next
 from studio.webhooks.message_schemas import BUNDLE
 from studio.webhooks.signing import derive_secret

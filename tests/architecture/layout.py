@@ -21,7 +21,6 @@ from tests.architecture.sources import PACKAGES, Module
 
 HANDLER_MODULES = {"app", "__main__"}
 HANDLER_PACKAGES = {"common", "contract", "pages", "pipeline", "schemas", "server"}
-BOTTOM = "studio.pubsub"
 ENGINE_EXTENSIONS = frozenset(
     {
         "x-deprecated-at",
@@ -42,16 +41,16 @@ _POLICY = re.compile(
 
 SHARED_SERVICES = {
     # Checks, which write nothing.
-    "catalogue.image_limits.require_image_capacity": "limits the images of products and of subjects",
-    "catalogue.visibility.check_may_publish": "guards every resource that can be public",
+    "catalog.image_limits.require_image_capacity": "limits the images of products and of subjects",
+    "catalog.visibility.check_may_publish": "guards every resource that can be public",
     "webhooks.endpoints.require_capacity": "limits endpoints; the handler creates the row",
     # Values, which write nothing.
-    "accounts.identity.mail.get_mailer": "sends mail for several operations",
+    "infrastructure.mail.get_mailer": "sends mail for several operations",
     "generations.inputs.resolve": "reads the inputs of a generation; create_generation writes it",
     "generations.inputs.sharing_rows": "loads rows once for several shots; nothing is stored",
     "generations.snapshot.freeze": "copies the inputs of a generation; create_generation writes it",
     "media.signing.sign_share": "signs a URL; nothing is stored",
-    "media.storage.export_folder": "the key of an export's files, which the handler deletes",
+    "infrastructure.storage.export_folder": "the key of an export's files, which the handler deletes",
     "providers.config.merge_secrets": "keeps masked secrets; the handler replaces the row",
     "webhooks.events.preload_products": "loads rows once for the events of a batch; nothing is stored",
     "webhooks.signing.generate_salt": "a new secret; the handler creates the row",
@@ -59,17 +58,17 @@ SHARED_SERVICES = {
     "accounts.identity.email_changes.request_email_change": "one part of update_current_user",
     "accounts.identity.sessions.revoke_access_token": "one of two kinds of token that revoke_token takes",
     "accounts.identity.sessions.revoke_refresh_token": "one of two kinds of token that revoke_token takes",
-    "catalogue.slugs.insert_with_slug": "inserts every resource that has a slug",
-    "catalogue.visibility.sync_media_visibility": "follows every write of a resource that can be public",
+    "catalog.slugs.insert_with_slug": "inserts every resource that has a slug",
+    "catalog.visibility.sync_media_visibility": "follows every write of a resource that can be public",
     "cutouts.requests.request_cutout": "queues the cut-out of each new photo",
-    "product_images.add_product_image": "add_product_image and add_product_image_from_url",
-    "products.create_product_unless_taken": "one of two outcomes of put_product_by_external_id",
-    "products.lock_new_products": "a lock that batches of products and imports share; nothing is stored",
-    "products.update_product": "update_product and put_product_by_external_id",
-    "shootings.change_phase": "one part of update_shooting",
-    "shootings.change_shot_types": "create_look and update_look",
-    "shootings.touch": "create_look and update_look",
-    "transfers.transfer": "moves products, brands, styles, subjects and guidelines",
+    "products.product_images.add_product_image": "add_product_image and add_product_image_from_url",
+    "products.products.create_product_unless_taken": "one of two outcomes of put_product_by_external_id",
+    "products.products.lock_new_products": "a lock that batches and imports share; nothing is stored",
+    "products.products.update_product": "update_product and put_product_by_external_id",
+    "shootings.shootings.change_phase": "one part of update_shooting",
+    "shootings.shootings.change_shot_types": "create_look and update_look",
+    "shootings.shootings.touch": "create_look and update_look",
+    "products.transfers.transfer": "moves products, brands, styles, subjects and guidelines",
     "webhooks.endpoints.update_webhook_endpoint": "create_webhook_endpoint fills a new row with it",
 }
 """Functions of studio (without `studio.`) that handlers of writes call and that have another name."""
@@ -136,11 +135,6 @@ def find_import_cycle(graph: ImportGraph, root: str = "studio") -> list[str]:
         cycle: list[str] = error.args[1]
         return [imports[importer][imported] for imported, importer in pairwise(cycle)]
     return []
-
-
-def find_imports_of_bottom(graph: ImportGraph, bottom: str = BOTTOM) -> list[str]:
-    """Return the imports of the module that lies below the rest of studio (rule 3)."""
-    return find_impure_imports(graph, bottom)
 
 
 def is_within(module: str, package: str) -> bool:

@@ -9,8 +9,8 @@ from db.errors import RateLimited
 from handlers.pipeline.admission.limits import ADMISSION_CONTROLS, Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.problem_types import PROBLEMS
+from studio.infrastructure.settings import Settings, list_settings
 from studio.rate_limits.limits import QuotaPolicies
-from studio.settings import Settings, list_settings
 
 POLICIES = [policy.name for policy in vars(QuotaPolicies.from_settings(Settings())).values()]
 OVERLOAD = {408, 413, 429, 503}

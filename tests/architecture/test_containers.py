@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.architecture.image import COMMAND, DOCKERFILE, ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]

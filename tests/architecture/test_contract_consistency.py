@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 
 from db.errors import TooManyConcurrentRequests
 from handlers.contract.json_pointer import split_pointer
+from studio.infrastructure.settings import Settings
 from studio.rate_limits.limits import QuotaPolicies
-from studio.settings import Settings
 from tests.architecture.bundle import (
     Node,
     assert_no_findings,

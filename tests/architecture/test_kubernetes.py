@@ -18,8 +18,8 @@ import yaml
 
 from handlers.pipeline.middleware.long_polling import HEARTBEAT_SECONDS
 from handlers.server.cli import GRACEFUL_SHUTDOWN_SECONDS, READINESS_PATH
+from studio.infrastructure.settings import Settings, list_settings
 from studio.media.data_files import MAX_DATA_FILE_BYTES
-from studio.settings import Settings, list_settings
 from tests.architecture.image import COMMAND, ENVIRONMENT, USER_ID
 from tests.support.requirements import skip_or_fail
 

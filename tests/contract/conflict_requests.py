@@ -11,10 +11,10 @@ from sqlalchemy.orm import object_session
 from db.models import Look, PredictionComment, ProductImage, Upload
 from handlers.common.pagination import cursor_serializer
 from studio.accounts.api_keys import MAX_KEYS
-from studio.catalogue.image_limits import MAX_IMAGES
-from studio.comments import MAX_COMMENTS
-from studio.look_batches import MAX_COPIED_SHOTS
+from studio.catalog.image_limits import MAX_IMAGES
 from studio.media.uploads import MAX_PENDING
+from studio.review.comments import MAX_COMMENTS
+from studio.shootings.look_batches import MAX_COPIED_SHOTS
 from tests.contract.operations import Request
 from tests.contract.tenant import Tenant, upload_rows
 from tests.support import factories

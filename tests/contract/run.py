@@ -42,7 +42,7 @@ LOG_FOLDER = ROOT / ".reports/contract"
 MAX_PRINTED_ERRORS = 5
 MAX_PRINTED_LINES = 60
 LOG_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) \[")
-"""The start of a record in the server's log, as `studio.telemetry.logs` formats it."""
+"""The start of a record in the server's log, as `studio.infrastructure.telemetry.logs` formats it."""
 # Long polling and event streams must not slow the run down.
 SHORT_TIMEOUTS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
 

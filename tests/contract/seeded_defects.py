@@ -29,7 +29,7 @@ from handlers.app import Application
 from handlers.common.permissions import PERSONAL
 from handlers.common.responses import ApiResponse, encode_json, no_content
 from handlers.pipeline.errors import Problem
-from studio import review
+from studio.review import review
 
 DEMO = UUID("01990000-5eed-7000-8000-000100000001")
 DEMO_CLAIMS = {"sub": str(DEMO)}

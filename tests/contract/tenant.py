@@ -18,14 +18,14 @@ from db.base import new_id, utc_now
 from db.models import Membership, Organization, PasswordResetToken, RefreshToken, TokenFamily, User
 from handlers.common.permissions import SUPERUSER_ONLY
 from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk, export_key, media_key
 from studio.media.data_files import store_data_file
 from studio.media.memory_gate import load_slot
 from studio.media.signing import sign_share, sign_upload
-from studio.media.storage import LocalDisk, export_key, media_key
 from studio.media.variants import make_variants
 from studio.publications import publish
 from studio.publications.files import list_published_variants, to_original
-from studio.settings import Settings
 from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, encode, resolve
 from tests.support import factories
 from tests.support.accounts import ACCOUNT_PREPARATIONS, make_account_export, make_session

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from handlers.app import Application, create_app
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 from tests.contract.coverage import recording
 from tests.contract.coverage.recording import (
     Cell,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from handlers.app import Application
-from studio.telemetry.context import LogContext, set_log_context
+from studio.infrastructure.telemetry.context import LogContext, set_log_context
 from tests.contract.conftest import FreshTenant, LoadOtherTenant
 from tests.contract.operations import OPERATIONS, Operation
 from tests.contract.provoker import Provoker

@@ -18,8 +18,8 @@ import pytest
 from db.base import utc_now
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS
+from studio.infrastructure.storage import StoredFile
 from studio.media.signing import sign_share, sign_upload
-from studio.media.storage import StoredFile
 from tests.contract.operations import OPERATIONS, Operation, Request, resolve, unknown_id
 from tests.contract.tenant import Tenant
 from tests.contract.test_foreign_ids import describe_response, without_request_id

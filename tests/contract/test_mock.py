@@ -14,7 +14,7 @@ from PIL import Image
 
 from handlers.app import Application, create_app
 from handlers.pipeline.admission.limits import Limit
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
 from tests.support.app import SwitchedDatabase
 from tests.support.client import ClientResponse, send_request

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from handlers.pipeline.middleware.observability import ObservabilityMiddleware
 from handlers.pipeline.request_context import REQUEST_CONTEXT
-from studio.telemetry.logs import ContextFilter
+from studio.infrastructure.telemetry.logs import ContextFilter
 from tests.contract.mini.server import USER
 from tests.support.client import ClientResponse, send_request
 

@@ -14,7 +14,7 @@ from db.base import new_id, utc_now
 from db.models import AuditEvent
 from db.rls.session_role import APPLICATION_ROLE, SYSTEM, SessionRole, bypass_rls
 from db.session import Database, switch_role
-from studio.retention import clear_audit_addresses
+from studio.review.retention import clear_audit_addresses
 from tests.support import factories
 
 OTHER_VALUES: dict[str, Any] = {

@@ -30,7 +30,7 @@ from db.session import (
     run_in_separate_transaction,
     savepoint,
 )
-from studio.idempotency import LEASE_DURATION
+from studio.infrastructure.idempotency import LEASE_DURATION
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories import make_background_preset, make_brand, make_user

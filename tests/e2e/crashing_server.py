@@ -17,8 +17,8 @@ from flask import request
 import handlers.server.cli as server
 from handlers.pipeline import idempotency
 from handlers.pipeline.endpoint import Endpoint
-from studio import idempotency as idempotency_locks
-from studio.settings import Settings
+from studio.infrastructure import idempotency as idempotency_locks
+from studio.infrastructure.settings import Settings
 
 CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE = "crash-before-commit", "crash-before-response"
 LEASE = timedelta(seconds=2)

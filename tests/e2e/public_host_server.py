@@ -6,7 +6,7 @@ The examples of the contract send webhooks to one, which does not exist, and hav
 from __future__ import annotations
 
 import handlers.server.cli as server
-from studio import http_client
+from studio.infrastructure import http_client
 
 HOSTS, PUBLIC_ADDRESS = {"hooks.example.com", "s3.eu-central-1.amazonaws.com"}, "93.184.215.14"
 

@@ -70,10 +70,10 @@ def move_by_backup(folder: Path, before: dict[str, str], after: dict[str, str]) 
     with running_server(folder / "before", **before) as server, Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         path, image = do_main_job(api)
-        created = run_module(folder / "before", "studio.backup", "create", backup, **before)
+        created = run_module(folder / "before", "studio.commands.backup", "create", backup, **before)
         assert created.returncode == 0, created.stderr
     restored = run_module(
-        folder / "after", "studio.backup", "restore", backup, "--keep-demo-passwords", **after
+        folder / "after", "studio.commands.backup", "restore", backup, "--keep-demo-passwords", **after
     )
     assert restored.returncode == 0, restored.stderr
     with running_server(folder / "after", **after) as server, Api(server.origin) as api:
@@ -82,7 +82,7 @@ def move_by_backup(folder: Path, before: dict[str, str], after: dict[str, str]) 
         assert api.download(path) == image
         do_main_job(api)
         assert api.get("/generations/")["count"] == 2
-    again = run_module(folder / "after", "studio.backup", "restore", backup, **after)
+    again = run_module(folder / "after", "studio.commands.backup", "restore", backup, **after)
     assert again.returncode == 2
     assert "The target is not empty" in again.stderr
 
@@ -107,7 +107,7 @@ def test_s32_a_server_on_postgresql_and_s3_works_after_its_restore_by_another_ow
         # Without the login that owns the tables, a backup would hold no rows.
         incomplete = run_module(
             tmp_path / "before",
-            "studio.backup",
+            "studio.commands.backup",
             "create",
             str(tmp_path / "second"),
             **server_login,
@@ -152,5 +152,5 @@ def test_s32_a_dump_that_another_role_restores_prevents_the_start_until_its_owne
     log = prepared.stderr.splitlines()
     assert (prepared.returncode, len(log)) == (0, 1), prepared.stderr
     assert log[0].endswith("/next has the tables of this version and the presets")
-    saved = run_module(tmp_path, "studio.backup", "create", str(tmp_path / "backup"), **next_owner)
+    saved = run_module(tmp_path, "studio.commands.backup", "create", str(tmp_path / "backup"), **next_owner)
     assert saved.returncode == 0, saved.stderr

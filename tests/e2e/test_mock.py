@@ -30,8 +30,8 @@ from handlers.app import create_app
 from handlers.server import mock_environment
 from handlers.server.cli import main
 from handlers.server.mock_environment import build_digest
-from studio.database import use_database
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.database import use_database
+from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.contract.operations import OPERATIONS, Operation
 from tests.support.concurrency import wait_for
 from tests.support.embedded import is_process_running

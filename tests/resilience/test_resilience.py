@@ -11,8 +11,8 @@ import pytest
 
 from db.base import utc_now
 from db.session import Database
+from studio.infrastructure.settings import Settings
 from studio.jobs.celery.app import QUEUE, WakeupPublisher, build_celery
-from studio.settings import Settings
 from tests.resilience.workload import (
     AcceptedGenerations,
     count_ended,

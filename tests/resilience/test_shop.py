@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from studio.destinations.targets import File, Outcome, Target, delete_object, put_file
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from tests.resilience.progress import Stalled, wait_while_moving
 from tests.resilience.shop.bucket import NAME, PREFIX, REGION, run_shop_bucket
 from tests.resilience.shop.checks import DUPLICATED, LOST, WRONG, Failure, WebhookInbox, find_event_failures

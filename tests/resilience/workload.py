@@ -25,7 +25,7 @@ from db.models import Generation, Prediction, Shot, Subscription
 from db.models.generations import GenerationStatus
 from db.session import Database
 from studio.accounts.identity.passwords import hash_password
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.support import factories
 from tests.support.scenarios import make_photographed_product
 from tools.demo import Api

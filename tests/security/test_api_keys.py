@@ -19,9 +19,9 @@ from db.session import Database
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS
 from studio.accounts.api_keys import generate_secret, parse_secret
+from studio.infrastructure.telemetry.logs import ContextFilter
 from studio.rate_limits.limits import QuotaPolicies
 from studio.rate_limits.memory_store import MemoryStore
-from studio.telemetry.logs import ContextFilter
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.auth import assert_challenge, revoke

@@ -20,8 +20,8 @@ from handlers.contract import request_bodies
 from handlers.contract.errors import Violation
 from handlers.pipeline import prechecks, wsgi_bridge
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import FairSlots, Requester
 from studio.generations import batch
+from studio.infrastructure.fair_slots import FairSlots, Requester
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress
 from tests.support import factories
@@ -140,7 +140,7 @@ def test_s36_a_batch_that_reaches_its_time_limit_does_not_attempt_the_rest(
 @pytest.fixture
 def half_of_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each account have half of the threads, also while there are others."""
-    monkeypatch.setattr("studio.fair_slots.CONTENDED_SECONDS", 0)
+    monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
 
 
 class LockedShooting:

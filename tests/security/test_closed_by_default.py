@@ -24,11 +24,11 @@ from db.session import Database
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
 from handlers.server import cli, exposure
-from studio.accounts.identity.mail import MAX_LIFETIME, FileTransport, Mailer, delete_expired_files
 from studio.accounts.identity.passwords import hash_password
+from studio.infrastructure.mail import MAX_LIFETIME, FileTransport, Mailer, delete_expired_files
+from studio.infrastructure.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, Settings
 from studio.jobs import __main__ as jobs
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
-from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, Settings
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
 from tests.support import factories

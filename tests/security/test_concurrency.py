@@ -24,7 +24,7 @@ from handlers.pipeline.admission.concurrency import PROBES_PER_SECOND
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import REJECTION_SECONDS
 from handlers.server.cli import Server
-from studio.fair_slots import FairSlots, Requester, account_name, current_requester
+from studio.infrastructure.fair_slots import FairSlots, Requester, account_name, current_requester
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress
@@ -76,7 +76,7 @@ def blocked(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
     Each account can have half of the threads, also while there are others.
     """
-    monkeypatch.setattr("studio.fair_slots.CONTENDED_SECONDS", 0)
+    monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
     endpoint = application.endpoints["list_brands"]
     handler = BlockedHandler(endpoint._handler)
     monkeypatch.setattr(endpoint, "_handler", handler)
@@ -483,7 +483,7 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
 def test_s38_waiting_requests_are_limited_per_user_not_per_api_key(
     app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.change_hub.MAX_LISTENERS_PER_ACCOUNT", 2)
+    monkeypatch.setattr("studio.infrastructure.change_hub.MAX_LISTENERS_PER_ACCOUNT", 2)
     with database.transaction(write=True):
         user = factories.make_user()
         organization = factories.make_organization(user)

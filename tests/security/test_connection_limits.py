@@ -21,7 +21,7 @@ from handlers.pipeline.admission.connections import (
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
-from studio.settings import InvalidSettings
+from studio.infrastructure.settings import InvalidSettings
 
 
 def admit(limits: ConnectionLimits, peer: str | None, count: int) -> set[Admission]:

@@ -18,7 +18,7 @@ import pytest
 from db.errors import NotAnImage
 from db.session import Database
 from handlers.app import Application
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from studio.media.normalisation import normalise
 from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant

@@ -19,7 +19,7 @@ from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.executor import GenerationExecutor
-from studio.media.storage import LocalDisk, is_storage_unavailable
+from studio.infrastructure.storage import LocalDisk, is_storage_unavailable
 from studio.queue.retries import WORK
 from tests.api.test_prechecks import upload_requests
 from tests.security.test_uploads import list_files
@@ -124,7 +124,7 @@ def test_s42_readiness_writes_to_the_disks_of_stored_and_received_files(
         fsync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("studio.media.storage.os.fsync", fail_in_folder)
+        patch.setattr("studio.infrastructure.storage.os.fsync", fail_in_folder)
         assert status_and_code(customer.client("GET", "/utils/readiness")) == (503, "unavailable")
         assert customer.client("GET", "/utils/health-check/").status == 200
     assert list(folder.glob(".probe.*")) == []

@@ -10,7 +10,7 @@ import pytest
 
 from db.models import Shooting
 from handlers.app import Application
-from studio.fair_slots import Requester, account_name
+from studio.infrastructure.fair_slots import Requester, account_name
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress, exceeded_policy
@@ -131,7 +131,7 @@ def block(app: Application, monkeypatch: pytest.MonkeyPatch, name: str) -> Block
 def test_s34_guests_count_for_the_account_behind_their_link_and_leave_it_half(
     committing_server: CommittingServer, limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.fair_slots.CONTENDED_SECONDS", 0)
+    monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
     monkeypatch.setattr(limiter, "limit", 4)
     app, account = committing_server.client.app, GuestsOfAnAccount(committing_server)
     slots, blocked = app.bridge.thread_slots, block(app, monkeypatch, "list_shots")
@@ -164,7 +164,7 @@ def test_s34_guests_count_for_the_account_behind_their_link_and_leave_it_half(
 def test_s34_guests_hold_no_more_threads_than_their_account(
     committing_server: CommittingServer, limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.fair_slots.CONTENDED_SECONDS", 0)
+    monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
     app, account = committing_server.client.app, GuestsOfAnAccount(committing_server)
     slots, blocked = app.bridge.thread_slots, block(app, monkeypatch, "list_shots")
     threads = app.bridge.pool._max_workers // 2

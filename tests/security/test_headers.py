@@ -10,7 +10,7 @@ import pytest
 
 from db.base import utc_now
 from handlers.app import Application
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.contract.mini.server import build_token, create_mini_app
 from tests.contract.operations import OPERATIONS, resolve
 from tests.contract.tenant import Tenant

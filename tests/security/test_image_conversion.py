@@ -30,12 +30,12 @@ from handlers.app import Application
 from handlers.pipeline.admission import slots
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware import image_conversion
-from studio.fair_slots import Requester, account_name, current_requester
+from studio.infrastructure.fair_slots import Requester, account_name, current_requester
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.media import conversion, sandbox
 from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS, StoredDataFile, store_data_file
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.normalisation import normalise, read_image
-from studio.media.storage import LocalDisk, media_key
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import auth_headers

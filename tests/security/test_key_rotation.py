@@ -15,8 +15,8 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from db.models import Prediction
 from db.session import Database
 from handlers.app import Application, create_app
-from studio.http_client import SafeHttpClient
-from studio.settings import DEVELOPMENT_SECRET, InvalidSettings, Settings
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import DEVELOPMENT_SECRET, InvalidSettings, Settings
 from studio.webhooks import dispatcher
 from studio.webhooks.signing import derive_secret
 from tests.api.conftest import Client

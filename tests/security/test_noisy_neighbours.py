@@ -15,7 +15,7 @@ from db.models import User, WebhookEndpoint
 from db.session import Database
 from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from studio.media import fetching
 from studio.webhooks import dispatcher, queue
 from tests.api.conftest import Client

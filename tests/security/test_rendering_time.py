@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers import local
 from studio.providers.local_renderer import prepare_context, render_best_image
 from studio.rendering import RenderRequest, cut_out_product, get_mask_provider, measure_preview, render

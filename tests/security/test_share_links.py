@@ -16,7 +16,7 @@ from db.models import Prediction, User
 from db.session import Database
 from handlers.app import Application
 from studio.media.signing import sign_share
-from studio.shares import delete_expired_shares
+from studio.review.shares import delete_expired_shares
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code

@@ -133,7 +133,7 @@ VERIFIERS = (
     Verifier(("standardwebhooks.webhooks",), callback),
     Verifier(("itsdangerous.signer",), cursor, caller="handlers.common.pagination"),
     Verifier(("handlers.pipeline.idempotency",), replay),
-    Verifier(("studio.idempotency",), replay_after_crash),
+    Verifier(("studio.infrastructure.idempotency",), replay_after_crash),
 )
 
 

@@ -20,9 +20,9 @@ from db.models import Destination, Export
 from db.session import Database
 from handlers.app import Application
 from studio.destinations.worker import run_pending_deliveries
-from studio.http_client import HttpClientError, SafeHttpClient
+from studio.infrastructure.http_client import HttpClientError, SafeHttpClient
+from studio.infrastructure.storage import LocalDisk, export_key
 from studio.media.ingest import is_own_url
-from studio.media.storage import LocalDisk, export_key
 from studio.webhooks import dispatcher
 from tests.contract.tenant import Tenant
 from tests.support import factories

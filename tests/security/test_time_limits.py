@@ -17,7 +17,7 @@ from db.engine import build_engine
 from db.models import Brand
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse
 from tests.support.rejections import Rejections

@@ -21,7 +21,7 @@ from handlers.pipeline.admission.body_limits import TooManyBodyBytes, Unfinished
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.prechecks import find_precheck
-from studio.fair_slots import Requester
+from studio.infrastructure.fair_slots import Requester
 from tests.contract.operations import BASE, OPERATIONS, Request, unknown_id
 from tests.contract.tenant import Tenant, sign_upload_request
 from tests.security.test_uploads import accepts_image_bytes

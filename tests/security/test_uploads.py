@@ -13,7 +13,7 @@ import pytest
 from db.session import Database
 from handlers.app import Application
 from studio.exports.worker import run_pending_exports
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.contract.operations import OPERATIONS, Operation
 from tests.contract.tenant import Tenant

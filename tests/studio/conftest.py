@@ -12,8 +12,8 @@ from PIL import Image
 from db.session import Database
 from studio.generations.worker import remote
 from studio.generations.worker.executor import GenerationExecutor
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.providers import compute
 from tests.studio.compute_fixtures import use_compute
 from tests.support.filled_server import CHUNK_BYTES

@@ -14,8 +14,8 @@ from PIL import Image
 from db.models import MediaResource
 from db.session import Database
 from studio.generations.worker.executor import GenerationExecutor
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers.openai_images import ImagesServer as ServerSettings
 from tests.studio.compute_fixtures import TOOLS, create_remote_generation, list_predictions, load_generation
 from tests.support import factories

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from db.base import utc_now
 from db.models import ApiKey, Organization, WebhookDelivery
 from db.session import Database
-from studio import api_key_expiry
+from studio.accounts import api_key_expiry
 from studio.accounts.api_keys import create_api_key
 from tests.support import factories
 from tests.support.concurrency import run_concurrently

@@ -19,9 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from db.engine import build_engine, is_database_unavailable
 from db.session import Database
 from studio.generations.worker import executor
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.jobs.periodic import PeriodicTask
-from studio.media.storage import LocalDisk
 from studio.webhooks import dispatcher
 from tests.support.queues import build_worker
 from tests.support.servers.webhook_receiver import (

@@ -22,11 +22,11 @@ from db.embedded import use_cluster
 from db.engine import build_engine
 from db.migrations import head_revision, is_current, upgrade
 from db.rls.owners import OwnersChanged
-from studio import backup
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS
-from studio.database import FOLDER
-from studio.media.storage import LocalDisk, data_file_key, import_results_key
-from studio.settings import Settings
+from studio.commands import backup
+from studio.infrastructure.database import FOLDER
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk, data_file_key, import_results_key
 from tests.support.filled_server import fill_server
 from tests.support.forks import kill_this_process, run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
@@ -56,7 +56,7 @@ class Installation:
         return LocalDisk(self.folder / "media")
 
     def run(self, *arguments: str | Path) -> int:
-        """Run `python -m studio.backup` with the settings of this server, and return its exit status."""
+        """Run the command with the settings of this server, and return its exit status."""
         self.monkeypatch.setenv("DATA_DIR", str(self.folder))
         self.monkeypatch.setenv("DATABASE_URL", self.url)
         return backup.main([str(argument) for argument in arguments])

@@ -13,7 +13,7 @@ from db.base import new_id, utc_now
 from db.errors import OutOfCredits, SubscriptionExists
 from db.models import Subscription, User
 from db.session import Database, current_session
-from studio.billing import (
+from studio.billing.billing import (
     PLANS,
     charge,
     create_subscription,

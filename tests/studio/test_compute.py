@@ -20,10 +20,10 @@ from studio.generations.inputs import StrategyNotSupported
 from studio.generations.lifecycle import cancel_generation
 from studio.generations.worker import polling, queue, remote
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk, media_key
+from studio.infrastructure.telemetry.context import new_trace, parse_traceparent, use_trace
 from studio.providers import compute
-from studio.telemetry.context import new_trace, parse_traceparent, use_trace
 from tests.studio.compute_fixtures import (
     TOOLS,
     create_remote_generation,

@@ -15,8 +15,8 @@ from db.base import utc_now
 from db.session import Database
 from studio.generations.worker import remote
 from studio.generations.worker.executor import GenerationExecutor
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.providers import compute
 from tests.studio.compute_fixtures import (
     assert_refunded,

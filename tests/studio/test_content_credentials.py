@@ -25,10 +25,10 @@ from studio.exports.content_credentials import FileToSign, SignFile, SigningFail
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.queue import SIGNING_ERROR
 from studio.exports.worker import run_pending_exports
+from studio.infrastructure.settings import InvalidSettings, Settings
+from studio.infrastructure.storage import LocalDisk
 from studio.media.digital_source_type import DigitalSourceType, build_packet
-from studio.media.storage import LocalDisk
 from studio.media.xmp_embedding import embed_xmp
-from studio.settings import InvalidSettings, Settings
 from tests.support import factories
 from tests.support.certificates import DAY, build_chain, to_pem
 from tests.support.digital_source_types import VOCABULARY, read_source_type

@@ -32,8 +32,8 @@ from studio.cutouts.making import make_cutout
 from studio.cutouts.requests import request_cutout
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import INPUT_ERROR
+from studio.infrastructure.storage import LocalDisk, media_folder, media_key
 from studio.mask_models import MaskModel, choose_mask_model
-from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.rendering import RENDERER_VERSION, CutOut
 from studio.rendering.model import FRAMED_CROP, Mask, Pixels
 from studio.rendering.selection import EmptyMask, cut_out_selection

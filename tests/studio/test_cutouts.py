@@ -15,8 +15,8 @@ from studio.cutouts import queue
 from studio.cutouts.queue import CutoutLease, MadeCutout
 from studio.cutouts.requests import request_cutout
 from studio.generations.worker.executor import GenerationExecutor
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.media.garbage_collection import GRACE_PERIOD, delete_unreferenced
-from studio.media.storage import LocalDisk, media_key
 from studio.queue.running import Worker
 from tests.support import factories
 from tests.support.concurrency import run_concurrently

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.models import ProductImageCutout
 from db.session import Database
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.support import factories
 from tests.support.cutouts import make_cutouts
 from tools.servers.server import ROOT
@@ -26,7 +26,7 @@ from pathlib import Path
 from db.engine import build_engine
 from db.session import Database
 from studio.cutouts.worker import run_next_cutout
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.queue.running import Worker
 
 def hang(*_):

@@ -15,8 +15,8 @@ from db.embedded import EmbeddedDatabaseError, stop_cluster
 from db.engine import build_engine
 from db.migrations import upgrade
 from handlers.server.cli import main
-from studio.database import is_embedded, use_database
-from studio.settings import VERSION, InvalidSettings, Settings
+from studio.infrastructure.database import is_embedded, use_database
+from studio.infrastructure.settings import VERSION, InvalidSettings, Settings
 from tests.support.embedded import wait_until_stopped
 from tests.support.forks import start_fork, wait_for_fork
 

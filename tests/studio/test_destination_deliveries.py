@@ -27,10 +27,10 @@ from studio.destinations.worker import run_pending_deliveries
 from studio.exports import queue as exports
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk, export_folder, export_key
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk, export_folder, export_key
 from studio.queue.retries import FILE_DELIVERIES
-from studio.settings import Settings
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.queues import LEASE, build_worker, try_record

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from db.session import Database
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.studio.test_destination_deliveries import (
     SETTINGS,
     deliver,
@@ -33,10 +33,10 @@ from db.engine import build_engine
 from db.session import Database
 from studio.destinations import targets
 from studio.destinations.worker import run_pending_deliveries
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.queue.running import Worker
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 
 client, sent = SafeHttpClient([sys.argv[3]]), []
 

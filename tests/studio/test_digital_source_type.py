@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from PIL import Image
 
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.media.conversion import convert_image
 from studio.media.digital_source_type import (
     MAX_PACKET_BYTES,
@@ -22,7 +23,6 @@ from studio.media.digital_source_type import (
     parse_packet,
 )
 from studio.media.normalisation import normalise
-from studio.media.storage import LocalDisk, media_key
 from studio.media.stored_image import CONTENT_TYPES
 from studio.media.variants import LADDER, OriginalImage, list_ladder, make_variants
 from studio.media.xmp_embedding import embed_xmp

@@ -21,7 +21,6 @@ from db.caller import caller_context
 from db.models import Export, Prediction, Shooting, Shot
 from db.session import Database
 from db.tenancy import get_visible
-from studio import review
 from studio.exports import queue, worker
 from studio.exports.archive import (
     COLUMNS,
@@ -32,10 +31,11 @@ from studio.exports.archive import (
 )
 from studio.exports.create import MAX_PREDICTIONS, ExportRequest, ExportTooLarge, create_export
 from studio.exports.worker import run_pending_exports
+from studio.infrastructure.pubsub import EXPORTS
+from studio.infrastructure.storage import LocalDisk, export_folder, export_key, media_key
 from studio.jobs.periodic import PeriodicTask
 from studio.media.garbage_collection import delete_unreferenced
-from studio.media.storage import LocalDisk, export_folder, export_key, media_key
-from studio.pubsub import EXPORTS
+from studio.review import review
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.exports import make_approved_prediction, unpack_archive

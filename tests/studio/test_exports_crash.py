@@ -13,7 +13,7 @@ from db.models import Export
 from db.session import Database, current_session
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
-from studio.media.storage import LocalDisk, export_folder, export_key
+from studio.infrastructure.storage import LocalDisk, export_folder, export_key
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
 from tests.support.queues import build_worker
 from tests.support.scenarios import make_photographed_product
@@ -28,7 +28,7 @@ from pathlib import Path
 from db.engine import build_engine
 from db.session import Database
 from studio.exports import worker
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.queue.running import Worker
 
 def hang(file, *rest):

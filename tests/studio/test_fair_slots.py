@@ -8,8 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from studio import fair_slots
-from studio.fair_slots import FairSlots, Requester, current_requester, set_current_requester, share_threads
+from studio.infrastructure import fair_slots
+from studio.infrastructure.fair_slots import (
+    FairSlots,
+    Requester,
+    current_requester,
+    set_current_requester,
+    share_threads,
+)
 
 
 def test_a_subject_gets_at_most_its_share_and_others_get_the_rest() -> None:
@@ -124,7 +130,7 @@ def test_one_address_leaves_a_thread_to_others_and_gets_it_back() -> None:
 
 def test_an_owner_gets_fewer_slots_while_another_one_takes_some(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("studio.fair_slots.time.monotonic", lambda: now)
+    monkeypatch.setattr("studio.infrastructure.fair_slots.time.monotonic", lambda: now)
     slots = share_threads(8, contended_share=4)
     busy, other = Requester.of("busy"), Requester.of("other")
 

@@ -23,7 +23,7 @@ from db.base import utc_now
 from db.models import Generation, Organization, Shooting, Shot, User
 from db.session import Database
 from studio.generations.worker import queue
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.queues import try_record

@@ -18,7 +18,7 @@ from db.models import Generation, GenerationModel, Prediction, Product, Resoluti
 from db.session import Database, current_session
 from studio.generations.inputs import NothingToGenerate, StrategyNotSupported
 from studio.generations.snapshot import ResolutionNotSupported
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.storage import LocalDisk, media_key
 from tests.support import factories, scenarios
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 

@@ -18,7 +18,7 @@ from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
 from studio.generations.worker import queue, render_job
 from studio.generations.worker.executor import GenerationWorkers
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.queue.row_queue import Interrupted
 from tests.support import factories
 from tests.support.queues import LEASE, build_worker, keep_lease, try_record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.held_counts import HeldCounts
+from studio.infrastructure.held_counts import HeldCounts
 
 
 def test_a_name_is_counted_until_it_holds_nothing() -> None:

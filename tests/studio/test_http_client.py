@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from db.errors import TargetNotAllowed
-from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient, is_global_address
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.http_client import HttpClientError, HttpResponse, SafeHttpClient, is_global_address
+from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.support.servers.image_hosts import (
     CERTIFICATE,
     HOST,
@@ -174,7 +174,7 @@ def test_s08_the_connection_goes_to_the_checked_address_even_if_the_name_resolve
 
 
 def test_resolving_a_name_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.http_client.DNS_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("studio.infrastructure.http_client.DNS_TIMEOUT_SECONDS", 0.1)
     test_over = threading.Event()
 
     def resolve_slowly(host: str, port: int) -> list[str]:

@@ -18,8 +18,8 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
-from studio.accounts.identity.mail import FileTransport, Mailer, SmtpTransport
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.mail import FileTransport, Mailer, SmtpTransport
+from studio.infrastructure.settings import InvalidSettings, Settings
 
 SENDER = "Sartiq Ateliér <no-reply@example.com>"
 

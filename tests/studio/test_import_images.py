@@ -26,15 +26,15 @@ from db.models import (
     WebhookDelivery,
 )
 from db.session import Database, current_session
-from studio.http_client import SafeHttpClient
 from studio.imports import image_queue, image_sources
 from studio.imports.create import cancel_product_import
 from studio.imports.image_worker import run_pending_images
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk, data_file_key, media_key
 from studio.media.data_files import store_data_file
 from studio.media.digital_source_type import DigitalSourceType, build_packet, parse_packet
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.images import normalise, open_stored
-from studio.media.storage import LocalDisk, data_file_key, media_key
 from studio.media.xmp_embedding import embed_xmp
 from tests.studio.test_imports import (
     get_import,

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.models import ProductImage
 from db.session import Database
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.studio.test_import_images import Shop, add_images, count_images, shop
 from tests.studio.test_imports import get_import, run_imports, start_import
 from tests.support import factories
@@ -30,9 +30,9 @@ from datetime import timedelta
 from pathlib import Path
 from db.engine import build_engine
 from db.session import Database
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from studio.imports import image_queue, image_worker
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 
 calls = []
 

@@ -20,9 +20,9 @@ from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
 from studio.imports import reader, worker
 from studio.imports.worker import ImportRunner
+from studio.infrastructure.storage import LocalDisk, data_file_key
 from studio.media.data_files import store_data_file
 from studio.media.garbage_collection import delete_unreferenced
-from studio.media.storage import LocalDisk, data_file_key
 from tests.support import factories
 from tests.support.queues import build_worker, retry_after_seconds
 

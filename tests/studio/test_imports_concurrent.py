@@ -14,7 +14,7 @@ from sqlalchemy import select
 from db.models import Organization, Product, ProductImport
 from db.session import Database
 from studio.imports import queue, writing
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.studio.test_imports import get_import, list_products, list_results, run_imports, start_import
 from tests.support import factories
 from tests.support.concurrency import run_concurrently

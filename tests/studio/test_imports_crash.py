@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.models import Product, ProductImportResult
 from db.session import Database
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.studio.test_imports import get_import, run_imports, start_import
 from tests.support import factories
 from tools.servers.server import ROOT
@@ -29,7 +29,7 @@ from db.session import Database
 from handlers.app import BUNDLE
 from handlers.contract.body_checks import load_body_checks
 from studio.imports import worker
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.queue.running import Worker
 
 calls = []

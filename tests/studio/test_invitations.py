@@ -10,9 +10,9 @@ from db.caller import Caller
 from db.errors import PermissionDenied
 from db.models import Membership, Organization, Role
 from db.session import Database
-from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.invitations import InvitationVoid, accept_invitation, create_invitation
+from studio.infrastructure.mail import Mailer
 from tests.support import factories
 from tests.support.factories.invitations import make_invitation
 

@@ -17,10 +17,10 @@ from db.caller import caller_context
 from db.errors import OutOfCredits
 from db.models import CreditMovement, Generation, Subscription
 from db.session import Database, current_session
-from studio import billing
+from studio.billing import billing
 from studio.generations.lifecycle import cancel_generation, transition
 from studio.generations.worker import queue
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from tests.support import factories
 from tests.support.queues import LEASE
 from tests.support.scenarios import PhotographedProduct, make_photographed_product, request_generation

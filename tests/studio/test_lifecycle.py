@@ -25,7 +25,7 @@ from studio.generations.create import create_generation, retry_generation
 from studio.generations.lifecycle import transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationWorkers
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories

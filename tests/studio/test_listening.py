@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from studio.infrastructure.listening import require_free_address
+from studio.infrastructure.settings import InvalidSettings
 from studio.jobs.__main__ import main as run_jobs
-from studio.listening import require_free_address
-from studio.settings import InvalidSettings
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from db.caller import caller_context
 from db.errors import NotAnImage, NotFound, ScopeMismatch, TargetNotAllowed
 from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, current_session
-from studio.fair_slots import Requester
+from studio.infrastructure.fair_slots import Requester
+from studio.infrastructure.storage import LocalDisk, StoredFile, media_key, temporary_key
 from studio.jobs.periodic import PeriodicTask
 from studio.media import ingest
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.ingest import file_url, ingest_upload, resolve_file_url
 from studio.media.normalisation import read_image
-from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
 from studio.media.uploads import UploadConsumed, put_upload
 from studio.media.variants import OriginalImage
 from tests.support import factories

@@ -11,11 +11,11 @@ from uuid import uuid4
 import pytest
 
 from db.errors import NotFound
-from studio.media import s3
-from studio.media.backends import open_storage
-from studio.media.s3 import S3Storage
-from studio.media.storage import LocalDisk, StorageUnavailable, media_folder, media_key, variant_key
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure import s3
+from studio.infrastructure.s3 import S3Storage
+from studio.infrastructure.settings import InvalidSettings, Settings
+from studio.infrastructure.storage import LocalDisk, StorageUnavailable, media_folder, media_key, variant_key
+from studio.infrastructure.storage_backends import open_storage
 from tests.support.servers.s3 import PAGE_SIZE, run_s3_server
 
 

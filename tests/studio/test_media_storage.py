@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from db.errors import NotFound
-from studio.media.storage import (
+from studio.infrastructure.storage import (
     LocalDisk,
     export_key,
     media_folder,
@@ -51,7 +51,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_partial_file(
     def fail(_: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("studio.media.storage.os.fsync", fail)
+    monkeypatch.setattr("studio.infrastructure.storage.os.fsync", fail)
     with pytest.raises(OSError, match="No space"):
         storage.write("temp/a", b"new")
     assert storage.read("temp/a") == b"old"

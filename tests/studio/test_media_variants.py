@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from db.errors import NotFound
-from studio.fair_slots import Requester
+from studio.infrastructure.fair_slots import Requester
+from studio.infrastructure.storage import LocalDisk, media_folder, media_key
 from studio.media import conversion, ladder, variants
 from studio.media.ladder import LadderBuilder, LadderQueue, make_ladder, schedule_ladder
 from studio.media.memory_gate import LOAD_SLOTS
 from studio.media.normalisation import normalise
-from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.media.variants import LADDER, OriginalImage, ServedFile, VariantMissing, find_width, make_variant
 from tests.support.concurrency import run_concurrently, wait_for
 from tests.support.sample_media import build_orientation_image, encode_image, open_image

@@ -23,12 +23,12 @@ from db.copy_database import connect_to_all_rows, digest_tables, list_tables
 from db.embedded import use_cluster
 from db.migrations import is_current
 from db.models import RowCount, User
-from studio import move_from_sqlite
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password, verify_password
-from studio.database import FOLDER, SQLITE_FILE
-from studio.media.storage import LocalDisk
+from studio.commands import move_from_sqlite
+from studio.infrastructure.database import FOLDER, SQLITE_FILE
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk
 from studio.seed.published_accounts import StartRefused, require_no_published_account
-from studio.settings import Settings
 from tests.support.forks import kill_this_process, run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from db.session import Database
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers.openai_images import ImagesConfig, RequestRejected
 from studio.providers.openai_images import ImagesServer as ServerSettings
 from tests.studio.compute_fixtures import create_remote_generation, list_predictions, load_generation

@@ -21,8 +21,8 @@ from studio.cutouts import photos
 from studio.generations.worker import images
 from studio.generations.worker.image_edits import check_image
 from studio.generations.worker.remote import PROVIDER_ERROR
-from studio.http_client import SafeHttpClient
-from studio.media.storage import LocalDisk
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk
 from studio.providers import openai_images_client
 from studio.providers.openai_images import EditRequest, ImagesConfig, ImagesUnavailable, RequestRejected
 from studio.providers.openai_images import ImagesServer as ServerSettings

@@ -13,11 +13,11 @@ from typing import Any, cast
 import pytest
 from prometheus_client import REGISTRY
 
+from studio.infrastructure.settings import Settings
 from studio.jobs.__main__ import main as run_jobs
 from studio.jobs.celery.app import HEARTBEAT_FILE, Heartbeat, Scheduler, build_celery
 from studio.jobs.celery.worker import MaintenanceRunner
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_task
-from studio.settings import Settings
 from tests.support.manifests import BEAT_PROBES
 
 UNREACHABLE_BROKER = "redis://127.0.0.1:1/0"

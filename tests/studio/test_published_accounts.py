@@ -10,6 +10,7 @@ from sqlalchemy import select
 from db.models import User
 from db.session import Database
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
+from studio.infrastructure.settings import Settings
 from studio.seed import published_accounts, seed_database
 from studio.seed.published_accounts import (
     StartRefused,
@@ -17,7 +18,6 @@ from studio.seed.published_accounts import (
     require_no_published_account,
 )
 from studio.seed.rows import get_seed_id
-from studio.settings import Settings
 from tools.servers.databases import UNREACHABLE_URL
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
 from studio.queue.retries import JITTER, WORK, RetryPolicy
 from studio.queue.row_queue import Interrupted, new_token
 from studio.queue.running import Heartbeat, TimeLimitExceeded, Worker, retry_in_outage

@@ -44,12 +44,12 @@ from studio.exports.queue import ACCOUNT_EXPORTS, EXPORTS
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import GENERATIONS
-from studio.http_client import SafeHttpClient
 from studio.imports.image_queue import IMAGES
 from studio.imports.image_worker import run_pending_images
 from studio.imports.queue import IMPORTS
 from studio.imports.worker import ImportRunner
-from studio.media.storage import LocalDisk, Storage, media_key
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.storage import LocalDisk, Storage, media_key
 from studio.providers import sample
 from studio.publications import worker as publications
 from studio.queue import running

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
+from studio.infrastructure.settings import InvalidSettings, Settings
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.limits import QuotaPolicy
 from studio.rate_limits.memory_store import MemoryStore, RateLimitStore
 from studio.rate_limits.redis_store import RETRY_AFTER_SECONDS, RedisStore
-from studio.settings import InvalidSettings, Settings
 from tools.servers.processes import RedisServer
 
 THREE_PER_MINUTE = QuotaPolicy("account", 3, 60)

@@ -11,9 +11,9 @@ from sqlalchemy import select
 from db.base import utc_now
 from db.models import AuditEvent, Organization, Prediction, Upload
 from db.session import Database
-from studio import retention
 from studio.jobs.maintenance import MAINTENANCE_TASKS
-from studio.retention import enforce_retention
+from studio.review import retention
+from studio.review.retention import enforce_retention
 from tests.support import factories
 
 OLD, NEW = utc_now() - timedelta(days=40), utc_now() - timedelta(days=20)

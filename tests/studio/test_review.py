@@ -15,8 +15,8 @@ from db.errors import Conflict
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
 from db.tenancy import get_visible
-from studio import review
-from studio.media.storage import LocalDisk
+from studio.infrastructure.storage import LocalDisk
+from studio.review import review
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.scenarios import PhotographedProduct, make_photographed_product, request_generation

@@ -32,14 +32,14 @@ from db.session import Database, current_session
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, verify_password
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import RenderJob
-from studio.media.storage import LocalDisk, export_key, media_key
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk, export_key, media_key
 from studio.providers.local import RenderedImage
 from studio.rendering.model import RENDERER_VERSION
 from studio.seed import seed_database
 from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
-from studio.settings import Settings
 from tests.support.queues import try_record
 from tests.support.sample_media import open_image
 from tools.sample_images.packshots import render_samples

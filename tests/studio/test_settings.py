@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handlers.server.cli import main
-from studio.settings import (
+from studio.infrastructure.settings import (
     DEVELOPMENT_SECRET,
     InvalidSettings,
     Settings,

@@ -9,7 +9,7 @@ import pytest
 
 from db.models import Brand, Organization
 from db.session import Database
-from studio.catalogue.slugs import MAX_SLUG_LENGTH, add_random_suffix, insert_with_slug, make_unique, slugify
+from studio.catalog.slugs import MAX_SLUG_LENGTH, add_random_suffix, insert_with_slug, make_unique, slugify
 from tests.support import factories
 
 
@@ -49,7 +49,7 @@ def test_s46_an_organization_gets_another_suffix_when_its_slug_is_taken_concurre
     for slug in ("rush", "rush-00000000"):
         factories.make_organization(slug=slug)
     ids = iter([UUID(int=0), UUID(int=0), UUID(int=1)])
-    monkeypatch.setattr("studio.catalogue.slugs.new_id", lambda: next(ids))
+    monkeypatch.setattr("studio.catalog.slugs.new_id", lambda: next(ids))
     with database.transaction(write=True):
         organization = Organization(id=uuid4(), name="Rush")
         insert_with_slug(organization, "organization")
@@ -63,7 +63,7 @@ def test_a_slug_taken_concurrently_is_retried_until_one_is_free(
     factories.make_brand(owner=owner, slug="rush")
     # The request loses the race for a slug ten times in a row.
     choices = iter([*["rush"] * 10, "rush-2"])
-    monkeypatch.setattr("studio.catalogue.slugs._choose_slug", lambda *_: next(choices))
+    monkeypatch.setattr("studio.catalog.slugs._choose_slug", lambda *_: next(choices))
     with database.transaction(write=True):
         brand = Brand(owner_id=owner.id, organization_id=None, name="Rush")
         insert_with_slug(brand, "brand")

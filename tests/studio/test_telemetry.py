@@ -18,18 +18,18 @@ from prometheus_client import REGISTRY
 from sqlalchemy import literal, select, table
 from sqlalchemy.exc import DBAPIError
 
-import studio.telemetry
+import studio.infrastructure.telemetry
 from db.engine import build_engine
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database
 from studio.generations.lifecycle import transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
-from studio.http_client import HttpClientError, SafeHttpClient
-from studio.media.storage import LocalDisk, media_folder
-from studio.settings import InvalidSettings, Settings
-from studio.telemetry import traces
-from studio.telemetry.context import (
+from studio.infrastructure.http_client import HttpClientError, SafeHttpClient
+from studio.infrastructure.settings import InvalidSettings, Settings
+from studio.infrastructure.storage import LocalDisk, media_folder
+from studio.infrastructure.telemetry import traces
+from studio.infrastructure.telemetry.context import (
     LogContext,
     current_trace,
     current_trace_headers,
@@ -42,8 +42,18 @@ from studio.telemetry.context import (
     to_headers,
     use_trace,
 )
-from studio.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter, configure_logging
-from studio.telemetry.metrics import MetricsServer, PoolCollector, QueueCollector, describe_metrics
+from studio.infrastructure.telemetry.logs import (
+    ContextFilter,
+    JsonFormatter,
+    TextFormatter,
+    configure_logging,
+)
+from studio.infrastructure.telemetry.metrics import (
+    MetricsServer,
+    PoolCollector,
+    QueueCollector,
+    describe_metrics,
+)
 from tests.architecture.sources import ROOT
 from tests.studio.test_generation_queue import PAST, create_pending_generation
 from tests.support.queues import LEASE
@@ -57,7 +67,7 @@ from tests.support.servers.webhook_receiver import (
 from tools.servers.databases import UNREACHABLE_URL
 from tools.servers.http_recorder import StubResponse, run_http_recorder
 
-ALERTS = Path(studio.telemetry.__file__).parent / "alerts.yml"
+ALERTS = Path(studio.infrastructure.telemetry.__file__).parent / "alerts.yml"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 

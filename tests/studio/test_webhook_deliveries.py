@@ -17,8 +17,8 @@ from db.base import utc_now
 from db.engine import build_engine
 from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
 from db.session import Database, current_session
-from studio.accounts.identity.mail import FileTransport, Mailer
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.mail import FileTransport, Mailer
 from studio.queue.retries import JITTER, WEBHOOK_MESSAGES
 from studio.webhooks import dispatcher, queue
 from tests.support import factories

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from studio import weighted_semaphore
+from studio.infrastructure import weighted_semaphore
+from studio.infrastructure.weighted_semaphore import WeightedSemaphore
 from studio.media import memory_gate
-from studio.weighted_semaphore import WeightedSemaphore
 
 WAIT_SECONDS = 10
 

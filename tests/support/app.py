@@ -25,7 +25,7 @@ from db.session import Database
 from handlers.app import Application, create_app
 from handlers.common.context import SERVICES
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
-from studio.settings import InvalidSettings, Settings
+from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.support import factories
 from tools.servers.databases import UNREACHABLE_URL
 from tools.servers.server import COMPUTE_WEBHOOK_SECRET

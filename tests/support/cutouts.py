@@ -12,7 +12,7 @@ from PIL import Image
 from db.session import Database
 from studio.cutouts.queue import CutoutLease, MadeCutout
 from studio.cutouts.worker import run_next_cutout
-from studio.media.storage import Storage
+from studio.infrastructure.storage import Storage
 from studio.media.stored_image import StoredImage
 from tests.support.queues import build_worker
 from tests.support.sample_media import encode_image

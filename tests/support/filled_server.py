@@ -29,7 +29,7 @@ from db.engine import build_engine
 from db.models import Brand, MediaResource
 from db.rls.session_role import bypass_rls
 from db.session import Database, current_session
-from studio.media.storage import LocalDisk, export_key, media_key
+from studio.infrastructure.storage import LocalDisk, export_key, media_key
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.scenarios import make_photographed_product

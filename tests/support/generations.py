@@ -9,8 +9,8 @@ import pytest
 
 from db.models import Shot
 from db.session import Database
-from studio.billing import PLANS
-from studio.media.storage import LocalDisk
+from studio.billing.billing import PLANS
+from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support.scenarios import run_pending_generations
 

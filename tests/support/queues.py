@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from db.session import Database
-from studio.media.storage import Storage
+from studio.infrastructure.storage import Storage
 from studio.queue.retries import RetryPolicy
 from studio.queue.row_queue import LeaseLost
 from studio.queue.running import Heartbeat, Worker

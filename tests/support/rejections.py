@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from prometheus_client import REGISTRY
 
-from studio.telemetry.logs import ContextFilter
+from studio.infrastructure.telemetry.logs import ContextFilter
 
 Rejection = tuple[int, str, str | None]
 """Status, problem code and limit of a response above 399."""

@@ -34,9 +34,9 @@ from studio.generations.request import GenerationRequest
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import GenerationLease, RenderedFile
 from studio.generations.worker.render_job import RenderJob
+from studio.infrastructure.storage import Storage
 from studio.media.ingest import store_image
 from studio.media.normalisation import normalise
-from studio.media.storage import Storage
 from tests.support import factories
 from tests.support.queues import LEASE, build_worker, keep_lease
 

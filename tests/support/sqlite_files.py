@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
-from studio.media.storage import Storage, export_key, media_key
+from studio.infrastructure.storage import Storage, export_key, media_key
 
 _DUMP = Path(__file__).parent / "sqlite" / "release_0_2_0.sql.gz"
 

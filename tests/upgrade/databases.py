@@ -12,7 +12,7 @@ from pathlib import Path
 
 from db.embedded import remove_cluster
 from db.migrations import upgrade
-from studio.database import FOLDER
+from studio.infrastructure.database import FOLDER
 from tests.support.schemas import dump_schema, list_differences
 from tests.upgrade.release import Release, require, run_program
 from tools.servers.databases import create_database
@@ -28,7 +28,9 @@ def move_from_sqlite(settings: Mapping[str, str]) -> None:
     Raises:
         UpgradeFailed: The command did not move them.
     """
-    run_program([sys.executable, "-m", "studio.move_from_sqlite"], environment={**os.environ, **settings})
+    run_program(
+        [sys.executable, "-m", "studio.commands.move_from_sqlite"], environment={**os.environ, **settings}
+    )
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from unittest import mock
 from uuid import UUID
 
 from studio.generations.worker.render_job import to_stored_image
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers import local_renderer
 from studio.seed.images import packshots
 from tools.bench.processes import pinned_to_cores, resident_bytes

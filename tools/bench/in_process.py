@@ -26,8 +26,8 @@ from handlers.app import create_app
 from handlers.pipeline.admission.connections import ConnectionLimits
 from handlers.server.cli import uvicorn_options
 from handlers.server.http_protocol import BoundedHttpProtocol
-from studio.settings import Settings
-from studio.telemetry.logs import PACKAGES, configure_logging
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.telemetry.logs import PACKAGES, configure_logging
 from tools.bench.profiler import ProfiledPool, Profiler, RequestProfile
 from tools.bench.servers import OURS
 

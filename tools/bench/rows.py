@@ -20,7 +20,7 @@ import sqlalchemy
 
 from db.models.generations import PredictionPublication, PublicationStatus
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
-from studio.media.storage import LocalDisk, media_key
+from studio.infrastructure.storage import LocalDisk, media_key
 from studio.publications.publish import derive_token, hash_token
 
 ACTIVE_ORGANIZATIONS = 50

@@ -14,7 +14,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "server and HTTP/1.1": ("uvicorn", "handlers.server.http_protocol"),
     "telemetry and log line": (
         "handlers.pipeline.middleware.observability",
-        "studio.telemetry",
+        "studio.infrastructure.telemetry",
         "logging",
     ),
     "middleware, response headers": (
@@ -29,7 +29,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "routing": ("handlers.pipeline.middleware.routing", "handlers.contract.router"),
     "token": (
         "handlers.pipeline.auth",
-        "studio.settings.Settings.secret_keys",
+        "studio.infrastructure.settings.Settings.secret_keys",
         "connexion.security",
         "connexion.middleware.security",
         "jwt",
@@ -68,7 +68,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "bridge to a thread": (
         "handlers.pipeline.wsgi_bridge",
-        "studio.fair_slots",
+        "studio.infrastructure.fair_slots",
         "asyncio",
         "concurrent.futures",
         "threading",
@@ -99,8 +99,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "db.queries",
         "db.fast_path.projections",
         "db.models",
-        "studio.products",
-        "studio.catalogue",
+        "studio.products.products",
+        "studio.catalog",
     ),
     "webhook events": ("studio.webhooks",),
     "passwords and sessions": ("studio.accounts.identity", "db.queries.users"),
@@ -150,7 +150,11 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.contract.responses",
     ),
     "audit": ("handlers.pipeline.audit", "db.audit"),
-    "idempotency": ("handlers.pipeline.idempotency", "studio.idempotency", "db.models.idempotency"),
+    "idempotency": (
+        "handlers.pipeline.idempotency",
+        "studio.infrastructure.idempotency",
+        "db.models.idempotency",
+    ),
 }
 """The modules, classes or functions of each stage. The longest prefix of a function's name decides.
 

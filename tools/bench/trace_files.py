@@ -26,7 +26,7 @@ import httpx
 
 from handlers.app import Application, create_app
 from handlers.server.cli import migrate_and_seed
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 from tools.servers.databases import create_database
 
 ROOT = Path(__file__).parents[2]

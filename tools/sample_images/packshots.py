@@ -20,15 +20,15 @@ from db.models import Generation
 from db.session import Database, current_session
 from studio.cutouts.making import make_cutout
 from studio.cutouts.queue import CutoutLease, MadeCutout, StoredFile
-from studio.media.backends import open_storage
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk, media_key
+from studio.infrastructure.storage_backends import open_storage
 from studio.media.normalisation import normalise
-from studio.media.storage import LocalDisk, media_key
 from studio.providers import local_renderer
 from studio.providers.local import RenderedImage
 from studio.seed import seed_database
 from studio.seed.images import cutouts
 from studio.seed.images.packshots import FACTS, packshot_path
-from studio.settings import Settings
 from tools.servers.databases import create_database
 
 

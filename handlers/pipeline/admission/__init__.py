@@ -12,5 +12,5 @@
 | `slots` | requests to other servers; files that are decoded or stored |
 
 How long a request may take, and who gets the next thread, is in `wsgi_bridge`; how many requests may wait for
-a change is in `studio.change_hub`. The primitives are in `studio`: they know no HTTP.
+a change is in `studio.infrastructure.change_hub`. The primitives are in `studio`: they know no HTTP.
 """

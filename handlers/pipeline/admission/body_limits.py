@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from db.errors import TooManyConcurrentRequests
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
-from studio.fair_slots import Requester
-from studio.held_counts import HeldCounts
+from studio.infrastructure.fair_slots import Requester
+from studio.infrastructure.held_counts import HeldCounts
 
 LARGE_JSON_BYTES = 1_000_000
 """Only operations with a limit of their own accept larger JSON bodies."""

@@ -25,7 +25,7 @@ from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.auth import find_guest_link
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import Requester, account_name, set_current_requester
+from studio.infrastructure.fair_slots import Requester, account_name, set_current_requester
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.pacing import Pace

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from enum import Enum
 from ipaddress import ip_address, ip_network
 
-from studio.held_counts import HeldCounts
+from studio.infrastructure.held_counts import HeldCounts
+from studio.infrastructure.settings import InvalidSettings
 from studio.rate_limits.client_address import get_rate_limit_address
-from studio.settings import InvalidSettings
 
 logger = logging.getLogger(__name__)
 

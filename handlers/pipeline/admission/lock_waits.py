@@ -22,7 +22,7 @@ from db.session import limit_lock_wait
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.request_context import RequestContext
-from studio.fair_slots import current_requester, share_threads
+from studio.infrastructure.fair_slots import current_requester, share_threads
 
 BRIEF_WAIT_MILLISECONDS = 100
 """A wait without a slot. Most locks are held for less, so most requests are served at the first attempt."""

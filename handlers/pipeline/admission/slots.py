@@ -21,7 +21,7 @@ from handlers.common.context import current_services
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.disconnects import run_until_disconnected
-from studio.fair_slots import FairSlots, current_requester
+from studio.infrastructure.fair_slots import FairSlots, current_requester
 from studio.media.memory_gate import MAX_WAIT_SECONDS
 
 

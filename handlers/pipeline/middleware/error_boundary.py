@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers.pipeline.errors import MEDIA_TYPE, Problem, build_problem, internal_error, record_problem
 from handlers.pipeline.middleware.security_headers import default_headers
-from studio.media.storage import is_storage_unavailable
-from studio.telemetry.context import LogContext, current_log_context, set_log_context
+from studio.infrastructure.storage import is_storage_unavailable
+from studio.infrastructure.telemetry.context import LogContext, current_log_context, set_log_context
 
 logger = logging.getLogger(__name__)
 

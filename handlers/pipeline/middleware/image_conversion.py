@@ -18,9 +18,9 @@ from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.slots import SlottedWork
 from handlers.pipeline.prechecks import DecodingNeeded, StoringNeeded
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from studio.infrastructure.storage import Storage
 from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES
-from studio.media.storage import Storage
 from studio.media.variants import VariantMissing, make_variant
 
 

@@ -3,7 +3,8 @@
 A waiting client occupies neither a thread nor a database connection: the handler has authorized the request
 and returned, and its transaction has ended. When the state changes or the time is up, the request is
 dispatched again inside the process, so that the token and the permissions of that moment apply. An event
-stream sends each change of a generation as an event. This module reads no rows: `studio.change_hub` does.
+stream sends each change of a generation as an event. This module reads no rows:
+`studio.infrastructure.change_hub` does.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from handlers.pipeline.errors import build_problem
 from handlers.pipeline.prefer import parse_prefer
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from handlers.pipeline.unknown_values import is_defect
-from studio.change_hub import ChangeHub, Listener, Watched
 from studio.generations.watch import GenerationState
+from studio.infrastructure.change_hub import ChangeHub, Listener, Watched
 
 HEARTBEAT_SECONDS = 15.0
 """Interval of a stream's heartbeats, and of the checks that the caller is still authorized."""

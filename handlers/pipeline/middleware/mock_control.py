@@ -35,8 +35,8 @@ from handlers.contract.validation_errors import find_violations
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.mock_responses import ExampleResponses
 from handlers.pipeline.prefer import UnknownPreference
+from studio.infrastructure.settings import InvalidSettings
 from studio.mock.scenario import EVERY, Rule, Scenario
-from studio.settings import InvalidSettings
 
 MOCK_CONTRACT = Path(__file__).parents[3] / "openapi" / "mock.yaml"
 RESET_PATH, SCENARIO_PATH = "/mock/reset", "/mock/scenario"

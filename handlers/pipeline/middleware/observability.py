@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db.caller import Caller, caller_context, current_organization
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.telemetry import metrics, traces
-from studio.telemetry.context import (
+from studio.infrastructure.telemetry import metrics, traces
+from studio.infrastructure.telemetry.context import (
     LogContext,
     TraceContext,
     current_log_context,

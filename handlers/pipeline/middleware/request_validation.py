@@ -21,7 +21,7 @@ from handlers.contract.responses import PROBLEM_JSON
 from handlers.pipeline.admission.body_limits import UnfinishedBodies
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_requester
+from studio.infrastructure.fair_slots import current_requester
 
 Authorize = Callable[[ServedOperation, Scope], Awaitable[UUID | None]]
 """Authorizes a request without its body, and returns the account that a signed URL stands for."""

@@ -14,7 +14,7 @@ from handlers.pipeline.errors import Problem, build_problem, internal_error
 from handlers.pipeline.middleware.error_boundary import to_messages
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from handlers.pipeline.unknown_values import is_defect
-from studio.telemetry.metrics import count_contract_defect
+from studio.infrastructure.telemetry.metrics import count_contract_defect
 
 logger = logging.getLogger(__name__)
 

@@ -27,11 +27,11 @@ from db.queries.users import (
     revoke_mailed_tokens,
 )
 from db.session import Database, after_commit, current_session
-from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.sessions import end_sessions
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import OwnsOrganization, delete_account, require_password
-from studio.media.storage import Storage
+from studio.infrastructure.mail import Mailer
+from studio.infrastructure.storage import Storage
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from db.errors import EmailTaken, InvalidToken
 from db.models.users import EmailChange, User, email_key
 from db.queries.users import delete_email_change, revoke_mailed_tokens
 from db.session import after_commit, current_session, query_as_system
-from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import PasswordRequired, require_password
+from studio.infrastructure.mail import Mailer
 
 LIFETIME = timedelta(hours=24)
 

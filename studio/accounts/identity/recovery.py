@@ -14,9 +14,9 @@ from db.errors import InvalidToken
 from db.models.users import PasswordResetToken, User, email_key
 from db.session import after_commit, current_session
 from studio.accounts.identity.deletions import discard_deletion
-from studio.accounts.identity.mail import Mailer
 from studio.accounts.identity.sessions import set_password
 from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.infrastructure.mail import Mailer
 
 LIFETIME = timedelta(hours=1)
 MIN_SECONDS = 0.05

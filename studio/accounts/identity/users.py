@@ -21,7 +21,7 @@ from db.queries.users import (
 from db.session import after_commit, current_session
 from studio.accounts.identity.passwords import hash_new_password, verify_password
 from studio.accounts.identity.sessions import end_sessions, set_password
-from studio.media.storage import Storage, export_folder
+from studio.infrastructure.storage import Storage, export_folder
 
 
 class OwnAccount(Conflict):

@@ -24,18 +24,18 @@ from studio.generations.worker.queue import GENERATIONS, GenerationLease, comple
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import RenderJob
 from studio.generations.worker.scheduling import select_next
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.pubsub import listen
+from studio.infrastructure.storage import Storage, is_storage_unavailable
+from studio.infrastructure.telemetry import traces
+from studio.infrastructure.telemetry.context import LogContext, log_context, parse_traceparent
 from studio.media.memory_gate import set_render_threads
-from studio.media.storage import Storage, is_storage_unavailable
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
 from studio.providers.openai_images import PROVIDER as OPENAI_IMAGES
 from studio.providers.openai_images import ImagesServer
 from studio.providers.openai_images_client import ImagesClient
-from studio.pubsub import listen
 from studio.queue.running import Heartbeat, Record, Worker, lease_next, run_leased
-from studio.telemetry import traces
-from studio.telemetry.context import LogContext, log_context, parse_traceparent
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from uuid import UUID
 from db.errors import DomainError, NotFound
 from studio.cutouts.requests import UnusableCutoutInputs
 from studio.generations.worker.queue import GenerationLease, UnusableInputs
+from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
 from studio.media.digital_source_type import RENDERED, DigitalSourceType, parse_packet
 from studio.media.images import normalise, open_stored
 from studio.media.memory_gate import reserve_render_memory
-from studio.media.storage import Storage, is_storage_unavailable, media_key
 from studio.media.stored_image import StoredImage
 from studio.providers.local import RenderedImage
 from studio.providers.openai_images import (

@@ -18,7 +18,7 @@ from db.models.generations import Generation, GenerationStatus
 from db.session import Database, after_commit, current_session
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.queue import GENERATIONS, GenerationLease
-from studio.pubsub import CHANGES, notify_workers
+from studio.infrastructure.pubsub import CHANGES, notify_workers
 
 
 def schedule_poll(

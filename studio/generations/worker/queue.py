@@ -19,17 +19,17 @@ from sqlalchemy import and_, case, or_, select
 from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
 from db.session import Database, after_commit, current_session
-from studio import pubsub
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.scheduling import is_available, is_awaiting_poll, select_next
+from studio.infrastructure import pubsub
+from studio.infrastructure.storage import Storage, media_key
+from studio.infrastructure.telemetry.context import parse_traceparent
+from studio.infrastructure.telemetry.traces import Attributes, record_span, start_span
 from studio.media.ingest import ImageOrigin, store_image
-from studio.media.storage import Storage, media_key
 from studio.media.stored_image import StoredImage
 from studio.providers.local import PROVIDER, RenderedImage
 from studio.queue.row_queue import Lease, RowQueue, is_expired
 from studio.state_machines import OPEN_GENERATION
-from studio.telemetry.context import parse_traceparent
-from studio.telemetry.traces import Attributes, record_span, start_span
 
 EXPIRE_BATCH_SIZE = 100
 CLEANUP_GRACE = timedelta(seconds=60)

@@ -24,9 +24,9 @@ from db.session import Database
 from studio.generations.worker import polling, queue
 from studio.generations.worker.queue import UnusableInputs
 from studio.generations.worker.render_job import to_stored_image
+from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
 from studio.media.digital_source_type import RENDERED, parse_packet
 from studio.media.images import normalise, open_stored
-from studio.media.storage import Storage, is_storage_unavailable, media_key
 from studio.media.stored_image import CONTENT_TYPES
 from studio.providers.compute import (
     SOURCE_TYPE,

@@ -19,16 +19,16 @@ from db.session import Database
 from studio.cutouts import queue as cutout_queue
 from studio.cutouts.requests import UnusableCutoutInputs, hash_inputs
 from studio.generations.worker import queue
+from studio.infrastructure.storage import is_storage_unavailable
+from studio.infrastructure.telemetry.traces import start_span
 from studio.media.digital_source_type import build_packet
 from studio.media.images import open_stored
-from studio.media.storage import is_storage_unavailable
 from studio.media.stored_image import StoredImage
 from studio.media.xmp_embedding import embed_xmp
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
 from studio.queue.row_queue import Interrupted
 from studio.queue.running import Heartbeat, Worker
-from studio.telemetry.traces import start_span
 
 Result = TypeVar("Result")
 

@@ -22,8 +22,8 @@ from redis import RedisError
 from db.session import Database
 from studio.cutouts.queue import CUTOUTS
 from studio.generations.worker.queue import GENERATIONS
+from studio.infrastructure.settings import Settings
 from studio.jobs.maintenance import MAINTENANCE_TASKS
-from studio.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 
+from studio.infrastructure.pubsub import listen
 from studio.jobs.celery.app import WakeupPublisher, build_celery
 from studio.jobs.maintenance import Services
-from studio.pubsub import listen
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from db.caller import Caller
 from handlers.app import Application, create_app
 from handlers.common.permissions import PERSONAL
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
 
 USER = "01990000-5eed-7000-8000-000100000001"
 SUPERUSER = "01990000-5eed-7000-8000-000100000002"

@@ -66,8 +66,8 @@ from db.models import (
 )
 from studio.cutouts.requests import hash_inputs
 from studio.destinations.credentials import encrypt_credentials, fingerprint_key
+from studio.infrastructure.settings import Settings
 from studio.publications.publish import hash_token
-from studio.settings import Settings
 from studio.webhooks.signing import generate_salt
 
 Row = TypeVar("Row", bound=Base)

@@ -9,7 +9,7 @@ import zipfile
 from typing import Any
 
 from db.models import Prediction
-from studio.media.storage import Storage, media_key
+from studio.infrastructure.storage import Storage, media_key
 from tests.support import factories
 from tests.support.scenarios import PhotographedProduct
 

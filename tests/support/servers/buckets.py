@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import boto3
 
-from studio.http_client import SafeHttpClient
+from studio.infrastructure.http_client import SafeHttpClient
 from tests.support.servers.s3 import CREDENTIALS, run_s3_server
 
 REGION = CREDENTIALS["AWS_DEFAULT_REGION"]

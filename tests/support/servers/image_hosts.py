@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httpcore2
 
-from studio.http_client import SafeHttpClient, resolve_host
+from studio.infrastructure.http_client import SafeHttpClient, resolve_host
 from tests.contract.operations import OPERATIONS, Request
 from tests.contract.tenant import Tenant
 from tools.servers.http_recorder import HttpRecorder, Responder, run_http_recorder

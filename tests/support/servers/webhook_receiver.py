@@ -12,8 +12,8 @@ from standardwebhooks.webhooks import Webhook
 
 from db.models import Shot, WebhookDelivery, WebhookEndpoint
 from db.session import Database
-from studio.http_client import SafeHttpClient
-from studio.settings import Settings
+from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
 from studio.webhooks import dispatcher, outbox
 from tests.support import factories
 from tests.support.queues import build_worker

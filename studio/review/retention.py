@@ -17,7 +17,7 @@ from db.models.generations import Prediction, PredictionStatus
 from db.models.media import Upload
 from db.models.organizations import Organization
 from db.session import Database, current_session, current_write_connection
-from studio import review
+from studio.review import review
 
 BATCH_SIZE = 200
 MAX_BATCHES = 100

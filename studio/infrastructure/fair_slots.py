@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from studio.held_counts import HeldCounts
+from studio.infrastructure.held_counts import HeldCounts
 
 MAX_TURNS = 10_000
 """The last turns of as many owners and addresses are remembered while tasks wait."""

@@ -22,7 +22,7 @@ from db.copy_database import CopyRejected, Digests, fill_database, has_mark, rem
 from db.embedded import remove_cluster, stop_cluster, use_cluster
 from db.migrations import upgrade
 from db.sqlite_file import hold_file
-from studio.backup import (
+from studio.commands.backup import (
     FAILURES,
     MAX_LISTED_FILES,
     REJECTIONS,
@@ -31,11 +31,11 @@ from studio.backup import (
     owner_url,
     require_owner_of_data,
 )
-from studio.database import FOLDER, SQLITE_FILE
-from studio.media.backends import open_storage
+from studio.infrastructure.database import FOLDER, SQLITE_FILE
+from studio.infrastructure.settings import PRIVATE_UMASK, VERSION, Settings, load_env_file
+from studio.infrastructure.storage import Storage, sync_folder
+from studio.infrastructure.storage_backends import open_storage
 from studio.media.referenced_files import find_file_error, list_referenced_files
-from studio.media.storage import Storage, sync_folder
-from studio.settings import PRIVATE_UMASK, VERSION, Settings, load_env_file
 
 TEMPORARY_FOLDER = "move-from-sqlite"
 
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 for success; 1 if the copy failed or differs, and the target is empty again; 2 if
         the settings or the databases do not allow it.
     """
-    parser = argparse.ArgumentParser(prog="python -m studio.move_from_sqlite", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studio.commands.move_from_sqlite", description=__doc__)
     parser.add_argument(
         "--from", dest="source", type=Path, help=f"the file, by default {SQLITE_FILE} in DATA_DIR"
     )

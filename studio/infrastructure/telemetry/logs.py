@@ -15,7 +15,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from db.caller import current_organization
-from studio.telemetry.context import current_log_context, current_trace
+from studio.infrastructure.telemetry.context import current_log_context, current_trace
 
 LINE_FORMAT = "%(asctime)s %(levelname)s [%(request_id)s] %(name)s: %(message)s"
 PACKAGES = ("handlers", "studio", "db", "sartiq")

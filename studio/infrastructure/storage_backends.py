@@ -5,8 +5,8 @@ It is not part of `storage`, because `s3` imports `storage` and this module impo
 
 from __future__ import annotations
 
-from studio.media.storage import LocalDisk, Storage
-from studio.settings import Settings
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.storage import LocalDisk, Storage
 
 
 def open_storage(settings: Settings) -> Storage:
@@ -17,7 +17,7 @@ def open_storage(settings: Settings) -> Storage:
     if settings.media_url is None:
         return LocalDisk(settings.media_dir)
     # Imported here: a server without a bucket does not pay the start-up time of boto3.
-    from studio.media.s3 import S3Storage
+    from studio.infrastructure.s3 import S3Storage
 
     bucket, _, prefix = settings.media_url.removeprefix("s3://").partition("/")
     return S3Storage(bucket, prefix, settings.data_dir / "cache", settings.s3_endpoint_url)

@@ -23,7 +23,7 @@ from db.queries.link_creators import LinkCreator
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
 from studio.accounts.identity.tokens import generate_token, hash_token
-from studio.shares import find_membership
+from studio.review.shares import find_membership
 
 
 def create_review_link(shooting: Shooting, caller: Caller, expires_in_days: int) -> tuple[ReviewLink, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from db.embedded import use_cluster
-from studio.settings import VERSION, InvalidSettings, Settings
+from studio.infrastructure.settings import VERSION, InvalidSettings, Settings
 
 FOLDER = "postgresql"
 """The folder of the embedded database in `DATA_DIR`."""

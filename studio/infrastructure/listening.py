@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-from studio.settings import InvalidSettings
+from studio.infrastructure.settings import InvalidSettings
 
 
 def require_free_address(host: str, port: int, prefix: str = "") -> None:

@@ -18,7 +18,7 @@ from db.models.styles import Style
 from db.models.subjects import Subject
 from db.queries.references import delete_unreferenced, find_conflicts, list_references
 from db.session import as_system, current_session
-from studio.catalogue.visibility import sync_media_visibility
+from studio.catalog.visibility import sync_media_visibility
 
 ArchivableRow: TypeAlias = ShotType | Style | Subject
 

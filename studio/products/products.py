@@ -13,8 +13,8 @@ from db.models.products import Product
 from db.queries.references import delete_unreferenced
 from db.queries.statements import lock_name
 from db.session import current_session
-from studio.catalogue.external_ids import insert_unless_taken
-from studio.catalogue.visibility import sync_media_visibility
+from studio.catalog.external_ids import insert_unless_taken
+from studio.catalog.visibility import sync_media_visibility
 from studio.cutouts.requests import list_image_media_ids
 from studio.webhooks.events import emit_product_event
 from studio.webhooks.outbox import has_endpoints

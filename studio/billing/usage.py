@@ -25,7 +25,7 @@ from db.models.users import User
 from db.session import current_session
 from db.tenancy import select_visible
 from db.usage.queries import Usage, UsageGroup, list_usage
-from studio.csv_cells import format_cell
+from studio.infrastructure.csv_cells import format_cell
 
 MAX_DAYS = 366
 DEFAULT_DAYS = 30

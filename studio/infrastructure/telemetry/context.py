@@ -1,6 +1,6 @@
 """What the current thread works on: the request or job for log lines, and the trace (W3C Trace Context).
 
-Holds values only. It sends nothing and records nothing: `studio.telemetry.traces` does.
+Holds values only. It sends nothing and records nothing: `studio.infrastructure.telemetry.traces` does.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from db.errors import NotFound
-from studio.media.storage import StorageUnavailable, StoredFile, require_key
+from studio.infrastructure.storage import StorageUnavailable, StoredFile, require_key
 
 CACHE_BYTES = 2_000_000_000
 CACHE_GRACE_SECONDS = 600

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError, ValidationError
 
-_PROJECT = Path(__file__).parent.parent / "pyproject.toml"
+_PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 """The release of this product."""
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - rejected outside development

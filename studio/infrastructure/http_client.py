@@ -25,8 +25,8 @@ import httpcore2
 import httpx2
 
 from db.errors import TargetNotAllowed
-from studio.settings import Settings
-from studio.telemetry.metrics import count_outbound_call
+from studio.infrastructure.settings import Settings
+from studio.infrastructure.telemetry.metrics import count_outbound_call
 
 PORT = 443
 MAX_URL_LENGTH = 2_048

@@ -23,7 +23,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from studio.telemetry.context import TraceContext, current_trace, new_child, new_trace, use_trace
+from studio.infrastructure.telemetry.context import (
+    TraceContext,
+    current_trace,
+    new_child,
+    new_trace,
+    use_trace,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -58,12 +58,12 @@ from db.rls.setup import RolesMissing
 from db.session import Database
 from db.sqlite_file import REVISION as SQLITE_REVISION
 from db.sqlite_file import open_file
-from studio.database import use_database
-from studio.media.backends import open_storage
+from studio.infrastructure.database import use_database
+from studio.infrastructure.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
+from studio.infrastructure.storage import LocalDisk, Storage, StoredFile, sync_folder, temporary_key
+from studio.infrastructure.storage_backends import open_storage
 from studio.media.referenced_files import CHUNK_BYTES, find_file_error, list_referenced_files
-from studio.media.storage import LocalDisk, Storage, StoredFile, sync_folder, temporary_key
 from studio.seed.published_accounts import deactivate_published_accounts
-from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
 
 FORMAT = 2
 SQLITE_FORMAT = 1
@@ -577,7 +577,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 for success; 1 if it failed or something differs; 2 if the settings, the folder or
         the database do not allow it.
     """
-    parser = argparse.ArgumentParser(prog="python -m studio.backup", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studio.commands.backup", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
         ("create", "save all rows and files in a new folder"),

@@ -39,7 +39,7 @@ from db.queries.references import (
 )
 from db.session import current_session
 from db.tenancy import get_references
-from studio.catalogue.visibility import sync_media_visibility
+from studio.catalog.visibility import sync_media_visibility
 from studio.cutouts.requests import request_cutout
 from studio.webhooks.events import emit_product_event
 

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from db.base import new_id, utc_now
 from db.errors import DomainError
-from studio.settings import SMTP_PORTS, Settings
+from studio.infrastructure.settings import SMTP_PORTS, Settings
 
 if TYPE_CHECKING:
     import smtplib

@@ -20,7 +20,7 @@ from db.models.shootings import Shot
 from db.session import current_session
 from db.tenancy import get_visible
 from studio.publications.publish import unpublish_prediction
-from studio.shots import require_next_status
+from studio.shootings.shots import require_next_status
 from studio.state_machines import DELIVERABLE, next_prediction_status
 from studio.webhooks.events import emit_prediction_event, emit_shot_event
 

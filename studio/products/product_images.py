@@ -16,7 +16,7 @@ from db.errors import Conflict
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage
 from db.session import current_session
-from studio.catalogue.visibility import sync_media_visibility
+from studio.catalog.visibility import sync_media_visibility
 from studio.cutouts.requests import request_cutout
 from studio.media.fetching import ImageNotUsable
 from studio.webhooks.events import emit_product_event

@@ -18,8 +18,8 @@ from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from studio import pubsub
-from studio.held_counts import HeldCounts
+from studio.infrastructure import pubsub
+from studio.infrastructure.held_counts import HeldCounts
 
 logger = logging.getLogger(__name__)
 

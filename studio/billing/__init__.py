@@ -1,0 +1,1 @@
+"""Subscriptions, credits and usage."""

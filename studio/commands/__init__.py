@@ -1,0 +1,1 @@
+"""Commands for operators: backup, restore and the move from SQLite."""

@@ -1,0 +1,1 @@
+"""Decisions about predictions, comments, share links, review links and retention."""

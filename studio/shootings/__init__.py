@@ -1,0 +1,1 @@
+"""Shootings, their looks and their shots."""
