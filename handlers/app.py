@@ -90,6 +90,7 @@ from studio.mock.scenario import Scenario
 from studio.providers.base import SAMPLE_RENDERER
 from studio.providers.openai_images import ImagesServer
 from studio.providers.sample import build_sample_file
+from studio.queue.running import Worker
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.memory_store import MemoryStore
@@ -387,9 +388,8 @@ def _attach_services(app: Application) -> None:
     # Only the process that exports needs the certificate.
     sign_file = load_signer(settings) if settings.celery_broker_url is None else None
     find_violations = load_body_checks(BUNDLE)
-    services = Services(
-        settings, app.database, app.services.storage, app.services.http_client, sign_file, find_violations
-    )
+    worker = Worker(app.database, app.services.storage, timedelta(seconds=settings.lease_seconds))
+    services = Services(settings, worker, app.services.http_client, sign_file, find_violations)
     # They start first and stop last, so that they record how the other services start and stop.
     telemetry: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
@@ -411,10 +411,8 @@ def _background_services(services: Services) -> list[BackgroundService]:
     choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
     return [
         GenerationWorkers(
-            services.database,
-            services.storage,
+            services.worker,
             settings.render_workers,
-            settings.lease_seconds,
             settings.max_running_per_scope,
             services.http_client,
             ImagesServer.from_settings(settings),
@@ -427,14 +425,9 @@ def _background_services(services: Services) -> list[BackgroundService]:
 
 def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
     """Return the workers of the mock server, which completes jobs before it responds."""
-    lease = services.settings.lease_seconds
-    executor = GenerationExecutor(
-        services.database, services.storage, os.cpu_count() or 1, lease, renderer=SAMPLE_RENDERER
-    )
+    executor = GenerationExecutor(services.worker, os.cpu_count() or 1, renderer=SAMPLE_RENDERER)
     runner = MockRunner(
-        services.database,
         executor,
-        timedelta(seconds=lease),
         mock.scenario,
         partial(_run_exports, services),
         lambda: run_imports(services),

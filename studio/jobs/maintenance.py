@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from db.base import utc_now
 from db.change_feed.queries import apply_pending_touches, delete_old_changes
@@ -51,8 +50,8 @@ class Services:
     """The services that the background work of one process uses."""
 
     settings: Settings
-    database: Database
-    storage: Storage
+    worker: Worker
+    """What all queued work of the process runs with, so that its end stops all of it."""
     http_client: SafeHttpClient
     sign_file: SignFile | None = None
     """Signs the files of exports; None if no certificate is configured."""
@@ -60,9 +59,14 @@ class Services:
     """Checks the rows of imports with the contract; None in a process that runs no imports."""
 
     @property
-    def worker(self) -> Worker:
-        """What this process needs to run queued work."""
-        return Worker(self.database, self.storage, timedelta(seconds=self.settings.lease_seconds))
+    def database(self) -> Database:
+        """The database."""
+        return self.worker.database
+
+    @property
+    def storage(self) -> Storage:
+        """The storage of the files."""
+        return self.worker.storage
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 
 from db.models.generations import GenerationStatus
-from db.session import Database
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
@@ -32,9 +30,7 @@ class MockRunner:
     `stop` once each.
 
     Args:
-        database: The database of the queue.
         executor: Leases and completes the generations.
-        lease_duration: How long each lease lasts.
         scenario: The scenario of the mock.
         run_exports: Runs all pending exports.
         run_imports: Runs all pending imports.
@@ -43,17 +39,14 @@ class MockRunner:
 
     def __init__(
         self,
-        database: Database,
         executor: GenerationExecutor,
-        lease_duration: timedelta,
         scenario: Scenario,
         run_exports: Callable[[], object],
         run_imports: Callable[[], object],
         run_cutout: Callable[[], bool],
     ) -> None:
-        self._database, self._executor, self._scenario = database, executor, scenario
-        self._lease_duration, self._run_cutout = lease_duration, run_cutout
-        self._stopping = threading.Event()
+        self._executor, self._scenario, self._run_cutout = executor, scenario, run_cutout
+        self._worker = executor.worker
         # Held while a generation is leased: the rules are used in the order in which generations run.
         self._lock = threading.Lock()
         self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports), (IMPORTS, run_imports))
@@ -65,7 +58,7 @@ class MockRunner:
 
     def stop(self) -> None:
         """End the subscriptions and give up the generations that take time."""
-        self._stopping.set()
+        self._worker.abort()
         for topic, callback in self._subscriptions:
             topic.unsubscribe(callback)
         self._executor.close()
@@ -94,11 +87,13 @@ class MockRunner:
         while (elapsed := time.monotonic() - started_at) < seconds:
             progress = min(99, int(100 * elapsed / seconds))
             # The lease is also lost by a reset, which removes the generation.
-            if not queue.GENERATIONS.renew(self._database, lease, self._lease_duration, progress):
+            if not queue.GENERATIONS.renew(
+                self._worker.database, lease, self._worker.lease_duration, progress
+            ):
                 # Ends a cancellation.
-                queue.GENERATIONS.release(self._database, lease, counts_attempt=False)
+                queue.GENERATIONS.release(self._worker.database, lease, counts_attempt=False)
                 return
-            if self._stopping.wait(min(STEP_SECONDS, seconds - elapsed)):
+            if self._worker.stopping.wait(min(STEP_SECONDS, seconds - elapsed)):
                 return
         self._finish(lease, rule)
 
@@ -107,12 +102,12 @@ class MockRunner:
         if outcome == GenerationStatus.COMPLETED:
             self._executor.run(lease)
         elif outcome == GenerationStatus.FAILED:
-            queue.GENERATIONS.fail(self._database, lease, queue.INTERNAL_ERROR)
+            queue.GENERATIONS.fail(self._worker.database, lease, queue.INTERNAL_ERROR)
         else:
             self._expire(lease)
 
     def _expire(self, lease: queue.GenerationLease) -> None:
-        with suppress(LeaseLost), self._database.transaction(write=True):
+        with suppress(LeaseLost), self._worker.database.transaction(write=True):
             generation = queue.GENERATIONS.lock(lease)
             if generation.status == GenerationStatus.RUNNING:
                 transition(generation, GenerationStatus.EXPIRED, EXPIRED_ERROR)

@@ -66,8 +66,15 @@ class Worker:
     storage: Storage
     lease_duration: timedelta
     """How long each lease, and each renewal of it, lasts."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """When it is set, no more rows are leased."""
     aborting: threading.Event = field(default_factory=threading.Event)
     """When it is set, work that has started stops, and its row returns to the queue."""
+
+    def abort(self) -> None:
+        """Lease no more rows and stop the work that has started; return at once."""
+        self.stopping.set()
+        self.aborting.set()
 
 
 class Heartbeat:
@@ -168,12 +175,12 @@ def run_pending(
 def lease_next(
     worker: Worker, queue: RowQueue[Any, Leased], choose: Callable[[], Any] | None = None
 ) -> Leased | None:
-    """Lease the next row of a queue; return None if there is none.
+    """Lease the next row of a queue; return None if there is none, or if the process ends.
 
     Raises:
         OSError: The storage is unreachable or full, and the work needs it.
     """
-    if not queue.count_available(worker.database, 1):
+    if worker.stopping.is_set() or not queue.count_available(worker.database, 1):
         return None
     if queue.writes_files:
         worker.storage.check()

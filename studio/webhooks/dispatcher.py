@@ -71,10 +71,13 @@ class FairQueue:
 
     @contextmanager
     def lease_next(self, worker: Worker) -> Iterator[queue.MessageLease | None]:
-        """Yield the next delivery, or None, and count it as running within the block."""
+        """Yield the next message and count it as running within the block; None if there is none to send."""
         with self._lock:
             lease, choice = None, (self._running, self._max_per_tenant)
-            if queue.MESSAGES.count_available(worker.database, 1, queue.is_allowed(*choice)):
+            is_allowed = queue.is_allowed(*choice)
+            if not worker.stopping.is_set() and queue.MESSAGES.count_available(
+                worker.database, 1, is_allowed
+            ):
                 choose = queue.choose_next(*choice)
                 lease = queue.MESSAGES.lease_next(worker.database, worker.lease_duration, choose)
             if lease is not None:
@@ -102,7 +105,6 @@ class WebhookDispatcher:
     ) -> None:
         self._settings, self._worker, self._http_client = settings, worker, http_client
         self._deliver = deliver
-        self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._queue = FairQueue(settings.webhook_senders)
 
@@ -118,7 +120,7 @@ class WebhookDispatcher:
 
         The messages of attempts that take longer are sent again once their lease has expired.
         """
-        self._stopping.set()
+        self._worker.stopping.set()
         WEBHOOKS.notify()
         deadline = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
@@ -126,7 +128,7 @@ class WebhookDispatcher:
 
     def _run(self) -> None:
         wake = WEBHOOKS.listen()
-        while not self._stopping.is_set():
+        while not self._worker.stopping.is_set():
             try:
                 if not send_next(self._settings, self._worker, self._http_client, self._queue, self._deliver):
                     wake.wait(POLL_SECONDS)
@@ -138,7 +140,7 @@ class WebhookDispatcher:
                     logger.warning("webhook dispatcher has no database, retrying: %s", error)
                 else:
                     logger.exception("webhook dispatcher failed, next attempt in %.0f s", POLL_SECONDS)
-                self._stopping.wait(POLL_SECONDS)
+                self._worker.stopping.wait(POLL_SECONDS)
 
 
 def send_next(

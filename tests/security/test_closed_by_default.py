@@ -34,6 +34,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import reject_settings, replace_service
 from tests.support.client import send_request
+from tests.support.queues import build_worker
 from tests.support.rejections import Rejections
 from tools.servers.prepared_folder import copy_prepared_folder
 from tools.servers.server import (
@@ -300,7 +301,7 @@ def test_s31_every_email_with_a_token_says_when_the_token_expires(
     assert len(with_token) == 3
     assert all(b"\r\nExpires: " in mail.read_bytes() for mail in with_token)
     (task,) = [task for task in MAINTENANCE_TASKS if task.name == "deletion of expired e-mails"]
-    services = Services(settings, app.database, app.services.storage, app.services.http_client)
+    services = Services(settings, build_worker(app.database, app.services.storage), app.services.http_client)
     with time_machine.travel(utc_now() + timedelta(hours=24, seconds=1), tick=False):
         task.run(services)
     (left,) = [mail for mail in with_token if mail.exists()]

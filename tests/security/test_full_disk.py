@@ -137,7 +137,7 @@ def test_s42_a_generation_on_a_full_disk_returns_to_the_queue_and_is_completed_l
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
     disk = FullDisk(storage.root)
-    executor = GenerationExecutor(database, disk, render_threads=2, lease_seconds=20)
+    executor = GenerationExecutor(build_worker(database, disk), render_threads=2)
     for _ in range(5):  # more often than a generation may lose its worker
         with pytest.raises(OSError, match="No space left"):
             executor.run_next()
@@ -191,7 +191,7 @@ def test_s42_a_generation_whose_own_file_cannot_be_read_fails_after_its_attempts
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
-    executor = GenerationExecutor(database, storage, render_threads=2, lease_seconds=20)
+    executor = GenerationExecutor(build_worker(database, storage), render_threads=2)
 
     def raise_bad_sector(*_: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")

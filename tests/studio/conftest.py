@@ -17,6 +17,7 @@ from studio.infrastructure.storage import LocalDisk
 from studio.providers import compute
 from tests.studio.compute_fixtures import use_compute
 from tests.support.filled_server import CHUNK_BYTES
+from tests.support.queues import build_worker
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.compute import ComputeServer, run_compute_server
 from tools.sample_images.photograph import open_small_photo
@@ -81,6 +82,8 @@ def remote_scenario(scenario: PhotographedProduct, server: ComputeServer) -> Pho
 @pytest.fixture
 def executor(database: Database, storage: LocalDisk, server: ComputeServer) -> Iterator[GenerationExecutor]:
     """Yield an executor that is allowed to connect to the Compute API."""
-    executor = GenerationExecutor(database, storage, 1, 60, http_client=SafeHttpClient([server.server.host]))
+    executor = GenerationExecutor(
+        build_worker(database, storage), 1, http_client=SafeHttpClient([server.server.host])
+    )
     yield executor
     executor.close()

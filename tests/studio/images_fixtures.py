@@ -19,6 +19,7 @@ from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers.openai_images import ImagesServer as ServerSettings
 from tests.studio.compute_fixtures import TOOLS, create_remote_generation, list_predictions, load_generation
 from tests.support import factories
+from tests.support.queues import build_worker
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.images import ImagesServer
 
@@ -49,7 +50,9 @@ def running_executor(
 ) -> Iterator[GenerationExecutor]:
     """Yield an executor that may connect to the server."""
     client = SafeHttpClient([server.server.host] if allowed else [])
-    executor = GenerationExecutor(database, storage, 1, 60, http_client=client, images_server=settings)
+    executor = GenerationExecutor(
+        build_worker(database, storage), 1, http_client=client, images_server=settings
+    )
     yield executor
     executor.close()
 

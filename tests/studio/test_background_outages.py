@@ -94,7 +94,7 @@ def run_dispatcher(monkeypatch: pytest.MonkeyPatch, error: Exception, called: th
     monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(dispatcher, "send_next", send_next)
     running = dispatcher.WebhookDispatcher(
-        SETTINGS, Database(build_engine(UNREACHABLE_URL)), SafeHttpClient()
+        SETTINGS, build_worker(Database(build_engine(UNREACHABLE_URL))), SafeHttpClient()
     )
     running.start()
     assert called.wait(20)
@@ -114,7 +114,7 @@ def run_generation_worker(monkeypatch: pytest.MonkeyPatch, error: Exception, cal
     monkeypatch.setattr(executor, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(executor.GenerationExecutor, "run_next", run_next)
     database = Database(build_engine(UNREACHABLE_URL))
-    running = executor.GenerationWorkers(database, LocalDisk(Path()), 1, 60)
+    running = executor.GenerationWorkers(build_worker(database, LocalDisk(Path())), 1)
     running.start()
     assert called.wait(20)
     running.stop()

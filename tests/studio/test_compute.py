@@ -298,7 +298,7 @@ def test_remote_tasks_do_not_block_the_only_worker(
     remote_ids = [request(remote_model.id) for _ in range(4)]
     local_id = request(local_model.id)
     outbound = SafeHttpClient([server.server.host])
-    workers = GenerationWorkers(database, committing_studio.storage, 1, 60, http_client=outbound)
+    workers = GenerationWorkers(build_worker(database, committing_studio.storage), 1, http_client=outbound)
     workers.start()
     try:
         wait_until(lambda: load_generation(database, local_id).status == "completed")

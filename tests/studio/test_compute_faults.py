@@ -26,6 +26,7 @@ from tests.studio.compute_fixtures import (
     update_generation,
     use_compute,
 )
+from tests.support.queues import build_worker
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.compute import ComputeServer, StubResponse, json_response, run_compute_server
 from tools.servers.http_recorder import run_http_recorder
@@ -66,7 +67,7 @@ def test_a_generation_that_the_provider_does_not_accept_fails_and_is_refunded(
         server.permanent_fault = response
         # One executor for each fault: an open circuit would hide the next fault.
         executor = GenerationExecutor(
-            database, storage, 1, 60, http_client=SafeHttpClient([server.server.host])
+            build_worker(database, storage), 1, http_client=SafeHttpClient([server.server.host])
         )
         with subtests.test(fault):
             generation_id = create_remote_generation(database, remote_scenario)
@@ -153,7 +154,9 @@ def test_another_compute_api_can_be_the_fallback(
         server.permanent_fault = StubResponse(500)
         generation_id = create_remote_generation(database, remote_scenario)
         executor = GenerationExecutor(
-            database, storage, 1, 60, http_client=SafeHttpClient([server.server.host, second.server.host])
+            build_worker(database, storage),
+            1,
+            http_client=SafeHttpClient([server.server.host, second.server.host]),
         )
         for _ in range(2):
             assert executor.run_next()

@@ -40,6 +40,7 @@ from studio.rendering.selection import EmptyMask, cut_out_selection
 from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out, restore_cut_out
 from tests.support import factories
 from tests.support.cutouts import box_of, build_mask, make_cutouts
+from tests.support.queues import build_worker
 from tests.support.sample_media import encode_image
 from tests.support.scenarios import (
     PhotographedProduct,
@@ -305,7 +306,7 @@ def test_a_generation_with_an_empty_mask_fails_because_of_its_inputs(
     mask = make_stored_image(storage, database, scenario.ownership, build_mask(800, 600, (0, 0, 0, 0)))
     choose(database, image, None, mask)
     generation_id = queue_generation(database, scenario)
-    executor = GenerationExecutor(database, storage, 1, 60)
+    executor = GenerationExecutor(build_worker(database, storage), 1)
     while executor.run_next():
         pass
     executor.close()

@@ -21,7 +21,7 @@ from studio.queue.running import Worker
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import LEASE, box_of, make_cutouts, make_quickly
-from tests.support.queues import try_record
+from tests.support.queues import build_worker, try_record
 
 EXPIRED = timedelta(seconds=-1)
 
@@ -159,7 +159,7 @@ def test_a_worker_makes_one_cutout_after_each_generation(
     database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    executor = GenerationExecutor(database, storage, 1, 60)
+    executor = GenerationExecutor(build_worker(database, storage), 1)
     generations = iter([object(), object(), None])
     monkeypatch.setattr(executor, "lease_next", lambda: next(generations))
     monkeypatch.setattr(executor, "run", lambda _: done.append("generation"))

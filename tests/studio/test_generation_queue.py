@@ -131,7 +131,7 @@ def test_a_missing_photo_fails_the_generation_and_restores_the_shot(
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
     storage.delete_folder(f"media/{scenario.media.id}")
-    workers = GenerationWorkers(database, storage, 1, lease_seconds=60)
+    workers = GenerationWorkers(build_worker(database, storage), 1)
     workers.start()
     failed = wait_for_status(database, generation_id, "failed")
     workers.stop()
@@ -156,7 +156,7 @@ def test_new_generations_wake_workers_which_finish_running_ones_before_they_stop
     monkeypatch.setattr(
         "studio.generations.worker.executor.DRAIN_SECONDS", 60
     )  # a busy machine renders slowly
-    workers = GenerationWorkers(database, storage, 2, lease_seconds=60)
+    workers = GenerationWorkers(build_worker(database, storage), 2)
     workers.start()
     generation_id = create_pending_generation(database, scenario)
     wait_for_status(database, generation_id, "running")
@@ -176,7 +176,7 @@ def test_a_generation_that_exceeds_the_drain_time_returns_to_the_queue(
             time.sleep(0.01)
 
     monkeypatch.setattr("studio.providers.local_renderer.render_image", render_endlessly)
-    workers = GenerationWorkers(database, storage, 2, lease_seconds=2)
+    workers = GenerationWorkers(build_worker(database, storage, timedelta(seconds=2)), 2)
     workers.start()
     generation_id = create_pending_generation(database, scenario)
     wait_for_status(database, generation_id, "running")

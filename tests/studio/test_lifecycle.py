@@ -30,7 +30,7 @@ from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.queues import LEASE, try_record
+from tests.support.queues import LEASE, build_worker, try_record
 from tests.support.scenarios import (
     PhotographedProduct,
     render_files,
@@ -139,7 +139,7 @@ class SlowRender:
     def __init__(self, database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.stopped = threading.Event(), threading.Event()
         monkeypatch.setattr("studio.providers.local_renderer.render_image", self._render)
-        self.workers = GenerationWorkers(database, storage, 1, lease_seconds=60)
+        self.workers = GenerationWorkers(build_worker(database, storage), 1)
 
     def _render(
         self, _context: Any, _seed: int, _index: int, report_progress: Callable[[float], None]

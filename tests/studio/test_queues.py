@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -42,7 +42,7 @@ from studio.destinations.worker import run_pending_deliveries
 from studio.exports.create import ExportRequest, create_export
 from studio.exports.queue import ACCOUNT_EXPORTS, EXPORTS
 from studio.exports.worker import run_pending_exports
-from studio.generations.worker.executor import GenerationExecutor
+from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.generations.worker.queue import GENERATIONS
 from studio.imports.image_queue import IMAGES
 from studio.imports.image_worker import run_pending_images
@@ -94,7 +94,7 @@ class Studio:
     """It receives an event if a row fails."""
     lease: timedelta = LEASE
 
-    @property
+    @cached_property
     def worker(self) -> Worker:
         """A process that runs queues."""
         return Worker(self.database, self.storage, self.lease)
@@ -238,9 +238,7 @@ def add_generation(studio: Studio) -> None:
 
 
 def run_generations(studio: Studio) -> None:
-    executor = GenerationExecutor(
-        studio.database, studio.storage, 1, studio.lease.total_seconds(), renderer=sample
-    )
+    executor = GenerationExecutor(studio.worker, 1, renderer=sample)
     try:
         while (lease := executor.lease_next()) is not None:
             executor.run(lease)
@@ -676,6 +674,28 @@ def test_a_row_that_cannot_be_read_fails_and_delays_no_other_one(
     assert rows.pop(broken[0]) == "failed"
     assert broken.count(broken[0]) == queue.max_attempts
     assert set(rows.values()) == {queue.completed}
+
+
+@all_queues
+def test_the_end_of_a_process_uses_up_no_attempt_and_no_lease(
+    queue: Queue, studio: Studio, work_starts: WorkStarts
+) -> None:
+    for _ in range(2):
+        queue.add_row(studio)
+    work_starts.descriptions.clear()
+    work_starts.call = lambda _description: GenerationWorkers(studio.worker, 0).stop()
+    queue.run(studio)
+    queue.run(studio)
+    # Nothing else was leased, and the row has returned, unless its work was too short to stop.
+    assert len(work_starts.descriptions) == 1
+    model: Any = queue.rows.model
+    attempts = getattr(queue.state_model or model, queue.rows.attempts or queue.attempts)
+    status = getattr(queue.state_model or model, queue.rows.status or "status")
+    with studio.database.transaction(write=False) as reading:
+        assert not any(reading.scalars(select(model.lease_owner)))
+        assert all(
+            used == 0 or state == queue.completed for used, state in reading.execute(select(attempts, status))
+        )
 
 
 @pytest.mark.parametrize("queue", [queue for queue in QUEUES if queue.takes_turns], ids=str)

@@ -56,7 +56,7 @@ from studio.infrastructure.telemetry.metrics import (
 )
 from tests.architecture.sources import ROOT
 from tests.studio.test_generation_queue import PAST, create_pending_generation
-from tests.support.queues import LEASE
+from tests.support.queues import LEASE, build_worker
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
@@ -302,7 +302,7 @@ def test_log_lines_of_render_threads_have_the_generation_and_its_trace(
     with use_trace(trace):
         generation_id = create_pending_generation(database, scenario)
     storage.delete_folder(media_folder(scenario.media.id))
-    executor = GenerationExecutor(database, storage, render_threads=1, lease_seconds=60)
+    executor = GenerationExecutor(build_worker(database, storage), render_threads=1)
     assert executor.run_next()
     executor.close()
     (record,) = [record for record in caplog.records if "failed for good" in record.getMessage()]

@@ -38,7 +38,7 @@ from studio.infrastructure.storage import Storage
 from studio.media.ingest import store_image
 from studio.media.normalisation import normalise
 from tests.support import factories
-from tests.support.queues import LEASE, build_worker, keep_lease
+from tests.support.queues import build_worker, keep_lease
 
 WIDTH, HEIGHT = 192, 256
 
@@ -140,7 +140,7 @@ def request_generation(
 
 def run_pending_generations(database: Database, storage: Storage) -> int:
     """Run all pending generations as a worker does; return their number."""
-    finished, executor = 0, GenerationExecutor(database, storage, 2, LEASE.total_seconds())
+    finished, executor = 0, GenerationExecutor(build_worker(database, storage), 2)
     try:
         while (lease := executor.lease_next()) is not None:
             executor.run(lease)

@@ -13,11 +13,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 
 from db.engine import is_database_unavailable
-from db.session import Database
 from studio.cutouts.worker import run_next_cutout
 from studio.generations.worker.images import ImagesRunner
 from studio.generations.worker.queue import GENERATIONS, GenerationLease, complete_generation
@@ -26,7 +24,7 @@ from studio.generations.worker.render_job import RenderJob
 from studio.generations.worker.scheduling import select_next
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.pubsub import listen
-from studio.infrastructure.storage import Storage, is_storage_unavailable
+from studio.infrastructure.storage import is_storage_unavailable
 from studio.infrastructure.telemetry import traces
 from studio.infrastructure.telemetry.context import LogContext, log_context, parse_traceparent
 from studio.media.memory_gate import set_render_threads
@@ -45,25 +43,18 @@ ABORT_SECONDS = 2.0
 
 
 class GenerationExecutor:
-    """Leases generations and cut-outs and runs them. One per process; threads can share it.
-
-    Attributes:
-        stopping: When set, no more generations are leased.
-        aborting: When set, running generations go back to the queue.
-    """
+    """Leases generations and cut-outs and runs them. One per process; threads can share it."""
 
     def __init__(
         self,
-        database: Database,
-        storage: Storage,
+        worker: Worker,
         render_threads: int,
-        lease_seconds: float,
         max_running: int = 0,
         http_client: SafeHttpClient | None = None,
         renderer: Renderer | None = None,
         images_server: ImagesServer | None = None,
     ) -> None:
-        self.worker = Worker(database, storage, timedelta(seconds=lease_seconds))
+        self.worker = worker
         self._choose = partial(select_next, max_running)
         client = http_client or SafeHttpClient()
         self._remote = RemoteRunner(self.worker, ComputeClient(client))
@@ -73,7 +64,6 @@ class GenerationExecutor:
         self._renderer = renderer
         set_render_threads(render_threads)
         self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="renderer")
-        self.stopping, self.aborting = threading.Event(), self.worker.aborting
 
     def run_next(self) -> bool:
         """Run the next generation, then make the next cut-out; return False if there is neither.
@@ -85,7 +75,7 @@ class GenerationExecutor:
         if lease is not None:
             self.run(lease)
         # One cut-out after each generation: a long queue of either kind does not block the other.
-        has_made_cutout = not self.stopping.is_set() and run_next_cutout(self.worker)
+        has_made_cutout = run_next_cutout(self.worker)
         return lease is not None or has_made_cutout
 
     def lease_next(self) -> GenerationLease | None:
@@ -94,7 +84,7 @@ class GenerationExecutor:
         Raises:
             OSError: As `run_next`.
         """
-        return None if self.stopping.is_set() else lease_next(self.worker, GENERATIONS, self._choose)
+        return lease_next(self.worker, GENERATIONS, self._choose)
 
     def run(self, lease: GenerationLease) -> None:
         """Run a leased generation.
@@ -106,7 +96,7 @@ class GenerationExecutor:
             run_leased(self.worker, GENERATIONS, lease, partial(self._work, lease))
 
     def close(self) -> None:
-        """Stop the thread pool without waiting; set `aborting` first."""
+        """Stop the thread pool without waiting; abort the worker first."""
         self._render_pool.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, lease: GenerationLease, heartbeat: Heartbeat) -> Record | None:
@@ -125,23 +115,16 @@ class GenerationWorkers:
 
     def __init__(
         self,
-        database: Database,
-        storage: Storage,
+        worker: Worker,
         count: int,
-        lease_seconds: float,
         max_running: int = 0,
         http_client: SafeHttpClient | None = None,
         images_server: ImagesServer | None = None,
     ) -> None:
         self._executor = GenerationExecutor(
-            database,
-            storage,
-            max(1, count),
-            lease_seconds,
-            max_running,
-            http_client,
-            images_server=images_server,
+            worker, max(1, count), max_running, http_client, images_server=images_server
         )
+        self._worker = worker
         self._wakeup = listen()
         self._threads = [
             threading.Thread(target=self._run, name=f"render-worker-{number}", daemon=True)
@@ -154,11 +137,14 @@ class GenerationWorkers:
             thread.start()
 
     def stop(self) -> None:
-        """Lease no more, wait for running generations and return the rest to the queue, within 10 s."""
-        self._executor.stopping.set()
+        """Lease no more, wait for running generations and return the rest to the queue, within 10 s.
+
+        Then the work of all other queues of this process stops, too, and returns to its queue.
+        """
+        self._worker.stopping.set()
         self._wakeup.set()
         self._join(DRAIN_SECONDS)
-        self._executor.aborting.set()
+        self._worker.abort()
         self._join(ABORT_SECONDS)
         self._executor.close()
 
@@ -169,10 +155,10 @@ class GenerationWorkers:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
-        while not self._executor.stopping.is_set():
+        while not self._worker.stopping.is_set():
             try:
                 has_run = self._executor.run_next()
-                if not has_run and not self._executor.stopping.is_set():
+                if not has_run and not self._worker.stopping.is_set():
                     self._wakeup.wait(POLL_SECONDS)
                     self._wakeup.clear()
             except Exception as error:
@@ -181,7 +167,7 @@ class GenerationWorkers:
                     logger.warning("generation worker has no database or storage, retrying: %s", error)
                 else:
                     logger.exception("a generation worker failed")
-                self._executor.stopping.wait(POLL_SECONDS)
+                self._worker.stopping.wait(POLL_SECONDS)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.ladder import LadderBuilder
 from studio.media.memory_gate import return_freed_memory
 from studio.providers.openai_images import ImagesServer
+from studio.queue.running import Worker
 from studio.webhooks.dispatcher import WebhookDispatcher
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class WorkerSlots:
 
         Generations that take longer go back to the queue.
         """
-        drain(self._executor)
+        drain(self._executor.worker)
         deadline = time.monotonic() + DRAIN_SECONDS + ABORT_SECONDS
         for _ in range(self._count):
             self._free.acquire(timeout=max(0.0, deadline - time.monotonic()))
@@ -97,7 +99,8 @@ def build_services(settings: Settings, find_violations: FindViolations | None = 
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(build_engine(settings.database_url, settings.pool_size))
     http_client, sign_file = SafeHttpClient.from_settings(settings), load_signer(settings)
-    return Services(settings, database, open_storage(settings), http_client, sign_file, find_violations)
+    worker = Worker(database, open_storage(settings), timedelta(seconds=settings.lease_seconds))
+    return Services(settings, worker, http_client, sign_file, find_violations)
 
 
 def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolations | None = None) -> int:
@@ -114,10 +117,8 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
     choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
     services = build_services(settings, find_violations)
     executor = GenerationExecutor(
-        services.database,
-        services.storage,
+        services.worker,
         max(1, settings.render_workers),
-        settings.lease_seconds,
         settings.max_running_per_scope,
         services.http_client,
         images_server=ImagesServer.from_settings(settings),
@@ -139,8 +140,8 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
         # Celery's default scheduler would write its state to a file.
         background_services.append(EmbeddedService(app, thread=True, scheduler_cls=Scheduler))
     # Signals hold weak references: this name keeps the receiver alive.
-    drain_executor = partial(drain, executor)
-    signals.worker_shutting_down.connect(drain_executor)
+    drain_worker = partial(drain, services.worker)
+    signals.worker_shutting_down.connect(drain_worker)
     signals.worker_ready.connect(_log_ready)
     # Celery would print "Warm shutdown" as text between the lines of the log.
     celery_worker.safe_say = _log_message
@@ -188,14 +189,14 @@ def _log_message(message: str, _stream: object = None) -> None:
     logger.info(message)
 
 
-def drain(executor: GenerationExecutor, **_: object) -> None:
-    """Start no generation from now on, and abort running ones after `DRAIN_SECONDS`.
+def drain(worker: Worker, **_: object) -> None:
+    """Lease nothing from now on, and abort work that runs after `DRAIN_SECONDS`.
 
     It returns at once, because Celery calls it from a signal.
     """
-    if executor.stopping.is_set():
+    if worker.stopping.is_set():
         return
-    executor.stopping.set()
-    timer = threading.Timer(DRAIN_SECONDS, executor.aborting.set)
+    worker.stopping.set()
+    timer = threading.Timer(DRAIN_SECONDS, worker.abort)
     timer.daemon = True
     timer.start()
