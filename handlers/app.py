@@ -75,6 +75,7 @@ from studio.generations.worker.executor import GenerationExecutor, GenerationWor
 from studio.infrastructure.change_hub import ChangeHub
 from studio.infrastructure.fair_slots import share_threads
 from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.mask_models import MaskModel, choose_mask_model
 from studio.infrastructure.settings import InvalidSettings, Settings
 from studio.infrastructure.storage import Storage
 from studio.infrastructure.storage_backends import open_storage
@@ -82,7 +83,6 @@ from studio.infrastructure.telemetry.metrics import MetricsServer
 from studio.infrastructure.telemetry.traces import Tracing
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports, run_task
 from studio.jobs.periodic import PeriodicTask
-from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.ladder import LadderBuilder
 from studio.mock import webhooks as mock_webhooks
 from studio.mock.generations import MockRunner

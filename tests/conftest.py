@@ -26,7 +26,7 @@ from db.engine import build_engine
 from db.models import AuditEvent, Organization, RowCount, UsageRecord, User
 from db.session import Database
 from studio.accounts.identity.passwords import hash_password
-from studio.mask_models import MaskModel, choose_mask_model
+from studio.infrastructure.mask_models import MaskModel, choose_mask_model
 from tests.support import factories
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.passwords import ADDRESS, PASSWORD, real_hashes, use_cheap_hashes
@@ -147,8 +147,10 @@ def _reused_network_results(request: pytest.FixtureRequest) -> Iterator[None]:
 
     folder = request.config.cache.mkdir("network-results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studio.rendering.network_mask.open_network", ReusedResults(folder).open_network)
-        patch.setattr("studio.rendering.cut_out._from_photo", ReusedCutOuts().cut_out_of_photo)
+        patch.setattr(
+            "studio.rendering.cut_out.network_mask.open_network", ReusedResults(folder).open_network
+        )
+        patch.setattr("studio.rendering.cut_out.cut_out._from_photo", ReusedCutOuts().cut_out_of_photo)
         yield
 
 
@@ -157,15 +159,15 @@ def real_cut_outs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut out each photo again, for tests that compare two renderings."""
     from tests.support.mask_network import cut_out_of_photo
 
-    monkeypatch.setattr("studio.rendering.cut_out._from_photo", cut_out_of_photo)
+    monkeypatch.setattr("studio.rendering.cut_out.cut_out._from_photo", cut_out_of_photo)
 
 
 @pytest.fixture
 def real_network(real_cut_outs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the mask network for each photo again, for tests of its time or its use."""
-    from studio.rendering import mask_network
+    from studio.rendering.cut_out import inference as mask_network
 
-    monkeypatch.setattr("studio.rendering.network_mask.open_network", mask_network.open_network)
+    monkeypatch.setattr("studio.rendering.cut_out.network_mask.open_network", mask_network.open_network)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from studio.media.inspection import open_stored
 from studio.media.normalisation import dominant_color
 from studio.media.stored_image import StoredImage
 from studio.rendering import CutOut, get_cut_out_version
+from studio.rendering.cut_out.stored_cut_out import describe_cut_out, encode_cut_out
 from studio.rendering.model import FRAMED_CROP
-from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out
 
 
 def make_cutout(storage: Storage, lease: CutoutLease) -> MadeCutout:

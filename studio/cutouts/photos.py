@@ -20,8 +20,8 @@ from studio.infrastructure.storage import Storage, media_key
 from studio.media.inspection import open_stored
 from studio.media.memory_gate import reserve_render_memory
 from studio.rendering import CutOut, get_cut_out_version, get_working_side
-from studio.rendering.selection import EmptyMask, cut_out_selection
-from studio.rendering.stored_cut_out import restore_cut_out
+from studio.rendering.cut_out.selection import EmptyMask, cut_out_selection
+from studio.rendering.cut_out.stored_cut_out import restore_cut_out
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from db.models.media import MediaResource
 from db.models.products import ProductImage
 from db.models.shootings import Shot
 from db.models.styles import Style
+from studio.catalog.marketplaces import ImageRules, find_rules
 from studio.generations.inputs import Background, ResolvedInputs
 from studio.generations.prompt import build_prompt
 from studio.generations.request import REQUEST_DEFAULTS, GenerationRequest
-from studio.marketplaces import ImageRules, find_rules
 from studio.providers import compute, openai_images
 from studio.providers.registry import PROVIDERS, can_render
 

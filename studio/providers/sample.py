@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.catalog.marketplaces import ImageRules, find_rules
 from studio.infrastructure.storage import Storage
-from studio.marketplaces import ImageRules, find_rules
 from studio.media.digital_source_type import DigitalSourceType
 from studio.media.images import open_stored
 from studio.providers.local import RenderedImage
@@ -57,8 +57,8 @@ def render_image(
     # Imported here: servers start without OpenCV.
     import numpy as np
 
-    from studio.rendering.compliance import measure_compliance
-    from studio.rendering.encode import encode
+    from studio.rendering.compose.compliance import measure_compliance
+    from studio.rendering.compose.encode import encode
 
     width, height = context["width"], context["height"]
     rules = find_rules(context.get("marketplace"))

@@ -5,9 +5,12 @@ request and the result) and `render` (the steps). The same request returns the s
 `RENDERER_VERSION` if you change them.
 """
 
-from studio.rendering.backgrounds import get_image_size
-from studio.rendering.cut_out import cut_out_product, get_working_side
-from studio.rendering.masks import get_cut_out_version, get_mask_provider
+from studio.rendering.compose.backgrounds import get_image_size
+from studio.rendering.compose.quality import score
+from studio.rendering.compose.render import measure_preview, render
+from studio.rendering.compose.retouch import adjust, downscale, refine
+from studio.rendering.cut_out.cut_out import cut_out_product, get_working_side
+from studio.rendering.cut_out.mask_providers import get_cut_out_version, get_mask_provider
 from studio.rendering.model import (
     DOUBTFUL,
     RENDERER_VERSION,
@@ -20,9 +23,6 @@ from studio.rendering.model import (
     Rendering,
     RenderRequest,
 )
-from studio.rendering.quality import score
-from studio.rendering.render import measure_preview, render
-from studio.rendering.retouch import adjust, downscale, refine
 
 __all__ = [
     "DOUBTFUL",

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from studio.rendering import DOUBTFUL, Background, CutOut, Mask, RenderRequest, cut_out_product, render
-from studio.rendering.framing import Pose
-from studio.rendering.masks import find_u2netp_mask
+from studio.rendering.compose.framing import Pose
+from studio.rendering.cut_out.mask_providers import find_u2netp_mask
 from studio.rendering.model import Pixels
 from tests.images.measurements import (
     compare,

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from studio.rendering import Rendering, RenderRequest
-from studio.rendering.colour import to_lab
-from studio.rendering.framing import Pose, project_product
-from studio.rendering.render import build_layers
-from studio.rendering.variation import sample_variation
+from studio.rendering.color import to_lab
+from studio.rendering.compose.framing import Pose, project_product
+from studio.rendering.compose.render import build_layers
+from studio.rendering.compose.variation import sample_variation
 
 Array = NDArray[np.floating[Any]]
 # Pixels from the rim that belong to the matting, which removes the background's colour there.

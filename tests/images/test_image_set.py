@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.rendering.framing import Pose
+from studio.rendering.compose.framing import Pose
 from tests.images import run
 from tests.images.evaluation import Result, find_misses, format_table, summarize
 from tests.images.photographs import KINDS, NAMES, Photograph, get_pose, take_photograph

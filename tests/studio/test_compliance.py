@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from studio.marketplaces import MARKETPLACES, ImageRules
+from studio.catalog.marketplaces import MARKETPLACES, ImageRules
 from studio.providers import sample
 from studio.rendering import (
     Background,
@@ -23,7 +23,7 @@ from studio.rendering import (
     get_mask_provider,
     render,
 )
-from studio.rendering.compliance import measure_compliance
+from studio.rendering.compose.compliance import measure_compliance
 from studio.rendering.model import Grade
 from tests.architecture.sources import ROOT
 from tools.sample_images.photograph import load_phone_photo, open_small_photo

@@ -32,12 +32,12 @@ from studio.cutouts.making import make_cutout
 from studio.cutouts.requests import request_cutout
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import INPUT_ERROR
+from studio.infrastructure.mask_models import MaskModel, choose_mask_model
 from studio.infrastructure.storage import LocalDisk, media_folder, media_key
-from studio.mask_models import MaskModel, choose_mask_model
 from studio.rendering import RENDERER_VERSION, CutOut
+from studio.rendering.cut_out.selection import EmptyMask, cut_out_selection
+from studio.rendering.cut_out.stored_cut_out import describe_cut_out, encode_cut_out, restore_cut_out
 from studio.rendering.model import FRAMED_CROP, Mask, Pixels
-from studio.rendering.selection import EmptyMask, cut_out_selection
-from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out, restore_cut_out
 from tests.support import factories
 from tests.support.cutouts import box_of, build_mask, make_cutouts
 from tests.support.queues import build_worker

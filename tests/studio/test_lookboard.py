@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from studio.rendering import CutOut, RenderRequest, cut_out_product, get_mask_provider, render
-from studio.rendering.lookboard import arrange_lookboard, settle_subject
-from studio.rendering.variation import sample_variation
+from studio.rendering.compose.lookboard import arrange_lookboard, settle_subject
+from studio.rendering.compose.variation import sample_variation
 from studio.seed import IMAGES_DIR
 from tools.sample_images.photograph import open_small_photo
 

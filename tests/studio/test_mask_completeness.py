@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.confidence import MIN_CONFIDENCE, score_agreement
-from studio.rendering.mask_completeness import measure_completeness
+from studio.rendering.cut_out.missing_parts import measure_completeness
+from studio.rendering.cut_out.network_confidence import MIN_CONFIDENCE, score_agreement
 from studio.rendering.model import Box, Floats, Pixels
 
 WHOLE: Box = (0, 0, 480, 480)

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from studio.rendering.cut_out.mask_correction import compare_with_paper, correct_mask, measure_distinctness
 from studio.rendering.geometry import find_touched_sides
-from studio.rendering.mask_correction import compare_with_paper, correct_mask, measure_distinctness
 from studio.rendering.model import Box, Floats, Pixels
 
 WHOLE: Box = (0, 0, 600, 600)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from studio.rendering.cut_out.mask_rim import trim_rim
 from studio.rendering.geometry import drop_specks
-from studio.rendering.mask_rim import trim_rim
 from studio.rendering.model import Box, Floats, Pixels
 
 WHOLE: Box = (0, 0, 640, 640)

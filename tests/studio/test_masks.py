@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.mask_models import MaskModel, choose_mask_model
+from studio.infrastructure.mask_models import MaskModel, choose_mask_model
 from studio.providers.local_renderer import RenderContext, render_best_image
 from studio.rendering import (
     DOUBTFUL,
@@ -27,13 +27,13 @@ from studio.rendering import (
     RenderRequest,
     cut_out_product,
     get_mask_provider,
-    mask_network,
     measure_preview,
     render,
 )
-from studio.rendering.mask_network import UnusableMaskModel, open_network
-from studio.rendering.network_mask import drop_small_pieces
-from studio.rendering.weights import U2NETP
+from studio.rendering.cut_out import inference as mask_network
+from studio.rendering.cut_out.inference import UnusableMaskModel, open_network
+from studio.rendering.cut_out.network_mask import drop_small_pieces
+from studio.rendering.cut_out.weights import U2NETP
 
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
 WHITE = Background("SOLID", "#FFFFFF", shadow="NONE")

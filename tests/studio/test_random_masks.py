@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.marketplaces import MARKETPLACES, find_rules
+from studio.catalog.marketplaces import MARKETPLACES, find_rules
 from studio.rendering import (
     Background,
     CutOut,
@@ -25,34 +25,33 @@ from studio.rendering import (
     Mask,
     RenderRequest,
     adjust,
-    compliance,
-    confidence,
     cut_out_product,
     measure_preview,
     refine,
     render,
     score,
-    shadows,
-    standing,
 )
-from studio.rendering.base import describe_base, has_broad_base
-from studio.rendering.colour_confidence import adjust_for_residual, score_confidence
-from studio.rendering.colour_mask import find_colour_mask
-from studio.rendering.fill import follow_fill
-from studio.rendering.framed_crop import crop_to_frame
-from studio.rendering.framing import Pose, find_most_detailed_region, place_product, project_product
+from studio.rendering.compose import compliance, shadows
+from studio.rendering.compose.fill import follow_fill
+from studio.rendering.compose.framed_crop import crop_to_frame
+from studio.rendering.compose.framing import Pose, find_most_detailed_region, place_product, project_product
+from studio.rendering.compose.lookboard import arrange_lookboard, settle_subject
+from studio.rendering.compose.staging import cut_out_of_stage, measure_likeness, stage_product
+from studio.rendering.compose.variation import sample_variation
+from studio.rendering.cut_out import network_confidence as confidence
+from studio.rendering.cut_out import standing
+from studio.rendering.cut_out.color_confidence import adjust_for_residual, score_confidence
+from studio.rendering.cut_out.color_mask import find_colour_mask
+from studio.rendering.cut_out.mask_correction import compare_with_paper, correct_mask, measure_distinctness
+from studio.rendering.cut_out.mask_rim import trim_rim
+from studio.rendering.cut_out.matting import refine_mask
+from studio.rendering.cut_out.missing_parts import measure_completeness
+from studio.rendering.cut_out.network_mask import _find_box, drop_small_pieces
+from studio.rendering.cut_out.product_base import describe_base, has_broad_base
+from studio.rendering.cut_out.selection import EmptyMask, cut_out_selection
+from studio.rendering.cut_out.stored_cut_out import describe_cut_out, encode_cut_out
 from studio.rendering.geometry import drop_specks, find_touched_sides, get_bounding_box
-from studio.rendering.lookboard import arrange_lookboard, settle_subject
-from studio.rendering.mask_completeness import measure_completeness
-from studio.rendering.mask_correction import compare_with_paper, correct_mask, measure_distinctness
-from studio.rendering.mask_rim import trim_rim
-from studio.rendering.matting import refine_mask
 from studio.rendering.model import Box, Floats, Framing, Pixels, ShadowKind
-from studio.rendering.network_mask import _find_box, drop_small_pieces
-from studio.rendering.selection import EmptyMask, cut_out_selection
-from studio.rendering.staging import cut_out_of_stage, measure_likeness, stage_product
-from studio.rendering.stored_cut_out import describe_cut_out, encode_cut_out
-from studio.rendering.variation import sample_variation
 
 pytestmark = pytest.mark.usefixtures("real_cut_outs")
 

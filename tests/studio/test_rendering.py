@@ -23,15 +23,15 @@ from studio.rendering import (
     RenderRequest,
     adjust,
     cut_out_product,
-    framed_crop,
     get_mask_provider,
     refine,
     render,
     score,
 )
-from studio.rendering.cut_out import shrink_cut_out
-from studio.rendering.encode import encode
-from studio.rendering.framing import Placement, project_product
+from studio.rendering.compose import framed_crop
+from studio.rendering.compose.encode import encode
+from studio.rendering.compose.framing import Placement, project_product
+from studio.rendering.cut_out.cut_out import shrink_cut_out
 from tests.images.measurements import compare, get_colour_difference
 from tests.support.sample_media import open_image
 from tools.sample_images.mannequin import draw, encode_mannequin
@@ -281,7 +281,7 @@ def test_a_shadow_that_cannot_be_computed_costs_the_shadow_only(
 
     request = RenderRequest(cut_out, 90, 120, background=Background("SOLID", shadow="SOFT"))
     without_shadow = render(replace(request, background=Background("SOLID", shadow="NONE")))
-    monkeypatch.setattr("studio.rendering.shadows.shadow_map", fail)
+    monkeypatch.setattr("studio.rendering.compose.shadows.shadow_map", fail)
     rendering = render(request)
     assert (rendering.image, rendering.warnings) == (without_shadow.image, without_shadow.warnings)
     assert rendering.provenance == without_shadow.provenance | {
@@ -304,7 +304,7 @@ def test_an_image_without_its_product_is_not_made(
         raise ValueError("the step failed")
 
     # The package has a function of this name.
-    monkeypatch.setattr(import_module("studio.rendering.render"), step, fail)
+    monkeypatch.setattr(import_module("studio.rendering.compose.render"), step, fail)
     with pytest.raises(ValueError, match="the step failed"):
         render(RenderRequest(cut_out, 90, 120))
 

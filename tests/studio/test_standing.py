@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from studio.rendering import Mask, RenderRequest, cut_out_product, render
-from studio.rendering.base import describe_base, has_broad_base
+from studio.rendering.cut_out.product_base import describe_base, has_broad_base
+from studio.rendering.cut_out.standing import stands
 from studio.rendering.model import Pixels
-from studio.rendering.standing import stands
 
 BOX = (200, 240, 400, 420)
 
@@ -241,7 +241,7 @@ def test_a_base_that_cannot_be_measured_costs_the_shadow_on_the_ground_only(
     mask[box[1] : box[3], box[0] : box[2]] = alpha / 255
     found = Mask(mask, (0, 0, 600, 600), "drawn", 1.0, is_usable=True)
     assert cut_out_product(image, find_mask=lambda _: found).standing
-    monkeypatch.setattr("studio.rendering.standing.describe_base", fail)
+    monkeypatch.setattr("studio.rendering.cut_out.standing.describe_base", fail)
     cut_out = cut_out_product(image, find_mask=lambda _: found)
     assert (cut_out.method, cut_out.standing) == ("drawn", False)
     assert render(RenderRequest(cut_out, 64, 80)).provenance["pose"] == "hanging"

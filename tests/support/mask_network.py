@@ -18,10 +18,11 @@ from tempfile import NamedTemporaryFile
 import cv2
 import numpy as np
 
-from studio.mask_models import MaskModel, MaskModelType, get_mask_model
-from studio.rendering import cut_out, mask_network
-from studio.rendering.mask_network import Predict
-from studio.rendering.masks import find_chosen_mask
+from studio.infrastructure.mask_models import MaskModel, MaskModelType, get_mask_model
+from studio.rendering.cut_out import cut_out
+from studio.rendering.cut_out import inference as mask_network
+from studio.rendering.cut_out.inference import Predict
+from studio.rendering.cut_out.mask_providers import find_chosen_mask
 from studio.rendering.model import CutOut, Floats, MaskProvider, Pixels
 
 cut_out_of_photo = cut_out._from_photo

@@ -45,7 +45,7 @@ PHOTO = Path(packshots.__file__).with_name("dress.jpg")
 IMAGES = 4
 STAGES = ("prepare", "render", "encode", "store")
 # Imported by its path, because the package exports a function of the same name.
-RENDER = importlib.import_module("studio.rendering.render")
+RENDER = importlib.import_module("studio.rendering.compose.render")
 
 
 @dataclass

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from studio.rendering import CutOut
-    from studio.rendering.staging import Stage
+    from studio.rendering.compose.staging import Stage
 
 MAX_PHOTO_SIDE = 2_048
 
@@ -112,7 +112,7 @@ def finish_image(
 
     from studio.providers.local_renderer import fit_to_scene
     from studio.rendering import RENDERER_VERSION
-    from studio.rendering.staging import (
+    from studio.rendering.compose.staging import (
         WrongShape,
         cut_out_of_stage,
         measure_likeness,
@@ -196,7 +196,13 @@ def _build_stage(storage: Storage, strategy: str, scene: Mapping[str, Any], pres
     Raises:
         NothingToPreserve: The part that has to stay has no reliable outline.
     """
-    from studio.rendering.staging import NothingToKeep, stage_faces, stage_image, stage_product, stage_whole
+    from studio.rendering.compose.staging import (
+        NothingToKeep,
+        stage_faces,
+        stage_image,
+        stage_product,
+        stage_whole,
+    )
 
     size = (scene["width"], scene["height"])
     try:
@@ -241,7 +247,7 @@ def _draw_stage(stage: Stage, size: Size, preserves: bool) -> tuple[list[bytes],
     """Return the image of the stage, and its mask in both notations if a part of it has to stay."""
     from PIL import Image, ImageOps
 
-    from studio.rendering.staging import fit_canvas
+    from studio.rendering.compose.staging import fit_canvas
 
     canvas, kept = fit_canvas(stage, size)
     if not preserves:

@@ -24,6 +24,7 @@ from studio.exports.content_credentials import load_signer
 from studio.generations.worker.executor import ABORT_SECONDS, DRAIN_SECONDS, GenerationExecutor
 from studio.imports.problems import FindViolations
 from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.mask_models import MaskModel, choose_mask_model
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage_backends import open_storage
 from studio.infrastructure.telemetry.metrics import MetricsServer
@@ -31,7 +32,6 @@ from studio.infrastructure.telemetry.traces import Tracing
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services, run_task
 from studio.jobs.periodic import PeriodicTask
-from studio.mask_models import MaskModel, choose_mask_model
 from studio.media.ladder import LadderBuilder
 from studio.media.memory_gate import return_freed_memory
 from studio.providers.openai_images import ImagesServer

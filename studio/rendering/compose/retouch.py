@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from studio.marketplaces import find_rules
+from studio.catalog.marketplaces import find_rules
 from studio.media.inspection import open_stored
-from studio.rendering import grading
-from studio.rendering.colour import to_srgb
-from studio.rendering.compliance import measure_compliance
-from studio.rendering.encode import encode
+from studio.rendering.color import to_srgb
+from studio.rendering.compose import grading
+from studio.rendering.compose.compliance import measure_compliance
+from studio.rendering.compose.encode import encode
+from studio.rendering.compose.quality import score
 from studio.rendering.model import (
     MAX_SHARP_ENLARGEMENT,
     RENDERER_VERSION,
@@ -27,7 +28,6 @@ from studio.rendering.model import (
     Quality,
     Rendering,
 )
-from studio.rendering.quality import score
 
 _STRIP_ROWS = 256
 _SCORED_SIDE = 1_024

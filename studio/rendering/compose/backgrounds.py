@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from studio.rendering.colour import linear_to_srgb, parse_color, smoothstep, srgb_to_linear, to_srgb
+from studio.rendering.color import linear_to_srgb, parse_color, smoothstep, srgb_to_linear, to_srgb
+from studio.rendering.compose.variation import Variation
 from studio.rendering.model import Background, Floats
-from studio.rendering.variation import Variation
 
 Surface = Literal["sweep", "table", "wall"]
 # The blur of an image behind the product, as a share of the canvas's longer side; and its size in pixels of

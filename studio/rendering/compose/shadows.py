@@ -8,10 +8,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import smoothstep
-from studio.rendering.framing import Pose
+from studio.rendering.color import smoothstep
+from studio.rendering.compose.framing import Pose
+from studio.rendering.compose.variation import Variation
 from studio.rendering.model import Floats, ShadowKind
-from studio.rendering.variation import Variation
 
 SMALL_SIDE = 720
 # Darkness of three grey levels on white, below which a shadow ends.

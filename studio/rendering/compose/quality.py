@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import luminance, smoothstep
+from studio.rendering.color import luminance, smoothstep
 from studio.rendering.model import Framing, Pixels, Quality
 
 MEASURED_SIDE = 1024

@@ -7,11 +7,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from studio.marketplaces import ImageRules
-from studio.rendering.compliance import find_colored
-from studio.rendering.framing import MAX_ENLARGEMENT, Placement
+from studio.catalog.marketplaces import ImageRules
+from studio.rendering.compose.compliance import find_colored
+from studio.rendering.compose.framing import MAX_ENLARGEMENT, Placement
+from studio.rendering.compose.variation import Variation
 from studio.rendering.model import CutOut, Framing
-from studio.rendering.variation import Variation
 
 # Framings that show the whole product.
 _WHOLE: frozenset[Framing] = frozenset(("STILL_LIFE", "FULL_BODY", "FLAT_LAY"))

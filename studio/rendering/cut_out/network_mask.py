@@ -12,12 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from studio.mask_models import MaskModelType
-from studio.rendering.confidence import overlap, score_agreement
-from studio.rendering.mask_completeness import measure_completeness
-from studio.rendering.mask_correction import compare_with_paper, correct_mask, measure_distinctness
-from studio.rendering.mask_network import Predict, get_input_side, open_network
-from studio.rendering.mask_rim import trim_rim
+from studio.infrastructure.mask_models import MaskModelType
+from studio.rendering.cut_out.inference import Predict, get_input_side, open_network
+from studio.rendering.cut_out.mask_correction import compare_with_paper, correct_mask, measure_distinctness
+from studio.rendering.cut_out.mask_rim import trim_rim
+from studio.rendering.cut_out.missing_parts import measure_completeness
+from studio.rendering.cut_out.network_confidence import overlap, score_agreement
 from studio.rendering.model import Box, Floats, Mask, Pixels
 
 # Weight of the mask of the whole photo where the passes around the product are decided and agree, and where

@@ -14,8 +14,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import to_lab
-from studio.rendering.colour_mask import find_darker_background, fit_background
+from studio.rendering.color import to_lab
+from studio.rendering.cut_out.color_mask import find_darker_background, fit_background
 from studio.rendering.geometry import shrink
 from studio.rendering.model import Box, Floats, Pixels
 

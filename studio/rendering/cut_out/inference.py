@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from studio.mask_models import MaskModelType
+from studio.infrastructure.mask_models import MaskModelType
 from studio.rendering.model import Floats, Pixels
 
 Predict = Callable[[Pixels], Floats]

@@ -1,7 +1,7 @@
 """The rules of marketplaces for product images, which guidelines with a `marketplace` follow.
 
 `docs/guides/marketplaces.md` names the sources. A generation follows the rules when its inputs are frozen.
-`studio/rendering/compliance.py` measures the images. This module knows no rows and no pixels.
+`studio/rendering/compose/compliance.py` measures the images. This module knows no rows and no pixels.
 """
 
 from __future__ import annotations

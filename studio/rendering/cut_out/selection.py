@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from studio.rendering.cut_out import cut_out_product
+from studio.rendering.cut_out.cut_out import cut_out_product
+from studio.rendering.cut_out.mask_providers import find_chosen_mask
+from studio.rendering.cut_out.standing import stands
 from studio.rendering.geometry import find_touched_sides, get_bounding_box
-from studio.rendering.masks import find_chosen_mask
 from studio.rendering.model import FRAMED_CROP, Box, CutOut, Floats, Mask, MaskProvider, Pixels
-from studio.rendering.standing import stands
 
 GIVEN = "given"
 """Method of a cut-out with a mask that a person made."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import to_lab
+from studio.rendering.color import to_lab
+from studio.rendering.compose.variation import Variation
+from studio.rendering.cut_out.saliency import saliency
 from studio.rendering.model import CutOut, Floats, Framing
-from studio.rendering.saliency import saliency
-from studio.rendering.variation import Variation
 
 Crop = tuple[int, int, int, int]
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import smoothstep, to_lab
-from studio.rendering.colour_confidence import AGREEMENT_THRESHOLD, adjust_for_residual, score_confidence
-from studio.rendering.confidence import overlap
+from studio.rendering.color import smoothstep, to_lab
+from studio.rendering.cut_out.color_confidence import (
+    AGREEMENT_THRESHOLD,
+    adjust_for_residual,
+    score_confidence,
+)
+from studio.rendering.cut_out.network_confidence import overlap
+from studio.rendering.cut_out.saliency import saliency
 from studio.rendering.geometry import shrink
 from studio.rendering.model import Floats, Mask, Pixels
-from studio.rendering.saliency import saliency
 
 MIN_CONFIDENCE = 0.7
 Segmentation = tuple[np.ndarray, float, dict[str, float]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.rendering.colour import SRGB_PROFILE
+from studio.rendering.color import SRGB_PROFILE
 from studio.rendering.model import FileFormat, Pixels
 
 CONTENT_TYPES: dict[FileFormat, str] = {

@@ -12,9 +12,9 @@ import logging
 import cv2
 import numpy as np
 
-from studio.rendering.base import Base, describe_base, has_broad_base
-from studio.rendering.colour import luminance, to_lab
-from studio.rendering.colour_mask import fit_background
+from studio.rendering.color import luminance, to_lab
+from studio.rendering.cut_out.color_mask import fit_background
+from studio.rendering.cut_out.product_base import ProductBase, describe_base, has_broad_base
 from studio.rendering.geometry import shrink
 from studio.rendering.model import Box, Floats, Pixels
 
@@ -104,14 +104,14 @@ def _decide(alpha: Pixels, box: Box, photo: Pixels) -> bool:
     return is_sure or touching < limit * brightest
 
 
-def _is_stable(base: Base) -> bool:
+def _is_stable(base: ProductBase) -> bool:
     """Return whether the outline alone shows that the product stands: on a smooth base, or on legs."""
     is_smooth = base.width >= _MIN_BASE and base.roughness <= _MAX_ROUGHNESS
     has_legs = base.feet >= _MIN_LEGS and base.has_narrow_feet and base.has_balanced_feet
     return has_legs or (is_smooth and base.is_balanced)
 
 
-def _may_be_stable(base: Base) -> bool:
+def _may_be_stable(base: ProductBase) -> bool:
     """Return whether the product stands if a shadow touches it from below."""
     is_wide = base.width >= _MIN_TOUCHED_BASE or base.feet > 1
     return is_wide and base.has_balanced_feet and base.roughness <= _MAX_TOUCHED_ROUGHNESS

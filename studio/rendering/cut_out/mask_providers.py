@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from studio.mask_models import MaskModelType, get_mask_model
-from studio.rendering.colour_mask import find_colour_mask
+from studio.infrastructure.mask_models import MaskModelType, get_mask_model
+from studio.rendering.cut_out.color_mask import find_colour_mask
+from studio.rendering.cut_out.network_mask import find_network_mask
+from studio.rendering.cut_out.weights import U2NETP
 from studio.rendering.model import RENDERER_VERSION, Mask, MaskProvider, Pixels
-from studio.rendering.network_mask import find_network_mask
-from studio.rendering.weights import U2NETP
 
 
 def get_mask_provider(mask_model: str, model_type: MaskModelType = "u2net") -> MaskProvider:

@@ -15,11 +15,12 @@ import numpy as np
 from PIL import Image
 
 from studio.media.inspection import open_stored
-from studio.rendering.colour import to_srgb
-from studio.rendering.confidence import MIN_CONFIDENCE
+from studio.rendering.color import to_srgb
+from studio.rendering.cut_out.mask_providers import find_chosen_mask
+from studio.rendering.cut_out.matting import nearby_colour, refine_mask
+from studio.rendering.cut_out.network_confidence import MIN_CONFIDENCE
+from studio.rendering.cut_out.standing import stands
 from studio.rendering.geometry import drop_specks, find_touched_sides, get_bounding_box, shrink
-from studio.rendering.masks import find_chosen_mask
-from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import (
     EXTENDED_PHOTO,
     FRAMED_CROP,
@@ -30,7 +31,6 @@ from studio.rendering.model import (
     Pixels,
     PredictionWarning,
 )
-from studio.rendering.standing import stands
 
 _MAX_SIDE = 3000
 # The closest framing enlarges a part of the product: this many pixels of the photo per pixel of the output

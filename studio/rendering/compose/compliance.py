@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from studio.marketplaces import MEGABYTE, ImageRules
+from studio.catalog.marketplaces import MEGABYTE, ImageRules
 from studio.media.inspection import open_stored
 from studio.rendering.model import Pixels
 

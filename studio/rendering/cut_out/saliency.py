@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import smoothstep
+from studio.rendering.color import smoothstep
 from studio.rendering.model import Floats
 
 _ROUNDS = 2

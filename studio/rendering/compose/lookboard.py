@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from studio.rendering.cut_out import cut_out_product
-from studio.rendering.framing import Placement, place_product
+from studio.rendering.compose.framing import Placement, place_product
+from studio.rendering.compose.variation import Variation
+from studio.rendering.cut_out.cut_out import cut_out_product
 from studio.rendering.model import DOUBTFUL, CutOut, Framing, RenderRequest
-from studio.rendering.variation import Variation
 
 Arrangement = list[tuple[CutOut, Placement]]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import to_lab
-from studio.rendering.colour_mask import fit_background
-from studio.rendering.mask_correction import shrink_with_mask
+from studio.rendering.color import to_lab
+from studio.rendering.cut_out.color_mask import fit_background
+from studio.rendering.cut_out.mask_correction import shrink_with_mask
 from studio.rendering.model import Box, Floats, Pixels
 
 _MIN_PLAINNESS, _MAX_NOISE = 0.8, 2.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import smoothstep, to_lab
+from studio.rendering.color import smoothstep, to_lab
 from studio.rendering.model import Pixels
 
 AGREEMENT_THRESHOLD = 0.96

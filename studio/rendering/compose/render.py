@@ -13,16 +13,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from studio.marketplaces import find_rules
-from studio.rendering import backgrounds, grading, shadows
-from studio.rendering.colour import parse_color
-from studio.rendering.compliance import find_colored, measure_compliance
-from studio.rendering.cut_out import shrink_cut_out
-from studio.rendering.encode import encode
-from studio.rendering.fill import follow_fill
-from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
-from studio.rendering.framing import Placement, place_product, project_product
-from studio.rendering.lookboard import arrange_lookboard, settle_subject
+from studio.catalog.marketplaces import find_rules
+from studio.rendering.color import parse_color
+from studio.rendering.compose import backgrounds, grading, shadows
+from studio.rendering.compose.compliance import find_colored, measure_compliance
+from studio.rendering.compose.encode import encode
+from studio.rendering.compose.fill import follow_fill
+from studio.rendering.compose.framed_crop import crop_to_frame, frame_margin_percent
+from studio.rendering.compose.framing import Placement, place_product, project_product
+from studio.rendering.compose.lookboard import arrange_lookboard, settle_subject
+from studio.rendering.compose.quality import MEASURED_SIDE, score
+from studio.rendering.compose.variation import Variation, sample_variation
+from studio.rendering.cut_out.cut_out import shrink_cut_out
 from studio.rendering.model import (
     MAX_SHARP_ENLARGEMENT,
     RENDERER_VERSION,
@@ -38,8 +40,6 @@ from studio.rendering.model import (
     Rendering,
     RenderRequest,
 )
-from studio.rendering.quality import MEASURED_SIDE, score
-from studio.rendering.variation import Variation, sample_variation
 
 logger = logging.getLogger(__name__)
 

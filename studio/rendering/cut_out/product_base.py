@@ -31,7 +31,7 @@ _MAX_BASE_DEVIATION = 0.003
 
 
 @dataclass(frozen=True)
-class Base:
+class ProductBase:
     """The lowest part of an outline. Lengths are shares of the product's width."""
 
     width: float
@@ -48,7 +48,7 @@ class Base:
     """Whether the middle of the mass is above the feet, those at the back included."""
 
 
-def describe_base(alpha: Pixels) -> Base | None:
+def describe_base(alpha: Pixels) -> ProductBase | None:
     """Return the base of an outline, or None if the mask is empty."""
     solid = _resize(alpha) > 127
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
@@ -61,7 +61,7 @@ def describe_base(alpha: Pixels) -> Base | None:
     low = np.flatnonzero(bottoms > tall - max(3, tall * _BASE))
     feet = _find_feet(bottoms, tall)
     slack = _MAX_OVERHANG * wide
-    return Base(
+    return ProductBase(
         width=float(np.ptp(low) + 1) / wide,
         roughness=_measure_roughness(bottoms[low[0] : low[-1] + 1].astype(np.float32), tall),
         is_balanced=bool(low[0] - slack <= middle <= low[-1] + slack),

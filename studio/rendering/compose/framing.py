@@ -8,9 +8,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from studio.rendering.colour import luminance
+from studio.rendering.color import luminance
+from studio.rendering.compose.variation import Variation
 from studio.rendering.model import CutOut, Framing, Pixels, ViewAngle
-from studio.rendering.variation import Variation
 
 Pose = Literal["standing", "lying", "hanging", "bleeding", "framed", "extended"]
 

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from studio.marketplaces import find_rules
-from studio.rendering.colour_mask import detect_skin
-from studio.rendering.cut_out import cut_out_product
-from studio.rendering.fill import follow_fill
-from studio.rendering.framing import place_product, project_product
+from studio.catalog.marketplaces import find_rules
+from studio.rendering.compose.fill import follow_fill
+from studio.rendering.compose.framing import place_product, project_product
+from studio.rendering.compose.retouch import load_pixels
+from studio.rendering.compose.variation import sample_variation
+from studio.rendering.cut_out.color_mask import detect_skin
+from studio.rendering.cut_out.cut_out import cut_out_product
 from studio.rendering.model import CutOut, Floats, Framing, Pixels, ViewAngle
-from studio.rendering.retouch import load_pixels
-from studio.rendering.variation import sample_variation
 
 _STRIP_ROWS = 256
 _SCORED_SIDE = 1_024

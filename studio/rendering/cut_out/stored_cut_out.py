@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from studio.rendering.colour import to_srgb
-from studio.rendering.cut_out import get_working_side, shrink_cut_out
+from studio.rendering.color import to_srgb
+from studio.rendering.cut_out.cut_out import get_working_side, shrink_cut_out
+from studio.rendering.cut_out.selection import Region, crop_around, get_area
 from studio.rendering.model import FRAMED_CROP, CutOut, Pixels
-from studio.rendering.selection import Region, crop_around, get_area
 
 _IMAGES = ("photo", "product", "alpha")
 # Lossless compression with the least effort: 0.4 s for six megapixels, and smaller than any PNG.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import smoothstep, to_lab
+from studio.rendering.color import smoothstep, to_lab
 from studio.rendering.model import Box, Floats, Pixels
 
 _SIDE = 640

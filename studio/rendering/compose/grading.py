@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studio.rendering.colour import luminance
+from studio.rendering.color import luminance
 from studio.rendering.model import Floats, Grade
 
 # tone word: contrast, saturation, temperature (-100..100), exposure (stops), lifted blacks (0..255)

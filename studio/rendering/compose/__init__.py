@@ -1,0 +1,1 @@
+"""Place a cut-out on a canvas: framing, background, shadow, grading, and the file of the prediction."""
