@@ -149,7 +149,7 @@ bench-generation: .venv/.dev ## Measure four predictions of the local studio by 
 	@$(BIN)/python -m tools.bench.generation $(ARGS)
 
 .PHONY: images
-images: .venv/.dev ## Measure masks, colours and confidence on a drawn image set with a known truth (6 minutes; ARGS="--names mug")
+images: .venv/.dev ## Measure masks, colors and confidence on a drawn image set with a known truth (6 minutes; ARGS="--names mug")
 	@$(BIN)/python -m tests.images.run $(ARGS)
 
 .PHONY: faults

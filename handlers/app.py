@@ -408,7 +408,7 @@ def _background_services(services: Services) -> list[BackgroundService]:
         from studio.jobs.celery.relay import WakeupRelay
 
         return [WakeupRelay(services), LadderBuilder(services.storage)]
-    choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
+    choose_mask_model(MaskModel.from_settings(settings))
     return [
         GenerationWorkers(
             services.worker,

@@ -77,7 +77,7 @@ PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id
 def list_products(
     organization_id: UUID | None = None, include_public: bool = False, **params: Any
 ) -> ApiResponse:
-    """List the products of a tenant; without public ones by default, because the list is its catalogue."""
+    """List the products of a tenant; without public ones by default, because the list is its catalog."""
     organization_id = find_list_organization(organization_id, {Brand: params.get("brand_id")})
     return PRODUCTS.list_response(params, list_filter(organization_id, include_public))
 

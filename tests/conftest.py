@@ -171,9 +171,9 @@ def real_network(real_cut_outs: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def colour_masks() -> Iterator[None]:
-    """Find products by their colours, without the network, for tests that are not about masks."""
-    choose_mask_model(MaskModel("colour"))
+def color_masks() -> Iterator[None]:
+    """Find products by their colors, without the network, for tests that are not about masks."""
+    choose_mask_model(MaskModel("color"))
     yield
     choose_mask_model(MaskModel())
 
@@ -269,13 +269,13 @@ def bucket() -> Iterator[Bucket]:
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server process with the demo accounts, shared by the tests of a module.
 
-    Its tests are not about masks: colours find the products, which is faster than the network.
+    Its tests are not about masks: colors find the products, which is faster than the network.
     """
     # Imported here because most tests start no server.
     from tools.servers.server import running_server
 
     folder = tmp_path_factory.mktemp("server")
-    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="colour") as server:
+    with running_server(folder, SARTIQ_ENV="development", MASK_MODEL="color") as server:
         yield server
 
 

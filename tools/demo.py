@@ -334,7 +334,7 @@ def draw_sheet(
             image = Image.open(path).convert("RGB")
             label = f"{shot['shot_type']['label']} {number}"
             if path.stem.endswith("-approved"):
-                first = (_crop_detail(image), f"{label}\ncentre at 100 %")
+                first = (_crop_detail(image), f"{label}\ncenter at 100 %")
                 label += ", approved"
             facts = f"{image.width} x {image.height}, quality {prediction['quality']['score']:.2f}"
             if prediction["provenance"]["cut_out"] == "framed_crop":
@@ -348,7 +348,7 @@ def draw_sheet(
 
 
 def _crop_detail(image: Image.Image) -> Image.Image:
-    """Return the centre of an image at the size of a cell of the sheet, without scaling."""
+    """Return the center of an image at the size of a cell of the sheet, without scaling."""
     width, height = min(SHEET_COLUMN, image.width), min(SHEET_COLUMN * 4 // 3, image.height)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))

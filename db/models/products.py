@@ -45,7 +45,7 @@ class ProductState(StrEnum):
 
 
 class Product(Labeled):
-    """A row is an item of a tenant's catalogue."""
+    """A row is an item of a tenant's catalog."""
 
     __tablename__ = "products"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Styles: the colour grading of images."""
+"""Styles: the color grading of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.models.media import MediaResource
 
 
 class Style(Archivable):
-    """A row is a grading of light and colour.
+    """A row is a grading of light and color.
 
     Contrast, saturation and temperature range from -100 to 100; 0 changes nothing.
     """

@@ -17,7 +17,7 @@ async def run_until_disconnected(receive: Receive, work: Coroutine[Any, Any, Val
     """Run a coroutine and return its result. The body of the request has been read.
 
     Raises:
-        ClientDisconnected: the client closed the connection, and the coroutine was cancelled.
+        ClientDisconnected: the client closed the connection, and the coroutine was canceled.
     """
     work_task = asyncio.ensure_future(work)
     disconnect_task = asyncio.ensure_future(_wait_for_disconnect(receive))

@@ -1,6 +1,6 @@
-"""The catalogue of problem codes (RFC 9457): what each one means for a client, and what to do about it.
+"""The catalog of problem codes (RFC 9457): what each one means for a client, and what to do about it.
 
-The `type` URL of a problem opens its entry. A test keeps the catalogue equal to the codes that can be raised.
+The `type` URL of a problem opens its entry. A test keeps the catalog equal to the codes that can be raised.
 """
 
 from __future__ import annotations

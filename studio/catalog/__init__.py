@@ -1,1 +1,1 @@
-"""Rules shared by catalogue resources: slugs, brands, visibility, image limits."""
+"""Rules shared by catalog resources: slugs, brands, visibility, image limits."""

@@ -13,7 +13,7 @@ from studio.cutouts.queue import CutoutLease, MadeCutout, StoredFile
 from studio.cutouts.requests import UnusableCutoutInputs
 from studio.infrastructure.storage import Storage, is_storage_unavailable
 from studio.media.inspection import open_stored
-from studio.media.normalisation import dominant_color
+from studio.media.normalization import dominant_color
 from studio.media.stored_image import StoredImage
 from studio.rendering import CutOut, get_cut_out_version
 from studio.rendering.cut_out.stored_cut_out import describe_cut_out, encode_cut_out

@@ -21,7 +21,7 @@ from studio.infrastructure.fair_slots import Requester, account_name, set_curren
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.storage import Storage, data_file_key
 from studio.media.fetching import fetch_image, may_succeed_later, rejects_unusable_images
-from studio.media.images import normalise
+from studio.media.images import normalize
 from studio.media.stored_image import StoredImage
 from studio.queue.running import (
     MAX_RUN_SECONDS,
@@ -108,7 +108,7 @@ class ImageRunner:
             raise NotFound("The import has no ZIP file")
         content = self._archives.open(lease.archive_id).read(lease.source)
         with rejects_unusable_images():
-            return normalise(content)
+            return normalize(content)
 
 
 class _Archives:

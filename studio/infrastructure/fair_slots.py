@@ -184,7 +184,7 @@ class FairSlots:
             self._serve_waiting()
 
     def _request(self, requester: Requester) -> Future[None]:
-        """Return a future that is done when the slot is taken. A cancelled one takes none."""
+        """Return a future that is done when the slot is taken. A canceled one takes none."""
         future: Future[None] = Future()
         with self._lock:
             if self._try_take(requester):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.infrastructure.settings import InvalidSettings
+from studio.infrastructure.settings import InvalidSettings, Settings
 from studio.infrastructure.settings import MaskModelType as MaskModelType
 
-INCLUDED = ("colour", "u2netp")
+INCLUDED = ("color", "u2netp")
 """The names of what needs no file of the operator."""
 
 
@@ -21,9 +21,15 @@ class MaskModel:
     """What finds products in photos."""
 
     name: str = "u2netp"
-    """`colour`, `u2netp`, or the path of an ONNX file."""
+    """`color`, `u2netp`, or the path of an ONNX file."""
     model_type: MaskModelType = "u2net"
     """What kind of network the ONNX file contains."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> MaskModel:
+        """Return what `MASK_MODEL` names; releases up to 0.2.0 spelled it `colour`."""
+        name = "color" if settings.mask_model == "colour" else settings.mask_model
+        return cls(name, settings.mask_model_type)
 
 
 _chosen = [MaskModel()]

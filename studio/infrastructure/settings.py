@@ -535,9 +535,9 @@ class Settings:
         "Background work",
         "MASK_MODEL",
         "u2netp",
-        "What finds products in photos: the network that ships with the server, colours alone, or the path "
+        "What finds products in photos: the network that ships with the server, colors alone, or the path "
         "of another network. The file is needed only where generations run.",
-        Text("`u2netp`, `colour` or a path that ends with `.onnx`", r"u2netp|colour|.+\.onnx"),
+        Text("`u2netp`, `color` or a path that ends with `.onnx`", r"u2netp|colou?r|.+\.onnx"),
     )
     mask_model_type: MaskModelType = _setting(  # noqa: RUF009 - immutable
         "Background work",

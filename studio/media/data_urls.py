@@ -20,7 +20,7 @@ def is_data_url(url: str) -> bool:
 
 
 def read_data_url(url: str) -> StoredImage:
-    """Return the normalised image of a data URL. The caller holds a slot of `memory_gate`.
+    """Return the normalized image of a data URL. The caller holds a slot of `memory_gate`.
 
     The media type in the URL is not trusted: the content decides, as for uploads.
 

@@ -1,6 +1,6 @@
 """Fetch images from remote URLs that clients pass, over the SSRF-safe HTTP client.
 
-A fetched image is normalised like an upload. The caller learns that the image is not available, but nothing
+A fetched image is normalized like an upload. The caller learns that the image is not available, but nothing
 about the response of the remote server: otherwise the API could be used to probe other hosts.
 """
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage, names_place
 from studio.infrastructure.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
-from studio.media.images import normalise
+from studio.media.images import normalize
 from studio.media.memory_gate import MAX_WAIT_SECONDS
 from studio.media.stored_image import MAX_FILE_BYTES, MAX_PIXELS, StoredImage
 
@@ -81,7 +81,7 @@ def fetch_images(client: SafeHttpClient, urls: Mapping[str, str]) -> dict[str, F
             with names_place(place):
                 remaining_bytes = MAX_FILE_BYTES - sum(len(image.data) for image in images.values())
                 response = _send(client, url, deadline, max(0, remaining_bytes))
-                images[url] = _normalise(response, MAX_WAIT_SECONDS)
+                images[url] = _normalize(response, MAX_WAIT_SECONDS)
                 require_pixels(images.values())
     return {place: FetchedImage(url, images[url]) for place, url in urls.items()}
 
@@ -110,7 +110,7 @@ def fetch_image(client: SafeHttpClient, url: str, timeout_seconds: float) -> Sto
     Raises:
         TargetNotAllowed, ImageNotFetched, ImageNotUsable: As `fetch_images`.
     """
-    return _normalise(_send(client, url, time.monotonic() + timeout_seconds, MAX_FILE_BYTES), None)
+    return _normalize(_send(client, url, time.monotonic() + timeout_seconds, MAX_FILE_BYTES), None)
 
 
 def may_succeed_later(error: Conflict) -> bool:
@@ -138,9 +138,9 @@ def _send(client: SafeHttpClient, url: str, deadline: float, max_bytes: int) -> 
     return response.content
 
 
-def _normalise(content: bytes, max_wait_seconds: float | None) -> StoredImage:
+def _normalize(content: bytes, max_wait_seconds: float | None) -> StoredImage:
     with rejects_unusable_images():
-        return normalise(content, max_wait_seconds)
+        return normalize(content, max_wait_seconds)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def _delete_expired_account_exports(storage: Storage, now: datetime) -> int:
 def _delete_orphans(storage: Storage, now: datetime) -> int:
     """Delete old images that no row refers to, with their files.
 
-    Public images belong to the shared catalogue and stay.
+    Public images belong to the shared catalog and stay.
     """
     old = (MediaResource.updated_at <= now - GRACE_PERIOD, MediaResource.public.is_(False))
     # unscoped: garbage collection covers all tenants

@@ -1,4 +1,4 @@
-"""Read, normalise, open and convert images, loading Pillow on first use.
+"""Read, normalize, open and convert images, loading Pillow on first use.
 
 Pillow and numpy take 18 MB. Modules that are imported at server start call these functions, so that a process
 that never handles an image never loads them.
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def read_image(file: BinaryIO) -> StoredImage:
-    """Return the normalised image of a file; see `normalisation.read_image`."""
-    from studio.media import normalisation
+    """Return the normalized image of a file; see `normalization.read_image`."""
+    from studio.media import normalization
 
-    return normalisation.read_image(file)
+    return normalization.read_image(file)
 
 
-def normalise(data: bytes, max_wait_seconds: float | None = None) -> StoredImage:
-    """Return the normalised form of an image file's bytes; see `normalisation.normalise`."""
-    from studio.media import normalisation
+def normalize(data: bytes, max_wait_seconds: float | None = None) -> StoredImage:
+    """Return the normalized form of an image file's bytes; see `normalization.normalize`."""
+    from studio.media import normalization
 
-    return normalisation.normalise(data, max_wait_seconds)
+    return normalization.normalize(data, max_wait_seconds)
 
 
 def open_stored(data: bytes) -> Image.Image:

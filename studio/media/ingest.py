@@ -22,7 +22,7 @@ from db.tenancy import get_references, get_visible, select_visible
 from studio.infrastructure.fair_slots import Requester, account_name, current_requester
 from studio.infrastructure.storage import Storage, media_folder, media_key, temporary_key
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
-from studio.media.images import normalise
+from studio.media.images import normalize
 from studio.media.ladder import schedule_ladder
 from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
 from studio.media.variants import OriginalImage
@@ -131,7 +131,7 @@ def _read_upload(storage: Storage, upload: Upload) -> StoredImage:
     second release after 0.1.0: uploads live for 24 hours.
     """
     stored = storage.read(temporary_key(upload.id))
-    return StoredImage.from_bytes(stored) or normalise(stored)
+    return StoredImage.from_bytes(stored) or normalize(stored)
 
 
 def get_media(resource_id: UUID) -> MediaResource:
@@ -163,7 +163,7 @@ def store_image(
     public: bool = False,
     origin: ImageOrigin | None = None,
 ) -> MediaResource:
-    """Return the tenant's row of a normalised image, creating the row and its file if they are absent.
+    """Return the tenant's row of a normalized image, creating the row and its file if they are absent.
 
     Args:
         organization_id: The tenant of the image; None for the personal resources of `owner_id`.

@@ -1,8 +1,8 @@
 """Strip metadata (EXIF, XMP, GPS positions, comments, embedded videos) without re-encoding the pixels.
 
-Only the compressed pixels and what is needed to decode them are copied; `normalisation` adds the one
+Only the compressed pixels and what is needed to decode them are copied; `normalization` adds the one
 property that is kept. Segments that can hold arbitrary data are dropped or replaced by their shortest valid
-form. A file with an unusual structure is not stripped but re-encoded (`normalisation`). Data that is hidden
+form. A file with an unusual structure is not stripped but re-encoded (`normalization`). Data that is hidden
 in the pixels themselves is not detected; it is harmless, because files are served with an image media type
 and `nosniff`.
 """
@@ -17,7 +17,7 @@ from db.errors import UnreadableImage
 from studio.media.reduction import JPEG_END, JPEG_SCAN, jpeg_segments
 
 _JFIF, _ADOBE, _COMMENT = 0xE0, 0xEE, 0xFE
-# JFIF version 1.1 with square pixels and no thumbnail. The Adobe segment ends with one byte, the colour
+# JFIF version 1.1 with square pixels and no thumbnail. The Adobe segment ends with one byte, the color
 # transform.
 _JFIF_HEADER = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 _ADOBE_HEADER = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0"
@@ -67,7 +67,7 @@ def strip_metadata(data: bytes, image: Image.Image, file_format: str) -> bytes |
 
 
 def _strip_jpeg(data: bytes) -> bytes | None:
-    """Drop comments, application segments except the colour transform, and data after the end of the image.
+    """Drop comments, application segments except the color transform, and data after the end of the image.
 
     Phones append videos there.
     """
@@ -107,18 +107,18 @@ def _strip_png(data: bytes) -> bytes | None:
     return b"".join(parts) if is_complete else None
 
 
-def _max_png_chunk_sizes(colour_type: int) -> dict[bytes, int]:
+def _max_png_chunk_sizes(color_type: int) -> dict[bytes, int]:
     """Return the chunks that a decoder needs besides the pixels, with their maximum size in bytes."""
     chunks = {b"IHDR": 13, b"sRGB": 1, b"IEND": 0}
-    if colour_type in _MAX_TRANSPARENCY_BYTES:
-        chunks[b"tRNS"] = _MAX_TRANSPARENCY_BYTES[colour_type]
-    return chunks | ({b"PLTE": 768} if colour_type == _PNG_PALETTE else {})
+    if color_type in _MAX_TRANSPARENCY_BYTES:
+        chunks[b"tRNS"] = _MAX_TRANSPARENCY_BYTES[color_type]
+    return chunks | ({b"PLTE": 768} if color_type == _PNG_PALETTE else {})
 
 
 def _announced_bytes(header: bytes) -> int:
     """Return the number of bytes of the inflated rows, computed from the content of the IHDR chunk."""
-    width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
-    bits = depth * _PNG_SAMPLES[colour_type]
+    width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
+    bits = depth * _PNG_SAMPLES[color_type]
     total = 0
     for left, top, across, down in _PNG_PASSES if interlaced else _ONE_PASS:
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)

@@ -168,7 +168,7 @@ def _limit_resources(memory: int, seconds: int) -> None:
 
 
 def _describe(image: Image.Image) -> bytes:
-    """Return the header as a line of JSON, followed by the XMP packet and the colour profile."""
+    """Return the header as a line of JSON, followed by the XMP packet and the color profile."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF is common and does not affect the pixels

@@ -1,4 +1,4 @@
-"""The normalised image that the studio stores, and the limits and media types of image files.
+"""The normalized image that the studio stores, and the limits and media types of image files.
 
 This module imports nothing of the project and no image library: every other module of the package may use it.
 """
@@ -30,12 +30,12 @@ EXTENSIONS_BY_TYPE = {
     "image/heic": "heic",
     "image/heif": "heif",
 }
-"""The extensions of accepted files. HEIC is stored in another format: see `normalisation`."""
+"""The extensions of accepted files. HEIC is stored in another format: see `normalization`."""
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A normalised image: the bytes to store and the columns that describe them."""
+    """A normalized image: the bytes to store and the columns that describe them."""
 
     data: bytes
     extension: str

@@ -1,4 +1,4 @@
-"""Colour conversions: images to 8-bit sRGB, preset colours to numbers, and curves shared by the renderer.
+"""Color conversions: images to 8-bit sRGB, preset colors to numbers, and curves shared by the renderer.
 
 The sRGB transfer function is that of IEC 61966-2-1.
 """
@@ -32,7 +32,7 @@ SRGB_PROFILE = _with_fixed_date(ImageCms.ImageCmsProfile(_SRGB).tobytes())
 def to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     """Return the image as sRGB pixels, and its opacity or None if it is opaque.
 
-    Accepts every mode that Pillow opens. An embedded colour profile is applied; a damaged one is ignored.
+    Accepts every mode that Pillow opens. An embedded color profile is applied; a damaged one is ignored.
     """
     alpha: Image.Image | None = None
     if "transparency" in image.info and image.mode in ("P", "L", "RGB", "1"):
@@ -84,7 +84,7 @@ def _apply_profile(image: Image.Image) -> Image.Image:
 
 
 def parse_color(color: str | None, fallback: str = "#FFFFFF") -> Floats:
-    """Return the colour `#RGB` or `#RRGGBB` as three floats 0..255; the fallback if it is not valid."""
+    """Return the color `#RGB` or `#RRGGBB` as three floats 0..255; the fallback if it is not valid."""
     for text in (color, fallback):
         digits = (text or "").lstrip("#")
         if len(digits) == 3:

@@ -77,7 +77,7 @@ class CutOut:
     photo: Pixels
     """The whole photo, RGB, height x width x 3."""
     product: Pixels
-    """The photo cropped to the product, RGB, without background colour on the rim."""
+    """The photo cropped to the product, RGB, without background color on the rim."""
     alpha: Pixels
     """The product's opacity, of the size of `product`."""
     box: Box
@@ -108,7 +108,7 @@ class CutOut:
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """A background preset; colours are `#RRGGBB`."""
+    """A background preset; colors are `#RRGGBB`."""
 
     kind: BackgroundKind = "SWEEP"
     color: str = "#F2F0EC"
@@ -119,7 +119,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Grade:
-    """Colour and light of a style; contrast, saturation and temperature are -100..100."""
+    """Color and light of a style; contrast, saturation and temperature are -100..100."""
 
     contrast: int = 0
     saturation: int = 0

@@ -45,7 +45,7 @@ from studio.generations.worker.render_job import to_stored_image
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import Storage, data_file_key, media_key
 from studio.infrastructure.storage_backends import open_storage
-from studio.media.images import normalise
+from studio.media.images import normalize
 from studio.media.stored_image import StoredImage
 from studio.queue.running import Worker
 from studio.seed.accounts import build_account_rows
@@ -146,7 +146,7 @@ def _add_system(storage: Storage, for_contract: bool) -> None:
 
 
 def _load_image(name: str) -> StoredImage:
-    return normalise((IMAGES_DIR / name).read_bytes())
+    return normalize((IMAGES_DIR / name).read_bytes())
 
 
 def _write_file(storage: Storage, media: MediaResource, image: StoredImage) -> None:

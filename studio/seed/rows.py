@@ -102,18 +102,18 @@ STYLES = [
     (
         "Soft daylight",
         "Even light from a north window.",
-        "soft daylight, calm colours",
+        "soft daylight, calm colors",
         "neutral",
         "soft",
         5,
         0,
         4,
     ),
-    ("Studio neutral", "Colours as they are.", "neutral studio light", "neutral", "front", 0, 0, 0),
+    ("Studio neutral", "Colors as they are.", "neutral studio light", "neutral", "front", 0, 0, 0),
     ("Golden hour", "Low, warm sun from the left.", "golden hour, long light", "warm", "left", 8, 6, 28),
     ("Nordic cool", "A clear, cool morning.", "cool morning light", "cool", "soft", 4, -8, -18),
     ("High contrast", "A small, hard lamp.", "hard light, deep shadows", "bold", "hard", 28, 4, 0),
-    ("Muted film", "Quiet colours as on old film.", "muted film colours", "muted", "soft", -8, -22, 8),
+    ("Muted film", "Quiet colors as on old film.", "muted film colors", "muted", "soft", -8, -22, 8),
 ]
 
 

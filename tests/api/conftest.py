@@ -15,7 +15,7 @@ from studio.infrastructure.storage import LocalDisk
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 
 
@@ -40,7 +40,7 @@ class Client:
 
 
 @pytest.fixture
-def app(application: Application, database: Database, colour_masks: None) -> Iterator[Application]:
+def app(application: Application, database: Database, color_masks: None) -> Iterator[Application]:
     """Yield the application, connected to the database of this test."""
     with application.database.switched_to(database):
         yield application

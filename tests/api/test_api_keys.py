@@ -22,7 +22,7 @@ from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import make_api_key
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 BODY = {"name": "Shop import", "scopes": ["products:write", "products:read"], "expires_in_days": 90}
 

@@ -23,7 +23,7 @@ from tests.support import factories
 from tests.support.app import REACHABLE_HOST, auth_headers
 from tests.support.client import ClientResponse, send_request
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.scenarios import PhotographedProduct
 
 PASSWORD = "a password for this test"

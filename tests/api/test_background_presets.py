@@ -5,7 +5,7 @@ from __future__ import annotations
 from handlers.app import Application
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 def test_creating_a_background_preset_returns_all_its_fields(customer: Customer) -> None:

@@ -21,7 +21,7 @@ from tests.support.app import replace_service
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.generations import complete_generation
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 

@@ -11,7 +11,7 @@ from db.base import new_id
 from db.models import Prediction, Shot
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 pytestmark = pytest.mark.without_policies  # only the tenant filter hides rows of other tenants
 

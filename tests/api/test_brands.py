@@ -8,7 +8,7 @@ from handlers.app import Application
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 def test_creating_a_brand_returns_all_its_fields(customer: Customer) -> None:

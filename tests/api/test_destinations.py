@@ -19,7 +19,7 @@ from studio.infrastructure.http_client import SafeHttpClient
 from tests.support import factories
 from tests.support.app import replace_service
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.buckets import ACCESS_KEY, Bucket
 from tools.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder

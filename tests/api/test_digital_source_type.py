@@ -19,7 +19,7 @@ from db.session import Database
 from handlers.app import Application
 from studio.exports.worker import run_pending_exports
 from studio.infrastructure.storage import LocalDisk, media_key
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from tests.api.conftest import Client
 from tests.support.digital_source_types import (
     VOCABULARY,
@@ -103,7 +103,7 @@ def test_a_photo_that_generative_ai_made_makes_the_composite_synthetic(
     generate: Any, client: Client, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     key = media_key(scenario.media.id, scenario.media.extension)
-    storage.write(key, normalise(build_marked_photo()).data)
+    storage.write(key, normalize(build_marked_photo()).data)
     prediction = generate()
     assert prediction["provenance"]["digital_source_type"] == "compositeSynthetic"
     assert (

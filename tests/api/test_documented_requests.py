@@ -10,7 +10,7 @@ from db.base import utc_now
 from handlers.app import Application
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.mailbox import list_emails_to
 from tests.support.sample_media import read_heic
 from tests.support.scenarios import PhotographedProduct

@@ -10,7 +10,7 @@ from db.session import Database
 from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.generations import complete_generation
 from tests.support.scenarios import PhotographedProduct
 

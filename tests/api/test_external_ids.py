@@ -14,7 +14,7 @@ from studio.catalog.custom_metadata import MAX_KEYS
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 Make = Callable[[Customer], dict[str, Any]]
 

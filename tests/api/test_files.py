@@ -9,7 +9,7 @@ import pytest
 from db.models import MediaResource, Organization, User
 from handlers.app import Application
 from studio.infrastructure.storage import LocalDisk, media_folder, media_key
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
@@ -20,7 +20,7 @@ def store_media(app: Application) -> Callable[..., MediaResource]:
     """Return a function that stores an image with its file."""
 
     def store(file_format: str = "PNG", **values: object) -> MediaResource:
-        image = normalise(encode_image(build_orientation_image(), file_format))
+        image = normalize(encode_image(build_orientation_image(), file_format))
         media = factories.make_media(
             extension=image.extension,
             content_type=image.content_type,

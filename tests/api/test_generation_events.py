@@ -23,7 +23,7 @@ from tests.api.test_long_polling import (
     wait_for_listener,
 )
 from tests.support import factories
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.streaming import StreamingRequest, run_with_long_polling
 
 __all__ = ["generation_id"]

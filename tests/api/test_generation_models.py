@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 MODEL = {"name": "Local studio, square only", "provider": "LOCAL_STUDIO", "tool_types": ["BASE_GENERATION"]}
 

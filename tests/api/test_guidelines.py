@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 def test_new_guidelines_have_the_defaults_of_the_contract(customer: Customer) -> None:

@@ -29,7 +29,7 @@ from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import PausedCall
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.idempotency import HEADER, mark_in_progress, update_key
 from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct, make_product_photo

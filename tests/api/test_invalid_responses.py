@@ -18,7 +18,7 @@ from db.session import Database, current_session
 from handlers import brands, products
 from handlers.common.responses import ApiResponse, created
 from studio.infrastructure.storage import LocalDisk
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.scenarios import make_product_photo
 
 VIOLATIONS: dict[str, Callable[[ApiResponse], dict[str, Any]]] = {

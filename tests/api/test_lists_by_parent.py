@@ -11,7 +11,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 @pytest.fixture

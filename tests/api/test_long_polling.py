@@ -26,7 +26,7 @@ from studio.infrastructure import change_hub
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import drop_rate_limit_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct
 from tests.support.streaming import StreamingRequest, run_with_long_polling

@@ -15,7 +15,7 @@ from studio.shootings import look_batches
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_shot_with_guidelines_of_a_marketplace_gets_an_image_that_complies(
         ("format", True),
         ("file_size", True),
     ]
-    # The guidelines ask for 192 x 256 pixels of WebP on grey, which Amazon does not accept.
+    # The guidelines ask for 192 x 256 pixels of WebP on gray, which Amazon does not accept.
     assert (prediction["width"], prediction["height"]) == (2000, 2000)
     assert prediction["content_type"] == "image/jpeg"
     image = client("GET", f"/predictions/{prediction['id']}/image")

@@ -15,7 +15,7 @@ from studio.media.ingest import file_url
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import assert_conflict
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.factories.invitations import make_invitation
 
 

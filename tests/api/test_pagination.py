@@ -22,7 +22,7 @@ from handlers.common.pagination import ListQuery
 from handlers.schemas.organizations import MemberSchema
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 ClientFactory = Callable[[Any], Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,12 +11,12 @@ from db.models import Product
 from db.session import current_session
 from handlers.app import Application
 from handlers.pipeline import prechecks
-from studio.media.normalisation import read_image
+from studio.media.normalization import read_image
 from studio.media.stored_image import StoredImage
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.scenarios import make_product_photo
 
 

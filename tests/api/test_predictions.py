@@ -35,9 +35,9 @@ def predictions(
         shot, model_id=scenario.model.id, status="completed", progress=100, batch_size=2
     )
     rows = []
-    for index, colour in enumerate(("#8a4b3c", "#3c6f8a")):
+    for index, color in enumerate(("#8a4b3c", "#3c6f8a")):
         content = io.BytesIO()
-        Image.new("RGB", (WIDTH, HEIGHT), colour).save(content, "WEBP")
+        Image.new("RGB", (WIDTH, HEIGHT), color).save(content, "WEBP")
         media = make_stored_image(storage, database, scenario.ownership, content.getvalue())
         columns = {"content_type": media.content_type, "file_size": media.file_size, "index": index}
         size = {"width": WIDTH, "height": HEIGHT}

@@ -11,7 +11,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse, send_request
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 COMMON = {"type", "title", "status", "detail", "code", "request_id"}
 UNKNOWN = "01990000-5eed-7000-8000-00000000dead"

@@ -14,7 +14,7 @@ from db.models import MediaResource, Product, ProductImage
 from db.session import Database, current_session
 from handlers.app import Application
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.sample_media import build_orientation_image, encode_image, exif_with_location, png_bomb
 
 PHOTO = encode_image(build_orientation_image(120, 80), "JPEG", exif=exif_with_location(6))

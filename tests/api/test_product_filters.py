@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support import factories
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 LISTS = ("looks", "shots", "generations", "predictions", "exports")
 

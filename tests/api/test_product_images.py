@@ -14,7 +14,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.cutouts import box_of, build_mask, make_cutouts
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
 
 PHOTO = encode_image(build_orientation_image(120, 80), "JPEG")

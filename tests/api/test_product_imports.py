@@ -23,7 +23,7 @@ from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse
 from tests.support.concurrency import PausedCall
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.queues import build_worker
 from tests.support.sample_media import build_orientation_image, encode_image, png_bomb
 from tests.support.zip_files import build_zip

@@ -11,7 +11,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.sample_media import build_orientation_image, encode_image, exif_with_location
 
 PHONE_PHOTO = encode_image(build_orientation_image(120, 80), "JPEG", exif=exif_with_location(6))

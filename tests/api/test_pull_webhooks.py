@@ -20,7 +20,7 @@ from tests.api.test_long_polling import open_request, wait_for_listener
 from tests.support import factories
 from tests.support.app import REACHABLE_HOST
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.queues import build_worker
 from tests.support.streaming import run_with_long_polling
 

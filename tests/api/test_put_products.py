@@ -15,7 +15,7 @@ from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import PausedCall, run_concurrently
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.sample_media import build_orientation_image, encode_image
 
 PHOTO = encode_image(build_orientation_image(120, 80), "JPEG")

@@ -20,7 +20,7 @@ from studio.media import fetching
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers, replace_service
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.rejections import Rejections
 from tests.support.sample_media import (
     build_orientation_image,
@@ -231,14 +231,14 @@ def test_no_transaction_is_open_while_an_image_is_fetched(
 ) -> None:
     sizes = []
 
-    def normalise(data: bytes, max_wait_seconds: float) -> Any:
+    def normalize(data: bytes, max_wait_seconds: float) -> Any:
         with pytest.raises(RuntimeError, match="no running transaction"):
             current_session()
         sizes.append(len(data))
         return original(data, max_wait_seconds)
 
-    original = fetching.normalise
-    monkeypatch.setattr(fetching, "normalise", normalise)
+    original = fetching.normalize
+    monkeypatch.setattr(fetching, "normalize", normalize)
     assert create_with_cover(customer, image_host.url).status == 201
     assert sizes == [len(PHOTO)]
 

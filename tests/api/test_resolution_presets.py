@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.api.conftest import Client
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 def test_creating_and_updating_a_resolution_preset_returns_all_its_fields(customer: Customer) -> None:

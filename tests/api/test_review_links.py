@@ -23,7 +23,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.guests import create_link, enter, exchange
 
 INVALID = (401, "invalid_token")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 def test_label_and_slug_of_a_shot_type_default_to_its_name(customer: Customer) -> None:
@@ -25,8 +25,8 @@ def test_label_and_slug_of_a_shot_type_default_to_its_name(customer: Customer) -
         "default_padding_percent": 8,
         "public": False,
     }
-    labelled = customer.create("/shot-types/", {"name": "Collar", "label": "C1", "framing": "DETAIL"})
-    assert labelled["label"] == "C1"
+    labeled = customer.create("/shot-types/", {"name": "Collar", "label": "C1", "framing": "DETAIL"})
+    assert labeled["label"] == "C1"
 
 
 def test_only_superusers_can_change_system_rows(customer: Customer, superuser: Client) -> None:

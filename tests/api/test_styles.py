@@ -8,7 +8,7 @@ from handlers.app import Application
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 def test_a_new_style_has_neutral_defaults(customer: Customer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.sample_media import build_orientation_image, encode_image
 
 IMAGE = encode_image(build_orientation_image(60, 80), "PNG")

@@ -24,7 +24,7 @@ from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.client import status_and_code
 from tests.support.concurrency import run_concurrently
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import REACHABLE_HOST
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.queues import LEASE, build_worker, try_record
 from tests.support.scenarios import PhotographedProduct
 from tools.servers.http_recorder import HttpRecorder, run_http_recorder

@@ -19,7 +19,7 @@ from studio.webhooks.message_schemas import BUNDLE
 from tests.api.conftest import Client
 from tests.api.webhook_provocations import APPROVAL, PROVOCATIONS, Studio
 from tests.support import factories
-from tests.support.factories.catalogue import post_form
+from tests.support.factories.catalog import post_form
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 from tests.support.servers.webhook_receiver import WebhookReceiver, make_endpoint
 

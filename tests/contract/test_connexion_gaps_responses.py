@@ -28,7 +28,7 @@ BREAKS = {
     "exclusive-bound": "/price:",
     "null": "/name:",
     "not-a-number": "/name:",
-    "unserialisable": "the body cannot be encoded",
+    "unserializable": "the body cannot be encoded",
     "uuid": "/id:",
     "header-missing": "the header X-Count is missing",
     "header-value": "the header X-Count has the value 'zero'",

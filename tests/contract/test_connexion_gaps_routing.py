@@ -143,7 +143,7 @@ def test_head_works_like_get_without_a_body(call: Call, mini: Any) -> None:
         ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", 200),
     ],
 )
-def test_accept_is_honoured(call: Call, accept: str, status: int) -> None:
+def test_accept_is_honored(call: Call, accept: str, status: int) -> None:
     assert call("GET", "/widgets/", {"accept": accept}).status == status
 
 

@@ -58,7 +58,7 @@ def lines() -> Iterator[list[logging.LogRecord]]:
     ("how", "kind"),
     [
         ("status", "status"), ("media-type", "media_type"), ("body", "body"), ("header-missing", "header"),
-        ("body-on-204", "body"), ("unserialisable", "encoding"), ("bytes", "body"),
+        ("body-on-204", "body"), ("unserializable", "encoding"), ("bytes", "body"),
         ("undocumented-problem", "status"),
     ],
 )  # fmt: skip

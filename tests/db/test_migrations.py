@@ -89,12 +89,12 @@ def test_the_database_has_the_delete_rules_of_the_models(database_engine: Engine
             for key in inspector.get_foreign_keys(table.name)
             for column in key["constrained_columns"]
         }
-        modelled = {
+        modeled = {
             column.name: (key.column.table.name, key.ondelete)
             for column in table.columns
             for key in column.foreign_keys
         }
-        assert migrated == modelled, table.name
+        assert migrated == modeled, table.name
 
 
 def test_an_empty_database_is_not_current(empty_database_url: str) -> None:

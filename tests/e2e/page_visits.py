@@ -13,7 +13,7 @@ from tools.servers.server import ROOT
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-# Swagger UI fades its colours in, so the check waits for all animations.
+# Swagger UI fades its colors in, so the check waits for all animations.
 AXE_SCRIPT = """async () => {
   await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
   await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
@@ -70,7 +70,7 @@ class PageVisit:
         )
 
     def find_accessibility_violations(self) -> list[str]:
-        """Return the serious and critical findings of axe in the light and the dark colour scheme."""
+        """Return the serious and critical findings of axe in the light and the dark color scheme."""
         if not self.page.evaluate("'axe' in window"):
             # Evaluated by the driver: the page's Content-Security-Policy blocks injected scripts.
             self.page.evaluate(AXE.read_text(encoding="utf-8"))

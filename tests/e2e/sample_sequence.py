@@ -6,7 +6,7 @@ import httpx
 
 from tests.e2e.sample_runs import DEMO, SECOND, SampleRuns, find_url
 
-CATALOGUE = (
+CATALOG = (
     "brand", "product", "guidelines", "subject", "style", "shot_type", "background_preset",
     "resolution_preset",
 )  # fmt: skip
@@ -25,7 +25,7 @@ INVITED = "ines@example.com"
 
 def run_all(runs: SampleRuns) -> None:
     """Run the sample of every operation, some more than once."""
-    run_catalogue(runs)
+    run_catalog(runs)
     run_review(runs)
     run_generations(runs)
     run_uploads(runs)
@@ -41,9 +41,9 @@ def run_all(runs: SampleRuns) -> None:
     run_account(runs)
 
 
-def run_catalogue(runs: SampleRuns) -> None:
+def run_catalog(runs: SampleRuns) -> None:
     """Run what creates, changes and deletes products and what they refer to."""
-    for kind in CATALOGUE:
+    for kind in CATALOG:
         for verb in ("delete", "update", "create"):
             runs.run(f"{verb}_{kind}")
     for name in ("add_base_image", "delete_base_image", "add_product_image", "add_product_image_from_url"):

@@ -31,7 +31,7 @@ PAGES = {page.name: page for page in list_pages()}
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Yield a server with the demo accounts and the default mask model.
 
-    The demo product has a stored cut-out of this model. With `MASK_MODEL=colour`, each generation would cut
+    The demo product has a stored cut-out of this model. With `MASK_MODEL=color`, each generation would cut
     it out again, which takes two seconds of CPU.
     """
     with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:

@@ -145,7 +145,7 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> No
     assert visit.console_errors == []
 
 
-def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: PageVisit) -> None:
+def test_an_operation_has_code_samples_and_follows_the_color_scheme(visit: PageVisit) -> None:
     visit.page.emulate_media(color_scheme="dark")
     visit.open("/api/v1/docs#/brands/update_brand")
     expect(visit.page.locator("#operations-brands-update_brand .responses-wrapper")).to_be_visible()

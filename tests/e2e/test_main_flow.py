@@ -52,7 +52,7 @@ def check_export(api: Api, shooting_id: str, prediction_id: str, image: bytes) -
 def media(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """The settings of each storage backend; on the bucket, the network finds the product."""
     if request.param == "disk":
-        yield {"MASK_MODEL": "colour"}
+        yield {"MASK_MODEL": "color"}
         return
     with run_s3_server() as (url, bucket):
         yield {"MEDIA_URL": f"s3://{bucket}/media", "S3_ENDPOINT_URL": url}

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
 from studio.media.memory_gate import return_freed_memory
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 
 def resident_megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
@@ -26,10 +26,10 @@ for side in (900, 1700, 1100, 2100, 1300):
     target = io.BytesIO()
     Image.effect_noise((side, side), 80).convert("RGB").save(target, "PNG", compress_level=0)
     files.append(target.getvalue())
-normalise(files[0])
+normalize(files[0])
 before = resident_megabytes()
 with ThreadPoolExecutor(2) as pool:
-    list(pool.map(lambda data: len(normalise(data).data), files * 3))
+    list(pool.map(lambda data: len(normalize(data).data), files * 3))
 print(round(resident_megabytes() - before))
 """
 

@@ -84,7 +84,7 @@ def test_a_comment_has_a_place_on_the_image_and_belongs_to_its_author(
     comments = page.get_by_role("region", name="Comments")
     expect(comments.get_by_role("listitem")).to_contain_text("The seam <b>shines</b>.")
     expect(page.locator(".pin")).to_have_text("1")
-    page.get_by_label("New comment").fill("The colour is right.")
+    page.get_by_label("New comment").fill("The color is right.")
     comments.get_by_role("button", name="Comment", exact=True).click()
     expect(comments.get_by_role("listitem")).to_have_count(2)
     visit.save_screenshot("review-comments")
@@ -148,9 +148,9 @@ def test_a_guest_reviews_one_shooting_until_the_link_is_revoked(visit: PageVisit
     # The slider needs the photo of the product.
     expect(page.locator(".compare img")).to_have_count(2)
     comments = page.get_by_role("region", name="Comments")
-    page.get_by_label("New comment").fill("The colour is perfect.")
+    page.get_by_label("New comment").fill("The color is perfect.")
     comments.get_by_role("button", name="Comment", exact=True).click()
-    own = comments.get_by_role("listitem").filter(has_text="The colour is perfect.")
+    own = comments.get_by_role("listitem").filter(has_text="The color is perfect.")
     expect(own).to_contain_text("Maria Rossi")
     expect(own.get_by_role("button", name="Change")).to_be_visible()
     expect(comments.get_by_role("button", name="Delete")).to_have_count(1)
@@ -325,7 +325,7 @@ def test_a_message_covers_no_button_and_ends(visit: PageVisit, reviewer: Api) ->
     open_sheet(visit)
     card(page, "Front packshot").get_by_role("link").click()
     field, status = page.get_by_label("New comment"), page.locator("#status")
-    field.fill("The colour is right.")
+    field.fill("The color is right.")
     problem = "36 predictions rejected. 4 not: " + "Cannot reject a prediction in status `approved`. " * 6
     say = "([text, isProblem]) => import('/review/dom.js').then(({ say }) => say(text, isProblem))"
     page.evaluate(say, [problem, True])

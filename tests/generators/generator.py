@@ -1,4 +1,4 @@
-"""How a generator is described. The list of all of them is in `catalogue.py`.
+"""How a generator is described. The list of all of them is in `catalog.py`.
 
 `make generators` takes each description and
 

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.generators.catalogue import GENERATORS
+from tests.generators.catalog import GENERATORS
 from tests.generators.generator import Generator
 
 ROOT = Path(__file__).parents[2]

@@ -66,13 +66,13 @@ GENERATORS = (
         document="3.1",
         options=(
             "--output-model-type pydantic_v2.BaseModel --use-annotated --set-default-enum-member "
-            "--capitalise-enum-members"
+            "--capitalize-enum-members"
         ),
         generate=(
             "{bin}/datamodel-codegen", "--input", "{document}", "--input-file-type", "openapi",
             "--output", "{output}/models.py", "--target-python-version", "3.11",
             "--output-model-type", "pydantic_v2.BaseModel", "--use-annotated", "--set-default-enum-member",
-            "--capitalise-enum-members",
+            "--capitalize-enum-members",
         ),
         checks=(
             ("{bin}/mypy", "--strict", "models.py"),
@@ -84,7 +84,7 @@ GENERATORS = (
             "Models only; the program sends them with httpx, and validates each response with them.",
             "Passwords are `SecretStr`, which pydantic masks when it writes JSON.",
             "Without `--use-annotated`, mypy reports each constrained property.",
-            "Without `--capitalise-enum-members`, mypy reports `ComplianceRule.format`, a method of `str`.",
+            "Without `--capitalize-enum-members`, mypy reports `ComplianceRule.format`, a method of `str`.",
         ),
     ),
     Generator(

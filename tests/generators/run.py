@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.generation_steps import make_phone_photo
-from tests.generators.catalogue import GENERATORS
+from tests.generators.catalog import GENERATORS
 from tests.generators.generator import Command, Generator, WalkResult
 from tools.demo import EMAIL, PASSWORD, Api
 from tools.servers.server import REPORTS, ROOT, RunningServer, running_server

@@ -20,7 +20,7 @@ from studio.rendering.model import Pixels
 from tests.images.measurements import (
     compare,
     get_area_under_curve,
-    get_colour_difference,
+    get_color_difference,
     get_intersection_over_union,
 )
 from tests.images.photographs import Photograph
@@ -31,13 +31,13 @@ than a retoucher would mend."""
 PREDICTIONS, WIDTH, HEIGHT = 4, 480, 640
 # A ranking of fewer right or wrong masks says nothing.
 _MIN_MASKS = 5
-# Thresholds: name of the row, whether a result fulfils it.
+# Thresholds: name of the row, whether a result fulfills it.
 _THRESHOLDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "IoU, plain, without a warning": (">= 0.97", lambda value: value >= 0.97),
     "IoU, busy, without a warning": (">= 0.90", lambda value: value >= 0.90),
     "right masks with a warning": ("<= 0.20", lambda value: value <= 0.20),
     "AUC of the confidence, held out": (">= 0.90", lambda value: value >= 0.90),
-    "colour difference, median": ("<= 1.0", lambda value: value <= 1.0),
+    "color difference, median": ("<= 1.0", lambda value: value <= 1.0),
     "right kind of shadow": (">= 0.90", lambda value: value >= 0.90),
     # More things that stand must not mean that everything stands. A bag or a shoe that lies has the base of
     # one that stands, so the outline cannot tell.
@@ -63,7 +63,7 @@ class Result:
     color_differences: tuple[float, ...]
     """Per prediction the median CIEDE2000 between the product in the photo and in the prediction."""
     spread: float | None
-    """Largest CIEDE2000 between the mean colours of two predictions."""
+    """Largest CIEDE2000 between the mean colors of two predictions."""
     white_shares: tuple[float, ...]
     pose: Pose | None
     """Pose in which the first prediction shows the product, or None if it shows the photo."""
@@ -107,7 +107,7 @@ def evaluate(photograph: Photograph) -> Result:
         found = [compare(*pair) for pair in zip(requests, renderings, strict=True)]
         measured = [each for each in found if len(each.rendered)]
         differences = [
-            float(np.median(get_colour_difference(each.photographed, each.rendered))) for each in measured
+            float(np.median(get_color_difference(each.photographed, each.rendered))) for each in measured
         ]
         means = [each.rendered.mean(axis=0) for each in measured]
         shares = [each.white_share for each in found]
@@ -119,7 +119,7 @@ def evaluate(photograph: Photograph) -> Result:
         not DOUBTFUL.isdisjoint(renderings[0].warnings) or not _shows_cut_out(cut_out),
         _shows_cut_out(cut_out),
         tuple(differences),
-        max((float(get_colour_difference(*pair)) for pair in combinations(means, 2)), default=None),
+        max((float(get_color_difference(*pair)) for pair in combinations(means, 2)), default=None),
         tuple(shares),
         pose,
         seconds,
@@ -172,9 +172,9 @@ def summarize(results: Sequence[Result]) -> dict[str, float]:
     differences = [value for result in results for value in result.color_differences]
     if differences:
         rows |= {
-            "colour difference, median": float(np.median(differences)),
-            "colour difference, largest median": max(differences),
-            "colour spread between predictions": max(result.spread or 0.0 for result in results),
+            "color difference, median": float(np.median(differences)),
+            "color difference, largest median": max(differences),
+            "color spread between predictions": max(result.spread or 0.0 for result in results),
             "background at exactly 255, lowest": min(
                 min(result.white_shares or (1.0,)) for result in results
             ),
@@ -205,7 +205,7 @@ def _summarize_shadows(results: Sequence[Result]) -> dict[str, float]:
 
 def find_misses(rows: dict[str, float]) -> list[str]:
     """Return the names of the rows that miss their thresholds."""
-    return [name for name, (_, fulfils) in _THRESHOLDS.items() if name in rows and not fulfils(rows[name])]
+    return [name for name, (_, fulfills) in _THRESHOLDS.items() if name in rows and not fulfills(rows[name])]
 
 
 def format_table(rows: dict[str, float]) -> str:

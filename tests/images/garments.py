@@ -89,7 +89,7 @@ def _inflate(area: NDArray[np.uint8], color: Any, seed: int, folds: float, thick
 
 
 def _paint(ground: Sequence[float], *layers: tuple[NDArray[np.uint8], Sequence[float]]) -> Array:
-    """Return colours: a ground and areas of other colours on it."""
+    """Return colors: a ground and areas of other colors on it."""
     image = np.broadcast_to(np.array(ground, dtype=np.float32), (_SIDE * _FINE, _SIDE * _FINE, 3)).copy()
     for area, color in layers:
         share = (area / 255.0)[..., None]

@@ -1,4 +1,4 @@
-"""Measure cut-outs and predictions against a known truth: overlap, colour difference and ranking."""
+"""Measure cut-outs and predictions against a known truth: overlap, color difference and ranking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studio.rendering.compose.render import build_layers
 from studio.rendering.compose.variation import sample_variation
 
 Array = NDArray[np.floating[Any]]
-# Pixels from the rim that belong to the matting, which removes the background's colour there.
+# Pixels from the rim that belong to the matting, which removes the background's color there.
 _RIM = 7
 
 
@@ -40,9 +40,9 @@ class Comparison:
     """A prediction beside the photo that it shows."""
 
     photographed: Array
-    """L*a*b* colours of the product in the photo, pixel by pixel, without the rim."""
+    """L*a*b* colors of the product in the photo, pixel by pixel, without the rim."""
     rendered: Array
-    """The colours of the same pixels in the prediction."""
+    """The colors of the same pixels in the prediction."""
     white_share: float
     """Share of the background, without the surroundings of the product, that is exactly white (255)."""
     pose: Pose
@@ -51,7 +51,7 @@ class Comparison:
 def compare(request: RenderRequest, rendering: Rendering) -> Comparison:
     """Return a prediction beside its photo.
 
-    The photo is projected like the prediction, so that only what was done to the colours differs.
+    The photo is projected like the prediction, so that only what was done to the colors differs.
     """
     cut_out = request.cut_out
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
@@ -68,27 +68,27 @@ def compare(request: RenderRequest, rendering: Rendering) -> Comparison:
     product = np.s_[y : y + alpha.shape[0], x : x + alpha.shape[1]]
     covered = np.zeros(pixels.shape[:2], dtype=np.uint8)
     covered[product] = alpha > 0
-    # JPEG spreads the colours of the product over its blocks of 8 pixels.
+    # JPEG spreads the colors of the product over its blocks of 8 pixels.
     background = cv2.dilate(covered, np.ones((33, 33), np.uint8)) == 0
     inner = cv2.erode((alpha > 250).astype(np.uint8), np.ones((_RIM, _RIM), np.uint8)) > 0
     white = float((pixels[background] == 255).all(axis=1).mean()) if background.any() else 1.0
     return Comparison(to_lab(photographed)[inner], to_lab(pixels[product])[inner], white, placement.pose)
 
 
-def get_colour_difference(first: Array, second: Array) -> Array:
-    """Return CIEDE2000 of L*a*b* colours (ISO/CIE 11664-6), after Sharma, Wu and Dalal (2005)."""
+def get_color_difference(first: Array, second: Array) -> Array:
+    """Return CIEDE2000 of L*a*b* colors (ISO/CIE 11664-6), after Sharma, Wu and Dalal (2005)."""
     l1, a1, b1 = np.moveaxis(np.asarray(first, dtype=np.float64), -1, 0)
     l2, a2, b2 = np.moveaxis(np.asarray(second, dtype=np.float64), -1, 0)
     mean_chroma = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
     stretch = 1.5 - 0.5 * np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25.0**7))
     c1, c2 = np.hypot(a1 * stretch, b1), np.hypot(a2 * stretch, b2)
     h1, h2 = (np.degrees(np.arctan2(b, a * stretch)) % 360 for a, b in ((a1, b1), (a2, b2)))
-    grey = c1 * c2 == 0
-    turn = np.where(grey, 0, (h2 - h1 + 180) % 360 - 180)
+    gray = c1 * c2 == 0
+    turn = np.where(gray, 0, (h2 - h1 + 180) % 360 - 180)
     hue_step = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn) / 2)
     lightness, chroma = (l1 + l2) / 2, (c1 + c2) / 2
     hue = np.where(np.abs(h1 - h2) <= 180, (h1 + h2) / 2, ((h1 + h2 + 360) / 2) % 360)
-    hue = np.where(grey, h1 + h2, hue)
+    hue = np.where(gray, h1 + h2, hue)
     weight = (
         1
         - 0.17 * np.cos(np.radians(hue - 30))

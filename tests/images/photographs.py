@@ -29,7 +29,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 NAMES = (*SOLIDS, *GARMENTS)
 """The products, in the order in which they alternate between the two halves."""
 _WIDTH, _HEIGHT = 900, 1200
-# These are photographed on a ground of their own colour: white on white and dark on dark.
+# These are photographed on a ground of their own color: white on white and dark on dark.
 _ON_WHITE = frozenset(("teapot", "bowl", "white shirt", "shakers", "wine glass", "laptop"))
 _ON_BLACK = frozenset(("camera", "phone", "vase", "shirt with print"))
 # These do not stand on the ground.

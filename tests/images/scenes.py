@@ -33,8 +33,8 @@ def white(width: int, height: int, random: Random) -> Array:
     return np.repeat(light[..., None], 3, axis=2) * (1, 1, random.uniform(0.985, 1))
 
 
-def grey_falloff(width: int, height: int, random: Random) -> Array:
-    """Return a grey sweep that a lamp on one side leaves darker on the other."""
+def gray_falloff(width: int, height: int, random: Random) -> Array:
+    """Return a gray sweep that a lamp on one side leaves darker on the other."""
     down, across = _axes(width, height)
     side = random.choice((-1, 1))
     light = random.uniform(0.5, 0.75) + 0.17 * side * across - 0.10 * down
@@ -42,8 +42,8 @@ def grey_falloff(width: int, height: int, random: Random) -> Array:
     return np.repeat((light + bend)[..., None], 3, axis=2)
 
 
-def coloured_paper(width: int, height: int, random: Random) -> Array:
-    """Return paper of one colour, with a soft lamp."""
+def colored_paper(width: int, height: int, random: Random) -> Array:
+    """Return paper of one color, with a soft lamp."""
     down, across = _axes(width, height)
     colors = (
         (0.86, 0.72, 0.66),
@@ -161,5 +161,5 @@ def patterned_cloth(width: int, height: int, random: Random) -> Array:
     return image * (1 + 0.06 * folds + 0.02 * random.normal(0, 1, (height, width)))[..., None]
 
 
-PLAIN: tuple[Scene, ...] = (white, grey_falloff, coloured_paper)
+PLAIN: tuple[Scene, ...] = (white, gray_falloff, colored_paper)
 BUSY: tuple[Scene, ...] = (blurred_room, wooden_table, foliage, brick_wall, bookshelf, patterned_cloth)

@@ -19,7 +19,7 @@ Array = NDArray[np.floating[Any]]
 Shape = Callable[[Array], Array]
 Vector = tuple[float, float, float]
 Texture = Callable[[Array], Array]
-"""Takes points on a surface; returns their colours, linear RGB 0..1."""
+"""Takes points on a surface; returns their colors, linear RGB 0..1."""
 
 _SIDE, _COARSE_SIDE = 480, 80
 # Distance of the camera, width of its view at a distance of 1, and radius of what it can see.
@@ -187,29 +187,29 @@ def _look(solid: Shape, rows: Array, columns: Array, tilt: float) -> tuple[Array
     up, across = (axis.ravel() for axis in np.meshgrid(0.5 - rows, columns - 0.5, indexing="ij"))
     direction = forward + _ZOOM * (across[:, None] * _vector((1, 0, 0)) + up[:, None] * upward)
     direction = (direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)
-    travelled, closest = _march(solid, eye, direction)
-    return eye + travelled[:, None] * direction, direction, closest
+    traveled, closest = _march(solid, eye, direction)
+    return eye + traveled[:, None] * direction, direction, closest
 
 
 def _march(solid: Shape, eye: Array, direction: Array) -> tuple[Array, Array]:
     """Return how far each ray travels to its nearest approach, and the distance to the surface there."""
     count = len(direction)
-    travelled = np.full(count, _EYE - _REACH, dtype=np.float32)
-    closest, closest_at = np.full(count, np.inf, dtype=np.float32), travelled.copy()
+    traveled = np.full(count, _EYE - _REACH, dtype=np.float32)
+    closest, closest_at = np.full(count, np.inf, dtype=np.float32), traveled.copy()
     active = np.arange(count)
     for _ in range(90):
-        distance = solid(eye + travelled[active, None] * direction[active])
+        distance = solid(eye + traveled[active, None] * direction[active])
         closer = distance < closest[active]
-        closest[active[closer]], closest_at[active[closer]] = distance[closer], travelled[active[closer]]
-        travelled[active] += np.maximum(0.9 * distance, 5e-4)
-        active = active[(distance > 4e-4) & (travelled[active] < _EYE + _REACH)]
+        closest[active[closer]], closest_at[active[closer]] = distance[closer], traveled[active[closer]]
+        traveled[active] += np.maximum(0.9 * distance, 5e-4)
+        active = active[(distance > 4e-4) & (traveled[active] < _EYE + _REACH)]
         if not len(active):
             break
     return closest_at, np.maximum(closest, 0)
 
 
 def _shade(parts: Sequence[Part], solid: Shape, points: Array, view: Array) -> tuple[Array, Array]:
-    """Return the colours of points on the surface (sRGB) and the light that passes."""
+    """Return the colors of points on the surface (sRGB) and the light that passes."""
     step = 1.5e-3
     slopes = [solid(points + step * row) - solid(points - step * row) for row in np.eye(3, dtype=np.float32)]
     normal = np.stack(slopes, axis=1)
@@ -241,11 +241,11 @@ def _shade(parts: Sequence[Part], solid: Shape, points: Array, view: Array) -> t
 
 def _light_reaching(solid: Shape, points: Array, lamp: Array) -> Array:
     """Return the share of a large lamp that each point sees."""
-    share, travelled = np.ones(len(points), dtype=np.float32), 0.02
+    share, traveled = np.ones(len(points), dtype=np.float32), 0.02
     for _ in range(12):
-        distance = solid(points + travelled * lamp)
-        share = np.minimum(share, np.clip(0.5 + 5.0 * distance / travelled, 0, 1))
-        travelled *= 1.45
+        distance = solid(points + traveled * lamp)
+        share = np.minimum(share, np.clip(0.5 + 5.0 * distance / traveled, 0, 1))
+        traveled *= 1.45
     return share
 
 

@@ -41,7 +41,7 @@ def test_a_missed_threshold_is_named() -> None:
     plain, busy, color = (
         "IoU, plain, without a warning",
         "IoU, busy, without a warning",
-        "colour difference, median",
+        "color difference, median",
     )
     rows = {plain: 0.96, busy: 0.91, color: 1.2}
     assert find_misses(rows) == [plain, color]

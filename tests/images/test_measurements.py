@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.images.measurements import get_area_under_curve, get_colour_difference
+from tests.images.measurements import get_area_under_curve, get_color_difference
 
 # Sharma, Wu and Dalal, "The CIEDE2000 color-difference formula" (2005), table 1: pairs that reveal errors in
-# the hue's wrap-around, in the rotation term and at grey.
+# the hue's wrap-around, in the rotation term and at gray.
 PUBLISHED = [
     ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
     ((50, -1.3802, -84.2814), (50, 0, -82.7485), 1.0000),
@@ -20,11 +20,11 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), PUBLISHED)
-def test_the_colour_difference_is_that_of_the_published_pairs(
+def test_the_color_difference_is_that_of_the_published_pairs(
     first: tuple[float, float, float], second: tuple[float, float, float], expected: float
 ) -> None:
-    assert get_colour_difference(np.array(first), np.array(second)) == pytest.approx(expected, abs=1e-4)
-    assert get_colour_difference(np.array(second), np.array(first)) == pytest.approx(expected, abs=1e-4)
+    assert get_color_difference(np.array(first), np.array(second)) == pytest.approx(expected, abs=1e-4)
+    assert get_color_difference(np.array(second), np.array(first)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_area_under_the_curve_counts_ordered_pairs() -> None:

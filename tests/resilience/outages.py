@@ -46,18 +46,18 @@ sys.path.insert(0, {str(Path(time_machine.__file__).parents[1])!r})
 import time_machine
 
 def follow():
-    current, traveller = 0.0, None
+    current, traveler = 0.0, None
     while True:
         threading.Event().wait(0.1)
         with open(os.environ["CLOCK_FILE"]) as file:
             offset = float(file.read() or 0)
         if offset != current:
-            if traveller is not None:
-                traveller.stop()
-                traveller = None
+            if traveler is not None:
+                traveler.stop()
+                traveler = None
             if offset:
-                traveller = time_machine.travel(time.time() + offset, tick=True)
-                traveller.start()
+                traveler = time_machine.travel(time.time() + offset, tick=True)
+                traveler.start()
             current = offset
 
 threading.Thread(target=follow, daemon=True).start()

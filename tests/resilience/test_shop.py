@@ -21,7 +21,7 @@ from tests.resilience.shop.bucket import NAME, PREFIX, REGION, run_shop_bucket
 from tests.resilience.shop.checks import DUPLICATED, LOST, WRONG, Failure, WebhookInbox, find_event_failures
 from tests.resilience.shop.client import ShopFailed
 from tests.resilience.shop.steps import check_delivery, check_order, unpack_archive
-from tools.bench.catalogue import Catalogue
+from tools.bench.catalog import Catalog
 from tools.servers.http_recorder import RecordedRequest
 
 SECRET = f"whsec_{base64.b64encode(b'a secret of the tests of the shop').decode()}"
@@ -121,13 +121,13 @@ def test_the_manifest_arrives_after_all_files_and_files_may_arrive_twice() -> No
 
 
 def test_a_photo_is_told_from_that_of_another_product() -> None:
-    catalogue = Catalogue(products=3, images=2, seed=1)
-    photos = [catalogue.draw_photo(number) for number in range(2)]
-    found = [[catalogue.is_photo_of(number, photo) for photo in photos] for number in range(2)]
+    catalog = Catalog(products=3, images=2, seed=1)
+    photos = [catalog.draw_photo(number) for number in range(2)]
+    found = [[catalog.is_photo_of(number, photo) for photo in photos] for number in range(2)]
     assert found == [[True, False], [False, True]]
-    cells = [line.rpartition(",")[2] for line in catalogue.build_csv("http://shop").decode().splitlines()]
+    cells = [line.rpartition(",")[2] for line in catalog.build_csv("http://shop").decode().splitlines()]
     assert cells == ["images", "http://shop/photos/0.jpg", "photos/1.jpg", ""]
-    with zipfile.ZipFile(io.BytesIO(catalogue.build_zip())) as archive:
+    with zipfile.ZipFile(io.BytesIO(catalog.build_zip())) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == {"photos/1.jpg": photos[1]}
 
 

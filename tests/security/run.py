@@ -55,7 +55,7 @@ SECURITY_ROWS = {
     34: "Concurrent requests",
     35: "Bodies before authorization",
     36: "Work per request",
-    37: "Noisy neighbours",
+    37: "Noisy neighbors",
     38: "Waiting requests",
     39: "CSV injection",
     40: "Withdrawn rows and images",

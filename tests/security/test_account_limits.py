@@ -26,7 +26,7 @@ from tests.support.auth import sign_in
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.api_keys import api_key_headers
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 PASSWORD = "a password for this test"
 UPLOAD = {"filename": "dress.png", "content_type": "image/png"}

@@ -27,7 +27,7 @@ from tests.support import factories
 from tests.support.auth import assert_challenge, revoke
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.factories.api_keys import api_key_headers, make_api_key
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 
 SCOPES = ["brands:read", "brands:write", "products:read"]
 

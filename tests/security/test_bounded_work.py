@@ -28,7 +28,7 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.concurrency import wait_for
-from tests.support.factories.catalogue import post_form
+from tests.support.factories.catalog import post_form
 from tests.support.rejections import Rejections
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 

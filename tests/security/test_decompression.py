@@ -19,7 +19,7 @@ from db.errors import NotAnImage
 from db.session import Database
 from handlers.app import Application
 from studio.infrastructure.http_client import SafeHttpClient
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
@@ -50,13 +50,13 @@ _IMPORT = re.compile(
 )
 
 # Prints for each file of the folder its name, the result, the additional memory in bytes and the CPU seconds.
-# Each file is normalised by a fork, whose peak memory no other file affects and which imports nothing. The
+# Each file is normalized by a fork, whose peak memory no other file affects and which imports nothing. The
 # memory of a subprocess counts if it exceeds that of the fork: Linux reports the larger one of the two.
 MEASURE_SCRIPT = """
 import io, os, pathlib, resource, sys
 from PIL import Image
 from db.errors import TooLarge, UnreadableImage
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 def used(who):
     usage = resource.getrusage(who)
     return usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
@@ -64,7 +64,7 @@ def measure(file):
     sent = file.read_bytes()
     memory, seconds = used(resource.RUSAGE_SELF)
     try:
-        outcome = normalise(sent).extension
+        outcome = normalize(sent).extension
     except (TooLarge, UnreadableImage) as error:
         outcome = type(error).__name__
     own, children = used(resource.RUSAGE_SELF), used(resource.RUSAGE_CHILDREN)
@@ -72,7 +72,7 @@ def measure(file):
     print(file.name, outcome, peak, own[1] + children[1] - seconds, sep="\\t", flush=True)
 plain = io.BytesIO()
 Image.new("RGB", (10, 10)).save(plain, "PNG")
-normalise(plain.getvalue())
+normalize(plain.getvalue())
 for file in pathlib.Path(sys.argv[1]).iterdir():
     child = os.fork()
     if child == 0:
@@ -148,7 +148,7 @@ def test_s33_a_compressed_response_of_another_server_is_not_inflated(encoding: s
     assert response.content == bomb
     assert [request.headers["accept-encoding"] for request in server.requests] == ["identity"]
     with pytest.raises(NotAnImage):
-        normalise(response.content)
+        normalize(response.content)
 
 
 def test_s33_no_other_module_inflates_anything() -> None:

@@ -18,7 +18,7 @@ from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse, send_request
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.rejections import Rejections
 from tools.servers.databases import UNREACHABLE_URL
 

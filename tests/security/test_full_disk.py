@@ -26,7 +26,7 @@ from tests.security.test_uploads import list_files
 from tests.studio.test_exports import request_export
 from tests.studio.test_generation_queue import create_pending_generation, credits_used
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.queues import build_worker, retry_after_seconds
 from tests.support.rejections import Rejections
@@ -131,7 +131,7 @@ def test_s42_readiness_writes_to_the_disks_of_stored_and_received_files(
     assert customer.client("GET", "/utils/readiness").status == 200
 
 
-@pytest.mark.usefixtures("colour_masks")
+@pytest.mark.usefixtures("color_masks")
 def test_s42_a_generation_on_a_full_disk_returns_to_the_queue_and_is_completed_later(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:

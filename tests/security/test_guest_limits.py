@@ -25,7 +25,7 @@ from tests.security.test_concurrency import (
 from tests.support import factories
 from tests.support.app import create_test_app
 from tests.support.factories.api_keys import api_key_headers, make_api_key
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.guests import create_link, enter, exchange, guest_headers
 
 __all__ = ["limiter"]

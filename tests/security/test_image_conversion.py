@@ -35,7 +35,7 @@ from studio.infrastructure.storage import LocalDisk, media_key
 from studio.media import conversion, sandbox
 from studio.media.data_files import MAX_STORED_FILES, STORE_SLOTS, StoredDataFile, store_data_file
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
-from studio.media.normalisation import normalise, read_image
+from studio.media.normalization import normalize, read_image
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
 from tests.support.app import auth_headers
@@ -52,7 +52,7 @@ class Account:
     """A user with images, and a client that is signed in."""
 
     def __init__(self, server: CommittingServer, storage: LocalDisk, images: int) -> None:
-        stored = normalise(encode_image(build_orientation_image(70, 7), "PNG"))
+        stored = normalize(encode_image(build_orientation_image(70, 7), "PNG"))
         with server.database.transaction(write=True):
             user: User = factories.make_user()
             rows = [

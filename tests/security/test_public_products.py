@@ -11,7 +11,7 @@ from db.models import User
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.scenarios import PhotographedProduct
 
@@ -24,8 +24,8 @@ class Shared:
 
     publisher: Customer
     superuser: Client
-    neighbour: Client
-    neighbours_query: str
+    neighbor: Client
+    neighbors_query: str
     product: dict
     image: dict
 
@@ -45,8 +45,8 @@ class Shared:
         assert (response.status, response.json()["public"]) == (200, public), response.body
 
     def list_ids(self, parameters: str = "") -> set[str]:
-        """Return the ids of the products that the neighbour lists."""
-        page = self.neighbour("GET", f"/products/{self.neighbours_query}{parameters}").json()
+        """Return the ids of the products that the neighbor lists."""
+        page = self.neighbor("GET", f"/products/{self.neighbors_query}{parameters}").json()
         assert page["count"] == len(page["data"])
         return {product["id"] for product in page["data"]}
 
@@ -84,21 +84,21 @@ def test_only_a_superuser_can_make_a_product_public(shared: Shared) -> None:
 
 
 def test_a_private_product_does_not_exist_for_the_tenant_next_door(shared: Shared) -> None:
-    unknown = shared.neighbour("GET", "/products/01990000-5eed-7000-8000-0005000000ff").json()
+    unknown = shared.neighbor("GET", "/products/01990000-5eed-7000-8000-0005000000ff").json()
     for path in (shared.path, f"{shared.path}/images", f"{shared.path}/images/{shared.image['id']}"):
-        problem = shared.neighbour("GET", path).json()
+        problem = shared.neighbor("GET", path).json()
         assert (problem["status"], problem["detail"]) == (404, unknown["detail"])
-    assert shared.neighbour("GET", shared.file_path).status == 404
+    assert shared.neighbor("GET", shared.file_path).status == 404
     assert shared.product["id"] not in shared.list_ids("&include_public=true")
 
 
 def test_a_public_product_is_readable_with_its_photos(shared: Shared) -> None:
     shared.publish()
-    assert shared.neighbour("GET", shared.path).json()["images"] == [shared.image]
-    page = shared.neighbour("GET", f"{shared.path}/images").json()
+    assert shared.neighbor("GET", shared.path).json()["images"] == [shared.image]
+    page = shared.neighbor("GET", f"{shared.path}/images").json()
     assert (page["data"], page["count"]) == ([shared.image], 1)
-    assert shared.neighbour("GET", f"{shared.path}/images/{shared.image['id']}").json() == shared.image
-    assert shared.neighbour("GET", shared.file_path).status == 200
+    assert shared.neighbor("GET", f"{shared.path}/images/{shared.image['id']}").json() == shared.image
+    assert shared.neighbor("GET", shared.file_path).status == 200
     # A photo that is added later is public, too.
     added = post_form(
         shared.publisher.client,
@@ -106,13 +106,13 @@ def test_a_public_product_is_readable_with_its_photos(shared: Shared) -> None:
         encode_image(build_orientation_image(60, 80), "JPEG"),
         type="back",
     ).json()
-    assert shared.neighbour("GET", added["url"].partition("/api/v1")[2]).status == 200
+    assert shared.neighbor("GET", added["url"].partition("/api/v1")[2]).status == 200
     assert shared.publisher.client("DELETE", f"{shared.path}/images/{added['id']}").status == 204
-    assert shared.neighbour("GET", added["url"].partition("/api/v1")[2]).status == 404
+    assert shared.neighbor("GET", added["url"].partition("/api/v1")[2]).status == 404
     shared.publish(False)
-    assert shared.neighbour("GET", shared.path).status == 404
-    assert shared.neighbour("GET", f"{shared.path}/images/{shared.image['id']}").status == 404
-    assert shared.neighbour("GET", shared.file_path).status == 404
+    assert shared.neighbor("GET", shared.path).status == 404
+    assert shared.neighbor("GET", f"{shared.path}/images/{shared.image['id']}").status == 404
+    assert shared.neighbor("GET", shared.file_path).status == 404
 
 
 def test_a_list_has_public_products_only_if_it_asks_for_them(shared: Shared) -> None:
@@ -120,18 +120,18 @@ def test_a_list_has_public_products_only_if_it_asks_for_them(shared: Shared) -> 
     shared.publish()
     assert shared.list_ids() == shared.list_ids("&include_public=false") == before
     assert shared.list_ids("&include_public=true") == {*before, shared.product["id"]}
-    found = shared.neighbour("GET", f"/search/{shared.neighbours_query}&q=mannequin").json()
+    found = shared.neighbor("GET", f"/search/{shared.neighbors_query}&q=mannequin").json()
     assert found["count"] == 0
 
 
 def test_the_tenant_next_door_cannot_change_a_public_product(shared: Shared) -> None:
     shared.publish()
     responses = [
-        shared.neighbour("PATCH", shared.path, {"name": "Mine"}),
-        shared.neighbour("PATCH", shared.path, {"public": False}),
-        shared.neighbour("DELETE", shared.path),
-        post_form(shared.neighbour, f"{shared.path}/images", PHOTO, type="side"),
-        shared.neighbour("DELETE", f"{shared.path}/images/{shared.image['id']}"),
+        shared.neighbor("PATCH", shared.path, {"name": "Mine"}),
+        shared.neighbor("PATCH", shared.path, {"public": False}),
+        shared.neighbor("DELETE", shared.path),
+        post_form(shared.neighbor, f"{shared.path}/images", PHOTO, type="side"),
+        shared.neighbor("DELETE", f"{shared.path}/images/{shared.image['id']}"),
     ]
     assert [status_and_code(response) for response in responses] == [(403, "not_enough_permissions")] * len(
         responses
@@ -143,8 +143,8 @@ def test_a_public_product_is_used_in_looks_and_generations_of_others(
     shared: Shared, scenario: PhotographedProduct
 ) -> None:
     def generate() -> ClientResponse:
-        path = f"/generations/{shared.neighbours_query}"
-        return shared.neighbour("POST", path, {"product_id": shared.product["id"]})
+        path = f"/generations/{shared.neighbors_query}"
+        return shared.neighbor("POST", path, {"product_id": shared.product["id"]})
 
     def add_look() -> ClientResponse:
         look = {
@@ -153,7 +153,7 @@ def test_a_public_product_is_used_in_looks_and_generations_of_others(
             "style_id": str(factories.make_style(owner_id=None, public=True).id),
             "shot_type_ids": [str(scenario.shot_type.id)],
         }
-        return shared.neighbour("POST", f"/shootings/{scenario.shooting.id}/looks", look)
+        return shared.neighbor("POST", f"/shootings/{scenario.shooting.id}/looks", look)
 
     assert (generate().status, add_look().status) == (404, 404)
     shared.publish()
@@ -165,7 +165,7 @@ def test_a_public_product_is_used_in_looks_and_generations_of_others(
     shared.publish(False)
     assert (generate().status, add_look().status) == (404, 404)
     shot = look.json()["shots"][0]
-    assert status_and_code(shared.neighbour("POST", f"/shots/{shot['id']}/generate", {})) == (
+    assert status_and_code(shared.neighbor("POST", f"/shots/{shot['id']}/generate", {})) == (
         409,
         "not_available",
     )

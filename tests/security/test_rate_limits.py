@@ -18,7 +18,7 @@ from tests.security.rate_limits import exceeded_policy
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import send_request
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.rejections import Rejections
 
 

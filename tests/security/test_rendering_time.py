@@ -37,7 +37,7 @@ def draw_grain(width: int, height: int) -> np.ndarray:
 
 
 def draw_clouds(width: int, height: int, sizes: tuple[int, ...] = (4, 12, 40, 120)) -> np.ndarray:
-    """Return coloured clouds of several sizes, with fine noise."""
+    """Return colored clouds of several sizes, with fine noise."""
     random = np.random.default_rng(3)
     result = np.zeros((height, width, 3), np.uint16)
     for size in sizes:
@@ -104,7 +104,7 @@ def test_s47_one_credit_buys_a_bounded_time(tmp_path: Path, kind: str, real_netw
 
 def test_s47_noise_is_not_segmented_for_minutes() -> None:
     started = time.process_time()
-    cut_out = cut_out_product(Image.fromarray(draw_grain(411, 480)), find_mask=get_mask_provider("colour"))
+    cut_out = cut_out_product(Image.fromarray(draw_grain(411, 480)), find_mask=get_mask_provider("color"))
     assert cut_out.method == "framed_crop"
     assert time.process_time() - started < 4
 
@@ -119,7 +119,7 @@ def test_s47_a_product_on_noise_is_segmented_at_full_size_near_its_outline_only(
         cut(pixels, mask, *rest)
 
     monkeypatch.setattr(cv2, "grabCut", grab_cut)
-    cut_out = cut_out_product(Image.fromarray(draw_product(857, 1_000)), 250, get_mask_provider("colour"))
+    cut_out = cut_out_product(Image.fromarray(draw_product(857, 1_000)), 250, get_mask_provider("color"))
     assert (cut_out.method, cut_out.confidence > 0.8) == ("grabcut", True)
     undecided = [share for height, share in runs if height == 480]
     assert len(undecided) == 1
@@ -129,7 +129,7 @@ def test_s47_a_product_on_noise_is_segmented_at_full_size_near_its_outline_only(
 def test_s47_the_photo_is_reduced_to_what_the_output_shows() -> None:
     photo = Image.fromarray(draw_clouds(1_600, 1_200))
     for output_side, shape in ((100, (300, 400)), (400, (1_200, 1_600))):
-        cut_out = cut_out_product(photo, output_side, get_mask_provider("colour"))
+        cut_out = cut_out_product(photo, output_side, get_mask_provider("color"))
         assert cut_out.photo.shape[:2] == shape
 
 

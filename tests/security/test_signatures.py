@@ -29,7 +29,7 @@ from studio.media.signing import (
     verify_share,
 )
 from tests.support.client import ClientResponse
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.idempotency import HEADER, mark_in_progress, update_key
 from tests.support.servers.compute import COMPUTE_WEBHOOK_SECRET, signature_headers
 

@@ -28,7 +28,7 @@ from tests.contract.tenant import Tenant
 from tests.support import factories
 from tests.support.app import auth_headers, replace_service
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.queues import build_worker
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.servers.buckets import ACCESS_KEY

@@ -13,7 +13,7 @@ from handlers.app import Application
 from tests.api.conftest import Client
 from tests.contract.tenant import make_image
 from tests.support import factories
-from tests.support.factories.catalogue import post_form
+from tests.support.factories.catalog import post_form
 
 FILE_PATH = "/api/v1"
 

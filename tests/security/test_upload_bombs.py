@@ -187,9 +187,9 @@ def test_s10_a_bomb_is_rejected_before_it_is_decoded(target: Target, kind: str) 
 DECODE_SCRIPT = """
 import resource, sys
 from db.errors import UnreadableImage
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 try:
-    image = normalise(sys.stdin.buffer.read())
+    image = normalize(sys.stdin.buffer.read())
     print(image.width, image.height)
 except UnreadableImage:
     print("unreadable")
@@ -198,7 +198,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 
 
 def decode_in_subprocess(content: bytes) -> tuple[str, int]:
-    """Return the result of normalising a file, and the peak memory of the decoder's subprocess in bytes."""
+    """Return the result of normalizing a file, and the peak memory of the decoder's subprocess in bytes."""
     process = subprocess.run(
         [sys.executable, "-c", DECODE_SCRIPT], input=content, capture_output=True, check=True
     )
@@ -224,8 +224,8 @@ def test_s10_decoding_a_heic_is_limited_to_the_memory_of_its_announced_size() ->
 
 
 def test_s10_the_process_that_receives_a_heic_never_loads_its_decoder() -> None:
-    script = "import sys\nfrom studio.media.normalisation import normalise\n"
-    script += "normalise(sys.stdin.buffer.read())\nprint([name for name in sys.modules if 'heif' in name])"
+    script = "import sys\nfrom studio.media.normalization import normalize\n"
+    script += "normalize(sys.stdin.buffer.read())\nprint([name for name in sys.modules if 'heif' in name])"
     process = subprocess.run(
         [sys.executable, "-c", script], input=read_heic("tiles"), capture_output=True, check=True
     )
@@ -252,11 +252,11 @@ def largest_accepted_images() -> Iterator[bytes]:
     ramp = np.linspace(0, 255, MAX_SQUARE_SIDE).astype(np.uint8)
     square = (MAX_SQUARE_SIDE, MAX_SQUARE_SIDE)
     options = {"exif": exif_with_location(6), "icc_profile": swapped_primaries_profile()}
-    colour = Image.merge("RGB", [Image.fromarray(np.broadcast_to(ramp, square))] * 3)
-    yield encode_image(colour, "JPEG", **options)
-    yield encode_image(colour, "WEBP", quality=10, method=0, **options)
-    colour.putalpha(Image.fromarray(np.broadcast_to(ramp[:, None], square)))
-    yield encode_image(colour, "PNG", compress_level=1, **options)
+    color = Image.merge("RGB", [Image.fromarray(np.broadcast_to(ramp, square))] * 3)
+    yield encode_image(color, "JPEG", **options)
+    yield encode_image(color, "WEBP", quality=10, method=0, **options)
+    color.putalpha(Image.fromarray(np.broadcast_to(ramp[:, None], square)))
+    yield encode_image(color, "PNG", compress_level=1, **options)
     yield encode_image(Image.new("CMYK", square, (9, 90, 30, 0)), "JPEG", exif=exif_with_location(6))
     deep = np.broadcast_to(ramp.astype(np.uint16) * 257, square)
     yield encode_image(Image.fromarray(deep), "PNG", compress_level=1, exif=exif_with_location(6))

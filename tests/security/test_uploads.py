@@ -19,7 +19,7 @@ from tests.contract.operations import OPERATIONS, Operation
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
 from tests.support.client import status_and_code
-from tests.support.factories.catalogue import Customer, post_form
+from tests.support.factories.catalog import Customer, post_form
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.queues import build_worker
 from tests.support.sample_media import (
@@ -90,7 +90,7 @@ def build_polyglots() -> Iterator[tuple[str, bytes]]:
     )
     yield "jpeg exif", jpeg[:tables] + jpeg_segment(0xE1, b"Exif\0\0" + HIDDEN) + jpeg[tables:]
     yield "jpeg unknown data", jpeg[:tables] + jpeg_segment(0xEB, HIDDEN) + jpeg[tables:]
-    yield "jpeg colour transform", jpeg[:tables] + jpeg_segment(0xEE, b"Adobe" + HIDDEN) + jpeg[tables:]
+    yield "jpeg color transform", jpeg[:tables] + jpeg_segment(0xEE, b"Adobe" + HIDDEN) + jpeg[tables:]
     yield "jpeg number of lines", jpeg[:tables] + jpeg_segment(0xDC, HIDDEN) + jpeg[tables:]
     yield "jpeg first data", jpeg[:2] + jpeg_segment(0xE0, b"JFIF\0" + HIDDEN) + jpeg[2:]
     yield "jpeg tail", jpeg + HIDDEN

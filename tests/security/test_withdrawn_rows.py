@@ -13,7 +13,7 @@ from db.session import Database
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse, status_and_code
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalog import Customer
 from tests.support.scenarios import PhotographedProduct
 
 ClientFor = Callable[[User | None], Client]

@@ -181,7 +181,7 @@ def test_the_default_size_and_format_of_a_marketplace_meet_its_rules(marketplace
 @pytest.fixture(scope="module")
 def cut_out() -> CutOut:
     photo = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo())))
-    return cut_out_product(photo, find_mask=get_mask_provider("colour"))
+    return cut_out_product(photo, find_mask=get_mask_provider("color"))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_every_prediction_of_a_packshot_meets_the_rules(
 
 
 def test_a_shadow_fails_the_white_background_of_amazon() -> None:
-    cut_out = cut_out_product(open_small_photo().resize((150, 200)), find_mask=get_mask_provider("colour"))
+    cut_out = cut_out_product(open_small_photo().resize((150, 200)), find_mask=get_mask_provider("color"))
     soft = Background("SOLID", "#FFFFFF", shadow="SOFT")
     rendering = render(RenderRequest(cut_out, 500, 500, background=soft, marketplace="AMAZON_MAIN", seed=3))
     assert "background_white" in [result["rule"] for result in rendering.compliance if not result["passed"]]

@@ -50,7 +50,7 @@ from tests.support.scenarios import (
 )
 
 # The tests are about regions, given masks and stored cut-outs, not about how a product is found.
-pytestmark = pytest.mark.usefixtures("colour_masks")
+pytestmark = pytest.mark.usefixtures("color_masks")
 
 LEFT, RIGHT = box_of(0.05, 0.1, 0.4, 0.8), box_of(0.55, 0.1, 0.4, 0.8)
 
@@ -284,7 +284,7 @@ def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_aga
     assert method == "plain_background"
     assert read_cutout(database).status == CutoutStatus.PENDING
     assert make_cutouts(database, storage, make_cutout) == 1
-    assert read_cutout(database).renderer_version == f"{RENDERER_VERSION}-colour"
+    assert read_cutout(database).renderer_version == f"{RENDERER_VERSION}-color"
 
 
 @pytest.mark.slow("the same rule as for another version of the renderer")
@@ -292,7 +292,7 @@ def test_a_cutout_of_another_mask_model_is_not_used_and_is_made_again(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, image: ProductImage
 ) -> None:
     assert make_cutouts(database, storage, make_cutout) == 1
-    # `colour_masks` chooses the default again at the end.
+    # `color_masks` chooses the default again at the end.
     choose_mask_model(MaskModel())
     method, _, _ = generate(database, storage, scenario)
     assert method == "u2netp"

@@ -22,7 +22,7 @@ from studio.media.digital_source_type import (
     build_packet,
     parse_packet,
 )
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from studio.media.stored_image import CONTENT_TYPES
 from studio.media.variants import LADDER, OriginalImage, list_ladder, make_variants
 from studio.media.xmp_embedding import embed_xmp
@@ -196,20 +196,20 @@ def test_other_files_cannot_hold_a_packet() -> None:
 )
 def test_an_upload_keeps_its_source_and_no_other_metadata(file_format: str, options: dict[str, Any]) -> None:
     sent = encode_with_packet(build_orientation_image(), file_format, FOREIGN, **options)
-    stored = normalise(sent)
+    stored = normalize(sent)
     assert read_source_type(stored.data) == GENERATED
     for lost in (b"Secret Town", b"photoshop", b'rdf:about=""/>'):
         assert lost not in stored.data
-    assert normalise(sent) == stored
+    assert normalize(sent) == stored
     # A second upload of the stored file is the same image.
-    assert normalise(stored.data).data == stored.data
+    assert normalize(stored.data).data == stored.data
 
 
 def test_an_upload_that_is_turned_upright_keeps_its_source() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     sent = encode_with_packet(build_orientation_image(), "JPEG", FOREIGN, exif=exif)
-    stored = normalise(sent)
+    stored = normalize(sent)
     assert (stored.width, stored.height) == (80, 120)
     assert read_source_type(stored.data) == GENERATED
 
@@ -218,39 +218,39 @@ def test_an_upload_that_is_turned_upright_keeps_its_source() -> None:
 def test_an_upload_without_a_source_is_stored_as_before(file_format: str) -> None:
     plain = encode_image(build_orientation_image(), file_format)
     sent = encode_with_packet(build_orientation_image(), file_format, build_foreign_packet("unknown"))
-    assert normalise(plain).data == normalise(sent).data == plain
+    assert normalize(plain).data == normalize(sent).data == plain
 
 
 def test_s33_a_text_of_a_png_that_inflates_to_half_a_megabyte_is_no_packet() -> None:
     packet = FOREIGN + b"<!--" + b"a" * 512_000 + b"-->"
     text = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(packet)
     plain = encode_image(build_orientation_image(), "PNG")
-    assert normalise(plain[:33] + png_chunk(b"iTXt", text) + plain[33:]).data == plain
+    assert normalize(plain[:33] + png_chunk(b"iTXt", text) + plain[33:]).data == plain
 
 
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("extension", sorted(CONTENT_TYPES))
 def test_a_variant_has_the_source_of_its_original(source: str, extension: str) -> None:
-    original = normalise(encode_with_packet(build_orientation_image(), source, FOREIGN)).data
+    original = normalize(encode_with_packet(build_orientation_image(), source, FOREIGN)).data
     variant = convert_image(original, 64, extension)
     assert read_source_type(variant) == (None if extension == "gif" else GENERATED)
     assert convert_image(original, 64, extension) == variant
 
 
 def test_a_variant_that_a_subprocess_makes_has_the_source_of_its_original() -> None:
-    original = normalise(encode_with_packet(build_orientation_image(1200, 800), "PNG", FOREIGN)).data
+    original = normalize(encode_with_packet(build_orientation_image(1200, 800), "PNG", FOREIGN)).data
     assert read_source_type(convert_image(original, 960, "jpg")) == GENERATED
 
 
 def test_the_variants_of_an_image_without_a_source_have_none() -> None:
-    original = normalise(encode_image(build_orientation_image(), "PNG")).data
+    original = normalize(encode_image(build_orientation_image(), "PNG")).data
     for extension in CONTENT_TYPES:
         assert read_source_type(convert_image(original, 64, extension)) is None
 
 
 def test_the_variants_that_are_made_in_advance_have_the_source_of_their_original(tmp_path: Path) -> None:
     storage, resource_id = LocalDisk(tmp_path), uuid4()
-    stored = normalise(encode_with_packet(build_orientation_image(600, 400), "WEBP", FOREIGN))
+    stored = normalize(encode_with_packet(build_orientation_image(600, 400), "WEBP", FOREIGN))
     storage.write(media_key(resource_id, "webp"), stored.data)
     original = OriginalImage(resource_id, "webp", stored.width, stored.content_hash)
     assert make_variants(storage, original, list_ladder(original), lambda: True)

@@ -179,7 +179,7 @@ def test_a_task_that_gives_up_takes_no_slot() -> None:
     asyncio.run(scenario())
 
 
-def test_a_slot_that_is_handed_over_while_the_task_is_cancelled_is_returned() -> None:
+def test_a_slot_that_is_handed_over_while_the_task_is_canceled_is_returned() -> None:
     async def scenario() -> None:
         slots = FairSlots(1, 1)
         assert slots.try_take(Requester.of("a"))

@@ -22,7 +22,7 @@ from studio.infrastructure.storage import LocalDisk, media_key
 from tests.support import factories, scenarios
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 
-pytestmark = pytest.mark.usefixtures("colour_masks")
+pytestmark = pytest.mark.usefixtures("color_masks")
 
 
 @pytest.fixture

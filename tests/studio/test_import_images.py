@@ -34,7 +34,7 @@ from studio.infrastructure.storage import LocalDisk, data_file_key, media_key
 from studio.media.data_files import store_data_file
 from studio.media.digital_source_type import DigitalSourceType, build_packet, parse_packet
 from studio.media.garbage_collection import delete_unreferenced
-from studio.media.images import normalise, open_stored
+from studio.media.images import normalize, open_stored
 from studio.media.xmp_embedding import embed_xmp
 from tests.studio.test_imports import (
     get_import,
@@ -468,7 +468,7 @@ def test_a_worker_that_lost_its_lease_adds_nothing(
     slow = image_queue.IMAGES.lease_next(database, timedelta(0))
     assert slow is not None
     add_images(database, storage, shop)
-    image = normalise(png(1))
+    image = normalize(png(1))
     stored_id = image_queue.store_file(storage, slow, image)
     assert not try_record(database, image_queue.add_image, storage, slow, image, stored_id)
     assert count_images(get_import(database, import_id)) == (1, 1, 0, 0)

@@ -18,7 +18,7 @@ from tools.sample_images.photograph import open_small_photo
 
 @pytest.fixture(scope="module")
 def product() -> CutOut:
-    return cut_out_product(open_small_photo().resize((150, 200)), find_mask=get_mask_provider("colour"))
+    return cut_out_product(open_small_photo().resize((150, 200)), find_mask=get_mask_provider("color"))
 
 
 @pytest.fixture(scope="module")

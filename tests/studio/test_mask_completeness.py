@@ -1,4 +1,4 @@
-"""Test that a part of the colour of the paper, which a mask lacks, lowers the confidence."""
+"""Test that a part of the color of the paper, which a mask lacks, lowers the confidence."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_the_shading_of_a_white_product_is_no_hole() -> None:
     image = paper()
     shading = cv2.GaussianBlur(fill(150), (0, 0), 25)[..., None]
     white = cv2.circle(np.zeros((600, 600), np.uint8), (300, 300), 195, 1, -1) > 0
-    # Its middle has the colour of the paper; towards its outline it becomes darker.
+    # Its middle has the color of the paper; towards its outline it becomes darker.
     image[white] = (image - 70 * (1 - shading)).clip(0, 255).astype(np.uint8)[white]
     assert overlap(*correct_mask(image, fill(), WHOLE), fill() > 0.5) > 0.99
 
@@ -94,7 +94,7 @@ def test_an_outline_that_is_invisible_before_a_dark_background_lowers_the_distin
 
 
 @pytest.mark.parametrize("draw_background", [paper, checks])
-def test_a_print_in_another_colour_is_no_hole(draw_background: Callable[[], Pixels]) -> None:
+def test_a_print_in_another_color_is_no_hole(draw_background: Callable[[], Pixels]) -> None:
     image = draw_background()
     draw_ring(image, (40, 60, 140))
     cv2.circle(image, (300, 300), 140, (250, 246, 236), -1)
@@ -145,7 +145,7 @@ def test_a_dark_lace_that_leads_away_from_the_product_is_no_shadow() -> None:
     assert full[75, 130] > 0.5
 
 
-def test_coloured_paper_and_the_shadow_on_it_are_no_part_of_the_product() -> None:
+def test_colored_paper_and_the_shadow_on_it_are_no_part_of_the_product() -> None:
     tint = np.array((0.60, 0.27, 0.68), np.float32)
     image = paper() * tint
     shadow = np.zeros((600, 600), np.float32)
@@ -179,7 +179,7 @@ def test_a_narrow_gap_between_two_large_pieces_belongs_to_a_product_before_a_dar
     assert (full[290 - box[1], 160 - box[0] : 440 - box[0]] > 0.5).all() == is_filled
 
 
-def test_a_mask_that_colours_on_plain_paper_confirm_is_known_to_be_right() -> None:
+def test_a_mask_that_colors_on_plain_paper_confirm_is_known_to_be_right() -> None:
     image = paper()
     cv2.circle(image, (300, 300), 195, (180, 40, 40), -1)
     assert compare_with_paper(image, fill(), WHOLE) > 0.95

@@ -103,7 +103,7 @@ def test_a_network_is_loaded_when_a_photo_needs_it_and_stays_loaded_if_it_is_lar
     transparent = photo.convert("RGBA")
     transparent.putalpha(Image.linear_gradient("L").resize(photo.size))
     assert cut_out_product(transparent).method == "alpha"
-    assert cut_out_product(photo, find_mask=get_mask_provider("colour")).method == "plain_background"
+    assert cut_out_product(photo, find_mask=get_mask_provider("color")).method == "plain_background"
     assert loads == []
     cut_out_product(photo, 200)
     assert loads == [str(U2NETP)]
@@ -129,7 +129,7 @@ def test_an_operator_can_point_to_a_network_of_their_own(tmp_path: Path, photo: 
 
 def test_a_process_chooses_what_finds_products(photo: Image.Image) -> None:
     assert cut_out_product(photo).method == "u2netp"
-    choose_mask_model(MaskModel("colour"))
+    choose_mask_model(MaskModel("color"))
     try:
         assert cut_out_product(photo.resize((150, 200))).method == "plain_background"
     finally:
@@ -224,7 +224,7 @@ def test_a_photo_on_white_that_should_have_another_background_is_not_cut_out() -
 
 
 def test_a_small_product_is_reported_as_low_resolution_and_its_image_as_enlarged(photo: Image.Image) -> None:
-    small = cut_out_product(photo.resize((150, 200)), find_mask=get_mask_provider("colour"))
+    small = cut_out_product(photo.resize((150, 200)), find_mask=get_mask_provider("color"))
     assert small.warnings == ("low_resolution",)
     assert render(RenderRequest(small, 600, 800)).warnings == ("low_resolution", "enlarged")
     assert render(RenderRequest(small, 90, 120)).warnings == ("low_resolution",)
@@ -237,10 +237,10 @@ def test_a_doubtful_mask_is_shown_with_a_warning(photo: Image.Image) -> None:
 
 
 def test_a_product_that_the_photo_cuts_off_is_reported(photo: Image.Image) -> None:
-    small, colours = photo.resize((150, 200)), get_mask_provider("colour")
-    _, top, _, bottom = cut_out_product(small, find_mask=colours).box
+    small, colors = photo.resize((150, 200)), get_mask_provider("color")
+    _, top, _, bottom = cut_out_product(small, find_mask=colors).box
     half = small.crop((0, 0, 150, (top + bottom) // 2)).resize((300, top + bottom))
-    cut_out = cut_out_product(half, find_mask=colours)
+    cut_out = cut_out_product(half, find_mask=colors)
     assert cut_out.touches == {"bottom"}
     assert "touches_edge" in cut_out.warnings
 

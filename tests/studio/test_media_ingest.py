@@ -22,7 +22,7 @@ from studio.jobs.periodic import PeriodicTask
 from studio.media import ingest
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.ingest import file_url, ingest_upload, resolve_file_url
-from studio.media.normalisation import read_image
+from studio.media.normalization import read_image
 from studio.media.uploads import UploadConsumed, put_upload
 from studio.media.variants import OriginalImage
 from tests.support import factories
@@ -170,7 +170,7 @@ def test_an_upload_is_decoded_once_unless_an_older_version_received_it(
     database: Database, storage: LocalDisk, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent, decoded = read_image(io.BytesIO(PHOTO)), []
-    monkeypatch.setattr(ingest, "normalise", lambda data: decoded.append(data) or sent)
+    monkeypatch.setattr(ingest, "normalize", lambda data: decoded.append(data) or sent)
     for old in (False, True):
         upload = factories.make_upload(owner=user)
         with acting_as(database, user):

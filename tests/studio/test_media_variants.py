@@ -19,7 +19,7 @@ from studio.infrastructure.storage import LocalDisk, media_folder, media_key
 from studio.media import conversion, ladder, variants
 from studio.media.ladder import LadderBuilder, LadderQueue, make_ladder, schedule_ladder
 from studio.media.memory_gate import LOAD_SLOTS
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from studio.media.variants import LADDER, OriginalImage, ServedFile, VariantMissing, find_width, make_variant
 from tests.support.concurrency import run_concurrently, wait_for
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
@@ -28,7 +28,7 @@ OWNER = Requester.of("account 1")
 
 
 def store_original(storage: LocalDisk, image: Image.Image, file_format: str = "PNG") -> OriginalImage:
-    stored = normalise(encode_image(image, file_format))
+    stored = normalize(encode_image(image, file_format))
     resource_id: UUID = uuid4()
     storage.write(media_key(resource_id, stored.extension), stored.data)
     return OriginalImage(resource_id, stored.extension, stored.width, stored.content_hash)

@@ -19,7 +19,7 @@ from tests.studio.images_fixtures import load_pixels, run_generation, running_ex
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_product_photo
 from tests.support.servers.images import KEY, PAINT, USAGE, ImagesServer, run_images_server
 
-pytestmark = pytest.mark.usefixtures("colour_masks")
+pytestmark = pytest.mark.usefixtures("color_masks")
 
 
 @pytest.fixture

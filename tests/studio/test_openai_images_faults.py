@@ -52,7 +52,7 @@ from tests.support.servers.images import (
 )
 from tools.servers.http_recorder import StubResponse, run_http_recorder
 
-pytestmark = pytest.mark.usefixtures("colour_masks")
+pytestmark = pytest.mark.usefixtures("color_masks")
 
 RELEASED = threading.Event()
 REQUEST = EditRequest("a bag", "", (64, 64), 1, [paint((64, 64))])

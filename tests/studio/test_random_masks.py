@@ -41,7 +41,7 @@ from studio.rendering.compose.variation import sample_variation
 from studio.rendering.cut_out import network_confidence as confidence
 from studio.rendering.cut_out import standing
 from studio.rendering.cut_out.color_confidence import adjust_for_residual, score_confidence
-from studio.rendering.cut_out.color_mask import find_colour_mask
+from studio.rendering.cut_out.color_mask import find_color_mask
 from studio.rendering.cut_out.mask_correction import compare_with_paper, correct_mask, measure_distinctness
 from studio.rendering.cut_out.mask_rim import trim_rim
 from studio.rendering.cut_out.matting import refine_mask
@@ -191,7 +191,7 @@ DRAWINGS = (
 
 
 def paint_background(random: np.random.Generator, shape: tuple[int, int], number: int) -> Pixels:
-    """Return white paper, grey paper, a texture or a dark wall."""
+    """Return white paper, gray paper, a texture or a dark wall."""
     if number % 4 == 2:
         return random.integers(0, 256, (*shape, 3), dtype=np.uint8)
     level, noise = ((255, 0.0), (225, 1.0), (0, 0.0), (18, 1.0))[number % 4]
@@ -245,7 +245,7 @@ def measure_network_confidence(drawn: Drawn) -> list[Any]:
     ]
 
 
-def measure_colour_confidence(drawn: Drawn) -> list[Any]:
+def measure_color_confidence(drawn: Drawn) -> list[Any]:
     solid = drawn.whole > 127
     bodies = (None, ~solid, solid, np.zeros_like(solid), np.ones_like(solid))
     found = [score_confidence(drawn.photo, solid, 0.9, 0.9, body) for body in bodies]
@@ -348,10 +348,10 @@ def use_cut_out(drawn: Drawn) -> list[Any]:
     ]  # fmt: skip
 
 
-def find_by_colour(drawn: Drawn) -> Mask | None:
+def find_by_color(drawn: Drawn) -> Mask | None:
     # Smaller photos are not searched. A search takes up to a second: half of the others are enough.
     is_searched = min(drawn.photo.shape[:2]) >= 32 and drawn.number % 2 == 0
-    return find_colour_mask(drawn.photo) if is_searched else None
+    return find_color_mask(drawn.photo) if is_searched else None
 
 
 MEASURES: dict[str, Callable[[Drawn], Any]] = {
@@ -360,9 +360,9 @@ MEASURES: dict[str, Callable[[Drawn], Any]] = {
     **{
         function.__name__: function
         for function in (
-            measure_standing, measure_network_confidence, measure_colour_confidence, correct,
+            measure_standing, measure_network_confidence, measure_color_confidence, correct,
             describe_geometry, refine_edges, frame, light, measure_image, cut_out_and_render, use_cut_out,
-            arrange, find_by_colour,
+            arrange, find_by_color,
         )
     },
 }  # fmt: skip

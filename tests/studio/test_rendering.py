@@ -32,7 +32,7 @@ from studio.rendering.compose import framed_crop
 from studio.rendering.compose.encode import encode
 from studio.rendering.compose.framing import Placement, project_product
 from studio.rendering.cut_out.cut_out import shrink_cut_out
-from tests.images.measurements import compare, get_colour_difference
+from tests.images.measurements import compare, get_color_difference
 from tests.support.sample_media import open_image
 from tools.sample_images.mannequin import draw, encode_mannequin
 from tools.sample_images.photograph import load_phone_photo
@@ -57,7 +57,7 @@ def _reused_saliency() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def noisy_photo() -> CutOut:
-    """Return the cut-out of coloured noise of several sizes, which contains no product."""
+    """Return the cut-out of colored noise of several sizes, which contains no product."""
     random = np.random.default_rng(5)
     layers = [
         cv2.resize(
@@ -108,19 +108,19 @@ def test_a_cutout_confirmed_at_half_size_is_not_repeated_at_full_size(
     heights, cut = [], cv2.grabCut
     monkeypatch.setattr(cv2, "grabCut", lambda *args: (heights.append(len(args[0])), cut(*args)))
     small = photo.resize((180, 240))
-    assert cut_out_product(small, find_mask=get_mask_provider("colour")).method == "plain_background"
+    assert cut_out_product(small, find_mask=get_mask_provider("color")).method == "plain_background"
     assert heights == [240, 240, 120]
 
 
 @pytest.mark.parametrize("background", [Background(), Background("SOLID", "#FFFFFF", shadow="CONTACT")])
-def test_without_a_style_the_product_keeps_its_colours_in_every_prediction(
+def test_without_a_style_the_product_keeps_its_colors_in_every_prediction(
     cut_out: CutOut, background: Background
 ) -> None:
     medians, means = [], []
     for variant in range(4):
         request = RenderRequest(cut_out, 240, 320, background=background, variant=variant)
         found = compare(request, render(request))
-        medians.append(float(np.median(get_colour_difference(found.photographed, found.rendered))))
+        medians.append(float(np.median(get_color_difference(found.photographed, found.rendered))))
         means.append(found.rendered.mean(axis=0))
     assert max(medians) <= 1.0
     # The predictions differ in the shadow, the crop and the angle only.
@@ -128,10 +128,10 @@ def test_without_a_style_the_product_keeps_its_colours_in_every_prediction(
 
 
 @pytest.mark.parametrize("grade", [Grade(lighting="hard left"), Grade(tone="moody"), Grade(saturation=-60)])
-def test_a_style_changes_the_colours_of_the_product(cut_out: CutOut, grade: Grade) -> None:
+def test_a_style_changes_the_colors_of_the_product(cut_out: CutOut, grade: Grade) -> None:
     request = RenderRequest(cut_out, 240, 320, grade=grade)
     found = compare(request, render(request))
-    assert np.median(get_colour_difference(found.photographed, found.rendered)) > 1
+    assert np.median(get_color_difference(found.photographed, found.rendered)) > 1
 
 
 def test_an_enlarged_photo_does_not_show_the_blocks_of_its_compression(photo: Image.Image) -> None:
@@ -151,11 +151,11 @@ def test_an_enlarged_photo_does_not_show_the_blocks_of_its_compression(photo: Im
 @pytest.mark.usefixtures("real_cut_outs")
 def test_the_same_seed_gives_the_same_bytes(photo: Image.Image) -> None:
     small = photo.resize((150, 200))
-    colours = get_mask_provider("colour")
-    first = RenderRequest(cut_out_product(small, find_mask=colours), 120, 160, seed=41)
+    colors = get_mask_provider("color")
+    first = RenderRequest(cut_out_product(small, find_mask=colors), 120, 160, seed=41)
     # Other users of OpenCV's random generator in the same thread must not affect the result.
     cv2.setRNGSeed(99)
-    second = RenderRequest(cut_out_product(small, find_mask=colours), 120, 160, seed=40, variant=1)
+    second = RenderRequest(cut_out_product(small, find_mask=colors), 120, 160, seed=40, variant=1)
     for file_format in ("JPEG", "PNG", "WEBP", "AVIF"):
         rendered = [render(replace(request, file_format=file_format)) for request in (first, second)]
         assert rendered[0].image == rendered[1].image, file_format
@@ -220,7 +220,7 @@ def test_the_margin_stays_clear(cut_out: CutOut, variant: int) -> None:
     assert (pixels[frame] == 255).all()
 
 
-def test_a_solid_background_keeps_its_exact_colour_under_any_grade(cut_out: CutOut) -> None:
+def test_a_solid_background_keeps_its_exact_color_under_any_grade(cut_out: CutOut) -> None:
     background = Background("SOLID", "#F3E9DA", shadow="SOFT")
     grade = Grade(60, -40, 70, tone="moody", lighting="hard left")
     rendering = render(RenderRequest(cut_out, 300, 400, "PNG", background=background, grade=grade))
@@ -253,7 +253,7 @@ def test_the_larger_of_padding_and_margin_applies_and_a_still_life_fills_the_res
 
 def test_a_product_with_a_wavy_hem_hangs_and_one_with_a_flat_base_stands(cut_out: CutOut) -> None:
     photo = Image.open(io.BytesIO((resources.files("studio.seed.images") / "dress.jpg").read_bytes()))
-    dress = cut_out_product(photo.resize((120, 160)), find_mask=get_mask_provider("colour"))
+    dress = cut_out_product(photo.resize((120, 160)), find_mask=get_mask_provider("color"))
     assert cut_out.standing
     assert not dress.standing
     assert render(RenderRequest(dress, 90, 120, framing="STILL_LIFE")).provenance["pose"] == "hanging"
@@ -461,11 +461,11 @@ def test_adjusting_grades_the_whole_image(photo: Image.Image) -> None:
     small = photo.resize((150, 200))
     before = np.asarray(small).astype(float)
     warm = np.asarray(open_image(adjust(small, Grade(temperature=80), file_format="PNG").image)).astype(float)
-    grey = np.asarray(open_image(adjust(small, Grade(saturation=-100), file_format="PNG").image)).astype(int)
+    gray = np.asarray(open_image(adjust(small, Grade(saturation=-100), file_format="PNG").image)).astype(int)
     same = np.asarray(open_image(adjust(small, Grade(), file_format="PNG").image))
     assert warm[..., 0].mean() > before[..., 0].mean()
     assert warm[..., 2].mean() < before[..., 2].mean()
-    assert np.ptp(grey, axis=2).max() <= 1
+    assert np.ptp(gray, axis=2).max() <= 1
     assert np.array_equal(same, np.asarray(small))
 
 

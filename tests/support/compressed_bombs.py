@@ -109,10 +109,10 @@ def lossless_groups() -> bytes:
     """
     bits = _Bits()
     bits.add(0, 1)  # no transform
-    bits.add(0, 1)  # no colour cache
+    bits.add(0, 1)  # no color cache
     bits.add(1, 1)  # several groups: an image of their numbers follows
     bits.add(0, 3)  # one number for 4 x 4 pixels
-    bits.add(0, 1)  # no colour cache
+    bits.add(0, 1)  # no color cache
     for symbols in (280, 256):  # green and red: 256 symbols of eight bits each
         bits.add(0, 1)
         bits.add(8, 4)  # 12 lengths of the code of lengths; only the last one, for length 8, is not 0
@@ -140,8 +140,8 @@ def webp_of_groups() -> bytes:
 def webp_of_alpha_groups() -> bytes:
     """Return a lossy WEBP of one megapixel whose transparency has the same Huffman codes."""
     size = (1_024, 1_024)
-    alpha, colour = b"\x01" + lossless_groups(), _lossy_pixels(size)
-    return webp_of((b"ALPH", alpha), (b"VP8 ", colour), flags=0x10, size=size)
+    alpha, color = b"\x01" + lossless_groups(), _lossy_pixels(size)
+    return webp_of((b"ALPH", alpha), (b"VP8 ", color), flags=0x10, size=size)
 
 
 def avif_of_extents(count: int, length: int) -> bytes:
@@ -253,7 +253,7 @@ SMALL_BOMBS: Bombs = {
     "avif: items": (UNREADABLE, avif_of_items),
     "gif: blocks of a comment": (TOO_LARGE, lambda: gif_of_comments(b"\x02ab", 2 * MEGABYTE)),
 }
-"""What normalisation does with each file (the stored extension or the error), and the file."""
+"""What normalization does with each file (the stored extension or the error), and the file."""
 
 LARGE_BOMBS: Bombs = {
     "png: many texts": (TOO_LARGE, _png_texts(b"zTXt", b"Title\0\0")),

@@ -77,7 +77,7 @@ class ReusedCutOuts:
         """Return what `cut_out_of_photo` returns, but compute it for new photos only."""
         chosen = get_mask_model()
         # A model in a file may change, and other functions that find a mask belong to one test.
-        is_shipped = find_mask is find_chosen_mask and chosen in (MaskModel(), MaskModel("colour"))
+        is_shipped = find_mask is find_chosen_mask and chosen in (MaskModel(), MaskModel("color"))
         if not is_shipped or pixels.shape[0] * pixels.shape[1] > _MAX_PIXELS:
             return cut_out_of_photo(pixels, find_mask)
         photo = hashlib.sha256(np.ascontiguousarray(pixels)).digest()

@@ -76,10 +76,10 @@ def png_of(pixels: bytes, size: tuple[int, int] = (10, 10), kind: tuple[int, int
     """Return a PNG with these compressed pixels.
 
     Args:
-        kind: Bit depth, colour type and interlace method of the header.
+        kind: Bit depth, color type and interlace method of the header.
     """
-    depth, colour_type, interlaced = kind
-    header = struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, interlaced)
+    depth, color_type, interlaced = kind
+    header = struct.pack(">IIBBBBB", *size, depth, color_type, 0, 0, interlaced)
     chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -134,7 +134,7 @@ def exif_with_location(orientation: int = 1) -> Image.Exif:
 
 
 def swapped_primaries_profile() -> bytes:
-    """Return a colour profile that differs clearly from sRGB: its red and green primaries are swapped."""
+    """Return a color profile that differs clearly from sRGB: its red and green primaries are swapped."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"....").replace(b"gXYZ", b"rXYZ").replace(b"....", b"gXYZ")
     return profile.replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be"))

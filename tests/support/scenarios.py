@@ -36,7 +36,7 @@ from studio.generations.worker.queue import GenerationLease, RenderedFile
 from studio.generations.worker.render_job import RenderJob
 from studio.infrastructure.storage import Storage
 from studio.media.ingest import store_image
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from tests.support import factories
 from tests.support.queues import build_worker, keep_lease
 
@@ -68,11 +68,11 @@ def make_stored_image(
         data: The file.
     """
     with database.transaction(write=True) if database else nullcontext():
-        return store_image(storage, normalise_once(data), ownership["organization_id"], ownership["owner_id"])
+        return store_image(storage, normalize_once(data), ownership["organization_id"], ownership["owner_id"])
 
 
-normalise_once = lru_cache(8)(normalise)
-"""Return the normalised image of a file. Hundreds of tests store the same few images."""
+normalize_once = lru_cache(8)(normalize)
+"""Return the normalized image of a file. Hundreds of tests store the same few images."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ from db.engine import build_engine
 from db.migrations import upgrade
 from db.models import Generation, GenerationModel, Look, Prediction, Product, Shooting, Shot, ShotType
 from db.session import Database
-from tools.bench.catalogue import Catalogue
+from tools.bench.catalog import Catalog
 from tools.bench.large_lists import PROVENANCE, QUALITY
 from tools.bench.processes import peak_bytes
 from tools.bench.servers import SERVER_PYTHON
@@ -180,16 +180,14 @@ def run_import(
     return job, time.perf_counter() - started_at
 
 
-def import_images(api: Api, organization_id: str, catalogue: Catalogue, origin: str) -> float:
-    """Add an image to each product of a catalogue, and return the seconds that it took."""
-    content, images = catalogue.build_csv(origin), catalogue.build_zip()
+def import_images(api: Api, organization_id: str, catalog: Catalog, origin: str) -> float:
+    """Add an image to each product of a catalog, and return the seconds that it took."""
+    content, images = catalog.build_csv(origin), catalog.build_zip()
     job, seconds = run_import(api, organization_id, content, "upsert", images)
-    if job["image_added_count"] != catalogue.images:
+    if job["image_added_count"] != catalog.images:
         rows = list_rows(api, f"/product-imports/{job['id']}/results")
         problems = [row["image_problems"] for row in rows if row["image_problems"]]
-        raise RuntimeError(
-            f"{job['image_added_count']} of {catalogue.images} images are added: {problems[:1]}"
-        )
+        raise RuntimeError(f"{job['image_added_count']} of {catalog.images} images are added: {problems[:1]}")
     return seconds
 
 
@@ -242,9 +240,9 @@ def measure_shop(
         batches: The number of batches of 500 approvals.
         images: The number of images that an import adds.
     """
-    catalogue = Catalogue(images, images, seed=1, image_size=IMAGE_SIZE)
+    catalog = Catalog(images, images, seed=1, image_size=IMAGE_SIZE)
     # Drawn before the measurement.
-    photos = {f"/photos/{number}.jpg": catalogue.draw_photo(number) for number in range(0, images, 2)}
+    photos = {f"/photos/{number}.jpg": catalog.draw_photo(number) for number in range(0, images, 2)}
 
     def send_photo(request: RecordedRequest) -> StubResponse:
         photo = photos.get(request.path)
@@ -269,7 +267,7 @@ def measure_shop(
         if approved < BATCH * batches:
             raise RuntimeError(f"{approved} of {BATCH * batches} predictions are approved")
         read, reading = read_changes(api, organization_id)
-        adding = import_images(api, organization_id, catalogue, photo_server.url)
+        adding = import_images(api, organization_id, catalog, photo_server.url)
         peak_with_images = peak_bytes(server.process.pid)
     return ShopResults(
         rows=rows,

@@ -23,7 +23,7 @@ from studio.cutouts.queue import CutoutLease, MadeCutout, StoredFile
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import LocalDisk, media_key
 from studio.infrastructure.storage_backends import open_storage
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from studio.providers import local_renderer
 from studio.providers.local import RenderedImage
 from studio.seed import seed_database
@@ -44,7 +44,7 @@ def render_samples(database: Database, settings: Settings) -> list[RenderedImage
 
 def make_sample_cutout() -> MadeCutout:
     """Make the cut-out of the photo of the dress with the local studio."""
-    photo = normalise((FACTS.parent / "dress.jpg").read_bytes())
+    photo = normalize((FACTS.parent / "dress.jpg").read_bytes())
     with tempfile.TemporaryDirectory() as folder:
         storage, media_id = LocalDisk(Path(folder)), new_id()
         storage.write(media_key(media_id, photo.extension), photo.data)

@@ -75,16 +75,16 @@ def _march(origin: Array, direction: Array, steps: int = 70) -> Array:
     reach = np.sqrt(np.maximum(0.92**2 - closest, 0))
     result = np.full(len(origin), np.inf, dtype=np.float32)
     active = np.flatnonzero((closest < 0.92**2) & (along + reach > 0))
-    travelled = np.maximum(along[active] - reach[active], 1e-3).astype(np.float32)
+    traveled = np.maximum(along[active] - reach[active], 1e-3).astype(np.float32)
     for _ in range(steps):
         if not len(active):
             break
-        distance = _body(origin[active] + travelled[:, None] * direction[active])
+        distance = _body(origin[active] + traveled[:, None] * direction[active])
         hit = distance < 0.0008
-        result[active[hit]] = travelled[hit]
-        travelled = travelled + np.maximum(distance, 0.0008)
-        going = ~hit & (travelled < along[active] + reach[active])
-        active, travelled = active[going], travelled[going]
+        result[active[hit]] = traveled[hit]
+        traveled = traveled + np.maximum(distance, 0.0008)
+        going = ~hit & (traveled < along[active] + reach[active])
+        active, traveled = active[going], traveled[going]
     return result
 
 

@@ -11,7 +11,7 @@
 | `mock_control` | scenario and reset (mock server only) |
 | `long_polling` | `Prefer: wait=N` and server-sent events |
 | `routing` | finds the operation, or serves a page outside the contract |
-| `mock_responses` | example responses and misbehaviour on request (mock server only) |
+| `mock_responses` | example responses and misbehavior on request (mock server only) |
 | `rate_limits.AnonymousRateLimit` | counts requests without a valid credential by address |
 | (`SecurityMiddleware`) | authentication: reads the token or API key |
 | `rate_limits.CallerRateLimit` | counts requests by account or API key |

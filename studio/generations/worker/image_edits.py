@@ -19,7 +19,7 @@ from studio.cutouts.requests import UnusableCutoutInputs
 from studio.generations.worker.queue import GenerationLease, UnusableInputs
 from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
 from studio.media.digital_source_type import RENDERED, DigitalSourceType, parse_packet
-from studio.media.images import normalise, open_stored
+from studio.media.images import normalize, open_stored
 from studio.media.memory_gate import reserve_render_memory
 from studio.media.stored_image import StoredImage
 from studio.providers.local import RenderedImage
@@ -167,13 +167,13 @@ def finish_image(
 
 
 def check_image(received: ReceivedImage) -> StoredImage:
-    """Return a received image, normalised like an upload: limits hold before anything is decoded.
+    """Return a received image, normalized like an upload: limits hold before anything is decoded.
 
     Raises:
         ServerFailed: The bytes are no image that an upload could have.
     """
     try:
-        return normalise(received.data)
+        return normalize(received.data)
     except DomainError as error:
         raise ServerFailed("the result is not a usable image") from error
 

@@ -26,7 +26,7 @@ from studio.generations.worker.queue import UnusableInputs
 from studio.generations.worker.render_job import to_stored_image
 from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
 from studio.media.digital_source_type import RENDERED, parse_packet
-from studio.media.images import normalise, open_stored
+from studio.media.images import normalize, open_stored
 from studio.media.stored_image import CONTENT_TYPES
 from studio.providers.compute import (
     SOURCE_TYPE,
@@ -205,12 +205,12 @@ def _to_rendered_image(
     from studio.rendering import RENDERER_VERSION
 
     try:
-        received = normalise(data)
+        received = normalize(data)
     except DomainError as error:
         raise _UnusableResult(f"the result is not an image: {error}") from error
     with open_stored(received.data) as image:
         image.load()
-        # Read from the normalised file: nothing else of the provider's metadata is left in it.
+        # Read from the normalized file: nothing else of the provider's metadata is left in it.
         source_type = parse_packet(image.info.get("xmp"))
         rendering = fit_to_scene(image, lease.inputs["scene"])
     return RenderedImage(

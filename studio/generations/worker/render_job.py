@@ -171,7 +171,7 @@ def add_stored_cutout(
 def to_stored_image(image: RenderedImage) -> StoredImage:
     """Return a rendered image as a stored image, which says how it was made. Its pixels stay as they are."""
     # Imported here, because servers start without Pillow.
-    from studio.media.normalisation import dominant_color
+    from studio.media.normalization import dominant_color
 
     with open_stored(image.image) as opened:
         opened.draft("RGB", (192, 192))

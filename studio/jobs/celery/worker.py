@@ -114,7 +114,7 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
         find_violations: Checks the rows of imports with the contract.
     """
     return_freed_memory()
-    choose_mask_model(MaskModel(settings.mask_model, settings.mask_model_type))
+    choose_mask_model(MaskModel.from_settings(settings))
     services = build_services(settings, find_violations)
     executor = GenerationExecutor(
         services.worker,

@@ -1,4 +1,4 @@
-"""Paint background presets strip by strip: solid colour, gradient, studio sweep or image.
+"""Paint background presets strip by strip: solid color, gradient, studio sweep or image.
 
 A strip is a band of full-width rows, so that large canvases need no more memory than small ones.
 """
@@ -40,8 +40,8 @@ def build_painter(
         return _gradient(background, width, height, variation)
     if background.kind == "SWEEP" or (background.kind == "IMAGE" and background.image is None):
         return _sweep(background, width, height, variation, surface)
-    colour = parse_color(background.color)
-    return lambda first, last: np.broadcast_to(colour, (last - first, width, 3)).astype(np.float32)
+    color = parse_color(background.color)
+    return lambda first, last: np.broadcast_to(color, (last - first, width, 3)).astype(np.float32)
 
 
 def _axes(width: int, height: int, first: int, last: int) -> tuple[Floats, Floats]:
@@ -80,7 +80,7 @@ def _sweep(
     glow_x, glow_y = 0.42 * variation.light_x, 0.40 - 0.10 * variation.light_back
     fall = 0.16 + 0.16 * variation.hardness
     shape = max(width, height) / height
-    # Paper cannot get brighter than its own colour: a brighter lamp only reduces the falloff.
+    # Paper cannot get brighter than its own color: a brighter lamp only reduces the falloff.
     fall *= 1.8 - 0.8 * variation.intensity
     level = min(1.0, 0.4 + 0.6 * variation.intensity)
 
@@ -97,8 +97,8 @@ def _sweep(
         crease = np.exp(-(((rows - horizon) / 0.085) ** 2))
         near = smoothstep(horizon, 1.05, rows)
         light = (1 - fall) + fall * pool - 0.055 * crease + bend * (0.05 - 0.07 * near)
-        colour = wall + bend[..., None] * (floor - wall)
-        return linear_to_srgb(colour * (light * side)[..., None])
+        color = wall + bend[..., None] * (floor - wall)
+        return linear_to_srgb(color * (light * side)[..., None])
 
     return strip
 

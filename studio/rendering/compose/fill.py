@@ -28,7 +28,7 @@ def follow_fill(
     canvas: tuple[int, int],
     variation: Variation,
 ) -> Placement:
-    """Return the placement centred and scaled so that it meets the rules of a marketplace for packshots.
+    """Return the placement centered and scaled so that it meets the rules of a marketplace for packshots.
 
     A framing that shows a part, a photo that cuts the product off, and a framed photo stay as they are.
 

@@ -77,8 +77,8 @@ def _crop(cut_out: CutOut, size: tuple[float, float], framing: Framing, variatio
         shown = 1.0  # The window was widened to show more: do not crop it again.
     shown = float(np.clip(max(shown, min(1.0, sharp)), 0.2, 1.0))
     across, down = max(1.0, across * shown), max(1.0, down * shown)
-    focus_x = (_best_centre(weight.sum(axis=0), across / width) + 1.5 * variation.shift_x) * width
-    focus_y = (_best_centre(weight.sum(axis=1), down / height) + variation.shift_y) * height
+    focus_x = (_best_center(weight.sum(axis=0), across / width) + 1.5 * variation.shift_x) * width
+    focus_y = (_best_center(weight.sum(axis=1), down / height) + variation.shift_y) * height
     left = int(np.clip(focus_x - across / 2, 0, width - across))
     top = int(np.clip(focus_y - down / 2, 0, height - down))
     return left, top, min(width, left + max(1, round(across))), min(height, top + max(1, round(down)))
@@ -117,11 +117,11 @@ def _needed_share(profile: Floats) -> float:
     return float(lengths[ends < len(cumulative)].min() + 1) / len(profile)
 
 
-def _best_centre(profile: Floats, share: float) -> float:
-    """Return the centre, 0..1, of the interval that holds most of the profile; ties go to the middle."""
+def _best_center(profile: Floats, share: float) -> float:
+    """Return the center, 0..1, of the interval that holds most of the profile; ties go to the middle."""
     count = len(profile)
-    centre = float((profile * (np.arange(count) + 0.5)).sum() / profile.sum())
+    center = float((profile * (np.arange(count) + 0.5)).sum() / profile.sum())
     length = max(1, min(count, round(share * count)))
     sums = np.convolve(profile / profile.sum(), np.ones(length), "valid")
     middles = np.arange(len(sums)) + length / 2
-    return float(middles[int(np.argmax(sums - 0.15 * np.abs(middles - centre) / count))]) / count
+    return float(middles[int(np.argmax(sums - 0.15 * np.abs(middles - center) / count))]) / count

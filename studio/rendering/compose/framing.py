@@ -76,22 +76,22 @@ def place_product(
     fitted = min((width - 2 * air) / across, (height - 2 * air) / down)
     pose = choose_pose(cut_out, framing, view_angle, framed)
     zoom, bleeds = variation.zoom, set[str]()
-    centre_x = (left + right) / 2 + variation.shift_x * width
+    center_x = (left + right) / 2 + variation.shift_x * width
     if framed:
         across_ratio, down_ratio = (width - 2 * air) / across, (height - 2 * air) / down
         # A crop of the area's own shape covers it completely, without a gap from rounding.
         same_shape = max(across_ratio, down_ratio) < 1.01 * fitted
         scale = max(across_ratio, down_ratio) if same_shape else fitted
-        centre_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
+        center_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
         bleeds = {"left", "top", "right", "bottom"} if air == 0 else set()
     elif cut_out.touches and pose != "lying":
-        scale, centre_x, offset_y = _fit_bleeding(cut_out, area, air, framing, max(1.0, zoom), centre_x)
+        scale, center_x, offset_y = _fit_bleeding(cut_out, area, air, framing, max(1.0, zoom), center_x)
         bleeds = set(cut_out.touches)
     elif framing in _CROP:
-        scale, centre_x, offset_y = _fit_cropped(cut_out, area, air, framing, zoom, centre_x)
+        scale, center_x, offset_y = _fit_cropped(cut_out, area, air, framing, zoom, center_x)
         if framing == "DETAIL":
-            # Off-centre, so that the image's edge clearly cuts the product instead of just touching it.
-            centre_x -= 0.09 * width * float(np.sign(variation.light_x))
+            # Off-center, so that the image's edge clearly cuts the product instead of just touching it.
+            center_x -= 0.09 * width * float(np.sign(variation.light_x))
             offset_y += 0.06 * height * float(np.sign(variation.shift_y))
     else:
         # Zoom must not reduce the margins.
@@ -106,7 +106,7 @@ def place_product(
         # What becomes smaller keeps its middle, or stays at the edge that cuts it off.
         offset_y += _get_anchor(bleeds) * (scale - MAX_ENLARGEMENT) * down
         scale = MAX_ENLARGEMENT
-    offset_x = centre_x - scale * across / 2
+    offset_x = center_x - scale * across / 2
     if not framed and framing not in _CROP and not bleeds:
         offset_x = float(np.clip(offset_x, left + air, max(left + air, right - air - scale * across)))
     box = (offset_x, offset_y, offset_x + scale * across, offset_y + scale * down)
@@ -151,12 +151,12 @@ def _fit_bleeding(
     air: float,
     framing: Framing,
     zoom: float,
-    centre_x: float,
+    center_x: float,
 ) -> tuple[float, float, float]:
     """Fit a product that its photo cuts off, so that the same sides of the image cut it off.
 
     Returns:
-        Scale, centre x and top y on the canvas.
+        Scale, center x and top y on the canvas.
     """
     left, top, right, bottom = area
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
@@ -175,10 +175,10 @@ def _fit_bleeding(
     if "top" in cut_out.touches or framing in _CROP:
         offset_y = top if "top" in cut_out.touches else top + air
     if "left" in cut_out.touches:
-        centre_x = left + scale * across / 2
+        center_x = left + scale * across / 2
     elif "right" in cut_out.touches:
-        centre_x = right - scale * across / 2
-    return scale, centre_x, offset_y
+        center_x = right - scale * across / 2
+    return scale, center_x, offset_y
 
 
 def _fit_cropped(
@@ -187,12 +187,12 @@ def _fit_cropped(
     air: float,
     framing: Framing,
     zoom: float,
-    centre_x: float,
+    center_x: float,
 ) -> tuple[float, float, float]:
     """Fit a framing that shows a part: the top of tall products, the most detailed region for details.
 
     Returns:
-        Scale, centre x and top y on the canvas.
+        Scale, center x and top y on the canvas.
     """
     left, top, right, bottom = area
     width, height = right - left, bottom - top
@@ -205,20 +205,20 @@ def _fit_cropped(
         scale = fitted * enlarged * max(1.0, zoom)
         focus_x, focus_y = find_most_detailed_region(cut_out.product, cut_out.alpha, 1 / enlarged)
         middle = (top + bottom) / 2
-        return scale, centre_x + scale * (across / 2 - focus_x), middle - scale * focus_y
+        return scale, center_x + scale * (across / 2 - focus_x), middle - scale * focus_y
     if tall:
         scale = min((height - air) / (down * shown), (width - air * 0.7) / across) * zoom
         scale = max(min(scale, max(1.25 * _MAX_SHARP_ENLARGEMENT, fitted * _MIN_ENLARGEMENT)), fitted)
-        return scale, _clamp_centre(centre_x, scale * across, left, right, air * 0.6), top + air
+        return scale, _clamp_center(center_x, scale * across, left, right, air * 0.6), top + air
     scale = min(fitted * enlarged * zoom, (width - 1.2 * air) / across)
-    centre_x = _clamp_centre(centre_x, scale * across, left, right, air * 0.6)
-    return scale, centre_x, (top + bottom) / 2 - scale * down / 2
+    center_x = _clamp_center(center_x, scale * across, left, right, air * 0.6)
+    return scale, center_x, (top + bottom) / 2 - scale * down / 2
 
 
-def _clamp_centre(centre: float, size: float, first: float, last: float, air: float) -> float:
-    """Move the centre so that a product that fits keeps its distance from the edges."""
+def _clamp_center(center: float, size: float, first: float, last: float, air: float) -> float:
+    """Move the center so that a product that fits keeps its distance from the edges."""
     reach = size / 2 + air
-    return float(np.clip(centre, first + reach, last - reach)) if 2 * reach < last - first else centre
+    return float(np.clip(center, first + reach, last - reach)) if 2 * reach < last - first else center
 
 
 def _limit_enlargement(enlarged: float, fitted: float) -> float:
@@ -229,7 +229,7 @@ def _limit_enlargement(enlarged: float, fitted: float) -> float:
 
 
 def find_most_detailed_region(product: Pixels, alpha: Pixels, share: float) -> tuple[float, float]:
-    """Return the centre of the window with the most detail well inside the product.
+    """Return the center of the window with the most detail well inside the product.
 
     Args:
         share: Size of the window relative to the product.
@@ -262,7 +262,7 @@ def _list_outside_sides(
 def _projection(
     cut_out: CutOut, scale: float, offset_x: float, offset_y: float, angle: float, yaw: float, pose: Pose
 ) -> np.ndarray:
-    """Return scale, rotation around the product's centre (its base if it stands) and shift as one matrix."""
+    """Return scale, rotation around the product's center (its base if it stands) and shift as one matrix."""
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     pivot_y = down if pose == "standing" else down / 2
     to_pivot = np.array([[1, 0, -across / 2], [0, 1, -pivot_y], [0, 0, 1]], dtype=np.float64)
@@ -305,18 +305,18 @@ def project_product(
         matrix = matrix @ np.diag([across / small[0], down / small[1], 1.0])
     elif placement.scale > _MAX_PLAIN_ENLARGEMENT:
         pixels = _remove_blocks(pixels)
-    # Pixel centres are at .5 in the geometry above, but at whole numbers in OpenCV.
+    # Pixel centers are at .5 in the geometry above, but at whole numbers in OpenCV.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     shift = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]])
     matrix = shift @ matrix @ half
     sampling = cv2.INTER_LANCZOS4 if placement.scale > 1 else cv2.INTER_CUBIC
-    colour = cv2.warpPerspective(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)
+    color = cv2.warpPerspective(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)
     if placement.bleeds:
         # No soft rim may show between the product and the edge that cuts it off.
         alpha = cv2.copyMakeBorder(alpha, 3, 3, 3, 3, cv2.BORDER_REPLICATE)
         matrix = matrix @ np.array([[1, 0, -3], [0, 1, -3], [0, 0, 1]], dtype=np.float64)
     opacity = cv2.warpPerspective(alpha, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return colour.astype(np.uint8), opacity.astype(np.uint8), (left, top)
+    return color.astype(np.uint8), opacity.astype(np.uint8), (left, top)
 
 
 def _remove_blocks(pixels: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""Colour grading: apply contrast, saturation, temperature and tone of a style to float strips 0..255."""
+"""Color grading: apply contrast, saturation, temperature and tone of a style to float strips 0..255."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def compile_grade(grade: Grade, share: float = 1.0) -> GradeCurve:
         contrast, saturation, temperature = contrast + tone[0], saturation + tone[1], temperature + tone[2]
         exposure, lift = exposure + tone[3], lift + tone[4]
     warmth = float(np.clip(temperature / 100, -1, 1)) * share
-    # Normalised to equal luminance, so that warming does not brighten.
+    # Normalized to equal luminance, so that warming does not brighten.
     red, green, blue = 1 + 0.13 * warmth, 1 + 0.015 * warmth, 1 - 0.19 * warmth
     bright = 2 ** (exposure * share / 2.2) / (0.2126 * red + 0.7152 * green + 0.0722 * blue)
     return GradeCurve(
@@ -93,8 +93,8 @@ def apply_grade(curve: GradeCurve, strip: Floats) -> Floats:
         unit = unit + (curve.lift / 255.0) * (1 - unit)
     result = unit * 255.0
     if curve.saturation != 1:
-        grey = luminance(result)[..., None]
-        result = grey + (result - grey) * curve.saturation
+        gray = luminance(result)[..., None]
+        result = gray + (result - gray) * curve.saturation
     return np.clip(result, 0, 255).astype(np.float32)
 
 

@@ -89,10 +89,10 @@ def _exposure(values: np.ndarray, opacity: Pixels) -> float:
         return 0.5
     clipped = float(np.mean(inside >= 254.0)) + 0.6 * float(np.mean(inside <= 3.0))
     low, middle, high = (float(value) for value in np.percentile(inside, (2, 50, 98)))
-    centred = _step(8, 80, middle) * (1 - 0.5 * _step(232, 252, middle))
+    centered = _step(8, 80, middle) * (1 - 0.5 * _step(232, 252, middle))
     ranged = 0.55 + 0.45 * _step(15, 130, high - low)
     lit = 1 - 0.22 * min(1.0, abs(high - _HIGHLIGHT) / 80)
-    return float(np.clip((1 - _step(0.01, 0.30, clipped)) * (0.4 + 0.6 * centred) * ranged * lit, 0, 1))
+    return float(np.clip((1 - _step(0.01, 0.30, clipped)) * (0.4 + 0.6 * centered) * ranged * lit, 0, 1))
 
 
 def _coverage(share: float, framing: Framing) -> float:

@@ -251,7 +251,7 @@ def compose(
     width, height = request.width, request.height
     paper = backgrounds.build_painter(request.background, width, height, variation, _get_surface(layers))
     product_curve = grading.compile_grade(request.grade)
-    # A solid colour may be a brand colour and stays exact; other backgrounds get less than half of the grade.
+    # A solid color may be a brand color and stays exact; other backgrounds get less than half of the grade.
     background_curve = grading.compile_grade(
         request.grade, 0.0 if request.background.kind == "SOLID" else 0.4
     )
@@ -321,9 +321,9 @@ def _composite(
 def _build_provenance(
     request: RenderRequest, variation: Variation, placement: Placement, has_shadow: bool
 ) -> dict[str, Any]:
-    """Return the provenance that is stored with the prediction, with the honoured and the ignored inputs."""
+    """Return the provenance that is stored with the prediction, with the honored and the ignored inputs."""
     grade = request.grade
-    honoured = [
+    honored = [
         "product",
         "framing",
         "background",
@@ -334,18 +334,18 @@ def _build_provenance(
         "saturation",
         "temperature",
     ]
-    honoured += ["subject"] if request.subject_image is not None else []
-    honoured += ["lighting"] if grade.lighting else []
-    honoured += ["tone"] if grading.known_tones(grade.tone) else []
-    honoured += ["view_angle"] if request.view_angle in ("FRONT", "TOP") else []
+    honored += ["subject"] if request.subject_image is not None else []
+    honored += ["lighting"] if grade.lighting else []
+    honored += ["tone"] if grading.known_tones(grade.tone) else []
+    honored += ["view_angle"] if request.view_angle in ("FRONT", "TOP") else []
     ignored = ["tone"] if grade.tone and not grading.known_tones(grade.tone) else []
     ignored += ["view_angle"] if request.view_angle in ("BACK", "SIDE") else []
     if not has_shadow:
-        honoured.remove("shadow")
+        honored.remove("shadow")
         ignored.append("shadow")
     if request.cut_out.is_extended:
-        ignored += [name for name in honoured if name in _UNUSED_BY_EXTENDED_PHOTOS]
-        honoured = [name for name in honoured if name not in _UNUSED_BY_EXTENDED_PHOTOS]
+        ignored += [name for name in honored if name in _UNUSED_BY_EXTENDED_PHOTOS]
+        honored = [name for name in honored if name not in _UNUSED_BY_EXTENDED_PHOTOS]
     return {
         "renderer_version": RENDERER_VERSION,
         "cut_out": request.cut_out.method,
@@ -358,6 +358,6 @@ def _build_provenance(
         "crop": [round(value) for value in placement.box],
         "angle": round(placement.angle, 3),
         "yaw": round(placement.yaw, 3),
-        "honoured_inputs": honoured,
+        "honoured_inputs": honored,
         "ignored_inputs": ignored,
     }

@@ -55,7 +55,7 @@ def refine(
 ) -> Rendering:
     """Return the image resized by `scale_factor` or to an exact size, with sharp edges and texture.
 
-    An exact size with another aspect ratio crops around the centre.
+    An exact size with another aspect ratio crops around the center.
 
     Args:
         strength: Amount of sharpening, 0..1.
@@ -99,7 +99,7 @@ def _sharpen(pixels: Pixels, amount: float) -> Pixels:
 
 
 def _sharpen_bounded(larger: Pixels, factor: float, strength: float) -> Pixels:
-    """Return the sharpened pixels, limited to the range of their neighbourhood to prevent halos."""
+    """Return the sharpened pixels, limited to the range of their neighborhood to prevent halos."""
     if factor <= 1:
         return larger
     radius = max(1, round(factor))

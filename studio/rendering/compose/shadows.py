@@ -14,7 +14,7 @@ from studio.rendering.compose.variation import Variation
 from studio.rendering.model import Floats, ShadowKind
 
 SMALL_SIDE = 720
-# Darkness of three grey levels on white, below which a shadow ends.
+# Darkness of three gray levels on white, below which a shadow ends.
 _FAINTEST = 3 / 255
 
 

@@ -101,10 +101,10 @@ def stage_image(image: Image.Image) -> Stage:
 
 
 def stage_faces(image: Image.Image) -> Stage:
-    """Return an image in which everything stays but what has the colour of skin.
+    """Return an image in which everything stays but what has the color of skin.
 
     Raises:
-        NothingToKeep: Nothing has the colour of skin.
+        NothingToKeep: Nothing has the color of skin.
     """
     pixels = load_pixels(image)
     height, width = pixels.shape[:2]
@@ -129,7 +129,7 @@ def stage_whole(image: Image.Image) -> Stage:
 
 
 def fit_canvas(stage: Stage, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """Return the stage centred on a canvas of another size, and what stays of it.
+    """Return the stage centered on a canvas of another size, and what stays of it.
 
     Space around it is filled with the pixels of its edges, and may change.
     """

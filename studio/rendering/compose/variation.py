@@ -1,8 +1,8 @@
 """Derive from a seed what differs between the predictions of a generation: shadow, paper, crop and angle.
 
-The product's own colours never differ: without a style they are those of the photo.
+The product's own colors never differ: without a style they are those of the photo.
 
-Consecutive seeds take consecutive rows of a table of light set-ups, so that neighbours differ visibly. A
+Consecutive seeds take consecutive rows of a table of light set-ups, so that neighbors differ visibly. A
 random generator with the same seed adds small differences, as between two frames of a photo shoot.
 """
 

@@ -1,4 +1,4 @@
-"""Score the confidence in a mask that colour alone found, from measurable signs of a failed segmentation.
+"""Score the confidence in a mask that color alone found, from measurable signs of a failed segmentation.
 
 The names of the parts (`size`, `contrast`, ..., `explained`) are stored in the provenance of predictions.
 """
@@ -86,7 +86,7 @@ def _inside(mask: np.ndarray) -> float:
 
 
 def _contrast(pixels: Pixels, mask: np.ndarray) -> float:
-    """Score the share of the contour across which the colour changes."""
+    """Score the share of the contour across which the color changes."""
     values = cv2.GaussianBlur(to_lab(pixels), (0, 0), 1.0)
     solid = mask.astype(np.uint8)
     depth = cv2.distanceTransform(solid, cv2.DIST_L2, 3) - cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3)

@@ -1,4 +1,4 @@
-"""Find the product in a photo by colour alone, without a network.
+"""Find the product in a photo by color alone, without a network.
 
 GrabCut segments a small copy of the photo. It starts from a model of the background if it is plain, and from
 a saliency map if it is busy.
@@ -36,8 +36,8 @@ _MIN_SMALL_CONFIDENCE = 0.3
 _MIN_AGREEMENT = 0.65
 
 
-def find_colour_mask(pixels: Pixels) -> Mask:
-    """Return where the colours of the photo say that the product is."""
+def find_color_mask(pixels: Pixels) -> Mask:
+    """Return where the colors of the photo say that the product is."""
     height, width = pixels.shape[:2]
     small = shrink(pixels, min(1.0, _SEGMENTED_SIDE / max(height, width)))
     method, (mask, confidence, parts) = _segment(small)
@@ -206,7 +206,7 @@ def _reachable_from(reachable: np.ndarray, outside: np.ndarray) -> np.ndarray:
 def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
     """Return the product's shadow in the photo: darker background, connected to it without an edge between.
 
-    A grey product is darker background too, but its outline is an edge, and that of a shadow is a slope.
+    A gray product is darker background too, but its outline is an edge, and that of a shadow is a slope.
     """
     if outside.sum() < 50:
         return np.zeros(outside.shape, dtype=bool)
@@ -215,7 +215,7 @@ def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
     candidates = max(1, int((~outside).sum()))
     for steepest in (0.035, 0.012):
         shadow = _reachable_from(darker & (mean > 0.35) & (slope < steepest), outside)
-        # A "shadow" of more than half of the area is the product itself, grey and softly lit.
+        # A "shadow" of more than half of the area is the product itself, gray and softly lit.
         if shadow.sum() < 0.5 * candidates:
             return shadow
     return np.zeros(outside.shape, dtype=bool)
@@ -224,7 +224,7 @@ def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
 def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
     """Return the dark contact line under a product, where the shadow has an edge.
 
-    Only for products whose colour differs from the background.
+    Only for products whose color differs from the background.
     """
     outside = ~mask
     darker, _ = find_darker_background(pixels, outside)
@@ -261,7 +261,7 @@ def _hints_near(mask: np.ndarray) -> Pixels:
 
 
 def detect_skin(pixels: Pixels) -> np.ndarray:
-    """Return the patches that have the colour of skin (Chai and Ngan, 1999, in YCrCb)."""
+    """Return the patches that have the color of skin (Chai and Ngan, 1999, in YCrCb)."""
     values = cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb)
     skin = cv2.inRange(values, np.array([30, 137, 85]), np.array([245, 168, 126])).astype(np.uint8)
     skin = cv2.morphologyEx(skin, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))

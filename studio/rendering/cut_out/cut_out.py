@@ -17,7 +17,7 @@ from PIL import Image
 from studio.media.inspection import open_stored
 from studio.rendering.color import to_srgb
 from studio.rendering.cut_out.mask_providers import find_chosen_mask
-from studio.rendering.cut_out.matting import nearby_colour, refine_mask
+from studio.rendering.cut_out.matting import nearby_color, refine_mask
 from studio.rendering.cut_out.network_confidence import MIN_CONFIDENCE
 from studio.rendering.cut_out.standing import stands
 from studio.rendering.geometry import drop_specks, find_touched_sides, get_bounding_box, shrink
@@ -126,12 +126,12 @@ def _is_meaningful(alpha: Pixels) -> bool:
 
 
 def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
-    # Transparent pixels may have any colour; resampling would mix it into the rim.
+    # Transparent pixels may have any color; resampling would mix it into the rim.
     solid = (alpha > 240).astype(np.float32)
     box = get_bounding_box(alpha, pad=4)
     left, top, right, bottom = box
     product, opacity = pixels[top:bottom, left:right].copy(), alpha[top:bottom, left:right].copy()
-    around = nearby_colour(product.astype(np.float32), solid[top:bottom, left:right], 4)
+    around = nearby_color(product.astype(np.float32), solid[top:bottom, left:right], 4)
     product[opacity < 24] = np.clip(around[opacity < 24], 0, 255).astype(np.uint8)
     photo = _over_white(pixels, alpha)
     touches = find_touched_sides(opacity, box, photo)

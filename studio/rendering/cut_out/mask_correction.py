@@ -1,11 +1,11 @@
-"""Check the mask of a network against the colours of the photo, and correct it where the background is plain.
+"""Check the mask of a network against the colors of the photo, and correct it where the background is plain.
 
 A network of 320 x 320 pixels knows what a thing is, but closes holes (rings, handles, the back of a chair)
-and overlooks thin or faint parts (a cord, a strap). On plain paper, what has exactly the paper's colour is a
+and overlooks thin or faint parts (a cord, a strap). On plain paper, what has exactly the paper's color is a
 hole, and what clearly differs from the paper and touches the product is a part of it. On a dark background,
-the dark parts of a product have its colour too: nothing is a hole there, and a narrow gap between two large
+the dark parts of a product have its color too: nothing is a hole there, and a narrow gap between two large
 pieces (the hinge between screen and keyboard) is a part of the product. On a background that is not plain,
-colours cannot correct a mask: a white hat before a pale sky would lose half of itself. They only say how much
+colors cannot correct a mask: a white hat before a pale sky would lose half of itself. They only say how much
 of the mask looks like its surroundings.
 """
 
@@ -41,10 +41,10 @@ _MIN_OUTLINE, _OUTLINE_NOISE, _MIN_OUTLINED = 4.0, 4.0, 0.5
 _MIN_DIFFERENCE, _DIFFERENCE_NOISE = 25.0, 8.0
 # The same, from which a pixel counts as not being paper.
 _MIN_OTHER, _OTHER_NOISE = 8.0, 4.0
-# A grey pixel with at least this share of the paper's brightness may be paper in shadow.
+# A gray pixel with at least this share of the paper's brightness may be paper in shadow.
 _MIN_SHADOW = 0.35
 _MAX_SHADOW_SLOPE = 0.035
-# Chroma from which paper is coloured, the cosine of the angle between hues that are the same, and the share
+# Chroma from which paper is colored, the cosine of the angle between hues that are the same, and the share
 # of a mask with the hue of the paper from which the product has it too.
 _MIN_CHROMA, _MIN_LIKENESS, _MAX_TINTED = 20.0, 0.95, 0.15
 # Area of a large piece relative to the mask, and width of a gap between two of them relative to its size.
@@ -53,11 +53,11 @@ _MIN_LARGE_PIECE, _MAX_GAP = 0.15, 0.08
 _MIN_THIN, _THIN_WIDTH = 0.25, 9
 # A thin part leads away from the mask if at most this share of it is next to the mask.
 _MAX_NEAR = 0.4
-# Frequency of a colour in the mask relative to its frequency around the mask below which it is background.
+# Frequency of a color in the mask relative to its frequency around the mask below which it is background.
 _MAX_RATIO = 0.85
 # Regions smaller than this share of the mask stay; on a background that is not plain, so do all together.
 _MIN_REGION, _MIN_REGIONS = 0.008, 0.05
-# Steps of a colour histogram in 8-bit L*a*b*.
+# Steps of a color histogram in 8-bit L*a*b*.
 _LIGHTNESS_STEP, _COLOR_STEP, _BINS = 16, 6, 44
 
 
@@ -97,9 +97,9 @@ def correct_mask(pixels: Pixels, values: Floats, box: Box) -> tuple[Floats, Box]
 
 
 def measure_distinctness(pixels: Pixels, values: Floats, box: Box) -> float:
-    """Return the share of a mask, 0..1, whose colours are more typical of itself than of its surroundings.
+    """Return the share of a mask, 0..1, whose colors are more typical of itself than of its surroundings.
 
-    On a plain background it is 1, because what has the colour of the paper is often a white product. If this
+    On a plain background it is 1, because what has the color of the paper is often a white product. If this
     background is dark, it is the visible share of the outline.
     """
     small, solid, _ = shrink_with_mask(pixels, values, box)
@@ -111,10 +111,10 @@ def measure_distinctness(pixels: Pixels, values: Floats, box: Box) -> float:
 
 
 def compare_with_paper(pixels: Pixels, values: Floats, box: Box) -> float:
-    """Return the overlap, 0..1, of a mask with what is not the colour of plain paper or of a shadow on it.
+    """Return the overlap, 0..1, of a mask with what is not the color of plain paper or of a shadow on it.
 
-    Colours know nothing about products, and the network knows nothing about paper: a mask on which both agree
-    is right. It is 0 if the background is dark or not plain, and low if the product has the paper's colour.
+    Colors know nothing about products, and the network knows nothing about paper: a mask on which both agree
+    is right. It is 0 if the background is dark or not plain, and low if the product has the paper's color.
     """
     small, solid, _ = shrink_with_mask(pixels, values, box)
     if not solid.any() or solid.mean() > _MAX_SHARE:
@@ -179,12 +179,12 @@ def _find_paper(small: Pixels, solid: np.ndarray, residual: Floats, noise: float
     shaded = solid & darker & (brightness > _MIN_SHADOW) & (slope < _MAX_SHADOW_SLOPE)
     labels = cv2.connectedComponents((paper | shaded).astype(np.uint8), connectivity=4)[1]
     grown = solid & np.isin(labels, np.setdiff1d(np.unique(labels[paper]), [0]))
-    # A grey product next to a hole is not its shadow.
+    # A gray product next to a hole is not its shadow.
     return _keep_outlined(grown if grown.sum() < 2 * paper.sum() else paper, solid, residual, noise)
 
 
 def _keep_outlined(paper: np.ndarray, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:
-    """Return the regions that end at an edge. In the shading of a white product, paper's colour fades out."""
+    """Return the regions that end at an edge. In the shading of a white product, paper's color fades out."""
     count, labels = cv2.connectedComponents(paper.astype(np.uint8), connectivity=4)
     limit = max(_MIN_OUTLINE, _OUTLINE_NOISE * noise)
     for label in range(1, count):
@@ -197,7 +197,7 @@ def _keep_outlined(paper: np.ndarray, solid: np.ndarray, residual: Floats, noise
 
 
 def _find_tinted_paper(small: Pixels, solid: np.ndarray, residual: Floats, noise: float) -> np.ndarray:
-    """Return where coloured paper is visible, also in shadow or in reflected light; nowhere on grey paper."""
+    """Return where colored paper is visible, also in shadow or in reflected light; nowhere on gray paper."""
     colors = to_lab(small)
     paper = np.median(colors[~solid & (residual < 3 * noise)], axis=0)
     nothing, strength = np.zeros(solid.shape, dtype=bool), float(np.hypot(paper[1], paper[2]))
@@ -264,7 +264,7 @@ def _is_before_dark(small: Pixels, solid: np.ndarray) -> bool:
 
 
 def _measure_visible_outline(small: Pixels, solid: np.ndarray) -> float:
-    """Return the share of the outline, 0..1, whose two sides differ in colour."""
+    """Return the share of the outline, 0..1, whose two sides differ in color."""
     mask = solid.astype(np.uint8)
     thin, thick = np.ones((3, 3), np.uint8), np.ones((2 * _EDGE_WIDTH + 1,) * 2, np.uint8)
     inside = (cv2.erode(mask, thin) > 0) & (cv2.erode(mask, thick) == 0)
@@ -279,7 +279,7 @@ def _measure_visible_outline(small: Pixels, solid: np.ndarray) -> float:
 
 
 def _average_near(colors: Floats, where: np.ndarray) -> tuple[Floats, np.ndarray]:
-    """Return for each pixel the mean colour of the marked pixels near it, and whether there are enough."""
+    """Return for each pixel the mean color of the marked pixels near it, and whether there are enough."""
     marked, size = where.astype(np.float32), (3 * _EDGE_WIDTH + 1,) * 2
     count = cv2.boxFilter(marked, -1, size, normalize=False)
     total = cv2.boxFilter(colors * marked[..., None], -1, size, normalize=False)
@@ -287,7 +287,7 @@ def _average_near(colors: Floats, where: np.ndarray) -> tuple[Floats, np.ndarray
 
 
 def _find_surroundings(small: Pixels, solid: np.ndarray) -> np.ndarray:
-    """Return the parts of the mask whose colours are typical of what surrounds it, not of the product."""
+    """Return the parts of the mask whose colors are typical of what surrounds it, not of the product."""
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     reach_y, reach_x = (rows[-1] - rows[0]) // 3 + 4, (columns[-1] - columns[0]) // 3 + 4
     part = np.s_[
@@ -306,14 +306,14 @@ def _find_surroundings(small: Pixels, solid: np.ndarray) -> np.ndarray:
 
 
 def _number_colors(small: Pixels) -> np.ndarray:
-    """Return for each pixel the number of its colour's bin."""
+    """Return for each pixel the number of its color's bin."""
     values = cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 0.8), cv2.COLOR_RGB2LAB).astype(int)
     lightness = values[..., 0] // _LIGHTNESS_STEP
     return (lightness * _BINS + values[..., 1] // _COLOR_STEP) * _BINS + values[..., 2] // _COLOR_STEP
 
 
 def _count_colors(numbers: np.ndarray) -> Floats:
-    """Return the frequency of each colour, averaged with its neighbours."""
+    """Return the frequency of each color, averaged with its neighbors."""
     bins = (256 // _LIGHTNESS_STEP, _BINS, _BINS)
     counts: Floats = np.bincount(numbers, minlength=int(np.prod(bins))).reshape(bins).astype(np.float32)
     for axis in range(3):

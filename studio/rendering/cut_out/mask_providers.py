@@ -1,6 +1,6 @@
 """Choose the mask provider: what finds the product in a photo.
 
-`u2netp` is the network that ships with the renderer, `colour` needs none, and a path is a network of the
+`u2netp` is the network that ships with the renderer, `color` needs none, and a path is a network of the
 operator.
 """
 
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from studio.infrastructure.mask_models import MaskModelType, get_mask_model
-from studio.rendering.cut_out.color_mask import find_colour_mask
+from studio.rendering.cut_out.color_mask import find_color_mask
 from studio.rendering.cut_out.network_mask import find_network_mask
 from studio.rendering.cut_out.weights import U2NETP
 from studio.rendering.model import RENDERER_VERSION, Mask, MaskProvider, Pixels
@@ -20,11 +20,11 @@ def get_mask_provider(mask_model: str, model_type: MaskModelType = "u2net") -> M
     """Return the mask provider of a setting. A network is loaded when the first photo needs it.
 
     Args:
-        mask_model: `colour`, `u2netp`, or the path of an ONNX file.
+        mask_model: `color`, `u2netp`, or the path of an ONNX file.
         model_type: What kind of network the file contains.
     """
-    if mask_model == "colour":
-        return find_colour_mask
+    if mask_model == "color":
+        return find_color_mask
     if mask_model == "u2netp":
         return find_u2netp_mask
     path = Path(mask_model)

@@ -1,8 +1,8 @@
 """Remove the background from the rim of a mask, where the photo clearly shows it.
 
 A network draws an outline a few of its pixels too far outside: a ball before a dark wall gets a dark rim. The
-colours next to the outline decide where the background is even and they differ much more than they vary. A
-pixel must be one of the two colours, or a mixture of both. Nothing is added to the mask: what looks like the
+colors next to the outline decide where the background is even and they differ much more than they vary. A
+pixel must be one of the two colors, or a mixture of both. Nothing is added to the mask: what looks like the
 product beyond its outline is often something else, such as a joint in the table below it. Before a texture,
 a thin part of the product may look like the background, so nothing is removed there.
 """
@@ -16,11 +16,11 @@ from studio.rendering.color import smoothstep, to_lab
 from studio.rendering.model import Box, Floats, Pixels
 
 _SIDE = 640
-# Pixels of the copy on each side of the outline whose colours are not certain.
+# Pixels of the copy on each side of the outline whose colors are not certain.
 _REACH = 10
-# Difference of the two colours, relative to how much they vary, from which they begin to decide and decide.
+# Difference of the two colors, relative to how much they vary, from which they begin to decide and decide.
 _MIN_SEPARATION, _FULL_SEPARATION = 3.0, 5.0
-# Noise of photos (CIE76) that is added to the variation, and to the distance from a mixture of the colours.
+# Noise of photos (CIE76) that is added to the variation, and to the distance from a mixture of the colors.
 _NOISE, _MIXTURE_NOISE = 4.0, 8.0
 # Variation of the background (CIE76) up to which it is even, and from which it is a texture.
 _EVEN, _TEXTURE = 3.0, 5.0
@@ -56,7 +56,7 @@ def _find_excess(colors: Floats, mask: Floats, depth: Floats) -> Floats:
         for variance in (front_variance, behind_variance)
     )
     weight = smoothstep(_MIN_SEPARATION, _FULL_SEPARATION, np.sqrt(squared) / (deviation + _NOISE))
-    # Thin parts have no inside of which the colour is known.
+    # Thin parts have no inside of which the color is known.
     weight = weight * np.minimum(has_front, has_behind)
     weight *= 1 - smoothstep(_EVEN, _TEXTURE, np.sqrt(behind_variance.sum(axis=2)))
     weight *= 1 - smoothstep(0.7 * _REACH, 1.2 * _REACH, np.abs(depth))

@@ -1,7 +1,7 @@
-"""Image matting: refine a coarse mask to soft edges, and remove the background's colour from the rim.
+"""Image matting: refine a coarse mask to soft edges, and remove the background's color from the rim.
 
-A pixel of the rim is a mixture of the product's colour and the background's colour. Both are estimated from
-nearby pixels; the pixel's position on the line between them is its opacity. Where the two colours are
+A pixel of the rim is a mixture of the product's color and the background's color. Both are estimated from
+nearby pixels; the pixel's position on the line between them is its opacity. Where the two colors are
 similar, a guided filter (He et al., 2010) decides.
 """
 
@@ -14,7 +14,7 @@ from studio.rendering.color import luminance, smoothstep
 from studio.rendering.model import Floats, Pixels
 
 _STRIP_ROWS = 256
-# A mask with a wider band comes from a photo with so many pixels that half of them show its colours.
+# A mask with a wider band comes from a photo with so many pixels that half of them show its colors.
 _MIN_HALVED_BAND = 6
 
 
@@ -29,8 +29,8 @@ def guided_filter(guide: Floats, mask: Floats, radius: int, epsilon: float) -> F
     return np.clip(cv2.blur(slope, size) * guide + cv2.blur(offset, size), 0, 1)
 
 
-def nearby_colour(pixels: Floats, where: Floats, radius: int) -> Floats:
-    """Return for each pixel the mean colour of the nearest pixels marked by `where`.
+def nearby_color(pixels: Floats, where: Floats, radius: int) -> Floats:
+    """Return for each pixel the mean color of the nearest pixels marked by `where`.
 
     The search radius grows from `radius` to nine times that.
     """
@@ -41,14 +41,14 @@ def nearby_colour(pixels: Floats, where: Floats, radius: int) -> Floats:
         small = max(1, reach // 6)
         size = (max(1, pixels.shape[1] // small), max(1, pixels.shape[0] // small))
         weight = cv2.resize(where, size, interpolation=cv2.INTER_AREA)
-        colour = cv2.resize(marked, size, interpolation=cv2.INTER_AREA)
+        color = cv2.resize(marked, size, interpolation=cv2.INTER_AREA)
         sigma = max(0.8, reach / small / 2)
         weight = cv2.GaussianBlur(weight, (0, 0), sigma)
-        colour = cv2.GaussianBlur(colour, (0, 0), sigma) / np.maximum(weight, 1e-4)[..., None]
+        color = cv2.GaussianBlur(color, (0, 0), sigma) / np.maximum(weight, 1e-4)[..., None]
         full = (pixels.shape[1], pixels.shape[0])
         coverage = cv2.resize(np.clip(weight * 40, 0, 1), full, interpolation=cv2.INTER_LINEAR)
         share = (coverage * (1 - known))[..., None]
-        result += share * cv2.resize(colour, full, interpolation=cv2.INTER_LINEAR)
+        result += share * cv2.resize(color, full, interpolation=cv2.INTER_LINEAR)
         known += coverage * (1 - known)
     rest = pixels[where > 0.5].mean(axis=0) if np.any(where > 0.5) else pixels.mean(axis=(0, 1))
     return result + (1 - known)[..., None] * rest.astype(np.float32)
@@ -67,17 +67,17 @@ def refine_mask(pixels: Pixels, mask: Floats, band: int) -> tuple[Pixels, Pixels
     signed = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     signed -= cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
     signed /= band
-    colours = _estimate_colours(pixels, signed, band)
+    colors = _estimate_colors(pixels, signed, band)
     alpha = np.empty(mask.shape, dtype=np.float32)
     for first, last in _list_strips(len(mask)):
-        front, behind = (_upscale_rows(colour, mask.shape, first, last) for colour in colours)
+        front, behind = (_upscale_rows(color, mask.shape, first, last) for color in colors)
         guided = _guide_rows(pixels, mask, band, first, last)
         alpha[first:last] = _find_opacity(pixels[first:last], signed[first:last], front, behind, guided)
     # Photos have no edges sharper than one pixel.
     alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7)
     clean = np.empty_like(pixels)
     for first, last in _list_strips(len(mask)):
-        front, behind = (_upscale_rows(colour, mask.shape, first, last) for colour in colours)
+        front, behind = (_upscale_rows(color, mask.shape, first, last) for color in colors)
         image, depth = pixels[first:last].astype(np.float32), signed[first:last, :, None]
         mended = image + (1 - alpha[first:last, :, None]) * (front - behind)
         rows = np.where(depth > 0.9, image, np.where(depth < -0.9, front, mended))
@@ -90,8 +90,8 @@ def _list_strips(height: int) -> list[tuple[int, int]]:
     return [(first, min(height, first + _STRIP_ROWS)) for first in range(0, height, _STRIP_ROWS)]
 
 
-def _estimate_colours(pixels: Pixels, signed: Floats, band: int) -> tuple[Floats, Floats]:
-    """Return the colours of the product and of the background near each pixel.
+def _estimate_colors(pixels: Pixels, signed: Floats, band: int) -> tuple[Floats, Floats]:
+    """Return the colors of the product and of the background near each pixel.
 
     They vary slowly: those of a large photo are estimated on a copy of half the size.
     """
@@ -99,8 +99,8 @@ def _estimate_colours(pixels: Pixels, signed: Floats, band: int) -> tuple[Floats
     size = (max(1, pixels.shape[1] // step), max(1, pixels.shape[0] // step))
     image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     depth = cv2.resize(signed, size, interpolation=cv2.INTER_AREA)
-    front = nearby_colour(image, (depth > 0.9).astype(np.float32), band * 2 // step)
-    return front, nearby_colour(image, (depth < -0.9).astype(np.float32), band * 2 // step)
+    front = nearby_color(image, (depth > 0.9).astype(np.float32), band * 2 // step)
+    return front, nearby_color(image, (depth < -0.9).astype(np.float32), band * 2 // step)
 
 
 def _upscale_rows(small: Floats, shape: tuple[int, ...], first: int, last: int) -> Floats:
@@ -123,13 +123,13 @@ def _guide_rows(pixels: Pixels, mask: Floats, band: int, first: int, last: int) 
 
 
 def _find_opacity(pixels: Pixels, signed: Floats, front: Floats, behind: Floats, guided: Floats) -> Floats:
-    """Return the position of each pixel on the line from the background's colour to the product's."""
+    """Return the position of each pixel on the line from the background's color to the product's."""
     difference = front - behind
     length = np.einsum("ijk,ijk->ij", difference, difference)
     along = np.einsum("ijk,ijk->ij", pixels.astype(np.float32) - behind, difference) / (length + 1.0)
     on_line = smoothstep(0.12, 0.88, along)
     confidence = smoothstep(20.0, 60.0, np.sqrt(length))
     alpha = confidence * on_line + (1 - confidence) * guided
-    # A textured product has dark pixels of its own: the deeper inside, the less the colour counts.
+    # A textured product has dark pixels of its own: the deeper inside, the less the color counts.
     certain_inside, certain_outside = smoothstep(0.0, 0.85, signed), smoothstep(0.0, 0.85, -signed)
     return np.maximum(alpha, certain_inside) * (1 - certain_outside)

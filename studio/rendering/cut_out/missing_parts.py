@@ -1,8 +1,8 @@
-"""Notice on plain paper that a mask lacks a part that has the colour of the paper.
+"""Notice on plain paper that a mask lacks a part that has the color of the paper.
 
-The glass below a wooden lid is such a part: neither the network nor the colours find it. Only its thin
+The glass below a wooden lid is such a part: neither the network nor the colors find it. Only its thin
 reflections are visible, with paper between them. A shadow has no thin lines, another thing is not of the
-paper's colour, and a joint in a wall goes on to the edge of the photo.
+paper's color, and a joint in a wall goes on to the edge of the photo.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A network that is sure of an object finds the same object in the whole photo, in its mirror image and in the
 part around the object. Four signs are measured: how much the masks of the passes agree, how much those of
 the photo and its mirror image agree, how much of the mask is neither product nor background, and how much of
-it has the colours of its surroundings. On plain paper, colours find the product without the network: a mask
-that both find is right, whatever the other signs say, unless lines on the paper outline a part of the colour
+it has the colors of its surroundings. On plain paper, colors find the product without the network: a mask
+that both find is right, whatever the other signs say, unless lines on the paper outline a part of the color
 of the paper.
 """
 
@@ -19,7 +19,7 @@ MIN_CONFIDENCE = 0.86
 """Cut-outs below this probability get the warning `mask_uncertain`."""
 # Logistic regression of "the overlap with the truth is at least 0.85" on the product of the four signs. It
 # was fitted to the calibration half of the image set (`tests/images`: 45 usable masks, 8 of them wrong), when
-# the part around the product was looked at once and not mirrored. Distinctness and the colours of plain paper
+# the part around the product was looked at once and not mirrored. Distinctness and the colors of plain paper
 # were added when both halves had been seen, so the area under the curve (`make images`) is no blind result.
 _SLOPE, _INTERCEPT = 7.87, -5.20
 # Photos whose two masks overlap less than this show no object that stands out.
@@ -46,7 +46,7 @@ def score_agreement(
         second: The mask of both passes, 0..1, of the same size and area.
         share: The share of the photo that the second mask covers.
         mirror: The overlap of the masks of the whole photo and its mirror image, 0..1.
-        distinctness: The share of the mask whose colours are not typical of its surroundings, 0..1.
+        distinctness: The share of the mask whose colors are not typical of its surroundings, 0..1.
         paper: The overlap of the corrected mask with what differs from plain paper, 0..1.
         completeness: The share of the product that the mask has, 0..1, as far as lines on plain paper show.
     """

@@ -1,7 +1,7 @@
 """Saliency map: estimate where the product is before segmentation.
 
 Minimum barrier distance from the image border (Zhang et al., "Minimum Barrier Salient Object Detection at 80
-FPS", ICCV 2015): a pixel is salient if every path to the border crosses a change of colour.
+FPS", ICCV 2015): a pixel is salient if every path to the border crosses a change of color.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROUNDS = 2
 
 
 def barrier_distance(image: Floats) -> Floats:
-    """Return per pixel the smallest colour range on any path to the border, summed over the channels."""
+    """Return per pixel the smallest color range on any path to the border, summed over the channels."""
     distance = np.full_like(image, np.inf)
     distance[0], distance[-1], distance[:, 0], distance[:, -1] = 0, 0, 0, 0
     upper, lower = image.copy(), image.copy()
@@ -43,16 +43,16 @@ def _raster_pass(image: Floats, distance: Floats, upper: Floats, lower: Floats) 
 def saliency(image_lab: Floats) -> Floats:
     """Return per pixel how probably it belongs to the product, 0..1."""
     height, width = image_lab.shape[:2]
-    barrier = _normalise(barrier_distance(cv2.GaussianBlur(image_lab, (0, 0), 1.0)))
-    away = _normalise(_distance_to_border_colours(image_lab))
+    barrier = _normalize(barrier_distance(cv2.GaussianBlur(image_lab, (0, 0), 1.0)))
+    away = _normalize(_distance_to_border_colors(image_lab))
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    centre = np.exp(-(((columns / width - 0.5) / 0.42) ** 2 + ((rows / height - 0.52) / 0.48) ** 2))
-    raw = (0.62 * barrier + 0.38 * away) * (0.35 + 0.65 * centre)
-    return smoothstep(0.12, 0.75, _normalise(cv2.GaussianBlur(raw.astype(np.float32), (0, 0), 2.0)))
+    center = np.exp(-(((columns / width - 0.5) / 0.42) ** 2 + ((rows / height - 0.52) / 0.48) ** 2))
+    raw = (0.62 * barrier + 0.38 * away) * (0.35 + 0.65 * center)
+    return smoothstep(0.12, 0.75, _normalize(cv2.GaussianBlur(raw.astype(np.float32), (0, 0), 2.0)))
 
 
-def _distance_to_border_colours(image_lab: Floats) -> Floats:
-    """Return the distance to the nearest main colour of the top and side borders.
+def _distance_to_border_colors(image_lab: Floats) -> Floats:
+    """Return the distance to the nearest main color of the top and side borders.
 
     Products stand at the bottom.
     """
@@ -62,16 +62,16 @@ def _distance_to_border_colours(image_lab: Floats) -> Floats:
     cv2.setRNGSeed(1)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 12, 0.5)
     initial = np.zeros((0,), dtype=np.int32)
-    _, labels, centres = cv2.kmeans(samples, 5, initial, criteria, 1, cv2.KMEANS_PP_CENTERS)
+    _, labels, centers = cv2.kmeans(samples, 5, initial, criteria, 1, cv2.KMEANS_PP_CENTERS)
     share = np.bincount(labels.ravel(), minlength=5) / len(samples)
     distances = [
-        np.linalg.norm(image_lab - centre, axis=2)
-        for centre, part in zip(centres, share, strict=True)
+        np.linalg.norm(image_lab - center, axis=2)
+        for center, part in zip(centers, share, strict=True)
         if part > 0.08
     ]
     return np.min(distances, axis=0).astype(np.float32)
 
 
-def _normalise(values: Floats) -> Floats:
+def _normalize(values: Floats) -> Floats:
     low, high = np.percentile(values, (2, 98))
     return np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)

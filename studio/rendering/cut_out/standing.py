@@ -26,7 +26,7 @@ _SIDE = 480
 _CORD_WIDTH, _CORD_HEIGHT, _CORD_GAP = 0.05, 0.12, 0.06
 # A cord that the mask lacks leads from the upper edge of the photo to the product, at least over this share
 # of the photo's height. It is at most so far from the product's middle, as a share of its width.
-_MIN_CORD, _OFF_CENTRE = 0.08, 0.12
+_MIN_CORD, _OFF_CENTER = 0.08, 0.12
 # Difference of a cord to both of its sides (CIE L*), and the share of its length that has this difference.
 _CORD_CONTRAST, _CORD_CONTINUITY = 2.0, 0.9
 # Pixels from a cord to what is compared with it.
@@ -42,7 +42,7 @@ _UNSURE_SHADOW = 0.95
 _FAINT_SHADOW = 0.98
 # Part of the product's height at which its sides are looked at: below it, what stands has a shadow too.
 _UPPER = (0.12, 0.55)
-# Saturation by which a shadow on grey paper may differ from it (CIE76).
+# Saturation by which a shadow on gray paper may differ from it (CIE76).
 _MAX_TINT = 6.0
 # A base of a smooth outline, below the middle of the mass: its width as a share of the product's, and its
 # roughness. What is rougher may be a hem, and what is not balanced may lie: such a product needs a shadow
@@ -148,10 +148,10 @@ def hangs_from_cord(photo: Pixels, solid: np.ndarray) -> bool:
     if top < max(8, _MIN_CORD * len(photo)):
         return False
     tip = np.flatnonzero(solid[top : top + max(2, round(0.03 * tall))].any(axis=0)).mean()
-    if abs(tip - np.nonzero(solid)[1].mean()) > _OFF_CENTRE * wide:
+    if abs(tip - np.nonzero(solid)[1].mean()) > _OFF_CENTER * wide:
         return False
     lightness = cv2.GaussianBlur(to_lab(photo[:top])[..., 0], (0, 0), 0.7)
-    reach = max(3, round(_OFF_CENTRE * wide / 2))
+    reach = max(3, round(_OFF_CENTER * wide / 2))
     return any(_is_cord(lightness, x) for x in range(round(tip) - reach, round(tip) + reach + 1))
 
 

@@ -12,7 +12,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 def build_image(seed: int, width: int, height: int, file_format: str) -> bytes:
-    """Return an encoded image of coloured blocks that depends on the arguments only."""
+    """Return an encoded image of colored blocks that depends on the arguments only."""
     blocks = numpy.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=numpy.uint8)
     target = io.BytesIO()
     Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).save(target, file_format)

@@ -38,7 +38,7 @@ def misbehave(how: str) -> ApiResponse:
         "exclusive-bound": ApiResponse(200, {**WIDGET, "price": 0}, headers),
         "null": ApiResponse(200, {**WIDGET, "name": None}, headers),
         "not-a-number": ApiResponse(200, {**WIDGET, "name": float("nan")}, headers),
-        "unserialisable": ApiResponse(200, {**WIDGET, "name": object()}, headers),
+        "unserializable": ApiResponse(200, {**WIDGET, "name": object()}, headers),
         "uuid": ApiResponse(200, {**WIDGET, "id": "{01990000-5eed-7000-8000-000400000001}"}, headers),
         "header-missing": ApiResponse(200, WIDGET),
         "header-value": ApiResponse(200, WIDGET, {"X-Count": "zero"}),

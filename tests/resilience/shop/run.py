@@ -1,7 +1,7 @@
 """`make shop`: work like a shop with thousands of products while its server and worker are killed.
 
 Two servers with production settings, a Celery worker, beat, Redis, PostgreSQL and an S3 server. The shop
-imports a catalogue with photos, from URLs and a ZIP file, makes shootings from a template, generates,
+imports a catalog with photos, from URLs and a ZIP file, makes shootings from a template, generates,
 approves in batches, and has its exports delivered to its bucket. One server and the worker are killed
 (SIGKILL) five times: while rows are imported, while photos are, during the generations, a batch of approvals
 and the deliveries. The exit status is 0 if nothing is lost, duplicated or charged wrongly, each webhook
@@ -43,7 +43,7 @@ from tests.resilience.shop.sizes import FULL, SMALL, Sizes
 from tests.resilience.shop.steps import Shop
 from tests.resilience.shop.web_server import ShopServer
 from tests.resilience.workload import PASSWORD, open_database
-from tools.bench.catalogue import Catalogue
+from tools.bench.catalog import Catalog
 from tools.servers.processes import report_logs
 
 SEED = 1709
@@ -126,7 +126,7 @@ class Killer:
 def run_steps(shop: Shop, deployment: Deployment, report: Report, killer: Killer) -> None:
     """Run all steps, kill processes during most of them, and report the measurements."""
     sizes, client = shop.sizes, shop.client
-    import_catalogue(shop, deployment, report, killer)
+    import_catalog(shop, deployment, report, killer)
     with report.step(f"make {sizes.shootings} shootings from a template"):
         shop.prepare_shootings()
         report.add("shootings from a template", len(shop.shooting_ids))
@@ -165,7 +165,7 @@ def run_steps(shop: Shop, deployment: Deployment, report: Report, killer: Killer
     report.add("requests without a response, repeated", client.count_cut_off())
 
 
-def import_catalogue(shop: Shop, deployment: Deployment, report: Report, killer: Killer) -> None:
+def import_catalog(shop: Shop, deployment: Deployment, report: Report, killer: Killer) -> None:
     """Import all products with their photos, and kill processes while rows and while photos are imported."""
     sizes = shop.sizes
     with report.step(f"import {sizes.products:,} products with {sizes.images:,} photos") as rate:
@@ -243,10 +243,10 @@ def run_shop(folder: Path, sizes: Sizes, seed: int) -> Report:
         sizes: How much the shop does.
         seed: Of the data of the shop.
     """
-    report, inbox, catalogue = Report(), WebhookInbox(), Catalogue(sizes.products, sizes.images, seed)
+    report, inbox, catalog = Report(), WebhookInbox(), Catalog(sizes.products, sizes.images, seed)
     with report_logs(folder), ExitStack() as stack:
         with report.step("start PostgreSQL, Redis, two S3 servers, two servers, a worker and beat"):
-            server = ShopServer(catalogue, inbox)
+            server = ShopServer(catalog, inbox)
             deployment = stack.enter_context(run_deployment(folder, server.respond))
         origins = [server.origin for server in deployment.servers]
         client = ShopClient(origins, deployment.organization_id)
@@ -255,7 +255,7 @@ def run_shop(folder: Path, sizes: Sizes, seed: int) -> Report:
         endpoint = {"url": f"{deployment.shop_server.url}/hooks", "event_types": list(ROWS_OF_EVENTS)}
         inbox.secret = client.create("/webhook-endpoints/", endpoint)["secret"]
         start = client.get("/changes/", organization_id=client.organization_id, start="latest")
-        shop = Shop(client, catalogue, sizes)
+        shop = Shop(client, catalog, sizes)
         # Entered last, so that a kill ends before the deployment does.
         killer = Killer(deployment, stack.enter_context(ThreadPoolExecutor(1)))
         run_steps(shop, deployment, report, killer)

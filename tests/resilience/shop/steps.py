@@ -18,7 +18,7 @@ from tests.resilience.progress import wait_while_moving
 from tests.resilience.shop.bucket import PREFIX, ShopBucket
 from tests.resilience.shop.client import Row, ShopClient, ShopFailed
 from tests.resilience.shop.sizes import Sizes
-from tools.bench.catalogue import Catalogue
+from tools.bench.catalog import Catalog
 
 RENDERED_SIZE = 64, 80
 BATCH_SIZE = 100
@@ -31,8 +31,8 @@ MANIFESTS = ("manifest.csv", "manifest.json")
 class Shop:
     """The shop with its client."""
 
-    def __init__(self, client: ShopClient, catalogue: Catalogue, sizes: Sizes) -> None:
-        self.client, self.catalogue, self.sizes = client, catalogue, sizes
+    def __init__(self, client: ShopClient, catalog: Catalog, sizes: Sizes) -> None:
+        self.client, self.catalog, self.sizes = client, catalog, sizes
         self.import_id = ""
         self.products: list[Row] = []
         """The products with photos."""
@@ -42,9 +42,9 @@ class Shop:
         self._approval_rates: list[float] = []
 
     def start_import(self, origin: str) -> None:
-        """Start an import of the catalogue with its photos, which are at `origin` and in a ZIP file."""
-        file_url = self._upload("products.csv", "text/csv", self.catalogue.build_csv(origin))
-        zip_url = self._upload("photos.zip", "application/zip", self.catalogue.build_zip())
+        """Start an import of the catalog with its photos, which are at `origin` and in a ZIP file."""
+        file_url = self._upload("products.csv", "text/csv", self.catalog.build_csv(origin))
+        zip_url = self._upload("photos.zip", "application/zip", self.catalog.build_zip())
         request = {"file_url": file_url, "images_zip_url": zip_url, "format": "csv", "mode": "create"}
         self.import_id = self.client.create("/product-imports/", request)["id"]
 
@@ -72,7 +72,7 @@ class Shop:
         wrong = []
         for number, product in enumerate(self.products):
             files = [self.client.request("GET", image["url"]).content for image in product["images"]]
-            if len(files) != 1 or not self.catalogue.is_photo_of(number, files[0]):
+            if len(files) != 1 or not self.catalog.is_photo_of(number, files[0]):
                 wrong.append(f"shop-{number} has {len(files)} photos, or that of another product")
         return wrong
 

@@ -1,4 +1,4 @@
-"""The weights of the mask model that ships with the renderer; NOTICE names their origin and licence."""
+"""The weights of the mask model that ships with the renderer; NOTICE names their origin and license."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ MAX_COLOR_DIFFERENCE = 8
 """Of one channel, after two JPEG encodings."""
 
 
-class Catalogue:
+class Catalog:
     """Products, the first of which have a photo; the seed decides their properties.
 
     Args:

@@ -1,4 +1,4 @@
-"""Test image normalisation: stored formats, stripped metadata, limits and damaged files."""
+"""Test image normalization: stored formats, stripped metadata, limits and damaged files."""
 
 import io
 import itertools
@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from db.errors import NotAnImage, TooLarge, UnreadableImage
 from studio.media import inspection
-from studio.media.normalisation import normalise
+from studio.media.normalization import normalize
 from studio.media.stored_image import StoredImage
 from tests.support.sample_media import (
     build_orientation_image,
@@ -76,7 +76,7 @@ def idat(png: bytes) -> bytes:
 def test_each_format_is_stored_in_the_documented_format(
     file_format: str, options: dict, extension: str
 ) -> None:
-    stored = normalise(encode_image(build_orientation_image(), file_format, **options))
+    stored = normalize(encode_image(build_orientation_image(), file_format, **options))
     assert stored.extension == extension
     assert shows_orientation_image(stored, tolerance=20)
 
@@ -85,7 +85,7 @@ def test_each_format_is_stored_in_the_documented_format(
 def test_s11_the_gps_position_of_a_photo_is_not_stored(file_format: str) -> None:
     sent = encode_image(build_orientation_image(), file_format, exif=exif_with_location())
     assert b"Secret Camera Maker" in sent
-    stored = normalise(sent)
+    stored = normalize(sent)
     assert b"Secret Camera" not in stored.data
     assert b"Exif" not in stored.data
     assert not open_image(stored.data).getexif()
@@ -102,7 +102,7 @@ def test_s11_a_jpeg_keeps_its_compressed_pixels_and_loses_all_metadata() -> None
         comment=b"at home",
         xmp=b"<gps/>",
     )
-    stored = normalise(sent + b"a video that the phone appended")
+    stored = normalize(sent + b"a video that the phone appended")
     assert stored.data == plain
 
 
@@ -110,14 +110,14 @@ def test_s11_a_png_keeps_its_compressed_pixels_and_loses_its_texts() -> None:
     plain = encode_image(build_orientation_image(), "PNG")
     end = plain.index(b"IEND") - 4
     sent = plain[:end] + png_chunk(b"tEXt", b"Location\0here") + plain[end:] + b"appended"
-    assert normalise(sent).data == plain
+    assert normalize(sent).data == plain
 
 
 def test_a_transparent_webp_keeps_its_transparency_without_its_metadata() -> None:
     image = build_orientation_image().convert("RGBA")
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     plain = encode_image(image, "WEBP", quality=80)
-    stored = normalise(encode_image(image, "WEBP", quality=80, exif=exif_with_location()))
+    stored = normalize(encode_image(image, "WEBP", quality=80, exif=exif_with_location()))
     assert stored.data == plain
 
 
@@ -149,70 +149,70 @@ def test_an_image_with_exif_rotation_is_stored_upright(file_format: str, orienta
         else build_orientation_image()
     )
     assert shows_orientation_image(
-        normalise(encode_image(rotated, file_format, exif=exif_with_location(orientation)))
+        normalize(encode_image(rotated, file_format, exif=exif_with_location(orientation)))
     )
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "AVIF"])
-def test_another_colour_space_becomes_srgb(file_format: str) -> None:
+def test_another_color_space_becomes_srgb(file_format: str) -> None:
     # With this profile, stored red means green.
     image = Image.new("RGB", (40, 40), (255, 0, 0))
-    stored = normalise(encode_image(image, file_format, icc_profile=swapped_primaries_profile()))
+    stored = normalize(encode_image(image, file_format, icc_profile=swapped_primaries_profile()))
     assert is_near(open_image(stored.data), (20, 20), (0, 255, 0), 20)
     assert "icc_profile" not in open_image(stored.data).info
 
 
 def test_an_srgb_profile_is_dropped_without_touching_the_pixels() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert normalise(encode_image(build_orientation_image(), "JPEG", icc_profile=srgb)).data == encode_image(
+    assert normalize(encode_image(build_orientation_image(), "JPEG", icc_profile=srgb)).data == encode_image(
         build_orientation_image(), "JPEG"
     )
 
 
-def test_a_damaged_colour_profile_is_ignored() -> None:
+def test_a_damaged_color_profile_is_ignored() -> None:
     assert shows_orientation_image(
-        normalise(encode_image(build_orientation_image(), "PNG", icc_profile=b"not a profile"))
+        normalize(encode_image(build_orientation_image(), "PNG", icc_profile=b"not a profile"))
     )
 
 
 def test_a_cmyk_jpeg_becomes_a_correct_rgb_image() -> None:
-    stored = normalise(encode_image(build_orientation_image().convert("CMYK"), "JPEG", quality=95))
+    stored = normalize(encode_image(build_orientation_image().convert("CMYK"), "JPEG", quality=95))
     assert open_image(stored.data).mode == "RGB"
     assert shows_orientation_image(stored, tolerance=25)
 
 
-def test_a_16_bit_grey_png_is_scaled_and_not_clipped() -> None:
+def test_a_16_bit_gray_png_is_scaled_and_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(4, axis=0)
-    image = open_image(normalise(encode_image(Image.fromarray(ramp), "PNG")).data)
+    image = open_image(normalize(encode_image(Image.fromarray(ramp), "PNG")).data)
     assert image.mode == "L"
     assert np.array_equal(np.asarray(image)[0], np.arange(256))
 
 
-def test_a_16_bit_colour_png_becomes_a_correct_8_bit_image() -> None:
+def test_a_16_bit_color_png_becomes_a_correct_8_bit_image() -> None:
     deep = np.repeat(np.asarray(build_orientation_image()).astype(">u2") * 257, 1, axis=2)
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
     header = struct.pack(">IIBBBBB", 120, 80, 16, 2, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
-    stored = normalise(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    stored = normalize(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
     assert stored.data[24] == 8
     assert shows_orientation_image(stored, tolerance=0)
 
 
 @pytest.mark.parametrize("interlaced", [0, 1])
 @pytest.mark.parametrize(
-    ("depth", "colour_type", "samples"),
+    ("depth", "color_type", "samples"),
     [(1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 0, 1), (8, 2, 3), (8, 4, 2), (8, 6, 4)],
 )
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 9), (10, 10), (33, 17)])
 def test_a_png_with_exactly_the_declared_bytes_is_kept_and_one_with_more_is_re_encoded(
-    size: tuple[int, int], depth: int, colour_type: int, samples: int, interlaced: int
+    size: tuple[int, int], depth: int, color_type: int, samples: int, interlaced: int
 ) -> None:
     rows = bytes(count_declared_bytes(size, depth * samples, interlaced))
-    kind = (depth, colour_type, interlaced)
+    kind = (depth, color_type, interlaced)
     exact = png_of(zlib.compress(rows), size, kind)
-    assert normalise(exact).data == exact
+    assert normalize(exact).data == exact
     for trailing in (zlib.compress(rows + b"\0"), zlib.compress(rows) + b"more"):
-        stored = normalise(png_of(trailing, size, kind))
+        stored = normalize(png_of(trailing, size, kind))
         assert (stored.width, stored.height) == size
         assert trailing not in stored.data
 
@@ -223,12 +223,12 @@ def test_a_png_in_very_small_chunks_is_kept() -> None:
     start, pixels = plain.index(b"IDAT") - 4, idat(plain)
     chunks = [png_chunk(b"IDAT", pixels[at : at + 3]) for at in range(0, len(pixels), 3)]
     sent = plain[:start] + b"".join([*chunks, png_chunk(b"IDAT", b""), png_chunk(b"IEND", b"")])
-    assert normalise(sent).data == sent
+    assert normalize(sent).data == sent
 
 
 def test_a_png_is_kept_without_the_padding_after_its_end() -> None:
     plain = encode_image(build_orientation_image(), "PNG")
-    assert normalise(plain + bytes(1_000_000)).data == plain
+    assert normalize(plain + bytes(1_000_000)).data == plain
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
@@ -236,7 +236,7 @@ def test_a_png_with_a_usual_number_of_texts_is_accepted(kind: bytes) -> None:
     plain = encode_image(build_orientation_image(), "PNG")
     pixels = plain.index(b"IDAT") - 4
     text = b"Title\0" + (b"\1\0\0\0" if kind == b"iTXt" else b"\0") + zlib.compress(b"a dress")
-    assert normalise(plain[:pixels] + png_chunk(kind, text) * 60 + plain[pixels:]).data == plain
+    assert normalize(plain[:pixels] + png_chunk(kind, text) * 60 + plain[pixels:]).data == plain
 
 
 def test_the_first_frame_of_an_animated_gif_is_stored() -> None:
@@ -245,7 +245,7 @@ def test_the_first_frame_of_an_animated_gif_is_stored() -> None:
         Image.new("RGB", (120, 80), "green"),
         Image.new("RGB", (120, 80), "black"),
     ]
-    stored = normalise(encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
+    stored = normalize(encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
     assert shows_orientation_image(stored)
 
 
@@ -253,23 +253,23 @@ def test_the_first_frame_of_an_animated_gif_is_stored() -> None:
 def test_the_first_frame_of_other_animations_is_stored(file_format: str) -> None:
     frames = [build_orientation_image(), Image.new("RGB", (120, 80), "green")]
     sent = encode_image(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
-    stored = normalise(sent)
+    stored = normalize(sent)
     assert shows_orientation_image(stored)
     assert getattr(open_image(stored.data), "n_frames", 1) == 1
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
 def test_every_mode_of_png_is_accepted(mode: str) -> None:
-    stored = normalise(encode_image(build_orientation_image().convert(mode), "PNG"))
+    stored = normalize(encode_image(build_orientation_image().convert(mode), "PNG"))
     assert open_image(stored.data).size == (120, 80)
     assert stored.dominant_color.startswith("#")
     assert len(stored.dominant_color) == 7
 
 
-def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
+def test_the_dominant_color_is_the_most_frequent_visible_one() -> None:
     image = Image.new("RGBA", (100, 100), (250, 250, 250, 0))
     image.paste((10, 120, 60, 255), (10, 10, 60, 60))
-    assert normalise(encode_image(image, "PNG")).dominant_color == "#0a783c"
+    assert normalize(encode_image(image, "PNG")).dominant_color == "#0a783c"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
 )
 def test_s11_files_of_other_types_are_rejected_by_their_content(kind: str, content: bytes) -> None:
     with pytest.raises(NotAnImage):
-        normalise(content)
+        normalize(content)
 
 
 def test_an_empty_file_is_unreadable() -> None:
@@ -300,7 +300,7 @@ def test_s10_a_truncated_image_is_unreadable(file_format: str, part: float) -> N
     noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), np.uint8)
     sent = encode_image(Image.fromarray(noise), file_format)
     with pytest.raises(UnreadableImage):
-        normalise(sent[: int(len(sent) * part)])
+        normalize(sent[: int(len(sent) * part)])
 
 
 def test_s10_a_png_of_900_million_pixels_is_rejected_before_it_is_decoded() -> None:
@@ -309,7 +309,7 @@ def test_s10_a_png_of_900_million_pixels_is_rejected_before_it_is_decoded() -> N
     tracemalloc.start()
     started = time.perf_counter()
     with pytest.raises(TooLarge):
-        normalise(sent)
+        normalize(sent)
     assert time.perf_counter() - started < 0.5
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
@@ -318,7 +318,7 @@ def test_s10_a_png_of_900_million_pixels_is_rejected_before_it_is_decoded() -> N
 @pytest.mark.parametrize("size", [(10_000, 8_000), (20_000, 10)])
 def test_s10_an_image_above_the_limit_of_pixels_or_side_is_too_large(size: tuple[int, int]) -> None:
     with pytest.raises(TooLarge):
-        normalise(png_bomb(*size))
+        normalize(png_bomb(*size))
 
 
 def test_s10_a_jpeg_with_a_false_size_in_its_header_is_too_large() -> None:
@@ -326,15 +326,15 @@ def test_s10_a_jpeg_with_a_false_size_in_its_header_is_too_large() -> None:
     at = sent.index(b"\xff\xc0") + 5
     sent[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
     with pytest.raises(TooLarge):
-        normalise(bytes(sent))
+        normalize(bytes(sent))
 
 
 def test_s10_a_gif_of_very_many_frames_is_too_large_and_the_check_is_quick() -> None:
     started = time.perf_counter()
     with pytest.raises(TooLarge):
-        normalise(gif_of_frames(1_000_000))
+        normalize(gif_of_frames(1_000_000))
     assert time.perf_counter() - started < 0.5
-    assert normalise(gif_of_frames(900)).width == 1
+    assert normalize(gif_of_frames(900)).width == 1
 
 
 def test_s10_a_gif_whose_frame_exceeds_its_screen_is_too_large() -> None:
@@ -342,14 +342,14 @@ def test_s10_a_gif_whose_frame_exceeds_its_screen_is_too_large() -> None:
     at = sent.index(b"\x2c") + 5
     sent[at : at + 4] = struct.pack("<HH", 60_000, 60_000)
     with pytest.raises(TooLarge):
-        normalise(bytes(sent))
+        normalize(bytes(sent))
 
 
 def test_s10_a_jpeg_of_very_many_scans_is_too_large() -> None:
     sent = encode_image(build_orientation_image(), "JPEG", progressive=True)
     last_scan = sent.rindex(b"\xff\xda")
     with pytest.raises(TooLarge):
-        normalise(sent[:last_scan] + sent[last_scan:-2] * 500 + b"\xff\xd9")
+        normalize(sent[:last_scan] + sent[last_scan:-2] * 500 + b"\xff\xd9")
 
 
 def test_s10_more_than_50_megabytes_are_too_large() -> None:
@@ -362,7 +362,7 @@ def test_a_decoder_that_does_not_start_is_an_internal_error(
 ) -> None:
     monkeypatch.setattr("sys.executable", shutil.which("false"))
     with pytest.raises(RuntimeError, match="did not start"):
-        normalise(encode_image(build_orientation_image(), "AVIF"))
+        normalize(encode_image(build_orientation_image(), "AVIF"))
 
 
 @pytest.mark.slow("it decodes hundreds of damaged files")
@@ -375,7 +375,7 @@ def test_s10_random_damage_ends_in_an_image_or_a_documented_error() -> None:
             for position in random.integers(0, len(sent), 3):
                 damaged[position] = random.integers(0, 256)
             try:
-                stored = normalise(bytes(damaged))
+                stored = normalize(bytes(damaged))
             except (NotAnImage, TooLarge, UnreadableImage):
                 continue
             assert open_image(stored.data).size == (stored.width, stored.height)

@@ -1,4 +1,4 @@
-"""Normalise an image file: upright, sRGB, 8 bits a channel, one frame, without metadata.
+"""Normalize an image file: upright, sRGB, 8 bits a channel, one frame, without metadata.
 
 Phones write their GPS position into photos, so metadata is never stored. The only exception is the IPTC
 Digital Source Type: a new XMP packet holds it, and nothing else of the old one.
@@ -38,35 +38,35 @@ _TRANSPOSITIONS = {
 _EXIF_ORIENTATION = 0x0112
 _STRIP_ROWS = 256
 _DAMAGED = "The image is damaged or incomplete"
-# Larger images are sampled before their dominant colour is computed.
+# Larger images are sampled before their dominant color is computed.
 _MAX_SAMPLED_SIDE = 2048
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def read_image(file: BinaryIO) -> StoredImage:
-    """Return the normalised image of a file. The caller holds a slot of `memory_gate`.
+    """Return the normalized image of a file. The caller holds a slot of `memory_gate`.
 
     Raises:
         NotAnImage: The content is not of an accepted image format.
         TooLarge: The file exceeds a limit (bytes, pixels, side, frames, scans or chunks).
         UnreadableImage: The file is empty, damaged or truncated.
     """
-    return _normalise_bounded(read_bounded(file))
+    return _normalize_bounded(read_bounded(file))
 
 
-def normalise(data: bytes, max_wait_seconds: float | None = None) -> StoredImage:
-    """Take a slot of `memory_gate` and return the normalised image of a file's bytes.
+def normalize(data: bytes, max_wait_seconds: float | None = None) -> StoredImage:
+    """Take a slot of `memory_gate` and return the normalized image of a file's bytes.
 
     Raises:
         NotAnImage, TooLarge, UnreadableImage: As `read_image`.
         TimeoutError: No slot was free within `max_wait_seconds`.
     """
     with load_slot(max_wait_seconds):
-        return _normalise_bounded(data)
+        return _normalize_bounded(data)
 
 
-def _normalise_bounded(data: bytes) -> StoredImage:
+def _normalize_bounded(data: bytes) -> StoredImage:
     inspected = inspect_image(data)
     del data
     with reserve_memory((inspected.width, inspected.height)):
@@ -87,7 +87,7 @@ def _normalise_bounded(data: bytes) -> StoredImage:
 
 
 def dominant_color(image: Image.Image) -> str:
-    """Return the most frequent colour of the visible pixels as `#rrggbb`."""
+    """Return the most frequent color of the visible pixels as `#rrggbb`."""
     if max(image.size) > _MAX_SAMPLED_SIDE:
         # Other resampling filters would convert, and so copy, the whole image first.
         image = _downsample(image)
@@ -140,7 +140,7 @@ def _load(inspected: ImageInfo) -> Image.Image:
     image = open_image(inspected.data, inspected.file_format)
     if inspected.file_format == "WEBP" and not _is_plain_webp(inspected.data):
         loaded = _load_in_subprocess(inspected.data, "WEBP", image.mode, image.size)
-        # The orientation and the colour profile of the file.
+        # The orientation and the color profile of the file.
         loaded.info.update(image.info)
         return loaded
     try:
@@ -178,7 +178,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """Return the embedded colour profile, or None if it is sRGB, damaged or does not fit the mode."""
+    """Return the embedded color profile, or None if it is sRGB, damaged or does not fit the mode."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         space = profile.profile.xcolor_space.strip()
@@ -192,7 +192,7 @@ def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Return the image as L, RGB, RGBA or CMYK with 8 bits a channel."""
     if image.mode.startswith("I"):
-        return _scale_grey(np.asarray(image))
+        return _scale_gray(np.asarray(image))
     if image.mode == "RGBA" or (image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data):
         return image
     if image.has_transparency_data:
@@ -200,13 +200,13 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _scale_grey(deep: np.ndarray) -> Image.Image:
-    """Return 16-bit greys scaled to 8 bits, strip by strip; Pillow's own conversion clips them at 255."""
-    grey = np.empty(deep.shape, np.uint8)
+def _scale_gray(deep: np.ndarray) -> Image.Image:
+    """Return 16-bit grays scaled to 8 bits, strip by strip; Pillow's own conversion clips them at 255."""
+    gray = np.empty(deep.shape, np.uint8)
     for top in range(0, len(deep), _STRIP_ROWS):
         strip = deep[top : top + _STRIP_ROWS].astype(np.uint32)
-        grey[top : top + _STRIP_ROWS] = ((strip + 128) // 257).clip(0, 255)
-    return Image.fromarray(grey)
+        gray[top : top + _STRIP_ROWS] = ((strip + 128) // 257).clip(0, 255)
+    return Image.fromarray(gray)
 
 
 def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:

@@ -59,17 +59,17 @@ def queue_messages(*endpoints: WebhookEndpoint, each: int = 1) -> None:
             factories.make_webhook_delivery(endpoint, status="pending", tries=0, next_attempt_at=utc_now())
 
 
-@pytest.mark.parametrize("neighbour", ["one organization", "one account with many organizations"])
+@pytest.mark.parametrize("neighbor", ["one organization", "one account with many organizations"])
 @pytest.mark.slow("it waits for slow endpoints")
 def test_s37_slow_endpoints_of_one_tenant_use_half_of_the_senders(
-    neighbour: str, own_database: Database, receivers: tuple[WebhookReceiver, WebhookReceiver]
+    neighbor: str, own_database: Database, receivers: tuple[WebhookReceiver, WebhookReceiver]
 ) -> None:
     slow, fast = receivers
     with own_database.transaction(write=True):
         owner = factories.make_user()
         organization = factories.make_organization(owner)
         for number in range(2 * SENDERS):
-            if number and neighbour != "one organization":
+            if number and neighbor != "one organization":
                 organization = factories.make_organization(owner)
             scope = {"organization_id": organization.id, "owner_id": owner.id}
             queue_messages(make_endpoint(slow, **scope))
