@@ -8,7 +8,7 @@ unlike `python -m handlers`, other servers wait for event streams to end before 
 generation workers, metrics port or traces. `Prefer: wait` is ignored, and an event stream ends after one
 event.
 
-In production, importing this module raises StartRefused while an active account has a published password. It
+In production, importing this module raises StartRejected while an active account has a published password. It
 raises OwnersChanged while row-level security belongs to another role. It sets the umask of the process to
 077, so that stored files are private. Outside production, requests at addresses other than loopback get 503,
 unless ALLOW_PUBLIC_DEVELOPMENT=1.

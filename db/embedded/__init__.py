@@ -49,7 +49,7 @@ LOGIN = "sartiq"
 MAX_SOCKET_BYTES = 100
 """The longest path of a socket. Linux allows 107 bytes, macOS 103."""
 
-REFUSAL_SECONDS = 30
+REJECTION_SECONDS = 30
 """How long a start waits for a PostgreSQL that says that it accepts connections."""
 
 _START, _LOG, _RELEASE = "start.lock", "postgresql.log", "release"
@@ -139,20 +139,20 @@ def _connect(folder: Path) -> Cluster | None:
                     f"The database in {folder} runs in another container, and its socket is not here. Set "
                     "DATABASE_URL to a PostgreSQL server that both can reach"
                 )
-            refusal = _find_refusal(cluster)
-            if refusal is None:
+            rejection = _find_rejection(cluster)
+            if rejection is None:
                 return cluster
             # A server that was just killed or stopped lets no client in for a moment.
-            deadline = deadline or time.monotonic() + REFUSAL_SECONDS
+            deadline = deadline or time.monotonic() + REJECTION_SECONDS
             if time.monotonic() > deadline:
-                raise EmbeddedDatabaseError(f"The database in {folder} lets no client in: {refusal}")
+                raise EmbeddedDatabaseError(f"The database in {folder} lets no client in: {rejection}")
         if supervisor.is_failing(folder):
             raise _explain_failure(folder)
         time.sleep(supervisor.POLL_SECONDS)
     return None
 
 
-def _find_refusal(cluster: Cluster) -> str | None:
+def _find_rejection(cluster: Cluster) -> str | None:
     """Return why a client cannot sign in, None if it can."""
     engine = build_engine(cluster.superuser_url, pool_size=1)
     try:

@@ -95,7 +95,7 @@ class Document:
     def connexion_spec(self) -> dict[str, Any]:
         """Return the parts of the document that Connexion needs: paths, operationIds and security.
 
-        Connexion 3.3 refuses OpenAPI 3.1, so the outline says 3.0.3; these parts are equal in both versions.
+        Connexion 3.3 rejects OpenAPI 3.1, so the outline says 3.0.3; these parts are equal in both versions.
 
         Connexion validates its document against the OpenAPI schema in Python. For the whole contract, that
         takes half of the start-up time, and the linter of the contract has done it already. Requests and

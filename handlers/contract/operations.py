@@ -79,7 +79,7 @@ def compile_operations(document: Document, limits: BodyLimits) -> list[Operation
     """
     version = str(document.spec.get("openapi"))
     if not version.startswith("3.1."):
-        # `nullable` of 3.0 means nothing in 3.1: the schemas would refuse every null.
+        # `nullable` of 3.0 means nothing in 3.1: the schemas would reject every null.
         raise ContractError(f"the contract must be OpenAPI 3.1, not {version}")
     schema_compiler, converter_compiler = SchemaCompiler(document), ConverterCompiler(document)
     response_compiler = ResponseCompiler(document, schema_compiler)

@@ -57,7 +57,7 @@ from studio.infrastructure.telemetry.logs import configure_logging
 from studio.media.memory_gate import return_freed_memory
 from studio.seed import seed_database
 from studio.seed.published_accounts import (
-    StartRefused,
+    StartRejected,
     deactivate_published_accounts,
     require_no_published_account,
 )
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except (
-        DatabaseIsNewer, EmbeddedDatabaseError, InvalidSettings, MigrationBlocked, RolesMissing, StartRefused
+        DatabaseIsNewer, EmbeddedDatabaseError, InvalidSettings, MigrationBlocked, RolesMissing, StartRejected
     ) as error:  # fmt: skip
         print(f"Not started: {error}", file=sys.stderr)
         return 2

@@ -57,7 +57,7 @@ class ImageArchive:
         try:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            raise _refuse(400, "malformed_request", _INVALID) from error
+            raise _reject(400, "malformed_request", _INVALID) from error
         try:
             self._entries = _check_entries(self._file.infolist(), path.stat().st_size)
         except BaseException:
@@ -117,13 +117,13 @@ def _require_small_directory(file: BinaryIO) -> None:
         place = tail.rfind(_END_SIGNATURE)
     record = tail[place : place + _END.size] if place >= 0 else b""
     if len(record) != _END.size:
-        raise _refuse(400, "malformed_request", _INVALID)
+        raise _reject(400, "malformed_request", _INVALID)
     if tail[max(0, place - _ZIP64_LOCATOR_BYTES) :].startswith(_ZIP64_SIGNATURE):
         detail = "The ZIP file has the extension ZIP64, which it does not need: create it without"
-        raise _refuse(422, "invalid_request", detail)
+        raise _reject(422, "invalid_request", detail)
     _, _, _, _, count, directory_bytes, _, _ = _END.unpack(record)
     if count > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
-        raise _refuse(413, "too_large", f"The ZIP file has more than {MAX_ENTRIES:,} entries: split it")
+        raise _reject(413, "too_large", f"The ZIP file has more than {MAX_ENTRIES:,} entries: split it")
 
 
 def _check_entries(entries: Iterable[zipfile.ZipInfo], stored_bytes: int) -> dict[str, zipfile.ZipInfo]:
@@ -137,28 +137,28 @@ def _check_entries(entries: Iterable[zipfile.ZipInfo], stored_bytes: int) -> dic
     for count, entry in enumerate(entries, 1):
         name = normalize_name(entry.orig_filename)
         if reason := _find_reason(entry, name):
-            raise _refuse(422, "invalid_request", f"The entry `{name[:200]}` of the ZIP file {reason}")
+            raise _reject(422, "invalid_request", f"The entry `{name[:200]}` of the ZIP file {reason}")
         total += entry.file_size
         if count > MAX_ENTRIES:
-            raise _refuse(413, "too_large", f"The ZIP file has more than {MAX_ENTRIES:,} entries: split it")
+            raise _reject(413, "too_large", f"The ZIP file has more than {MAX_ENTRIES:,} entries: split it")
         if total > MAX_TOTAL_BYTES:
             limit = MAX_TOTAL_BYTES // 1024**2
-            raise _refuse(
+            raise _reject(
                 413, "too_large", f"The entries of the ZIP file have more than {limit:,} MB: split it"
             )
         if total > max(_MIN_RATIO_BYTES, MAX_RATIO * stored_bytes):
             detail = f"The entries of the ZIP file are more than {MAX_RATIO} times larger than the file"
-            raise _refuse(413, "too_large", detail)
+            raise _reject(413, "too_large", detail)
         if name.endswith("/"):
             continue
         if name in found:
-            raise _refuse(422, "invalid_request", f"The ZIP file has two entries `{name[:200]}`")
+            raise _reject(422, "invalid_request", f"The ZIP file has two entries `{name[:200]}`")
         found[name] = entry
     return found
 
 
 def _find_reason(entry: zipfile.ZipInfo, name: str) -> str | None:
-    """Return why an entry is refused, None if it is not."""
+    """Return why an entry is rejected, None if it is not."""
     parts = name.removesuffix("/").split("/")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if "\0" in name or name.startswith("/") or ":" in parts[0] or ".." in parts or "" in parts:
@@ -174,5 +174,5 @@ def _find_reason(entry: zipfile.ZipInfo, name: str) -> str | None:
     return None
 
 
-def _refuse(status: int, code: str, detail: str) -> ImportFileError:
+def _reject(status: int, code: str, detail: str) -> ImportFileError:
     return ImportFileError(build_problem(status, code, detail))

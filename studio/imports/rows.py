@@ -1,6 +1,6 @@
 """Turn the records of a file into values of product properties, and check them with the contract.
 
-A row that is refused keeps its problem; nothing here raises for a row. What is wrong with the whole file,
+A row that is rejected keeps its problem; nothing here raises for a row. What is wrong with the whole file,
 such as an unknown column, raises once. Reads no rows of the database.
 """
 
@@ -58,7 +58,7 @@ class ImportOptions:
 
 @dataclass
 class Row:
-    """A row of the file: the values of its properties, or why it is refused."""
+    """A row of the file: the values of its properties, or why it is rejected."""
 
     line: int
     end: Position
@@ -213,7 +213,7 @@ def _read_values(
     keys = [name for name in values if name.startswith(METADATA_PREFIX)]
     if keys:
         pairs = {name.removeprefix(METADATA_PREFIX): values.pop(name) for name in keys}
-        # A value that is no object is refused with the other violations.
+        # A value that is no object is rejected with the other violations.
         given: Any = values.get("metadata", {})
         values["metadata"] = {**given, **pairs} if isinstance(given, dict) else given
     return values

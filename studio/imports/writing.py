@@ -57,7 +57,7 @@ def write_rows(lease: ImportLease, rows: Sequence[Row], find_violations: FindVio
         if waiting:
             waiting = _write_round(lease, waiting, find_violations, results)
     for row in waiting:
-        _refuse_taken(row, lease.options.match_by)
+        _reject_taken(row, lease.options.match_by)
     return [results.get(row.line) or _to_failure(row) for row in rows]
 
 
@@ -89,7 +89,7 @@ def _write_round(
 
 
 def _plan(lease: ImportLease, rows: Sequence[Row], find_violations: FindViolations) -> _Plan:
-    """Compare rows with the products of the tenant. Refused rows get a problem and are in no list."""
+    """Compare rows with the products of the tenant. Rejected rows get a problem and are in no list."""
     options, plan = lease.options, _Plan()
     existing = _find_products(lease, rows) if options.mode == "upsert" else {}
     holders = _find_holders(lease, rows)
@@ -136,7 +136,7 @@ def _of_tenant(lease: ImportLease, model: Any) -> tuple[ColumnElement[bool], ...
 
 
 def _check_brands(lease: ImportLease, rows: Iterable[Row]) -> None:
-    """Refuse rows whose brand is not one that a product of the tenant may refer to."""
+    """Reject rows whose brand is not one that a product of the tenant may refer to."""
     named = {row.line: UUID(row.values["brand_id"]) for row in rows if row.values.get("brand_id")}
     if not named:
         return
@@ -191,7 +191,7 @@ def _find_taken(
     return None
 
 
-def _refuse_taken(row: Row, name: str) -> None:
+def _reject_taken(row: Row, name: str) -> None:
     row.problem = describe_error(UNIQUE_PROPERTIES[name]())
 
 
@@ -263,7 +263,7 @@ def _try_update(each: _Update) -> bool:
             # The brand was deleted meanwhile.
             each.row.problem = describe_error(NotFound())
         else:
-            _refuse_taken(each.row, taken)
+            _reject_taken(each.row, taken)
         return False
     return True
 

@@ -16,7 +16,7 @@ from studio.infrastructure.listening import require_free_address
 from studio.infrastructure.settings import PRIVATE_UMASK, InvalidSettings, Settings
 from studio.infrastructure.telemetry.logs import configure_logging
 from studio.jobs.celery.worker import run_beat, run_worker
-from studio.seed.published_accounts import StartRefused, require_no_published_account
+from studio.seed.published_accounts import StartRejected, require_no_published_account
 from studio.webhooks.message_schemas import BUNDLE
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             require_no_published_account(settings)
             require_owners_of(settings.database_url)
             return run_worker(settings, options.beat, _find_violations)
-    except (EmbeddedDatabaseError, InvalidSettings, RolesMissing, StartRefused) as error:
+    except (EmbeddedDatabaseError, InvalidSettings, RolesMissing, StartRejected) as error:
         parser.exit(2, f"Not started: {error}\n")
 
 

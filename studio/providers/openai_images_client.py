@@ -1,7 +1,7 @@
 """The HTTP client of servers that speak the Images API: send requests, check everything that comes back.
 
 Every failure becomes one of four errors: the request is rejected (`RequestRejected`), its content is
-refused (`ContentRefused`), it has to wait (`RateLimited`), or the server failed (`ServerFailed`). A circuit
+rejected (`ContentRejected`), it has to wait (`RateLimited`), or the server failed (`ServerFailed`). A circuit
 breaker for each server counts the last kind. Error texts of the server are never logged or shown, because
 they can repeat credentials: only the status and the error code are.
 """
@@ -39,7 +39,7 @@ CIRCUIT_FAILURE_THRESHOLD = 5
 CIRCUIT_OPEN_SECONDS = 30.0
 _MAX_RESPONSE_BYTES = 64_000_000
 _BYTES_PER_IMAGE = 24_000_000
-_REFUSALS = frozenset(
+_REJECTIONS = frozenset(
     {"moderation_blocked", "content_policy_violation", "content_filter", "contentfilter", "safety_violation"}
 )
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -47,8 +47,8 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _USAGE = ("input_tokens", "output_tokens", "total_tokens")
 
 
-class ContentRefused(RequestRejected):
-    """The server's moderation refuses the prompt, the images or the result."""
+class ContentRejected(RequestRejected):
+    """The server's moderation rejects the prompt, the images or the result."""
 
 
 class RateLimited(RequestRejected):
@@ -185,8 +185,8 @@ def _to_error(response: HttpResponse) -> ImagesUnavailable:
     status, codes = response.status, _list_codes(response.content)
     message = " ".join([f"HTTP {status}", *sorted(codes)])
     known = {code.lower() for code in codes}
-    if known & _REFUSALS:
-        return ContentRefused(message)
+    if known & _REJECTIONS:
+        return ContentRejected(message)
     if status == 402 or known & _NO_CREDIT:
         return RequestRejected(message)
     if status == 429:

@@ -15,7 +15,7 @@ from studio.infrastructure.settings import Settings
 from studio.seed.rows import get_seed_id
 
 
-class StartRefused(Exception):
+class StartRejected(Exception):
     """The process must not start with the content of the database."""
 
 
@@ -26,7 +26,7 @@ def require_no_published_account(settings: Settings) -> None:
     server may fork afterwards.
 
     Raises:
-        StartRefused: An active account has its published password, or the database cannot be read.
+        StartRejected: An active account has its published password, or the database cannot be read.
     """
     if settings.environment != "production":
         return
@@ -37,14 +37,14 @@ def require_no_published_account(settings: Settings) -> None:
     except DBAPIError as error:
         # Without the statement, which tells an operator nothing.
         reason = (str(error.orig).splitlines() or ["no reason given"])[0]
-        raise StartRefused(
+        raise StartRejected(
             f"the accounts in the database cannot be checked: {reason}. Check DATABASE_URL, "
             "and run `python -m handlers --prepare-only` if the database is new"
         ) from error
     finally:
         database.dispose()
     if found:
-        raise StartRefused(
+        raise StartRejected(
             f"active accounts have a published password: {', '.join(found)}. "
             "Run `python -m handlers deactivate-demo-accounts` with the same settings"
         )

@@ -75,7 +75,7 @@ def upload_large_images(target: Target) -> Iterator[Payload]:
         yield target.request("POST", path, body, f"multipart/form-data; boundary={BOUNDARY}")
 
 
-def generate_refused_batches(target: Target) -> Iterator[Payload]:
+def generate_rejected_batches(target: Target) -> Iterator[Payload]:
     """Generate shootings of 1,000 shots that are all rejected."""
     for shooting in itertools.cycle(target.ids["batches"]):
         yield target.post(f"/shootings/{shooting}/generate", {})
@@ -198,7 +198,7 @@ ATTACKS = {
     for attack in (
         Attack("variants", request_variants),
         Attack("uploads", upload_large_images),
-        Attack("batches", generate_refused_batches),
+        Attack("batches", generate_rejected_batches),
         Attack("invalid-batches", send_invalid_batches),
         Attack("search", search),
         Attack("exports", request_exports),

@@ -77,9 +77,9 @@ def test_a_request_ends_all_sessions_and_blocks_the_sign_in(
     assert body.keys() == {"id", "created_at", "updated_at", "deletes_at"}
     for session in (client, other_session):
         assert session("GET", "/users/me").status == 401
-    refused = sign_in(anonymous, user)
-    assert status_and_code(refused) == (409, "deletion_scheduled")
-    assert "/account-deletion/cancel" in refused.json()["detail"]
+    rejected = sign_in(anonymous, user)
+    assert status_and_code(rejected) == (409, "deletion_scheduled")
+    assert "/account-deletion/cancel" in rejected.json()["detail"]
     # A wrong password reveals nothing.
     assert status_and_code(sign_in(anonymous, user, "wrong")) == (401, "incorrect_credentials")
     (mail,) = list_emails_to(app, user.email)

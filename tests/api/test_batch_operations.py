@@ -226,10 +226,10 @@ def test_items_run_in_their_order(customer: Customer, products: Batch) -> None:
 
 def test_a_batch_takes_only_images_of_this_api(customer: Customer, products: Batch) -> None:
     image = {"url": upload_photo(customer), "type": "primary"}
-    refused = {"url": "https://example.com/a.jpg", "type": "primary"}
+    rejected = {"url": "https://example.com/a.jpg", "type": "primary"}
     batch = products(
         create(name="Rolled back", images=[image], sku="S-1", brand_id=str(new_id())),
-        create(name="Remote", images=[image, refused]),
+        create(name="Remote", images=[image, rejected]),
         create(name="Data", cover_image="data:image/png;base64,iVBORw0KGgo="),
         create(name="Uploaded", images=[image]),
     )

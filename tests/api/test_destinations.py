@@ -152,8 +152,8 @@ def test_a_folder_gets_the_secret_in_its_header_and_only_at_the_url_it_was_given
         assert run_test(customer, row)["message"] == "The file was written"
         path = f"/destinations/{row['id']}"
         moved = {"https": {"url": f"{server.url}/stolen"}}
-        refused = customer.client("PATCH", path, moved)
-        assert (*status_and_code(refused), refused.json()["pointer"]) == (
+        rejected = customer.client("PATCH", path, moved)
+        assert (*status_and_code(rejected), rejected.json()["pointer"]) == (
             409,
             "secret_required",
             "/https/url",

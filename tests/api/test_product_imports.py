@@ -175,8 +175,12 @@ def test_the_number_of_open_imports_is_limited(customer: Customer, monkeypatch: 
     monkeypatch.setattr(create, "MAX_OPEN_IMPORTS", 1)
     file_url = upload(customer.client, ROWS)
     assert create_import(customer, file_url).status == 202
-    refused = create_import(customer, file_url)
-    assert (refused.status, refused.json()["code"], refused.json()["limit"]) == (409, "too_many_imports", 1)
+    rejected = create_import(customer, file_url)
+    assert (rejected.status, rejected.json()["code"], rejected.json()["limit"]) == (
+        409,
+        "too_many_imports",
+        1,
+    )
 
 
 def test_an_imported_file_cannot_be_replaced_and_is_no_image(customer: Customer) -> None:
@@ -224,7 +228,7 @@ def test_images_of_an_uploaded_zip_file_are_added(customer: Customer, database: 
     assert [event["action"] for event in events] == ["create_product_import"]
 
 
-def test_a_file_with_more_than_200_mb_is_refused_before_it_is_read(customer: Customer) -> None:
+def test_a_file_with_more_than_200_mb_is_rejected_before_it_is_read(customer: Customer) -> None:
     body = {"filename": "products.csv", "content_type": "text/csv"}
     too_many = 209_715_201
     created = customer.client("POST", "/uploads/presigned-url", body).json()
@@ -265,9 +269,9 @@ def test_the_images_are_an_uploaded_zip_file(customer: Customer) -> None:
         ("https://example.com/images.zip", 409, "target_not_allowed"),
         (rows.replace("file.csv", "file.zip").replace(rows.split("/")[-2], str(new_id())), 404, "not_found"),
     ):
-        refused = create_import(customer, rows, images_zip_url=url)
-        assert (refused.status, refused.json()["code"]) == (status, code)
-        assert refused.json()["pointer"] == "/images_zip_url"
+        rejected = create_import(customer, rows, images_zip_url=url)
+        assert (rejected.status, rejected.json()["code"]) == (status, code)
+        assert rejected.json()["pointer"] == "/images_zip_url"
     images_url = upload(customer.client, build_zip({}), "application/zip")
     swapped = create_import(customer, images_url)
     assert (swapped.status, swapped.json()["pointer"]) == (409, "/format")

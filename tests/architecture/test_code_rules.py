@@ -72,6 +72,40 @@ def find_deep_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterato
         yield from walk(statement, 0)
 
 
+BRITISH = re.compile(
+    r"colour|grey|centre|catalogue|behaviour|(normal|recogn|serial|initial|organ)is(?=[aei])(?!m)|honour|neighbour|labelled"
+    r"|cancelled|licence|refus",
+    re.IGNORECASE,
+)
+STORED_WORDS = re.compile(
+    r"refused_count|honoured_inputs|[\"'`](refused|colour)[\"'`]|REFUSED|Outcome\.REFUSED|colou\?r|\.cancelled\(|[\"']cancelled[\"']"
+    r"|light grey"
+)
+"""Names that are stored, published, or of a library. The conformance kit has published parts of its own."""
+
+
+def find_british_spelling(text: str) -> list[str]:
+    """Return the British spellings, and the word "refuse" for "reject"."""
+    return [match[0] for match in BRITISH.finditer(STORED_WORDS.sub("", text))]
+
+
+def test_spelling_is_american(all_modules: list[Module]) -> None:
+    found = [
+        f"{module.name}:{number}: {word}"
+        for module in all_modules
+        if module.name.startswith(("db/", "studio/", "handlers/", "tools/"))
+        and not module.name.startswith(("db/migrations/", "tools/conformance/"))
+        for number, line in enumerate(module.text.splitlines(), 1)
+        for word in find_british_spelling(line)
+    ]
+    assert not found, format_findings(found)
+
+
+def test_a_british_spelling_is_noticed() -> None:
+    assert find_british_spelling("def normalise(colours): ...  # refuse") == ["normalis", "colour", "refus"]
+    assert not find_british_spelling('organism, normal, "refused", refused_count, serial')
+
+
 def test_a_function_has_at_most_two_levels_of_nesting_or_a_reason(modules: list[Module]) -> None:
     deep = [
         f"{module.name}:{line} in {function.name}"

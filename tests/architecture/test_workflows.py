@@ -146,7 +146,7 @@ def test_the_review_gets_arguments_that_it_has(workflows: dict[str, dict[str, An
         if step.get("run", "").startswith("make review")
     ]
     (assignment,) = shlex.split(command)[2:]
-    # The review refuses a base that does not exist, and the name of the branch is known to the workflow only.
+    # The review rejects a base that does not exist, and the name of the branch is known to the workflow only.
     given = assignment.removeprefix("ARGS=").replace("origin/$BASE_REF", "HEAD")
     arguments = parse_arguments(given.split())
     assert arguments.annotations

@@ -295,8 +295,8 @@ def test_a_shooting_is_made_over_http_with_the_token_of_the_request(mcp_origin: 
             usage = await call(client, "get_usage", month="2026-11")
             assert (usage["from"], usage["to"]) == ("2026-11-01", "2026-11-30")
             # A server for other callers reads no files of its machine, and rejecting is off.
-            refused = await fail(client, "shoot_product_photo", photo="/etc/hostname", name="Host")
-            assert refused.startswith("invalid_photo: ")
+            rejected = await fail(client, "shoot_product_photo", photo="/etc/hostname", name="Host")
+            assert rejected.startswith("invalid_photo: ")
             with pytest.raises(MCPError):
                 await client.read_resource(f"sartiq://predictions/{UNKNOWN}/image")
             unknown = await client.call_tool("reject_prediction", {"prediction_id": UNKNOWN, "reason": "No"})

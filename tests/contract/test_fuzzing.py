@@ -134,10 +134,10 @@ def test_only_the_first_errors_are_printed(capsys: pytest.CaptureFixture[str], t
 def test_a_run_without_postgresql_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_arguments: object) -> Never:
+    def reject(*_arguments: object) -> Never:
         raise OperationalError("", {}, OSError("Connection refused"))
 
-    monkeypatch.setattr(run, "create_database", refuse)
+    monkeypatch.setattr(run, "create_database", reject)
     assert run.main([]) == 2
     printed = capsys.readouterr()
     assert "no PostgreSQL server accepts TEST_POSTGRESQL_URL. Connection refused" in printed.err

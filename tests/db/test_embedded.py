@@ -412,7 +412,7 @@ def test_a_cluster_whose_socket_is_in_another_container_is_named(folder: Path) -
 def test_a_cluster_that_lets_no_client_in_is_reported_with_the_reason(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.embedded.REFUSAL_SECONDS", 0.1)
+    monkeypatch.setattr("db.embedded.REJECTION_SECONDS", 0.1)
     with use_cluster(folder) as cluster:
         path = cluster.socket_folder / ".s.PGSQL.5432"
         moved = path.rename(path.with_name("moved"))

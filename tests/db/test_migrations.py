@@ -72,7 +72,7 @@ def test_head_revision_equals_the_head_of_alembic() -> None:
     assert head_revision() == ScriptDirectory.from_config(build_config("")).get_current_head()
 
 
-def test_a_database_of_a_newer_release_is_refused(own_database_url: str) -> None:
+def test_a_database_of_a_newer_release_is_rejected(own_database_url: str) -> None:
     engine = build_engine(own_database_url, pool_size=1)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))

@@ -133,9 +133,9 @@ def test_s32_a_dump_that_another_role_restores_prevents_the_start_until_its_owne
     cluster.run("pg_restore", "--dbname", build_url(cluster, "postgres", "next"), *restored)
     next_owner = {"DATABASE_URL": build_url(cluster, "next_owner", "next")}
 
-    refused = run_module(tmp_path, "handlers", "--prepare-only", **next_owner)
-    assert refused.returncode == 2
-    assert "Not started: Row-level security belongs to another role" in refused.stderr
+    rejected = run_module(tmp_path, "handlers", "--prepare-only", **next_owner)
+    assert rejected.returncode == 2
+    assert "Not started: Row-level security belongs to another role" in rejected.stderr
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     worker = run_module(tmp_path, "studio.jobs", "worker", **next_owner, **broker)
     assert worker.returncode == 2
@@ -144,7 +144,7 @@ def test_s32_a_dump_that_another_role_restores_prevents_the_start_until_its_owne
     assert application.returncode == 1
     assert "OwnersChanged: Row-level security belongs to another role" in application.stderr
 
-    statements = re.findall(r"^ +(.+);$", refused.stderr, re.MULTILINE)
+    statements = re.findall(r"^ +(.+);$", rejected.stderr, re.MULTILINE)
     assert "ALTER POLICY migrating ON public.brands TO next_owner" in statements
     assert "ALTER FUNCTION public.sartiq_count_brands() OWNER TO sartiq_system" in statements
     run_as_superuser(cluster, *statements, database="next")

@@ -348,13 +348,13 @@ def test_a_server_that_cannot_be_tested_has_its_own_exit_status(
 
 
 def test_an_account_without_credits_is_not_a_finding(kit: Path, mock: RunningServer, tmp_path: Path) -> None:
-    def refuse(request: Request, _forward: Forward) -> Response | None:
+    def reject(request: Request, _forward: Forward) -> Response | None:
         if request.path.endswith("/generate"):
             problem = {"code": "out_of_credits", "status": 409}
             return Response(409, {"content-type": "application/problem+json"}, json.dumps(problem).encode())
         return None
 
-    with Api(mock.origin) as api, run_defective_proxy(mock.origin, BASE_PATH, [refuse]) as url:
+    with Api(mock.origin) as api, run_defective_proxy(mock.origin, BASE_PATH, [reject]) as url:
         api.sign_in(EMAIL, PASSWORD)
         before = read_rows(api)
         outcome = run_kit(
@@ -370,19 +370,19 @@ def test_an_account_without_credits_is_not_a_finding(kit: Path, mock: RunningSer
 
 
 def test_a_member_without_the_permission_is_not_a_finding(kit: Path, mock: RunningServer) -> None:
-    def refuse(request: Request, _forward: Forward) -> Response | None:
+    def reject(request: Request, _forward: Forward) -> Response | None:
         if request.method == "POST" and request.path.endswith("/brands/"):
             problem = {"code": "not_enough_permissions", "status": 403}
             return Response(403, {"content-type": "application/problem+json"}, json.dumps(problem).encode())
         return None
 
-    with run_defective_proxy(mock.origin, BASE_PATH, [refuse]) as url:
+    with run_defective_proxy(mock.origin, BASE_PATH, [reject]) as url:
         outcome = run_kit(kit, url, get_token(mock), "--only", "flow", "--organization", ORGANIZATION)
     assert outcome.returncode == 2, outcome.stdout
     assert "POST /brands/: 403. The account of the token must be an owner or admin" in outcome.stdout
 
 
-def test_a_url_with_a_password_is_refused_and_not_printed(kit: Path) -> None:
+def test_a_url_with_a_password_is_rejected_and_not_printed(kit: Path) -> None:
     outcome = run_kit(kit, "http://user:hidden@127.0.0.1:9/api/v1", "anything")
     assert outcome.returncode == 2
     assert "must have no user, password, query or fragment" in outcome.stderr

@@ -146,9 +146,9 @@ def test_sigterm_stops_the_server(server) -> None:
 @pytest.mark.slow("it starts a process; tests/studio/test_masks.py covers the message")
 def test_a_mask_model_that_cannot_be_read_stops_the_start(server, data_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "missing.onnx"
-    refused = start_server(data_folder, PORT=str(free_port()), MASK_MODEL=str(path))
-    said, _ = refused.communicate(timeout=60)
-    assert refused.returncode == 2
+    rejected = start_server(data_folder, PORT=str(free_port()), MASK_MODEL=str(path))
+    said, _ = rejected.communicate(timeout=60)
+    assert rejected.returncode == 2
     assert (
         f"Not started: MASK_MODEL: the file cannot be read: [Errno 2] No such file or directory: '{path}'"
         in said
@@ -187,9 +187,9 @@ def test_production_does_not_start_with_the_default_secret(
 @pytest.mark.slow("it starts a process")
 def test_a_database_that_cannot_be_reached_stops_the_start_with_the_reason(tmp_path: Path) -> None:
     url = f"postgresql://user:hidden@127.0.0.1:{free_port()}/name"
-    refused = start_server(tmp_path, DATABASE_URL=url)
-    said, _ = refused.communicate(timeout=30)
-    assert refused.returncode == 2
+    rejected = start_server(tmp_path, DATABASE_URL=url)
+    said, _ = rejected.communicate(timeout=30)
+    assert rejected.returncode == 2
     assert said.startswith("Not started: the database cannot be reached: connection failed"), said
     assert (len(said.splitlines()), "hidden" in said) == (1, False), said
 

@@ -179,7 +179,7 @@ def _object_storage(folder: Path, fault: Callable[[Proxy], object]) -> Iterator[
 
 
 def lose_object_storage(folder: Path) -> AbstractContextManager[Stage]:
-    """Refuse the connections to S3."""
+    """Reject the connections to S3."""
     return _object_storage(folder, Proxy.leave)
 
 
@@ -190,7 +190,7 @@ def slow_object_storage(folder: Path) -> AbstractContextManager[Stage]:
 
 @contextmanager
 def lose_mail_server(folder: Path) -> Iterator[Stage]:
-    """Refuse the connections to the mail server; afterwards, mail must arrive again."""
+    """Reject the connections to the mail server; afterwards, mail must arrive again."""
     received = MailServer()
     controller = Controller(received, hostname="127.0.0.1", port=free_port())
     controller.start()

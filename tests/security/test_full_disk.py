@@ -84,9 +84,9 @@ def test_s42_an_upload_to_a_full_disk_is_503_and_can_be_repeated(
 
 
 FULL_TABLE = """
-    CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+    CREATE FUNCTION pg_temp.reject() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
-    CREATE TRIGGER no_space BEFORE INSERT ON brands FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.refuse()
+    CREATE TRIGGER no_space BEFORE INSERT ON brands FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.reject()
 """
 
 

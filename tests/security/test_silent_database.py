@@ -51,11 +51,11 @@ def test_s19_the_database_url_can_set_another_time_to_connect(query: str, second
     engine = build_engine(f"postgresql://user@db.example/studio{query}", pool_size=1)
     arguments: dict[str, Any] = {}
 
-    def refuse(_dialect: object, _record: object, _positional: object, named: dict[str, Any]) -> None:
+    def reject(_dialect: object, _record: object, _positional: object, named: dict[str, Any]) -> None:
         arguments.update(named)
         raise ConnectionRefusedError
 
-    event.listen(engine, "do_connect", refuse)
+    event.listen(engine, "do_connect", reject)
     with pytest.raises(ConnectionRefusedError):
         engine.connect()
     assert arguments["connect_timeout"] == seconds

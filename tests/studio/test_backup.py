@@ -1,4 +1,4 @@
-"""Test that a backup holds every row and file, that a restore proves it, and what both refuse."""
+"""Test that a backup holds every row and file, that a restore proves it, and what both reject."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_s32_the_files_of_a_backup_can_be_checked_with_sha256sum(saved: Path) ->
         assert hashlib.sha256((saved / name).read_bytes()).hexdigest() == digest
 
 
-def test_s32_restore_refuses_a_database_that_is_not_empty(
+def test_s32_restore_rejects_a_database_that_is_not_empty(
     source: Installation, digests: dict[str, TableDigest], saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(source.storage.root)
@@ -252,7 +252,7 @@ def test_s32_restore_refuses_a_database_that_is_not_empty(
 
 
 @pytest.mark.parametrize("key", ["media/01890000-0000-7000-8000-000000000001/.file.jpg.00", "temp/other"])
-def test_s32_restore_refuses_a_media_storage_that_is_not_empty(
+def test_s32_restore_rejects_a_media_storage_that_is_not_empty(
     empty_target: Installation, saved: Path, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
     path = empty_target.storage.root / key
@@ -273,7 +273,7 @@ def test_s32_a_backup_is_not_saved_in_a_folder_that_is_not_empty(
     assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
 
 
-def test_s32_another_user_than_that_of_the_server_is_refused(
+def test_s32_another_user_than_that_of_the_server_is_rejected(
     source: Installation, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user_id = source.folder.stat().st_uid
@@ -559,7 +559,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return values
 
 
-def test_s32_a_backup_that_would_miss_protected_rows_is_refused(
+def test_s32_a_backup_that_would_miss_protected_rows_is_rejected(
     filled: Installation, digests: dict[str, TableDigest], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for policies in (["brands"], ["audit_events", "brands"]):
@@ -694,7 +694,7 @@ def test_s32_a_killed_restore_is_completed_by_the_next_one(
 
 
 @pytest.mark.slow("it kills another restore")
-def test_s32_a_killed_restore_of_another_backup_is_refused(
+def test_s32_a_killed_restore_of_another_backup_is_rejected(
     target: Installation,
     source: Installation,
     saved: Path,

@@ -26,11 +26,11 @@ def open_zip(folder: Path, content: bytes) -> ImageArchive:
     return ImageArchive(path)
 
 
-def refuse_zip(folder: Path, content: bytes) -> tuple[str, str]:
+def reject_zip(folder: Path, content: bytes) -> tuple[str, str]:
     """Return the code and the detail of the problem with a file."""
-    with pytest.raises(ImportFileError) as refused:
+    with pytest.raises(ImportFileError) as rejected:
         open_zip(folder, content)
-    return refused.value.problem["code"], refused.value.problem["detail"]
+    return rejected.value.problem["code"], rejected.value.problem["detail"]
 
 
 def test_entries_are_found_by_their_paths(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_a_file_with_a_comment_is_accepted(tmp_path: Path) -> None:
     "name",
     ["../a.jpg", "a/../../b.jpg", "/etc/a.jpg", "C:\\a.jpg", "\\\\host\\a.jpg", "a//b.jpg", "..", "a\0.jpg"],
 )
-def test_names_that_are_no_relative_path_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_are_no_relative_path_are_rejected(tmp_path: Path, name: str) -> None:
     def rename(entry: zipfile.ZipInfo) -> None:
         entry.filename = name
 
-    code, detail = refuse_zip(tmp_path, build_zip({"a": b"1"}, rename))
+    code, detail = reject_zip(tmp_path, build_zip({"a": b"1"}, rename))
     assert code == "invalid_request"
     assert "is not a relative path" in detail
 
@@ -83,31 +83,31 @@ def _make_encrypted(content: bytes) -> bytes:
         (build_zip({"a": b"1"}, method=zipfile.ZIP_LZMA), "with another method than Deflate"),
     ],
 )
-def test_links_encrypted_entries_and_other_methods_are_refused(
+def test_links_encrypted_entries_and_other_methods_are_rejected(
     tmp_path: Path, content: bytes, text: str
 ) -> None:
-    code, detail = refuse_zip(tmp_path, content)
+    code, detail = reject_zip(tmp_path, content)
     assert code == "invalid_request"
     assert text in detail
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"sku,name\n", build_zip({"a": b"1"})[:-3]])
-def test_a_file_that_is_no_zip_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_zip_file_is_rejected(tmp_path: Path, content: bytes) -> None:
     invalid = "The file of `images_zip_url` is not a valid ZIP file"
-    assert refuse_zip(tmp_path, content) == ("malformed_request", invalid)
+    assert reject_zip(tmp_path, content) == ("malformed_request", invalid)
 
 
-def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
-    _, detail = refuse_zip(tmp_path, build_zip({"a/b.jpg": b"1", "a\\b.jpg": b"2"}))
+def test_two_entries_of_one_name_are_rejected(tmp_path: Path) -> None:
+    _, detail = reject_zip(tmp_path, build_zip({"a/b.jpg": b"1", "a\\b.jpg": b"2"}))
     assert detail == "The ZIP file has two entries `a/b.jpg`"
 
 
-def test_a_zip_bomb_is_refused_before_an_entry_is_read(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_rejected_before_an_entry_is_read(tmp_path: Path) -> None:
     bomb = build_zip(
         {f"{number}.png": bytes(10 * MEGABYTE) for number in range(3)}, method=zipfile.ZIP_DEFLATED
     )
     assert len(bomb) < MEGABYTE
-    code, detail = refuse_zip(tmp_path, bomb)
+    code, detail = reject_zip(tmp_path, bomb)
     assert (code, detail) == (
         "too_large",
         "The entries of the ZIP file are more than 20 times larger than the file",
@@ -123,37 +123,37 @@ def test_a_directory_of_millions_of_entries_is_not_read(tmp_path: Path) -> None:
     del directory
     tracemalloc.start()
     try:
-        with pytest.raises(ImportFileError) as refused:
+        with pytest.raises(ImportFileError) as rejected:
             ImageArchive(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert refused.value.problem["code"] == "too_large"
+    assert rejected.value.problem["code"] == "too_large"
     assert peak < MEGABYTE
 
 
-def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_entries_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_ENTRIES", 2)
     content = build_zip(dict.fromkeys("abc", b"1"))
-    assert refuse_zip(tmp_path, content)[0] == "too_large"
+    assert reject_zip(tmp_path, content)[0] == "too_large"
     # Also if the end of the file announces less.
     end = content.rindex(b"PK\x05\x06")
     changed = content[: end + 8] + struct.pack("<2H", 1, 1) + content[end + 12 :]
-    assert refuse_zip(tmp_path, changed)[0] == "too_large"
+    assert reject_zip(tmp_path, changed)[0] == "too_large"
 
 
-def test_a_large_entry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_entry_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_FILE_BYTES", 10)
-    assert refuse_zip(tmp_path, build_zip({"a": bytes(11)}))[1].endswith(
+    assert reject_zip(tmp_path, build_zip({"a": bytes(11)}))[1].endswith(
         "`a` of the ZIP file has more than 10 bytes"
     )
 
 
-def test_the_extension_zip64_is_refused(tmp_path: Path) -> None:
+def test_the_extension_zip64_is_rejected(tmp_path: Path) -> None:
     content = build_zip({"a": b"1"})
     end = content.rindex(b"PK\x05\x06")
     locator = b"PK\x06\x07" + bytes(16)
-    assert "ZIP64" in refuse_zip(tmp_path, content[:end] + locator + content[end:])[1]
+    assert "ZIP64" in reject_zip(tmp_path, content[:end] + locator + content[end:])[1]
 
 
 def test_an_entry_that_inflates_to_more_than_it_announces_is_cut(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_the_zip_file_lives_as_long_as_its_import(
     assert not storage.exists(key)
 
 
-def test_refused_images_refuse_their_row(
+def test_rejected_images_reject_their_row(
     database: Database, storage: LocalDisk, organization: Organization, shop: Shop
 ) -> None:
     text = (
@@ -314,7 +314,7 @@ def test_an_image_that_cannot_be_fetched_is_a_problem_of_its_row(
     assert [(image.position, image.media.width) for image in images] == [(1, 41), (2, 42)]
 
 
-def test_a_redirect_to_an_internal_host_is_refused(
+def test_a_redirect_to_an_internal_host_is_rejected(
     database: Database, storage: LocalDisk, organization: Organization, shop: Shop
 ) -> None:
     shop.respond = lambda _: StubResponse(status=302, headers={"Location": "http://169.254.169.254/latest"})

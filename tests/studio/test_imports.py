@@ -1,4 +1,4 @@
-"""Test that imports create and update products as the file says, row by row, and what they refuse."""
+"""Test that imports create and update products as the file says, row by row, and what they reject."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_empty_cell_keeps_or_clears_the_value(
     assert list_products(database, organization)["A-1"].color == color
 
 
-def test_refused_rows_have_the_problem_of_a_request_and_change_nothing(
+def test_rejected_rows_have_the_problem_of_a_request_and_change_nothing(
     database: Database, storage: LocalDisk, organization: Organization
 ) -> None:
     foreign = factories.make_brand()
@@ -201,7 +201,7 @@ def test_metadata_have_at_most_50_keys(
     ]
 
 
-def test_the_mode_create_refuses_existing_products(
+def test_the_mode_create_rejects_existing_products(
     database: Database, storage: LocalDisk, organization: Organization
 ) -> None:
     factories.make_product(organization=organization, sku="A-1", name="Old")
@@ -215,7 +215,7 @@ def test_the_mode_create_refuses_existing_products(
     assert list_products(database, organization)["A-1"].name == "Old"
 
 
-def test_json_lines_set_null_and_refuse_unknown_properties(
+def test_json_lines_set_null_and_reject_unknown_properties(
     database: Database, storage: LocalDisk, organization: Organization
 ) -> None:
     factories.make_product(organization=organization, sku="A-1", name="Dress", color="red")
@@ -333,7 +333,7 @@ def test_an_unknown_column_is_named_with_a_suggestion(
     ]
 
 
-def test_a_file_with_too_many_rows_is_refused(
+def test_a_file_with_too_many_rows_is_rejected(
     database: Database, storage: LocalDisk, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studio.imports.rows.MAX_ROWS", 2)
@@ -511,7 +511,7 @@ def test_the_change_feed_lists_each_changed_product_once(
     factories.make_product(organization=organization, sku="B", name="Same")
     with database.transaction(write=False) as reading:
         before = reading.scalar(select(func.max(Change.sequence)))
-    import_text(database, storage, organization, "sku,name\nA,New\nB,Same\nC,New\n,Refused\n")
+    import_text(database, storage, organization, "sku,name\nA,New\nB,Same\nC,New\n,Rejected\n")
     created = list_products(database, organization)["C"]
     query = select(Change.resource_id, Change.change).where(
         Change.resource_type == "product", Change.sequence > before

@@ -76,7 +76,7 @@ def create_product(database: Database, organization: Organization, sku: str) -> 
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("upsert", "updated"), ("create", "failed")])
-def test_a_product_that_appears_during_the_import_is_updated_or_refused(
+def test_a_product_that_appears_during_the_import_is_updated_or_rejected(
     own_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, mode: str, expected: str
 ) -> None:
     with own_database.transaction(write=True):
@@ -91,7 +91,7 @@ def test_a_product_that_appears_during_the_import_is_updated_or_refused(
         assert len(reading.scalars(select(Product.id)).all()) == 2  # unscoped: all are of this test
 
 
-def test_a_key_that_is_taken_during_the_import_refuses_only_its_row(
+def test_a_key_that_is_taken_during_the_import_rejects_only_its_row(
     own_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with own_database.transaction(write=True):

@@ -28,7 +28,7 @@ from studio.commands import move_from_sqlite
 from studio.infrastructure.database import FOLDER, SQLITE_FILE
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import LocalDisk
-from studio.seed.published_accounts import StartRefused, require_no_published_account
+from studio.seed.published_accounts import StartRejected, require_no_published_account
 from tests.support.forks import kill_this_process, run_in_fork
 from tests.support.old_schema import migrated_to_0_2_0
 from tests.support.row_counts import actual_counts, has_rows, stored_counts
@@ -147,7 +147,7 @@ def test_every_row_is_moved_unchanged_to_the_schema_of_a_new_database(
         assert weights == [row[0] for row in file.execute("SELECT lora_weight FROM styles ORDER BY id")]
         assert is_active == [row[0] == 1 for row in file.execute("SELECT is_active FROM users ORDER BY id")]
     assert list_demo_accounts(target) == dict.fromkeys(PUBLISHED_PASSWORDS, (True, True))
-    with pytest.raises(StartRefused):
+    with pytest.raises(StartRejected):
         require_no_published_account(Settings(environment="production", database_url=target))
     # A second move does not overwrite the rows of the first.
     assert move_from_sqlite.main([]) == 2
@@ -317,7 +317,7 @@ def test_the_move_after_a_killed_one_deactivates_demo_accounts_while_the_file_is
     monkeypatch.setattr(move_from_sqlite, "deactivate_demo_accounts", open_meanwhile)
     assert move_from_sqlite.main([]) == 0
     assert is_current(target)
-    # A database that is complete is refused like any other that has rows.
+    # A database that is complete is rejected like any other that has rows.
     assert move_from_sqlite.main([]) == 2
     assert errors == ["sqlite3.OperationalError: database is locked"]
     assert list_demo_accounts(target) == {

@@ -167,7 +167,7 @@ def test_a_response_that_is_too_large_is_not_requested_again(
 
 
 @pytest.mark.parametrize("code", ["moderation_blocked", "contentFilter"])
-def test_refused_content_fails_the_generation_without_charge_and_without_fallback(
+def test_rejected_content_fails_the_generation_without_charge_and_without_fallback(
     code: str,
     database: Database,
     storage: LocalDisk,
@@ -178,7 +178,7 @@ def test_refused_content_fails_the_generation_without_charge_and_without_fallbac
     use_images(scenario, images_server)
     images_server.permanent_response = error_response(400, code, "image_generation_user_error")
     generation_id = run_generation(database, storage, scenario, images_server, extra_prompt="refuse this")
-    assert_failed(database, generation_id, images.REFUSED_ERROR)
+    assert_failed(database, generation_id, images.REJECTED_ERROR)
     assert len(images_server.requests) == 1
 
 

@@ -13,7 +13,7 @@ from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_passwor
 from studio.infrastructure.settings import Settings
 from studio.seed import published_accounts, seed_database
 from studio.seed.published_accounts import (
-    StartRefused,
+    StartRejected,
     deactivate_published_accounts,
     require_no_published_account,
 )
@@ -44,7 +44,7 @@ def test_the_seeded_accounts_are_rejected_after_three_verifications_until_they_a
     own_database: Database, production_settings: Settings, verified: list[str], tmp_path: Path
 ) -> None:
     seed_database(own_database, Settings(media_dir=tmp_path / "media"))
-    with pytest.raises(StartRefused) as error:
+    with pytest.raises(StartRejected) as error:
         require_no_published_account(production_settings)
     for email in PUBLISHED_PASSWORDS:
         assert email in str(error.value)
@@ -86,5 +86,5 @@ def test_other_environments_are_not_checked(environment: str) -> None:
 
 def test_a_database_without_tables_is_rejected(empty_database_url: str) -> None:
     production_settings = Settings(environment="production", database_url=empty_database_url)
-    with pytest.raises(StartRefused, match="--prepare-only"):
+    with pytest.raises(StartRejected, match="--prepare-only"):
         require_no_published_account(production_settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from handlers.server.cli import main
+from studio.infrastructure.mask_models import MaskModel
 from studio.infrastructure.settings import (
     DEVELOPMENT_SECRET,
     InvalidSettings,
@@ -31,6 +32,12 @@ def test_development_starts_without_any_setting() -> None:
 def test_an_empty_variable_counts_as_missing() -> None:
     names = [variable.name for _, variable in list_settings()]
     assert Settings.from_environment(dict.fromkeys(names, "")) == Settings.from_environment({})
+
+
+@pytest.mark.parametrize("value", ["color", "colour"])
+def test_the_mask_model_of_older_releases_is_read_as_color(value: str) -> None:
+    settings = Settings.from_environment({"MASK_MODEL": value})
+    assert MaskModel.from_settings(settings) == MaskModel("color")
 
 
 def test_defaults_depend_on_other_settings() -> None:

@@ -50,7 +50,7 @@ def run_pgbouncer(folder: Path, database_url: str, connections: int, **settings:
     """
     program, port, url = require_program("pgbouncer"), free_port(), make_url(database_url)
     if os.geteuid() == 0:
-        settings["user"] = ACCOUNT  # PgBouncer refuses to run as root
+        settings["user"] = ACCOUNT  # PgBouncer does not run as root
         let_in(ACCOUNT)
     folder.mkdir(exist_ok=True)
     configuration = folder / "pgbouncer.ini"
@@ -90,7 +90,7 @@ def run_program(command: Sequence[str], log: Path, port: int) -> Iterator[None]:
     def accepts_connections() -> bool:
         assert process.poll() is None, log.read_text(errors="replace")
         with (
-            contextlib.suppress(OSError),  # refused until the program listens
+            contextlib.suppress(OSError),  # an error until the program listens
             socket.create_connection(("127.0.0.1", port), 1),
         ):
             return True

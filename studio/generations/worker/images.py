@@ -18,7 +18,7 @@ from studio.generations.worker.remote import PROVIDER_ERROR, load_provider_confi
 from studio.generations.worker.render_job import add_stored_cutout, to_stored_image
 from studio.providers.openai_images import ImagesConfig, ImagesServer, ImagesUnavailable
 from studio.providers.openai_images_client import (
-    ContentRefused,
+    ContentRejected,
     ImagesClient,
     RateLimited,
     ReceivedImage,
@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 MIN_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 60.0
-REFUSED_ERROR = {
+REJECTED_ERROR = {
     "category": "input",
-    "message": "The provider refused the prompt or the images for their content; the credits were refunded",
+    "message": "The provider rejected the prompt or the images for their content; the credits were refunded",
     "retryable": False,
 }
 NOT_CUT_OUT_ERROR = {
@@ -62,10 +62,10 @@ class ImagesRunner:
             return None
         try:
             return partial(queue.complete_generation, self._storage, lease, self._render(lease))
-        except ContentRefused as error:
-            # Not for the fallback: what one provider refuses is not sent to another.
-            logger.warning("the content of generation %s was refused: %s", lease.row_id, error)
-            queue.GENERATIONS.fail(self._database, lease, REFUSED_ERROR)
+        except ContentRejected as error:
+            # Not for the fallback: what one provider rejects is not sent to another.
+            logger.warning("the content of generation %s was rejected: %s", lease.row_id, error)
+            queue.GENERATIONS.fail(self._database, lease, REJECTED_ERROR)
         except NothingToPreserve:
             queue.GENERATIONS.fail(self._database, lease, NOT_CUT_OUT_ERROR)
         except ImagesUnavailable as error:

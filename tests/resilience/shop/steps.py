@@ -23,7 +23,7 @@ from tools.bench.catalog import Catalog
 RENDERED_SIZE = 64, 80
 BATCH_SIZE = 100
 MAX_OPEN_EXPORTS = 10
-"""More are refused with `too_many_exports`."""
+"""More are rejected with `too_many_exports`."""
 ENDED = ("completed", "failed", "canceled", "expired")
 MANIFESTS = ("manifest.csv", "manifest.json")
 
@@ -122,11 +122,11 @@ class Shop:
         body = {"num_predictions": 1, "seed": seed}
         answer = self.client.post(f"/shootings/{shooting_id}/generate", json=body)
         accepted = [each["generation_id"] for each in answer["results"] if not each["error"]]
-        refused = [each for each in answer["results"] if each["error"]]
-        if not accepted or any(each["error"]["code"] != "not_attempted" for each in refused):
-            raise ShopFailed(f"{len(refused)} shots are not generated: {refused[:1]}")
+        rejected = [each for each in answer["results"] if each["error"]]
+        if not accepted or any(each["error"]["code"] != "not_attempted" for each in rejected):
+            raise ShopFailed(f"{len(rejected)} shots are not generated: {rejected[:1]}")
         self.generation_ids += accepted
-        return not refused
+        return not rejected
 
     def finish_generations(self) -> None:
         """Wait until all generations have ended."""
@@ -166,10 +166,10 @@ class Shop:
             self._approval_rates.append(answer["accepted_count"] / (time.monotonic() - started))
             accepted, number = accepted + answer["accepted_count"], number + 1
             # A batch stops after ten seconds; what it did not reach comes next.
-            refused = [each for each in answer["results"] if each["problem"]]
-            left = [each["id"] for each in refused if each["problem"]["code"] == "not_attempted"]
-            if len(left) < len(refused):
-                raise ShopFailed(f"approvals are rejected: {refused[0]}")
+            rejected = [each for each in answer["results"] if each["problem"]]
+            left = [each["id"] for each in rejected if each["problem"]["code"] == "not_attempted"]
+            if len(left) < len(rejected):
+                raise ShopFailed(f"approvals are rejected: {rejected[0]}")
             pending = left + pending[size:]
         return accepted
 

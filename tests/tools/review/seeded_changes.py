@@ -45,7 +45,7 @@ def get_property(contract: Contract, name: str, schema_name: str) -> Contract:
     return properties[name]
 
 
-def refuse_null(contract: Contract, schema_name: str, name: str) -> None:
+def reject_null(contract: Contract, schema_name: str, name: str) -> None:
     """Replace `anyOf` of a component and null by a reference to the component."""
     properties = get_schema(contract, schema_name)["properties"]
     assert properties[name]["anyOf"].pop() == {"type": "null"}
@@ -232,13 +232,13 @@ BREAKING_CHANGES = [
         "an object in a request body can no longer be null",
         "create_shooting",
         "`ShootingCreate.default_guidelines` can no longer be null",
-        lambda c: refuse_null(c, "ShootingCreate", "default_guidelines"),
+        lambda c: reject_null(c, "ShootingCreate", "default_guidelines"),
     ),
     BreakingChange(
         "a map in a request body can no longer be null",
         "replace_generation_model",
         "`GenerationModelWrite.provider_capabilities` can no longer be null",
-        lambda c: refuse_null(c, "GenerationModelWrite", "provider_capabilities"),
+        lambda c: reject_null(c, "GenerationModelWrite", "provider_capabilities"),
     ),
     BreakingChange(
         "an object in a response can be null",
@@ -457,11 +457,11 @@ HARMLESS_CHANGES = [
     ),
     HarmlessChange(
         "an object in a response can no longer be null",
-        lambda c: refuse_null(c, "Prediction", "review"),
+        lambda c: reject_null(c, "Prediction", "review"),
     ),
     HarmlessChange(
         "a map in a response can no longer be null",
-        lambda c: refuse_null(c, "GenerationModel", "provider_capabilities"),
+        lambda c: reject_null(c, "GenerationModel", "provider_capabilities"),
     ),
     HarmlessChange(
         "an enumeration in a request body can be null", lambda c: accept_null(c, "ShotTypeUpdate", "framing")

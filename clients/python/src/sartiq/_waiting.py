@@ -71,7 +71,7 @@ def check_success(job: Job) -> None:
 
 
 def describe_problem(problem: models.ProductImportProblem) -> str:
-    """Return why a file or a row was refused: each violation of the contract, or else the detail."""
+    """Return why a file or a row was rejected: each violation of the contract, or else the detail."""
     return "; ".join(describe_violations(problem))
 
 
