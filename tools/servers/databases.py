@@ -186,7 +186,7 @@ def drop_database(url: str) -> None:
 def _execute(*statements: str, url: str | None = None) -> None:
     """Execute statements on the PostgreSQL server for tests, outside of a transaction."""
     if url is None:
-        # A missing server accepts no connections and says so at once; one that drops databases may take seconds.
+        # A missing server says at once that it accepts no connections; one that drops databases is slow.
         patient = server_url().update_query_dict({"connect_timeout": "60"})
         url = patient.render_as_string(hide_password=False)
     server = build_engine(url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
