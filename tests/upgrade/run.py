@@ -5,8 +5,8 @@ moves the rows of SQLite to its embedded database, starts on them or on the Post
 its files. Everything that an account could read is the same, tokens, keys and links of the release work, the
 work in the queue is completed, and the main job is done again. The release then continues on the embedded
 database, and its accounts read what they read before. On PostgreSQL, servers of both read rows with values
-that neither knows, as they do beside the next release. Last, the schema of a database that all releases have
-migrated is compared with a fresh one.
+that neither knows, as they do beside the next release, and their workers share all queues. Last, the schema
+of a database that all releases have migrated is compared with a fresh one.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tests.upgrade.databases import (
 from tests.upgrade.release import Release, UpgradeFailed, require, unpack_release
 from tests.upgrade.responses import Reading, find_differences, read_everything
 from tests.upgrade.side_by_side import list_failing, write_new_values
+from tests.upgrade.workers import run_workers
 from tools import demo
 from tools.demo import EMAIL, PASSWORD, Api, DemoStopped
 from tools.servers.databases import create_database
@@ -363,6 +364,8 @@ def main(arguments: list[str] | None = None) -> int:
                 if kind == "postgresql":
                     print(f"  {release.version} beside this tree, with values that neither knows", flush=True)
                     run_side_by_side(release, Path(name) / "side-by-side")
+                    print(f"  workers of {release.version} beside those of this tree", flush=True)
+                    run_workers(release, Path(name) / "workers")
             except (UpgradeFailed, DemoStopped, ServerDidNotStart, AssertionError) as error:
                 print(f"\nThe upgrade failed: {error}", file=sys.stderr)
                 return 1
