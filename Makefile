@@ -169,7 +169,7 @@ FIRST_RELEASE := 7281794a8be4b78b08c3a950d7a2ecf41b9d5ef1
 RELEASE := 6d2bbc483fef45046d17be9287d2ba48ade2e27b
 
 .PHONY: upgrade
-upgrade: .venv/.dev .venv/released/.stamp ## Upgrade the last release with data, from SQLite and PostgreSQL, and compare (10 minutes)
+upgrade: .venv/.dev .venv/released/.stamp ## Upgrade the last release with data, from SQLite and PostgreSQL, and compare (5 minutes)
 	@$(BIN)/python -m tests.upgrade.run --release $(RELEASE) --first $(FIRST_RELEASE) \
 		--python $(abspath .venv/released/bin/python) $(ARGS)
 
