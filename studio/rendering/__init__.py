@@ -1,7 +1,7 @@
 """The local renderer: turn a product photo into predictions, without another service or a GPU.
 
 Pure image code that knows no HTTP, no database and no files but those of mask models. Start with `model` (the
-request and the result) and `render` (the steps). The same request returns the same bytes: raise
+request and the result) and `compose.render` (the steps). The same request returns the same bytes: raise
 `RENDERER_VERSION` if you change them.
 """
 

@@ -40,7 +40,7 @@ from studio.seed import seed_database
 from studio.seed.images.cutouts import load_cutout
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import KINDS, build_seed_id
-from tests.support.queues import try_record
+from tests.support.queues import build_worker, keep_lease, try_record
 from tests.support.sample_media import open_image
 from tools.sample_images.packshots import render_samples
 
@@ -137,8 +137,9 @@ def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of
     assert lease is not None
     storage = LocalDisk(settings.media_dir)
     with ThreadPoolExecutor(1) as render_pool:
-        job = RenderJob(own_database, storage, render_pool, lease, timedelta(seconds=60), lambda: False)
-        stored = job.run()
+        worker = build_worker(own_database, storage)
+        with keep_lease(worker) as heartbeat:
+            stored = RenderJob(worker, render_pool, lease, heartbeat).run()
     assert try_record(own_database, queue.complete_generation, storage, lease, stored)
     with own_database.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
