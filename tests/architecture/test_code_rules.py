@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -73,15 +74,18 @@ def find_deep_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterato
 
 
 BRITISH = re.compile(
-    r"colour|grey|centre|catalogue|behaviour|(normal|recogn|serial|initial|organ)is(?=[aei])(?!m)|honour|neighbour|labelled"
-    r"|cancelled|licence|refus",
+    r"colour|grey|centre|centring|catalogue|behaviour|honour|neighbour|favour|licence|misspelt|refus"
+    r"|(label|model|travel|cancel)l(ed|ing)"
+    r"|(normal|recogn|serial|initial|organ|capital)is(?=[aei])(?!m)",
     re.IGNORECASE,
 )
 STORED_WORDS = re.compile(
-    r"refused_count|honoured_inputs|[\"'`](refused|colour)[\"'`]|REFUSED|Outcome\.REFUSED|colou\?r|\.cancelled\(|[\"']cancelled[\"']"
-    r"|light grey"
+    r"refused_count|honoured_inputs|REFUSED|ShotRefusal|connrefused|colou\?r|light grey"
+    r"|[\"'`](refused|colour|behaviour|cancelled)[\"'`]|(- |example: |outcome: )refused\b|[.!]cancelled\("
 )
 """Names that are stored, published, or of a library. The conformance kit has published parts of its own."""
+PROSE = {"docs": ".md", "openapi": ".yaml"}
+"""The folders whose files people read, and what these end with."""
 
 
 def find_british_spelling(text: str) -> list[str]:
@@ -89,13 +93,21 @@ def find_british_spelling(text: str) -> list[str]:
     return [match[0] for match in BRITISH.finditer(STORED_WORDS.sub("", text))]
 
 
-def test_spelling_is_american(all_modules: list[Module]) -> None:
+def has_one_spelling(name: str) -> bool:
+    """Return whether a file of this name must have the American spelling."""
+    if name.startswith(("db/migrations/", "tools/conformance/")):
+        return False
+    folder, suffix = name.partition("/")[0], name[name.rfind(".") :]
+    is_code = folder in ("db", "studio", "handlers", "tools", "clients") and suffix == ".py"
+    return is_code or PROSE.get(folder) == suffix
+
+
+def test_spelling_is_american(tracked_files: list[Path]) -> None:
+    names = [name for path in tracked_files if has_one_spelling(name := path.relative_to(ROOT).as_posix())]
     found = [
-        f"{module.name}:{number}: {word}"
-        for module in all_modules
-        if module.name.startswith(("db/", "studio/", "handlers/", "tools/"))
-        and not module.name.startswith(("db/migrations/", "tools/conformance/"))
-        for number, line in enumerate(module.text.splitlines(), 1)
+        f"{name}:{number}: {word}"
+        for name in names
+        for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1)
         for word in find_british_spelling(line)
     ]
     assert not found, format_findings(found)
@@ -103,7 +115,22 @@ def test_spelling_is_american(all_modules: list[Module]) -> None:
 
 def test_a_british_spelling_is_noticed() -> None:
     assert find_british_spelling("def normalise(colours): ...  # refuse") == ["normalis", "colour", "refus"]
+    assert find_british_spelling("requests are refused - refused") == ["refus"]
     assert not find_british_spelling('organism, normal, "refused", refused_count, serial')
+    checked = [
+        "studio/seed/rows.py",
+        "docs/guides/images.md",
+        "openapi/paths/shots.yaml",
+        "clients/python/a.py",
+    ]
+    assert all(map(has_one_spelling, checked))
+    kept = [
+        "db/migrations/versions/0001.py",
+        "tools/conformance/a.py",
+        "openapi/released/0.2.0.json",
+        "LICENSE",
+    ]
+    assert not any(map(has_one_spelling, kept))
 
 
 def test_a_function_has_at_most_two_levels_of_nesting_or_a_reason(modules: list[Module]) -> None:

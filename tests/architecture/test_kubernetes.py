@@ -100,7 +100,7 @@ def test_every_resource_is_valid(resource: dict[str, Any], version: str) -> None
     kubernetes_validate.validate(resource, version, strict=True)
 
 
-def test_a_misspelt_field_is_noticed() -> None:
+def test_a_misspelled_field_is_noticed() -> None:
     broken = copy.deepcopy(WORKLOADS["sartiq-api"])
     broken["spec"]["template"]["spec"]["securtyContext"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):

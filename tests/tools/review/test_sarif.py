@@ -18,7 +18,7 @@ from tools.review.sarif import WITHOUT_PLACE, render_sarif, rule_id
 
 SECTIONS: dict[str, Any] = {
     # The parts of SARIF 2.1.0 (OASIS) that a log of ours has, by the sections of the standard. Objects are
-    # closed as in the schema of OASIS, so a misspelt property is an error.
+    # closed as in the schema of OASIS, so a misspelled property is an error.
     "sarifLog-3.13": {
         "required": ["version", "runs"],
         "properties": {

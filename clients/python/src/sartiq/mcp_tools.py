@@ -316,8 +316,8 @@ def describe_error(error: SartiqError) -> str:
 def _reject_unknown_arguments(tool: Tool) -> Tool:
     """Let a tool reject arguments that it does not have, and return it.
 
-    By default they are ignored: a misspelt filter or an `organization_id` would return other rows than those
-    that were asked for.
+    By default they are ignored: a misspelled filter or an `organization_id` would return other rows than
+    those that were asked for.
     """
     model = tool.fn_metadata.arg_model
     model.model_config["extra"] = "forbid"
