@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jwt
 
@@ -86,7 +87,8 @@ class MockHttpProtocol(BoundedHttpProtocol):
         """Start the application with a function that closes the connection."""
         super().on_headers_complete()
         # The application starts in the next iteration of the event loop, so it sees the extension.
-        self.scope["extensions"] = {ABORT_EXTENSION: self.transport.abort}  # type: ignore[dict-item]  # not from ASGI
+        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+        extensions[ABORT_EXTENSION] = self.transport.abort
 
 
 @contextmanager

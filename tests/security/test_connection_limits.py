@@ -7,9 +7,14 @@ import errno
 import json
 import os
 import resource
+from functools import partial
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from handlers.pipeline.admission.connections import (
     ANSWERED_BEYOND_LIMIT,
@@ -21,6 +26,9 @@ from handlers.pipeline.admission.connections import (
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
+from handlers.pipeline.middleware.mock_responses import ABORT_EXTENSION
+from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
+from handlers.server.mock_environment import MockHttpProtocol
 from studio.infrastructure.settings import InvalidSettings
 
 
@@ -68,6 +76,29 @@ def test_s19_trusted_proxies_and_unix_sockets_share_the_total_only(peer: str | N
     for _ in range(ANSWERED_BEYOND_LIMIT + 2):
         limits.release(peer)
     assert limits.admit(peer) is Admission.SERVED
+
+
+def test_s19_a_mock_rejects_connections_beyond_a_limit_too() -> None:
+    extensions: dict[str, Any] = {}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        extensions.update(scope["extensions"])
+        await PlainTextResponse("")(scope, receive, send)
+
+    async def request() -> None:
+        config = uvicorn.Config(app, log_config=None)
+        config.load()
+        protocol = partial(MockHttpProtocol, config=config, server_state=ServerState(), app_state={})
+        limits = {"public_url": "", "idle_timeout": 5, "connection_limits": ConnectionLimits(0, 0, ())}
+        server = await asyncio.get_running_loop().create_server(partial(protocol, **limits), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: mock\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+    asyncio.run(request())
+    assert extensions.keys() == {REJECTED_CONNECTION, ABORT_EXTENSION}
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
