@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import Column, bindparam, event, func, insert, inspect, select, update
+from sqlalchemy import Column, bindparam, event, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, affected_one, new_id, utc_now
@@ -26,6 +26,7 @@ from db.fast_path.driver_statement import DriverStatement
 from db.models.audit import AuditEvent
 from db.models.organizations import Membership
 from db.models.users import User
+from db.queries.statements import lock_name
 from db.session import current_write_connection, insert_later
 
 MASK = "***"
@@ -241,7 +242,7 @@ def insert_denial(denial: Mapping[str, Any], count: int = 1) -> None:
     columns = [*_DENIAL_KEY, *(() if denial.get("actor_id") else ("address",))]
     key = {name: denial.get(name) for name in columns}
     # Two processes must not both find no event.
-    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(repr(key), 0))))
+    lock_name(repr(key))
     latest = (
         select(AuditEvent.id)
         .where(*(getattr(AuditEvent, name) == value for name, value in key.items()))

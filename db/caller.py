@@ -121,7 +121,7 @@ def caller_context(caller: Caller, permission: str | None) -> Iterator[Caller]:
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
     organization_token, grants_token = _organization.set(None), _grants.set([])
     try:
-        # On PostgreSQL the query that finds the caller has set the role already (`db/queries/callers.py`).
+        # For an account, the query that finds it has set the role already (`db/queries/callers.py`).
         if is_in_transaction() and current_role() != caller.to_session_role():
             switch_role(caller.to_session_role())
         yield caller
@@ -258,17 +258,6 @@ def require_permission_in(organization_id: UUID | None) -> None:
         raise PermissionDenied()
     # The idempotency lock stores the grant, so that a replay can check it again.
     record_grant(organization_id or caller.user_id)
-
-
-def authorize_creation(organization_id: UUID | None) -> UUID | None:
-    """Check the permission to create a row in an organization (None: a personal row), and return its id.
-
-    Raises:
-        NotFound: The caller is not a member of the organization.
-        PermissionDenied: The caller's role lacks the running operation's permission.
-    """
-    require_permission_in(organization_id)
-    return organization_id
 
 
 def require_permission_on(row: Owned) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import selectinload
 
-from db.caller import authorize_creation
+from db.caller import require_permission_in
 from db.models.generations import Generation
 from db.models.products import Product
 from db.models.shootings import Shooting, Shot
@@ -64,9 +64,9 @@ def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiR
 
 
 def _precheck_generation(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:
-    tenant_id = authorize_creation(organization_id)
+    require_permission_in(organization_id)
     if body.get("shot_id") is not None:
-        get_reference(Shot, body["shot_id"], tenant_id)
+        get_reference(Shot, body["shot_id"], organization_id)
         get_visible(Shot, body["shot_id"])
 
 
@@ -76,17 +76,17 @@ def create_generation(
     body: dict[str, Any], organization_id: UUID | None = None, validate_only: bool = False
 ) -> ApiResponse:
     """Queue a generation."""
-    tenant_id = authorize_creation(organization_id)
+    require_permission_in(organization_id)
     request = GenerationRequest.from_body(body)
     shot = None
     if request.shot_id is not None:
-        get_reference(Shot, request.shot_id, tenant_id)
+        get_reference(Shot, request.shot_id, organization_id)
         shot = get_visible(Shot, request.shot_id, for_update=True)
     owner_id = shot.owner_id if shot is not None else None
-    product_media = resolve_image(request.product_image, tenant_id, owner_id)
+    product_media = resolve_image(request.product_image, organization_id, owner_id)
     # Stored and checked like the first photo, although no provider renders a second product yet.
-    resolve_image(request.product2_image, tenant_id, owner_id)
-    return generation_response(freeze(resolve(request, tenant_id, shot, product_media)), validate_only)
+    resolve_image(request.product2_image, organization_id, owner_id)
+    return generation_response(freeze(resolve(request, organization_id, shot, product_media)), validate_only)
 
 
 @requires(Permission.GENERATIONS_READ)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, case, select
 
-from db.caller import authorize_creation
+from db.caller import require_permission_in
 from db.models.imports import ProductImport, ProductImportResult, ResultStatus
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
@@ -50,7 +50,7 @@ def list_product_imports(organization_id: UUID | None = None, **params: Any) -> 
 @requires(Permission.PRODUCTS_WRITE)
 def create_product_import(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Queue an import of an uploaded file."""
-    organization_id = authorize_creation(organization_id)
+    require_permission_in(organization_id)
     public_url = current_settings().public_url
     row = create.create_product_import(create.ImportRequest(**body), organization_id, public_url)
     return accepted(row, ProductImportSchema, f"/api/v1/product-imports/{row.id}")

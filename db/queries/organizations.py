@@ -9,10 +9,10 @@ from sqlalchemy import select, union_all
 from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from db.base import TRIGGER_MAINTAINED, Base
 from db.caller import current_caller, require_permission_in
 from db.errors import NotFound, PermissionDenied
 from db.models import Invitation, MediaResource, Membership, Organization, Upload
+from db.queries.users import list_owned_tables
 from db.session import current_session
 
 # Stored files are deleted with their organization. Without records that use them they have no value.
@@ -108,15 +108,11 @@ def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool 
 
 def has_records(organization_id: UUID) -> bool:
     """Return whether the organization has any records; stored files alone do not count."""
-    # Derived from the tables, so that a new model is included without a change here.
-    tables = [
-        table
-        for table in Base.metadata.sorted_tables
-        if {"owner_id", "organization_id"} <= set(table.c.keys())
-        and table.name not in _DISPOSABLE
-        and not table.info.get(TRIGGER_MAINTAINED)
-    ]
     records = union_all(
-        *(select(table.c.id).where(table.c.organization_id == organization_id) for table in tables)
+        *(
+            select(table.c.id).where(table.c.organization_id == organization_id)
+            for table in list_owned_tables()
+            if table.name not in _DISPOSABLE
+        )
     )
     return current_session().execute(records.limit(1)).first() is not None

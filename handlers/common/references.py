@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, Uuid, bindparam, select
 
 from db.base import Owned
-from db.caller import authorize_creation, current_caller
+from db.caller import current_caller, require_permission_in
 from db.models.exports import Export, ExportItem
 from db.models.generations import Generation, Prediction
 from db.models.media import MediaResource
@@ -60,7 +60,8 @@ def resolve_ownership(organization_id: UUID | None) -> dict[str, UUID | None]:
         NotFound: The caller is not a member of the organization.
         PermissionDenied: The caller's role may not create rows there.
     """
-    return {"owner_id": current_caller().user_id, "organization_id": authorize_creation(organization_id)}
+    require_permission_in(organization_id)
+    return {"owner_id": current_caller().user_id, "organization_id": organization_id}
 
 
 def precheck_create(organization_id: UUID | None = None, **_: Any) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import joinedload
 
 from db.audit import record_transfer
 from db.base import Base, Owned, utc_now
-from db.caller import authorize_creation, current_caller
+from db.caller import current_caller, require_permission_in
 from db.errors import InUse, NotFound, ScopeMismatch
 from db.models.brands import Brand
 from db.models.guidelines import Guidelines
@@ -78,7 +78,7 @@ def transfer(row: Transferable, organization_id: UUID | None) -> None:
         ScopeMismatch: The row refers to one that the new tenant cannot use.
         SlugTaken, SkuTaken: The value is in use in the new tenant.
     """
-    authorize_creation(organization_id)
+    require_permission_in(organization_id)
     caller_id = current_caller().user_id
     old, new = _Tenant(row.organization_id, row.owner_id), _Tenant(organization_id, caller_id)
     if old.organization_id == organization_id and (organization_id or old.owner_id == new.owner_id):

@@ -12,11 +12,11 @@ from sqlalchemy import Select, select
 from db.base import new_id
 from db.caller import (
     Caller,
-    authorize_creation,
     caller_context,
     current_caller,
     current_organization,
     current_permission,
+    require_permission_in,
 )
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.models import Brand, Style
@@ -234,16 +234,16 @@ def test_creating_rows_in_an_organization_requires_the_permission(
 ) -> None:
     with database.transaction(write=True):
         with caller_context(two_tenants.owner_caller, WRITE):
-            assert authorize_creation(None) is None
-            assert authorize_creation(two_tenants.organization.id) == two_tenants.organization.id
+            require_permission_in(None)
+            require_permission_in(two_tenants.organization.id)
             with pytest.raises(NotFound):
-                authorize_creation(two_tenants.other_organization.id)
+                require_permission_in(two_tenants.other_organization.id)
         with caller_context(two_tenants.viewer_caller, WRITE), pytest.raises(PermissionDenied):
-            authorize_creation(two_tenants.organization.id)
+            require_permission_in(two_tenants.organization.id)
         with caller_context(two_tenants.superuser_caller, WRITE):
-            assert authorize_creation(two_tenants.other_organization.id) == two_tenants.other_organization.id
+            require_permission_in(two_tenants.other_organization.id)
             with pytest.raises(NotFound):
-                authorize_creation(new_id())
+                require_permission_in(new_id())
 
 
 def test_members_see_their_organizations(database: Database, two_tenants: TwoTenants) -> None:

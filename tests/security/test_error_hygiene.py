@@ -49,7 +49,7 @@ LAYERS = {
     "bridge": "handlers.pipeline.wsgi_bridge._environ",
     "endpoint": "handlers.pipeline.endpoint.Endpoint._serve",
     "caller": "handlers.pipeline.endpoint.request_caller_context",
-    "tenancy": "handlers.common.references.authorize_creation",
+    "tenancy": "handlers.common.references.require_permission_in",
     "serialization": "handlers.pipeline.endpoint.encode_json",
     "response validation": "handlers.contract.responses.Responses.find_mismatch",
     "commit": "sqlalchemy.orm.Session.commit",
