@@ -8,7 +8,6 @@ from marshmallow import Schema, fields
 
 from db.models.comments import PredictionComment
 from db.models.generations import Prediction
-from handlers.common.context import current_settings
 from handlers.schemas.fields import IdentifiedSchema, IdUrl, OwnedSchema, Timestamp, Uuid
 from handlers.schemas.serializer import get_serializer
 
@@ -72,11 +71,6 @@ class PublicationSchema(Schema):
     """The columns of a publication that its response has; the URL contains a token, which is not stored."""
 
     published_at = Timestamp(attribute="created_at")
-
-
-def build_image_url(prediction: Prediction) -> str:
-    """Return the URL of the image of a prediction."""
-    return f"{current_settings().public_url}{_PATH}{prediction.id}{_IMAGE}"
 
 
 def _serialize_position(comment: PredictionComment) -> dict[str, float] | None:

@@ -20,11 +20,6 @@ def build_problem(stored: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def build_image_problems(stored: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Return the stored problems of the images of a row, with problem documents."""
-    return [{**each, "problem": build_problem(each["problem"])} for each in stored or ()]
-
-
 def compute_progress(row: ProductImport) -> int:
     """Return the share of the rows and images that were processed, in percent."""
     if row.status == ImportStatus.COMPLETED:
@@ -42,10 +37,10 @@ class StoredProblem(fields.Field[Any]):
 
 
 class StoredImageProblems(fields.Field[Any]):
-    """The stored problems of the images of a row."""
+    """The stored problems of the images of a row, with problem documents."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        return build_image_problems(value)
+        return [{**each, "problem": build_problem(each["problem"])} for each in value or ()]
 
 
 class ProductImportSchema(OwnedSchema):

@@ -1,8 +1,8 @@
 """Serialize rows with marshmallow schemas, many times as fast as `Schema.dump`.
 
 A schema is compiled once into one function for any number of rows, whose text names the attributes; the field
-classes still convert the values. Not supported, because no schema here uses it: hooks, missing attributes,
-`data_key` and nested `many`.
+classes still convert the values. Not supported, because no schema here uses it: hooks, methods, missing
+attributes, `data_key` and nested `many`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def list_attribute_paths(schema: Schema) -> Iterator[str]:
     """Yield the attribute paths that a schema reads of a row, as `db.fast_path.projections` expects them."""
     for name, field in schema.dump_fields.items():
         path = field.attribute or name
-        if isinstance(field, (fields.Function, fields.Method)):
+        if isinstance(field, fields.Function):
             yield ALL_COLUMNS
         elif not isinstance(field, fields.Constant):
             yield from _list_field_paths(path, field)
@@ -79,8 +79,6 @@ class _Compiler:
             return self._builder.refer(field.constant)
         if isinstance(field, fields.Function):
             return f"{self._builder.refer(field.serialize_func)}({row})"
-        if isinstance(field, fields.Method):
-            return f"{self._builder.refer(field.serialize)}({name!r}, {row})"
         return self._write_value(name, field, f"{row}.{field.attribute or name}", row)
 
     def _write_value(self, name: str, field: fields.Field[Any], value: str, row: str) -> str:

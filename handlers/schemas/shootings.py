@@ -7,7 +7,6 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from db.models.shootings import Shooting
 from handlers.schemas.fields import LabeledSchema, Timestamp, Uuid, UuidList
 from handlers.schemas.serializer import get_list_serializer, list_attribute_paths
 from studio.generations.batch import ShotResult
@@ -28,7 +27,7 @@ class ShootingSchema(LabeledSchema):
     default_guidelines_id = Uuid()
     phase = fields.Raw()
     require_test_shooting = fields.Raw()
-    shot_status = fields.Function(lambda shooting: _shot_status(shooting))
+    shot_status = fields.Function(aggregate_shot_status)
     looks_count = fields.Raw()
     shots_count = fields.Raw(attribute="shot_counts.total")
     shots_approved_count = fields.Raw(attribute="shot_counts.approved")
@@ -67,10 +66,6 @@ class LookSchema(LabeledSchema):
     notes = fields.Raw()
     shots = LookShots()
     product = fields.Raw()
-
-
-def _shot_status(shooting: Shooting) -> str:
-    return aggregate_shot_status(shooting)
 
 
 def serialize_batch(results: Sequence[ShotResult], validate_only: bool = False) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from typing import Any
 
 from marshmallow import fields
 
-from db.models.subscriptions import Subscription
 from handlers.schemas.fields import IdentifiedSchema, Timestamp, Uuid
 from studio.billing.billing import is_subscription_active
 
@@ -29,14 +28,11 @@ class SubscriptionSchema(IdentifiedSchema):
     credits_total = fields.Raw()
     credits_used = fields.Raw()
     credits_remaining = fields.Raw()
-    is_active = fields.Method("_is_active")
+    is_active = fields.Function(is_subscription_active)
     payment_status = fields.Raw()
     base_price = Price(attribute="base_price_minor")
     actual_price = Price(attribute="actual_price_minor")
     currency = fields.Raw()
-
-    def _is_active(self, subscription: Subscription) -> bool:
-        return is_subscription_active(subscription)
 
 
 class CreditMovementSchema(IdentifiedSchema):

@@ -62,11 +62,6 @@ SIGNING_SECRET = Variable(
     "Set COMPUTE_WEBHOOK_SECRET to the secret that the Compute API shares with the server.",
 )
 
-VARIABLES = (
-    MAILED_TOKEN, REFRESH_TOKEN, SESSION_ID, UPLOAD_URL, SHARE_URL, PUBLISHED_URL, REVIEW_TOKEN,
-    SIGNING_SECRET,
-)  # fmt: skip
-
 _SUPERUSER = "Needs a superuser: set SARTIQ_TOKEN to the token of one (demo data: admin@example.com)."
 _COLLEAGUE = "`add_member` adds this member of the demo data first."
 
