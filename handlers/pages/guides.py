@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
+from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import accepts_gzip, strong_etag
 from handlers.pages import CONTENT_SECURITY_POLICY, guides_hint_page
 
@@ -88,10 +89,7 @@ def _serve(file: Path) -> ASGIApp:
         accepted = parse_accept_header(request.headers.get("Accept-Encoding"), Accept)
         compressed = True in bodies and accepts_gzip(accepted)
         headers = {**_HEADERS, "ETag": tags[compressed], "Vary": "Accept-Encoding"}
-        known = [
-            tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")
-        ]
-        if headers["ETag"] in known or known == ["*"]:
+        if matches_if_none_match(request.headers.get("If-None-Match"), tags[compressed]):
             response = Response(status_code=304, headers=headers)
         else:
             if compressed:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from handlers.common.preconditions import matches_if_none_match
+from handlers.common.responses import strong_etag
 from handlers.pages import CONTENT_SECURITY_POLICY
 
 FOLDER = Path(__file__).parent / "review"
@@ -27,15 +28,15 @@ def _serve(file: Path) -> ASGIApp:
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
         # Another release may have other files, so caches must revalidate.
         "Cache-Control": "no-cache",
-        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        "ETag": strong_etag(content),
         "X-Content-Type-Options": "nosniff",
     }
     found = Response(content, media_type=MEDIA_TYPES[file.suffix], headers=headers)
     not_modified = Response(status_code=304, headers=headers)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        known = Request(scope).headers.get("If-None-Match", "")
-        response = not_modified if headers["ETag"] in known else found
+        header = Request(scope).headers.get("If-None-Match")
+        response = not_modified if matches_if_none_match(header, headers["ETag"]) else found
         await response(scope, receive, send)
 
     return respond
