@@ -25,7 +25,6 @@ from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations
 from studio.accounts.identity.users import require_password
-from studio.accounts.organizations import notify_new_owner
 from studio.infrastructure.mail import get_mailer
 
 LOGO_OPTIONS = [joinedload(Organization.logo_media)]
@@ -92,7 +91,7 @@ def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> ApiRespon
     settings = current_settings()
     require_password(get_user(current_caller().user_id), body["password"])
     account = organizations.transfer_ownership(organization, body["user_id"])
-    notify_new_owner(organization, account, get_mailer(settings), settings.public_url)
+    organizations.notify_new_owner(organization, account, get_mailer(settings), settings.public_url)
     return ok(organization, OrganizationSchema)
 
 

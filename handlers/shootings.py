@@ -36,8 +36,7 @@ from handlers.common.responses import ApiResponse, created, no_content, ok, seri
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
 from studio.generations import batch
 from studio.generations.request import GenerationRequest
-from studio.shootings import look_batches
-from studio.shootings import shootings as studio
+from studio.shootings import look_batches, shootings
 
 LIST_OPTIONS = [
     selectinload(Look.shots),
@@ -97,7 +96,7 @@ def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     # The event about the phase has the new values.
     apply_changes(shooting, body, "external_id", "metadata")
     if "phase" in body:
-        studio.change_phase(shooting, body.pop("phase"))
+        shootings.change_phase(shooting, body.pop("phase"))
     apply_changes(shooting, body)
     current_session().flush()
     return ok(shooting, ShootingSchema)
@@ -106,7 +105,7 @@ def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
 @requires(Permission.SHOOTINGS_WRITE)
 def delete_shooting(shooting_id: UUID) -> ApiResponse:
     """Delete a shooting with its looks, shots and predictions."""
-    studio.delete_shooting(get_for_update(Shooting, shooting_id, ShootingSchema))
+    shootings.delete_shooting(get_for_update(Shooting, shooting_id, ShootingSchema))
     return no_content()
 
 
@@ -200,7 +199,7 @@ def update_look(shooting_id: UUID, look_id: UUID, body: dict[str, Any]) -> ApiRe
 @requires(Permission.SHOOTINGS_WRITE)
 def delete_look(shooting_id: UUID, look_id: UUID) -> ApiResponse:
     """Delete a look with its shots and predictions."""
-    studio.delete_look(_get_locked_look(shooting_id, look_id))
+    shootings.delete_look(_get_locked_look(shooting_id, look_id))
     return no_content()
 
 
@@ -220,9 +219,9 @@ def _apply_look_body(look: Look, body: dict[str, Any]) -> None:
         product_ids=Product,
         guidelines_ids=Guidelines,
     )
-    studio.touch(look, body)
+    shootings.touch(look, body)
     if "shot_type_ids" in body:
-        studio.change_shot_types(look, body.pop("shot_type_ids"))
+        shootings.change_shot_types(look, body.pop("shot_type_ids"))
     apply_changes(look, body)
 
 

@@ -26,7 +26,6 @@ from studio.media.data_files import (
 from studio.media.ingest import file_url
 from studio.media.signing import check_upload_signature, sign_upload
 from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
-from studio.media.uploads import get_open_upload, url_lifetime
 
 _ALIASES = {"image/jpg": "image/jpeg"}
 """Names of media types that programs use although they are not registered."""
@@ -35,7 +34,7 @@ _ALIASES = {"image/jpg": "image/jpeg"}
 @requires(Permission.UPLOADS_WRITE)
 def create_presigned_url(body: dict[str, Any]) -> ApiResponse:
     """Return the URL to upload a file to, and the URL to refer to it with."""
-    settings, lifetime = current_settings(), url_lifetime(body.get("size"))
+    settings, lifetime = current_settings(), uploads.url_lifetime(body.get("size"))
     content_type = _ALIASES.get(body["content_type"], body["content_type"])
     upload = uploads.create_presigned_url(body["filename"], content_type, body.get("size"))
     signed = sign_upload(settings.secret_key, upload.id, utc_now(), lifetime)
@@ -54,7 +53,7 @@ def create_presigned_url(body: dict[str, Any]) -> ApiResponse:
 
 def _authorize_upload(upload_id: UUID, expires: int, signature: str, **_: Any) -> UUID:
     check_upload_signature(current_settings().secret_keys, upload_id, expires, signature, utc_now())
-    upload = get_open_upload(upload_id)
+    upload = uploads.get_open_upload(upload_id)
     uploads.require_media_type(upload, request.mimetype)
     return upload.owner_id
 

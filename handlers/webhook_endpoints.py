@@ -34,8 +34,7 @@ from handlers.schemas.webhook_endpoints import (
     WebhookEndpointSchema,
     sign_messages,
 )
-from studio.webhooks import endpoints as studio
-from studio.webhooks import pull
+from studio.webhooks import endpoints, pull
 from studio.webhooks.signing import generate_salt
 
 WEBHOOK_ENDPOINTS = ListQuery(WebhookEndpoint, WebhookEndpointSchema)
@@ -56,7 +55,7 @@ def list_webhook_endpoints(organization_id: UUID | None = None, **params: Any) -
 
 def _precheck_create(organization_id: UUID | None = None, **_: Any) -> None:
     resolve_ownership(organization_id)
-    studio.require_capacity(organization_id, current_caller().user_id)
+    endpoints.require_capacity(organization_id, current_caller().user_id)
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
@@ -66,8 +65,8 @@ def create_webhook_endpoint(body: dict[str, Any], organization_id: UUID | None =
     endpoint = WebhookEndpoint(
         **resolve_ownership(organization_id), is_enabled=True, secret_salt=generate_salt()
     )
-    studio.require_capacity(endpoint.organization_id, endpoint.owner_id)
-    studio.update_webhook_endpoint(endpoint, body)
+    endpoints.require_capacity(endpoint.organization_id, endpoint.owner_id)
+    endpoints.update_webhook_endpoint(endpoint, body)
     insert_row(endpoint)
     # The ETag is that of later GET responses, which do not contain the secret.
     etag = strong_etag(encode_json(serialize(endpoint, WebhookEndpointSchema)))
@@ -86,7 +85,7 @@ _require_unchanged = precheck_update(WebhookEndpoint, "endpoint_id", WebhookEndp
 
 def _precheck_update(endpoint_id: UUID, body: dict[str, Any]) -> None:
     _require_unchanged(endpoint_id=endpoint_id)
-    studio.require_url_allowed(get_visible(WebhookEndpoint, endpoint_id), body)
+    endpoints.require_url_allowed(get_visible(WebhookEndpoint, endpoint_id), body)
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
@@ -94,7 +93,7 @@ def _precheck_update(endpoint_id: UUID, body: dict[str, Any]) -> None:
 def update_webhook_endpoint(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update a webhook endpoint."""
     endpoint = get_for_update(WebhookEndpoint, endpoint_id, WebhookEndpointSchema)
-    studio.update_webhook_endpoint(endpoint, body)
+    endpoints.update_webhook_endpoint(endpoint, body)
     current_session().flush()
     return ok(endpoint, WebhookEndpointSchema)
 
@@ -110,7 +109,7 @@ def delete_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
 def rotate_webhook_secret(endpoint_id: UUID) -> ApiResponse:
     """Create a new secret; the previous one also signs for a day."""
     endpoint = _get_locked(endpoint_id)
-    studio.rotate_webhook_secret(endpoint)
+    endpoints.rotate_webhook_secret(endpoint)
     current_session().flush()
     return ApiResponse(200, serialize(endpoint, WebhookEndpointCreatedSchema), dict(NO_STORE))
 
@@ -118,14 +117,14 @@ def rotate_webhook_secret(endpoint_id: UUID) -> ApiResponse:
 @requires(Permission.WEBHOOKS_MANAGE)
 def test_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
     """Queue a test event."""
-    return _delivery_response(studio.test_webhook_endpoint(_get_locked(endpoint_id)))
+    return _delivery_response(endpoints.test_webhook_endpoint(_get_locked(endpoint_id)))
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
 def redeliver_webhooks(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Queue the deliveries of a time range again."""
     endpoint = _get_locked(endpoint_id)
-    count, is_complete = studio.redeliver_webhooks(
+    count, is_complete = endpoints.redeliver_webhooks(
         endpoint, body["since"], body.get("until"), body["only_failed"]
     )
     location = f"{_path(endpoint)}/deliveries?status=pending"
@@ -167,7 +166,7 @@ def redeliver_webhook(endpoint_id: UUID, delivery_id: UUID) -> ApiResponse:
     """Queue a delivery again."""
     endpoint = _get_locked(endpoint_id)
     delivery = _get_delivery(endpoint, delivery_id)
-    studio.redeliver_webhook(endpoint, delivery)
+    endpoints.redeliver_webhook(endpoint, delivery)
     return _delivery_response(delivery)
 
 

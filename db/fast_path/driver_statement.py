@@ -28,11 +28,10 @@ class _Compiled(NamedTuple):
 
 
 class DriverStatement:
-    """A statement that the driver of PostgreSQL runs directly.
+    """A statement that the driver runs directly.
 
-    SQLAlchemy runs it if something listens to `before_cursor_execute`. Errors are those of
-    SQLAlchemy in both cases. Rows hold the values of the driver: the types of our models convert none of
-    them on PostgreSQL.
+    SQLAlchemy runs it if something listens to `before_cursor_execute`. Errors are those of SQLAlchemy in both
+    cases. Rows hold the values of the driver: the types of our models convert none of them.
 
     Args:
         statement: The statement. Defaults of columns are not applied: pass a value for each parameter. It

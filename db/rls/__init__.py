@@ -1,4 +1,4 @@
-"""Row-level security on PostgreSQL: database roles and the role of a transaction.
+"""Row-level security: database roles and the role of a transaction.
 
 It is the second layer of tenant isolation, beneath the tenant filter of `db/tenancy.py`.
 """

@@ -1,1 +1,1 @@
-"""What handlers call: responses, pagination, preconditions, permissions, references, images and limits."""
+"""What handlers call: responses, pagination, preconditions, permissions, references, application services."""

@@ -1,7 +1,7 @@
 """Slots for slow work outside of a transaction: calls of other servers, and files that are decoded or stored.
 
-It knows no operation. The threads that serve requests have slots in `wsgi_bridge`, and
-waits for row locks in `lock_waits`.
+It knows no operation. The threads that serve requests have slots in `wsgi_bridge`, and waits for row locks in
+`lock_waits`.
 """
 
 from __future__ import annotations
