@@ -19,10 +19,11 @@ from tests.contract.conftest import FreshTenant
 from tests.contract.operations import CONTRACT, OPERATIONS, unknown_id
 from tests.contract.tenant import Tenant
 from tests.contract.test_audit_events import WRITES, list_events
-from tests.contract.test_foreign_ids import describe_response, ids_in_path, without_request_id
+from tests.contract.test_foreign_ids import ids_in_path, without_request_id
 from tests.contract.test_guest_access import GUEST_OPERATIONS, OTHER_OPERATIONS
 from tests.contract.test_roles import ORGANIZATION_ROLES, PUBLIC, ROWS, SECURED, make_account, role_cells
 from tests.support import factories
+from tests.support.client import describe_response
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.snapshots import snapshot_rows

@@ -25,8 +25,8 @@ from tests.contract.secret_search import (
     list_settings_secrets,
 )
 from tests.contract.tenant import Tenant, is_for_superusers
-from tests.contract.test_roles import ROWS, SECURED, describe_response
-from tests.support.client import ClientResponse
+from tests.contract.test_roles import ROWS, SECURED
+from tests.support.client import ClientResponse, describe_response
 from tests.support.failing_subtests import FailingSubtests
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,11 @@ from sqlalchemy import Engine, event
 
 from handlers.app import Application
 from handlers.contract.document import Document
-from tests.contract.conftest import FreshTenant
 from tests.contract.examples import list_invalid_examples
-from tests.contract.operations import OPERATIONS, Operation
+from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant, make_more_rows
 from tests.support.app import auth_headers
-from tests.support.client import ClientResponse, send_request
-from tests.support.failing_subtests import FailingSubtests
-
-
-def for_each_operation(predicate: Callable[[Operation], bool] = lambda operation: True) -> Any:
-    """Parametrize a test with the names of the operations that match a predicate."""
-    names = [name for name, operation in OPERATIONS.items() if predicate(operation)]
-    return pytest.mark.parametrize("name", names)
-
-
-def describe_response(reply: ClientResponse) -> str:
-    """Describe a response for the message of a failed assertion."""
-    return f"{reply.status} {reply.body[:600]!r}"
-
-
-def test_s04_an_unknown_property_is_rejected(
-    app: Application, fresh_tenant: FreshTenant, failing_subtests: FailingSubtests
-) -> None:
-    names = [name for name, operation in OPERATIONS.items() if operation.forbids_unknown_properties]
-    assert names
-    for name in names:
-        with failing_subtests.test(name), fresh_tenant() as tenant:
-            request = tenant.request_for(name)
-            request.media_type = "application/json"
-            request.body = {**tenant.body_for(request.operation, "application/json"), "surprise": 1}
-            reply = request.send(app, auth_headers(app, tenant.caller_for(request.operation)))
-            assert reply.status == 422, describe_response(reply)
-            assert reply.error_types[("body", "surprise")] == "extra_forbidden"
-
+from tests.support.client import describe_response, send_request
 
 # Properties that only the response to the creation contains.
 SHOWN_ONCE = {
@@ -54,7 +25,9 @@ SHOWN_ONCE = {
 }
 
 
-@for_each_operation(lambda operation: operation.success_status == 201)
+@pytest.mark.parametrize(
+    "name", [name for name, operation in OPERATIONS.items() if operation.success_status == 201]
+)
 def test_a_created_resource_is_found_at_its_location(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     headers = auth_headers(app, tenant.caller_for(request.operation))
@@ -94,7 +67,7 @@ def test_cursor_pagination_returns_each_row_once_with_a_constant_number_of_queri
 ) -> None:
     request = tenant.request_for(name)
     headers = auth_headers(app, tenant.caller_for(request.operation))
-    create_more_rows(tenant, name)
+    make_more_rows(tenant, name, 3)
 
     def page(**query: Any) -> tuple[dict[str, Any], int]:
         statements.clear()
@@ -116,11 +89,6 @@ def test_cursor_pagination_returns_each_row_once_with_a_constant_number_of_queri
     skipped, _ = page(limit=2, skip=1)
     assert skipped["data"] == everything["data"][1:3]
     assert skipped["count"] == everything["count"]
-
-
-def create_more_rows(tenant: Tenant, name: str) -> None:
-    """Create rows until a list has at least three."""
-    make_more_rows(tenant, name, 3)
 
 
 def test_every_example_of_the_contract_validates(app: Application) -> None:

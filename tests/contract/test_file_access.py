@@ -22,9 +22,10 @@ from studio.infrastructure.storage import StoredFile
 from studio.media.signing import sign_share, sign_upload
 from tests.contract.operations import OPERATIONS, Operation, Request, resolve, unknown_id
 from tests.contract.tenant import Tenant
-from tests.contract.test_foreign_ids import describe_response, without_request_id
+from tests.contract.test_foreign_ids import without_request_id
 from tests.support import factories
 from tests.support.app import auth_headers
+from tests.support.client import describe_response
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.snapshots import snapshot_rows
 

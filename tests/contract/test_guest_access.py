@@ -13,9 +13,10 @@ from handlers.app import Application
 from handlers.common.permissions import GUESTS
 from tests.contract.operations import OPERATIONS, unknown_id
 from tests.contract.tenant import Tenant
-from tests.contract.test_foreign_ids import describe_response, ids_in_path
+from tests.contract.test_foreign_ids import ids_in_path
 from tests.contract.test_roles import ROWS, SECURED
 from tests.support import factories
+from tests.support.client import describe_response
 from tests.support.guests import guest_headers
 from tests.support.snapshots import snapshot_rows
 

@@ -13,6 +13,7 @@ from db.models import AttemptCount, IdempotencyKey, Membership, TokenFamily, Use
 from handlers.app import Application
 from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers, make_image
+from tests.contract.test_foreign_ids import without_request_id
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, drop_rate_limit_headers
@@ -89,12 +90,6 @@ def count_rows(app: Application) -> dict[str, int]:
             for table in Base.metadata.sorted_tables
             if table.name not in UNCOUNTED_TABLES
         }
-
-
-def without_request_id(response: ClientResponse) -> tuple[int, dict[str, str], Any]:
-    headers = {name: value for name, value in response.headers.items() if name != "x-request-id"}
-    body = {name: value for name, value in response.json().items() if name != "request_id"}
-    return response.status, headers, body
 
 
 def with_other_content(request: Request) -> Request:

@@ -20,10 +20,10 @@ from db.rls.session_role import bypass_rls
 from db.row_counts.queries import COUNTED
 from handlers.app import Application
 from tests.contract.operations import OPERATIONS, Operation, resolve
-from tests.contract.tenant import Tenant
-from tests.contract.test_every_operation import LISTS, create_more_rows, describe_response
+from tests.contract.tenant import Tenant, make_more_rows
+from tests.contract.test_every_operation import LISTS
 from tests.support.app import auth_headers
-from tests.support.client import ClientResponse
+from tests.support.client import ClientResponse, describe_response
 
 PAGINATION_PARAMETERS = {
     "skip",
@@ -176,7 +176,7 @@ def test_a_list_that_the_suite_does_not_know_fails_with_what_to_add(tenant: Tena
     ):
         get_table(unknown)
     with pytest.raises(pytest.fail.Exception, match="creates one row to MORE_ROWS in tests/contract/tenant"):
-        create_more_rows(tenant, unknown.operation_id)
+        make_more_rows(tenant, unknown.operation_id, 3)
 
 
 def test_a_missing_index_is_named_with_its_columns() -> None:
@@ -191,7 +191,7 @@ def test_a_missing_index_is_named_with_its_columns() -> None:
 @pytest.mark.parametrize("name", LISTS)
 def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Application, tenant: Tenant) -> None:
     operation = OPERATIONS[name]
-    create_more_rows(tenant, name)
+    make_more_rows(tenant, name, 3)
     request, headers = tenant.request_for(name), auth_headers(app, tenant.caller_for(operation))
     for query in list_queries(operation, tenant):
         response = request.replace(query={**request.query, **query, "limit": 100}).send(app, headers)
@@ -209,7 +209,7 @@ def test_a_list_is_read_by_an_index(
 ) -> None:
     operation, table = OPERATIONS[name], get_table(OPERATIONS[name])
     for _ in range(4):
-        create_more_rows(tenant, name)
+        make_more_rows(tenant, name, 3)
     request, headers = tenant.request_for(name), auth_headers(app, tenant.caller_for(operation))
     configure_planner(app, table)
 
