@@ -11,30 +11,15 @@ import pytest
 from sqlalchemy import func, select
 
 from db.change_feed.queries import RETENTION
-from db.models import Change, Organization, User
+from db.models import Change, Organization
 from handlers.app import Application
 from studio import changes
-from tests.api.conftest import CommittingServer
+from tests.api.conftest import Client, CommittingServer
 from tests.support import factories as make
 from tests.support.change_feed import BEHIND_ENDED, BEHIND_RUNNING, pages_end_at
 from tests.support.factories.api_keys import api_key_headers
 
 ClientFactory = Callable[[Any], Any]
-
-
-@pytest.fixture
-def owner() -> User:
-    return make.make_user()
-
-
-@pytest.fixture
-def organization(owner: User) -> Organization:
-    return make.make_organization(owner)
-
-
-@pytest.fixture
-def request_as_owner(client_for: ClientFactory, owner: User) -> Any:
-    return client_for(owner)
 
 
 @pytest.fixture
@@ -100,10 +85,10 @@ def test_pages_have_every_change_once(feed: CommittingServer) -> None:
     assert [page["has_more"] for page in found] == [True, True, False]
 
 
-def test_a_page_that_is_exactly_full_has_no_more(request_as_owner: Any, organization: Organization) -> None:
+def test_a_page_that_is_exactly_full_has_no_more(client: Client, organization: Organization) -> None:
     make.make_brand(organization=organization)
     with pages_end_at(BEHIND_RUNNING):
-        page = read(request_as_owner, organization, limit=1)
+        page = read(client, organization, limit=1)
     assert (len(page["data"]), page["has_more"]) == (1, False)
 
 
@@ -130,43 +115,41 @@ def test_the_feed_of_an_unknown_organization_is_not_found(
     assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
-def test_a_cursor_belongs_to_its_tenant(request_as_owner: Any, organization: Organization) -> None:
-    cursor = read(request_as_owner)["next_cursor"]
+def test_a_cursor_belongs_to_its_tenant(client: Client, organization: Organization) -> None:
+    cursor = read(client)["next_cursor"]
     for sent in (cursor, cursor[:-2], "bm9uZQ"):
-        response = request_as_owner("GET", f"/changes/?organization_id={organization.id}&cursor={sent}")
+        response = client("GET", f"/changes/?organization_id={organization.id}&cursor={sent}")
         assert (response.status, response.json()["parameter"]) == (404, "cursor")
 
 
-def test_a_cursor_of_a_list_is_no_cursor_of_the_feed(
-    request_as_owner: Any, organization: Organization
-) -> None:
+def test_a_cursor_of_a_list_is_no_cursor_of_the_feed(client: Client, organization: Organization) -> None:
     for _ in range(2):
         make.make_brand(organization=organization)
     scope = f"organization_id={organization.id}"
-    of_list = request_as_owner("GET", f"/brands/?{scope}&limit=1").json()["next_cursor"]
-    assert request_as_owner("GET", f"/changes/?{scope}&cursor={of_list}").status == 404
-    of_feed = read(request_as_owner, organization)["next_cursor"]
-    assert request_as_owner("GET", f"/brands/?{scope}&cursor={of_feed}").status == 404
+    of_list = client("GET", f"/brands/?{scope}&limit=1").json()["next_cursor"]
+    assert client("GET", f"/changes/?{scope}&cursor={of_list}").status == 404
+    of_feed = read(client, organization)["next_cursor"]
+    assert client("GET", f"/brands/?{scope}&cursor={of_feed}").status == 404
 
 
 def test_a_cursor_expires_after_30_days(
-    request_as_owner: Any, organization: Organization, monkeypatch: pytest.MonkeyPatch
+    client: Client, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cursor = read(request_as_owner, organization)["next_cursor"]
+    cursor = read(client, organization)["next_cursor"]
     now = datetime.now(UTC)
     monkeypatch.setattr(changes, "utc_now", lambda: now + RETENTION - timedelta(minutes=1))
-    read(request_as_owner, organization, cursor=cursor)
+    read(client, organization, cursor=cursor)
     monkeypatch.setattr(changes, "utc_now", lambda: now + RETENTION + timedelta(minutes=1))
-    response = request_as_owner("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
+    response = client("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
     assert (response.status, response.json()["code"]) == (409, "cursor_expired")
 
 
 def test_a_cursor_of_another_database_has_expired(
-    request_as_owner: Any, organization: Organization, monkeypatch: pytest.MonkeyPatch
+    client: Client, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cursor = read(request_as_owner, organization)["next_cursor"]
+    cursor = read(client, organization)["next_cursor"]
     monkeypatch.setattr(changes, "get_feed_id", lambda: "restored")
-    response = request_as_owner("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
+    response = client("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
     assert (response.status, response.json()["code"]) == (409, "cursor_expired")
 
 

@@ -22,13 +22,6 @@ REGION = box_of(0.1, 0.2, 0.5, 0.6)
 
 
 @pytest.fixture
-def storage(app: Any) -> LocalDisk:
-    """Return the storage of the application."""
-    stored: LocalDisk = app.services.storage
-    return stored
-
-
-@pytest.fixture
 def image_path(customer: Customer) -> str:
     """Return the path of the only photo of a new product."""
     product = customer.create("/products/", {"name": "Dress"})
