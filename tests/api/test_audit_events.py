@@ -174,28 +174,16 @@ def test_the_log_can_be_filtered(customer: Customer, log: Callable[..., list[dic
         assert [event["id"] for event in log(**{name: moment}, sort="created_at")] == ids[3:]
 
 
-@pytest.mark.parametrize(
-    ("role", "status"), [("owner", 200), ("admin", 200), ("member", 403), ("viewer", 403), (None, 404)]
-)
-def test_only_the_owner_admins_and_superusers_can_read_the_log(
-    role: str | None, status: int, customer: Customer, client_for: Callable[..., Client], superuser: Client
+def test_superusers_can_read_the_log_of_a_deleted_organization_but_not_of_an_unknown_one(
+    customer: Customer, superuser: Client
 ) -> None:
-    person = customer.owner if role == "owner" else factories.make_user()
-    if role not in ("owner", None):
-        factories.make_membership(customer.organization, person, role=role)
-    path = f"/organizations/{customer.organization.id}/audit-events"
-    assert client_for(person)("GET", path).status == status
-    assert superuser("GET", path).status == 200
-    assert superuser("GET", f"/organizations/{uuid4()}/audit-events").status == 404
-
-
-def test_superusers_can_read_the_log_of_a_deleted_organization(customer: Customer, superuser: Client) -> None:
     path = f"/organizations/{customer.organization.id}"
     assert customer.client("DELETE", path).status == 204
     assert customer.client("GET", f"{path}/audit-events").status == 404
     (event,) = superuser("GET", f"{path}/audit-events").json()["data"]
     assert (event["action"], event["target_type"]) == ("delete_organization", "organization")
     assert changed_fields(event)["name"] == (customer.organization.name, None)
+    assert superuser("GET", f"/organizations/{uuid4()}/audit-events").status == 404
 
 
 def test_s24_events_of_an_api_key_are_distinct_from_events_of_its_creator(

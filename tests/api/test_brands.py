@@ -115,19 +115,6 @@ def test_deleting_a_brand_updates_its_products_and_shootings_and_keeps_them(cust
     assert customer.client("GET", f"/brands/{brand['id']}").status == 404
 
 
-def test_an_update_with_an_outdated_etag_is_rejected(customer: Customer) -> None:
-    brand = customer.create("/brands/", {"name": "Atelier"})
-    path = f"/brands/{brand['id']}"
-    tag = {"if-match": customer.client("GET", path).headers["etag"]}
-    first = customer.client("PATCH", path, {"description": "One"}, headers=tag)
-    assert first.status == 200
-    assert status_and_code(customer.client("PATCH", path, {"description": "Two"}, headers=tag)) == (
-        412,
-        "precondition_failed",
-    )
-    assert customer.client("DELETE", path, headers={"if-match": first.headers["etag"]}).status == 204
-
-
 def test_a_list_is_searched_by_part_of_the_name_case_insensitively(customer: Customer) -> None:
     for name in ("Atelier Nord", "Studio 100%", "Studio 100x"):
         customer.create("/brands/", {"name": name})

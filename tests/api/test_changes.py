@@ -108,13 +108,6 @@ def test_each_tenant_has_its_own_feed(feed: CommittingServer) -> None:
     assert found == [[("brand", str(own.id), "created")], [("brand", str(shared.id), "created")]]
 
 
-def test_the_feed_of_an_unknown_organization_is_not_found(
-    client_for: ClientFactory, organization: Organization
-) -> None:
-    response = client_for(make.make_user())("GET", f"/changes/?organization_id={organization.id}")
-    assert (response.status, response.json()["code"]) == (404, "not_found")
-
-
 def test_a_cursor_belongs_to_its_tenant(client: Client, organization: Organization) -> None:
     cursor = read(client)["next_cursor"]
     for sent in (cursor, cursor[:-2], "bm9uZQ"):

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -302,18 +301,3 @@ def test_deleting_an_export_deletes_its_archive_and_keeps_the_predictions(
     assert list(storage.list_files(f"exports/{export['id']}")) == []
     assert client("GET", f"/exports/{export['id']}/file").status == 404
     assert client("GET", f"/predictions/{prediction.id}").json()["status"] == "exported"
-
-
-def test_a_viewer_can_download_an_export_but_not_create_or_delete_one(
-    client_for: Callable[..., Client], scenario: PhotographedProduct, database: Database, storage: LocalDisk
-) -> None:
-    make_approved_prediction(storage, scenario, b"one")
-    viewer = factories.make_user()
-    factories.make_membership(scenario.organization, viewer, role="viewer")
-    reader = client_for(viewer)
-    path = f"/shootings/{scenario.shooting.id}/exports"
-    assert status_and_code(reader("POST", path, {})) == (403, "not_enough_permissions")
-    export = create_export(client_for(scenario.owner), scenario)
-    run_pending_exports(build_worker(database, storage))
-    assert reader("GET", f"/exports/{export['id']}/file").status == 200
-    assert status_and_code(reader("DELETE", f"/exports/{export['id']}")) == (403, "not_enough_permissions")

@@ -160,24 +160,6 @@ def test_an_expired_or_deleted_invitation_cannot_be_accepted(
     assert_invalid_token(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
-@pytest.mark.parametrize("role", ["viewer", "member"])
-def test_only_admins_and_the_owner_can_create_and_read_invitations(
-    client_for: Callable[..., Client], organization: Organization, role: str
-) -> None:
-    member = factories.make_user()
-    factories.make_membership(organization, member, role=role)
-    member_client, invitation = client_for(member), make_invitation(organization)
-    path = f"{invitations_path(organization)}/{invitation.id}"
-    responses = [
-        invite(member_client, organization),
-        member_client("GET", invitations_path(organization)),
-        member_client("GET", path),
-        member_client("DELETE", path),
-    ]
-    assert [response.status for response in responses] == [403] * 4
-    assert client_for(factories.make_user())("GET", path).status == 404
-
-
 def test_the_role_of_owner_cannot_be_granted_by_invitation(
     client: Client, organization: Organization
 ) -> None:

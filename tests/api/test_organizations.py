@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -93,27 +92,11 @@ def test_users_see_only_their_organizations_and_superusers_see_all(
     assert superuser_client("GET", f"/organizations/{other.id}").status == 200
 
 
-@pytest.mark.parametrize(
-    ("role", "status"), [("viewer", 403), ("member", 403), ("admin", 200), ("stranger", 404)]
-)
-def test_only_admins_and_the_owner_can_update_an_organization(
-    client_for: Callable[..., Client],
-    client_as: Callable[[str], Client],
-    organization: Organization,
-    role: str,
-    status: int,
-) -> None:
-    client = client_for(factories.make_user()) if role == "stranger" else client_as(role)
-    response = client("PATCH", f"/organizations/{organization.id}", {"name": "New"})
-    assert response.status == status
-    if status == 200:
-        assert (response.json()["name"], response.json()["slug"]) == ("New", "maison-demo")
-
-
 def test_an_update_of_an_older_version_is_rejected(client: Client, organization: Organization) -> None:
     path = f"/organizations/{organization.id}"
     tag = {"if-match": client("GET", path).headers["etag"]}
-    assert client("PATCH", path, {"name": "A"}, headers=tag).status == 200
+    renamed = client("PATCH", path, {"name": "A"}, headers=tag).json()
+    assert (renamed["name"], renamed["slug"]) == ("A", "maison-demo")
     assert client("PATCH", path, {"name": "B"}, headers=tag).status == 412
     assert client("DELETE", path, headers=tag).status == 412
 
@@ -249,17 +232,6 @@ def test_an_update_of_an_older_membership_is_rejected(client: Client, organizati
     assert client("GET", path).json()["role"] == "viewer"
 
 
-@pytest.mark.parametrize("role", ["viewer", "member"])
-def test_only_admins_can_change_members(
-    client_as: Callable[[str], Client], organization: Organization, owner: User, role: str
-) -> None:
-    client = client_as(role)
-    body = {"email": "owner@example.com", "role": "admin"}
-    assert client("POST", members_path(organization), body).status == 403
-    assert client("PATCH", members_path(organization, owner), {"role": "viewer"}).status == 403
-    assert client("DELETE", members_path(organization, owner)).status == 403
-
-
 def test_the_owner_can_be_neither_demoted_nor_removed(
     client: Client, client_as: Callable[[str], Client], organization: Organization, owner: User
 ) -> None:
@@ -271,7 +243,7 @@ def test_the_owner_can_be_neither_demoted_nor_removed(
     assert client("PATCH", members_path(organization, owner), {"role": "owner"}).status == 422
 
 
-def test_the_retention_is_set_property_by_property(customer: Customer, client_for: Any) -> None:
+def test_the_retention_is_set_property_by_property(customer: Customer) -> None:
     path = f"/organizations/{customer.organization.id}"
     nothing = dict.fromkeys(("uploads_days", "rejected_predictions_days", "audit_addresses_days"))
     assert customer.client("GET", path).json()["retention"] == nothing
@@ -282,6 +254,3 @@ def test_the_retention_is_set_property_by_property(customer: Customer, client_fo
     assert customer.client("GET", path).json()["retention"] == nothing
     for invalid in ({"uploads_days": 0}, {"uploads_days": 3651}, {"photos_days": 1}, None):
         assert customer.client("PATCH", path, {"retention": invalid}).status == 422
-    member = factories.make_user()
-    factories.make_membership(customer.organization, member)
-    assert client_for(member)("PATCH", path, {"retention": {"uploads_days": 1}}).status == 403

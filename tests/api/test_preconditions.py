@@ -34,6 +34,7 @@ def test_an_update_with_the_current_tag_returns_the_new_tag(brand: tuple[Any, st
     read = client("GET", path)
     assert read.headers["etag"] == changed.headers["etag"] != etag
     assert read.body == changed.body
+    assert client("DELETE", path, headers={"if-match": changed.headers["etag"]}).status == 204
 
 
 @pytest.mark.parametrize("header", ['"other"', "nonsense", "W/{}", '"', ""])

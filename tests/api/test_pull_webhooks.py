@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from db.session import Database
 from handlers.app import Application
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.webhooks.dispatcher import send_next
-from tests.api.conftest import Client
 from tests.api.test_long_polling import open_request, wait_for_listener
 from tests.support import factories
 from tests.support.app import REACHABLE_HOST
@@ -201,20 +199,6 @@ def test_a_url_belongs_to_push_endpoints_only(
     assert response.status == 422
     (found,) = response.json()["detail"]
     assert (found["msg"], found["type"]) == violation
-
-
-def test_members_can_poll_and_only_admins_can_acknowledge(
-    customer: Customer, client_for: Callable[..., Client]
-) -> None:
-    endpoint = create_endpoint(customer)
-    customer.client("POST", f"{path_of(endpoint)}/test")
-    (message,) = poll(customer, endpoint)["data"]
-    member = factories.make_user()
-    factories.make_membership(customer.organization, member, role="member")
-    path = f"{path_of(endpoint)}/messages"
-    assert len(client_for(member)("GET", path).json()["data"]) == 1
-    body = {"message_ids": [message["message_id"]]}
-    assert client_for(member)("POST", f"{path}/acknowledge", body).status == 403
 
 
 def test_a_long_poll_returns_as_soon_as_a_message_waits(

@@ -131,15 +131,6 @@ def test_the_audit_log_names_the_product_by_its_id(customer: Customer, app: Appl
     ]
 
 
-def test_a_viewer_reads_and_does_not_write(customer: Customer, client_for: Any) -> None:
-    viewer = factories.make_user()
-    factories.make_membership(customer.organization, viewer, role="viewer")
-    put(customer, FULL)
-    client, path = client_for(viewer), f"/products/by-external-id/shop-1{customer.organization_query}"
-    assert client("GET", path).status == 200
-    assert status_and_code(client("PUT", path, FULL)) == (403, "not_enough_permissions")
-
-
 def test_a_public_product_of_another_tenant_is_not_found(customer: Customer) -> None:
     factories.make_product(external_id="shop-1", public=True)
     assert get(customer).status == 404

@@ -65,11 +65,6 @@ def test_only_one_tenant_and_public_subjects_are_searched(
     ]
 
 
-def test_another_organization_returns_404(client: Client) -> None:
-    foreign = factories.make_organization()
-    assert client("GET", f"/search/?q=a&organization_id={foreign.id}").status == 404
-
-
 def test_the_limit_applies_to_each_resource_type_and_the_newest_come_first(
     client: Client, user: User
 ) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
 from db.models import User
 from tests.api.conftest import Client
 from tests.support import factories
@@ -51,17 +47,6 @@ def test_subscriptions_of_other_users_return_404(superuser: Client, client: Clie
     assert client("GET", f"/subscriptions/{foreign.id}").status == 404
     assert client("GET", "/subscriptions/").json()["count"] == 0
     assert superuser("GET", f"/subscriptions/{foreign.id}").status == 200
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [("PUT", "", PLAN), ("POST", "", PLAN), ("POST", "/renew", None)],
-)
-def test_users_cannot_change_their_own_subscription(
-    client: Client, user: User, method: str, path: str, body: Any
-) -> None:
-    mine = factories.make_subscription(user)
-    assert client(method, f"/subscriptions/{mine.id}{path}", body).status == 403
 
 
 def test_another_tier_sets_its_credits_and_price_and_keeps_the_used_credits(

@@ -238,18 +238,6 @@ def test_the_file_behind_a_csv_response_is_deleted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_members_and_strangers_do_not_read_usage(
-    customer: Customer, client_for: Callable[..., Client]
-) -> None:
-    for role, status in (("member", 403), ("viewer", 403), ("admin", 200)):
-        user = factories.make_user()
-        factories.make_membership(customer.organization, user, role=role)
-        for suffix in ("usage", "usage.csv"):
-            path = f"/organizations/{customer.organization.id}/{suffix}"
-            assert client_for(user)("GET", path).status == status
-            assert client_for(factories.make_user())("GET", path).status == 404
-
-
 def test_the_usage_is_deleted_with_its_organization(customer: Customer, superuser: Client) -> None:
     factories.make_media(organization=customer.organization)
     path = f"/organizations/{customer.organization.id}"

@@ -89,20 +89,6 @@ def test_the_secret_is_returned_only_by_create_and_rotate(customer: Customer, da
         assert secret not in str(vars(row))
 
 
-def test_members_can_read_endpoints_and_only_admins_can_manage_them(
-    customer: Customer, client_for: Callable[..., Client]
-) -> None:
-    endpoint = create_endpoint(customer)
-    member, admin = factories.make_user(), factories.make_user()
-    factories.make_membership(customer.organization, member, role="member")
-    factories.make_membership(customer.organization, admin, role="admin")
-    assert client_for(member)("GET", endpoint_path(endpoint)).status == 200
-    assert client_for(member)("GET", f"{endpoint_path(endpoint)}/deliveries").status == 200
-    for method, path in (("POST", "/rotate-secret"), ("POST", "/test"), ("DELETE", "")):
-        assert client_for(member)(method, endpoint_path(endpoint) + path).status == 403
-    assert client_for(admin)("POST", f"{endpoint_path(endpoint)}/test").status == 202
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -1,4 +1,4 @@
-"""A migration of PostgreSQL waits for a lock for seconds, names the session that has it, and tries again."""
+"""A migration waits for a lock for seconds, names the session that has it, and tries again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On PostgreSQL, a transaction moves `updated_at` of a parent once, however many savepoints it has."""
+"""A transaction moves `updated_at` of a parent once, however many savepoints it has."""
 
 from __future__ import annotations
 
