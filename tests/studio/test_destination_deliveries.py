@@ -176,7 +176,7 @@ def test_a_file_that_was_sent_and_not_recorded_is_sent_again_to_the_same_key(
     sent = []
 
     class Interrupted(BaseException):
-        """Ends the run where a killed process would end (`test_destination_deliveries_crash`)."""
+        """Ends the run where a killed process would end (`test_killed_workers`)."""
 
     def put(target: targets.Target, key: str, file: targets.File) -> targets.Outcome:
         sent.append(key)
