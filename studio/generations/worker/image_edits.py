@@ -8,16 +8,14 @@ format.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from db.errors import DomainError, NotFound
-from studio.cutouts.requests import UnusableCutoutInputs
-from studio.generations.worker.queue import GenerationLease, UnusableInputs
-from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
+from db.errors import DomainError
+from studio.generations.worker.queue import GenerationLease, reading_inputs
+from studio.infrastructure.storage import Storage, media_key
 from studio.media.digital_source_type import RENDERED, DigitalSourceType, parse_packet
 from studio.media.images import normalize, open_stored
 from studio.media.memory_gate import reserve_render_memory
@@ -228,19 +226,8 @@ def _cut_out(storage: Storage, file: Mapping[str, Any], output_side: int) -> Cut
     """Return the cut-out of a product's photo: what a person chose in it, or what the mask model finds."""
     from studio.cutouts import photos
 
-    with _reading_inputs(), photos.open_photo(storage, file, output_side) as photo:
+    with reading_inputs(), photos.open_photo(storage, file, output_side) as photo:
         return photos.cut_out_photo(storage, file, photo, output_side)
-
-
-@contextmanager
-def _reading_inputs() -> Iterator[None]:
-    """Raise UnusableInputs for an error of the block that is one of an input file."""
-    try:
-        yield
-    except (NotFound, OSError, UnusableCutoutInputs) as error:
-        if is_storage_unavailable(error):
-            raise
-        raise UnusableInputs from error
 
 
 def _draw_stage(stage: Stage, size: Size, preserves: bool) -> tuple[list[bytes], Masks]:
@@ -264,7 +251,7 @@ def _to_png(image: Image.Image) -> bytes:
 
 def _open_image(storage: Storage, file: Mapping[str, Any], side: int | None = None) -> Image.Image:
     """Return a stored image, decoded and reduced to a longer side."""
-    with _reading_inputs():
+    with reading_inputs():
         data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
         image = open_stored(data)
         # Only JPEG can be decoded in a lower resolution; other formats ignore this.

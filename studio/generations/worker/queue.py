@@ -7,7 +7,8 @@ and has no lease owner: leasing it for a poll is no attempt.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,12 +18,14 @@ from uuid import UUID, uuid5
 from sqlalchemy import and_, case, or_, select
 
 from db.base import new_id, utc_now
+from db.errors import NotFound
 from db.models.generations import Generation, GenerationStatus, Prediction
 from db.session import Database, after_commit, current_session
+from studio.cutouts.requests import UnusableCutoutInputs
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.scheduling import is_available, is_awaiting_poll, select_next
 from studio.infrastructure import pubsub
-from studio.infrastructure.storage import Storage, media_key
+from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
 from studio.infrastructure.telemetry.context import parse_traceparent
 from studio.infrastructure.telemetry.traces import Attributes, record_span, start_span
 from studio.media.ingest import ImageOrigin, store_image
@@ -82,6 +85,17 @@ class RemoteState:
 
 class UnusableInputs(Exception):
     """An input file of the generation is missing or cannot be read."""
+
+
+@contextmanager
+def reading_inputs() -> Iterator[None]:
+    """Raise UnusableInputs for an error of the block that is one of an input file, not of the storage."""
+    try:
+        yield
+    except (NotFound, OSError, UnusableCutoutInputs) as error:
+        if is_storage_unavailable(error):
+            raise
+        raise UnusableInputs from error
 
 
 @dataclass(frozen=True, kw_only=True)

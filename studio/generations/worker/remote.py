@@ -18,13 +18,13 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.base import utc_now
-from db.errors import DomainError, NotFound
+from db.errors import DomainError
 from db.models.generation_models import GenerationModel
 from db.session import Database
 from studio.generations.worker import polling, queue
-from studio.generations.worker.queue import UnusableInputs
+from studio.generations.worker.queue import reading_inputs
 from studio.generations.worker.render_job import to_stored_image
-from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
+from studio.infrastructure.storage import Storage, media_key
 from studio.media.digital_source_type import RENDERED, parse_packet
 from studio.media.images import normalize, open_stored
 from studio.media.stored_image import CONTENT_TYPES
@@ -179,7 +179,7 @@ def _encode_images(storage: Storage, lease: queue.GenerationLease) -> dict[str, 
 
 
 def _to_data_url(storage: Storage, file: dict[str, Any]) -> str:
-    try:
+    with reading_inputs():
         data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
         with open_stored(data) as image:
             content_type = CONTENT_TYPES[file["extension"]]
@@ -189,10 +189,6 @@ def _to_data_url(storage: Storage, file: dict[str, Any]) -> str:
                 file_format = "png" if "A" in image.mode else "jpeg"
                 image.save(buffer, file_format, quality=92)
                 data, content_type = buffer.getvalue(), f"image/{file_format}"
-    except (NotFound, OSError) as error:
-        if is_storage_unavailable(error):
-            raise
-        raise UnusableInputs from error
     return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
 
 

@@ -14,12 +14,10 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from db.errors import NotFound
 from db.session import Database
 from studio.cutouts import queue as cutout_queue
-from studio.cutouts.requests import UnusableCutoutInputs, hash_inputs
+from studio.cutouts.requests import hash_inputs
 from studio.generations.worker import queue
-from studio.infrastructure.storage import is_storage_unavailable
 from studio.infrastructure.telemetry.traces import start_span
 from studio.media.digital_source_type import build_packet
 from studio.media.images import open_stored
@@ -91,16 +89,12 @@ class RenderJob:
     @start_span("set_stage")
     def _prepare(self) -> Any:
         self._check_canceled()
-        try:
+        with queue.reading_inputs():
             version = self._renderer.get_cut_out_version()
             scene = add_stored_cutout(self._database, self._lease.inputs["scene"], version)
             return self._renderer.prepare_context(
                 self._storage, self._lease.strategy, scene, self._check_canceled
             )
-        except (NotFound, OSError, UnusableCutoutInputs) as error:
-            if is_storage_unavailable(error):
-                raise
-            raise queue.UnusableInputs from error
 
     @start_span("make_picture")
     def _render(self, context: Any, index: int) -> queue.RenderedFile:
