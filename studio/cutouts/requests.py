@@ -17,7 +17,7 @@ from db.base import utc_now
 from db.errors import Conflict, TemporaryConflict
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout
 from db.session import after_commit, current_session
-from studio.infrastructure.pubsub import notify_workers
+from studio.infrastructure.pubsub import GENERATIONS
 
 RETRY_AFTER_SECONDS = 2
 """When a client may expect the cut-out: making one takes one to nine seconds."""
@@ -75,7 +75,7 @@ def request_cutout(image: ProductImage) -> None:
         cutout.input_hash = input_hash
     else:
         return
-    after_commit(notify_workers)
+    after_commit(GENERATIONS.notify)
 
 
 def restart(cutout: ProductImageCutout) -> None:

@@ -26,7 +26,7 @@ from studio.generations.availability import Tenant, require_available_inputs
 from studio.generations.inputs import resolve
 from studio.generations.request import GenerationRequest
 from studio.generations.snapshot import GenerationDraft, freeze
-from studio.infrastructure.pubsub import notify_workers
+from studio.infrastructure.pubsub import GENERATIONS
 from studio.infrastructure.telemetry.context import current_traceparent
 from studio.shootings.shots import require_next_status
 from studio.state_machines import OPEN_GENERATION, RETRYABLE_GENERATION
@@ -111,7 +111,7 @@ def create_generation(draft: GenerationDraft) -> Generation:
     if shot is not None and next_status is not None:
         shot.status, shot.generation_id = next_status, generation.id
         current_session().flush()
-    after_commit(notify_workers)
+    after_commit(GENERATIONS.notify)
     return generation
 
 

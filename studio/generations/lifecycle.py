@@ -83,7 +83,7 @@ def cancel_generation(generation: Generation) -> None:
     if generation.lease_owner is None:
         # A remote task that no worker polls at the moment: make it due, so that a worker cancels it there.
         generation.lease_expires_at = utc_now()
-        after_commit(pubsub.notify_workers)
+        after_commit(pubsub.GENERATIONS.notify)
     transition(generation, GenerationStatus.CANCELED if is_pending else GenerationStatus.CANCELING)
 
 

@@ -58,5 +58,3 @@ DELIVERIES = Topic()
 """An export may have to be delivered to its destination."""
 IMPORTS = Topic()
 """An import may be pending."""
-
-listen, notify_workers = GENERATIONS.listen, GENERATIONS.notify

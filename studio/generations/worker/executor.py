@@ -22,8 +22,8 @@ from studio.generations.worker.queue import GENERATIONS, GenerationLease, comple
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import RenderJob
 from studio.generations.worker.scheduling import select_next
+from studio.infrastructure import pubsub
 from studio.infrastructure.http_client import SafeHttpClient
-from studio.infrastructure.pubsub import listen
 from studio.infrastructure.storage import is_storage_unavailable
 from studio.infrastructure.telemetry import traces
 from studio.infrastructure.telemetry.context import LogContext, log_context, parse_traceparent
@@ -125,7 +125,7 @@ class GenerationWorkers:
             worker, max(1, count), max_running, http_client, images_server=images_server
         )
         self._worker = worker
-        self._wakeup = listen()
+        self._wakeup = pubsub.GENERATIONS.listen()
         self._threads = [
             threading.Thread(target=self._run, name=f"render-worker-{number}", daemon=True)
             for number in range(count)

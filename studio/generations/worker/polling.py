@@ -18,7 +18,7 @@ from db.models.generations import Generation, GenerationStatus
 from db.session import Database, after_commit, current_session
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.queue import GENERATIONS, GenerationLease
-from studio.infrastructure.pubsub import CHANGES, notify_workers
+from studio.infrastructure import pubsub
 
 
 def schedule_poll(
@@ -81,7 +81,7 @@ def switch_to_fallback(database: Database, lease: GenerationLease, error: dict[s
             generation.fallen_back = True
             generation.remote_task_id = None
             generation.remote_steps = generation.remote_failures = generation.attempts = 0
-            after_commit(notify_workers)
+            after_commit(pubsub.GENERATIONS.notify)
 
 
 def poll_now(task_id: str, generation_id: UUID | None, progress: int | None) -> None:
@@ -108,7 +108,7 @@ def poll_now(task_id: str, generation_id: UUID | None, progress: int | None) -> 
         # A worker polls it right now, perhaps too early: `schedule_poll` sees the changed number of steps.
         generation.remote_steps += 1
     _record_progress(generation, progress or 0)
-    after_commit(notify_workers)
+    after_commit(pubsub.GENERATIONS.notify)
 
 
 def _record_progress(generation: Generation, progress: int) -> None:
@@ -117,4 +117,4 @@ def _record_progress(generation: Generation, progress: int) -> None:
     if new_progress != generation.progress:
         generation.progress = new_progress
         generation.revision += 1
-        after_commit(CHANGES.notify)
+        after_commit(pubsub.CHANGES.notify)

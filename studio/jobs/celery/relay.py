@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from studio.infrastructure.pubsub import listen
+from studio.infrastructure.pubsub import GENERATIONS
 from studio.jobs.celery.app import WakeupPublisher, build_celery
 from studio.jobs.maintenance import Services
 
@@ -22,7 +22,7 @@ class WakeupRelay:
         self._database = services.database
         self._publisher = WakeupPublisher(build_celery(services.settings))
         self._stopping = threading.Event()
-        self._wake = listen()
+        self._wake = GENERATIONS.listen()
         self._thread = threading.Thread(target=self._run, name="wakeup-relay", daemon=True)
 
     def start(self) -> None:
