@@ -25,7 +25,8 @@ class RetryPolicy:
         """Return the time until the next attempt.
 
         Args:
-            attempts: The number of failed attempts, at least 1 and less than `max_attempts`.
+            attempts: The number of failed attempts, less than `max_attempts`. 0 counts as 1: a queue
+                may count the attempts of its rows elsewhere.
             retry_after: The shortest delay, which a server has asked for.
         """
         jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from studio.infrastructure.settings import Settings
 from studio.jobs.__main__ import main as run_jobs
-from studio.jobs.celery.app import HEARTBEAT_FILE, Heartbeat, Scheduler, build_celery
+from studio.jobs.celery.app import HEARTBEAT_FILE, HeartbeatFile, Scheduler, build_celery
 from studio.jobs.celery.worker import MaintenanceRunner
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_task
 from tests.support.manifests import BEAT_PROBES
@@ -47,7 +47,7 @@ def test_a_heartbeat_that_cannot_be_written_is_logged_once(
 ) -> None:
     monkeypatch.setattr("studio.jobs.celery.app.HEARTBEAT_SECONDS", 0.0)
     (tmp_path / "file").touch()
-    heartbeat = Heartbeat(tmp_path / "file" / HEARTBEAT_FILE)
+    heartbeat = HeartbeatFile(tmp_path / "file" / HEARTBEAT_FILE)
     with caplog.at_level(logging.WARNING):
         heartbeat.beat()
         heartbeat.beat()

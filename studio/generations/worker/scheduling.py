@@ -3,8 +3,7 @@
 The order is: generations whose worker was lost and remote tasks that are due for a poll; generations that
 have waited for longer than `STARVATION_AFTER`; the highest priority. Among equals, the tenant with the fewest
 running generations comes first, then the one that has waited longest since a generation of it started, and
-then its oldest generation. A tenant with the maximum of running
-generations waits, whatever its priority.
+then its oldest generation. A tenant with the maximum of running generations waits, whatever its priority.
 """
 
 from __future__ import annotations

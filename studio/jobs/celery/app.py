@@ -125,7 +125,7 @@ def _is_full(channel: Any) -> bool:
         return False
 
 
-class Heartbeat:
+class HeartbeatFile:
     """Touches a file at most once in `HEARTBEAT_SECONDS`, and logs once if it cannot."""
 
     def __init__(self, path: Path) -> None:
@@ -157,7 +157,7 @@ class Scheduler(beat.Scheduler):
         """Load the schedule from the configuration."""
         super().setup_schedule()
         self._publisher = WakeupPublisher(self.app)
-        self._heartbeat = Heartbeat(Path(self.app.conf.beat_heartbeat_file))
+        self._heartbeat = HeartbeatFile(Path(self.app.conf.beat_heartbeat_file))
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Send a message if one is due, and return the seconds until the next tick."""
