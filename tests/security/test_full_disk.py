@@ -24,13 +24,13 @@ from studio.queue.retries import WORK
 from tests.api.test_prechecks import upload_requests
 from tests.security.test_uploads import list_files
 from tests.studio.test_exports import request_export
-from tests.studio.test_generation_queue import create_pending_generation, credits_used
+from tests.studio.test_generation_queue import credits_used
 from tests.support.client import ClientResponse, status_and_code
 from tests.support.factories.catalog import Customer
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.queues import build_worker, retry_after_seconds
 from tests.support.rejections import Rejections
-from tests.support.scenarios import PhotographedProduct, get_row
+from tests.support.scenarios import PhotographedProduct, create_pending_generation, get_row
 
 UPLOADS = ["product", "subject", "upload"]
 

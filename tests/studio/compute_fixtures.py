@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, update
 
-from db.caller import caller_context
 from db.models import Generation, Prediction, Shot, Subscription
-from db.session import Database, current_session
+from db.session import Database
 from studio.generations.worker import remote
 from tests.support import factories
-from tests.support.scenarios import PhotographedProduct, request_generation
+from tests.support.scenarios import PhotographedProduct
 from tests.support.servers.compute import ComputeServer
 
 TOOLS = ["BASE_GENERATION", "EDITING", "REFINE", "VIDEO", "BACKGROUND_FIX", "IMAGE_ADJUST", "FACE_FIX"]
@@ -26,15 +24,6 @@ def use_compute(scenario: PhotographedProduct, server: ComputeServer, **columns:
         setattr(scenario.model, name, value)
     factories.make(scenario.model)
     return scenario
-
-
-def create_remote_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> UUID:
-    """Create a pending, charged generation of the scenario's shot and return its id."""
-    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
-    with database.transaction(write=True), caller_context(caller, None):
-        shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
-        params = {"shot_id": shot.id, "seed": 7, "batch_size": 2, **params}
-        return request_generation(params, shot.organization_id, shot).id
 
 
 def load_generation(database: Database, generation_id: UUID) -> Generation:
@@ -65,13 +54,3 @@ def assert_refunded(database: Database, scenario: PhotographedProduct, generatio
         credits_used = select(Subscription.credits_used).where(Subscription.id == scenario.subscription.id)
         assert reading.scalar(credits_used) == 0
         assert reading.scalar(select(Shot.status).where(Shot.id == scenario.shot.id)) == "pending"
-
-
-def wait_until(condition: Any) -> None:
-    """Return as soon as the condition holds; fail after about 30 seconds."""
-    pause = threading.Event()
-    for _ in range(600):
-        if condition():
-            return
-        pause.wait(0.05)
-    raise AssertionError("the condition did not hold within 30 seconds")

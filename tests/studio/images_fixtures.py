@@ -17,10 +17,10 @@ from studio.generations.worker.executor import GenerationExecutor
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers.openai_images import ImagesServer as ServerSettings
-from tests.studio.compute_fixtures import TOOLS, create_remote_generation, list_predictions, load_generation
+from tests.studio.compute_fixtures import TOOLS, list_predictions, load_generation
 from tests.support import factories
 from tests.support.queues import build_worker
-from tests.support.scenarios import PhotographedProduct
+from tests.support.scenarios import PhotographedProduct, create_pending_generation
 from tests.support.servers.images import ImagesServer
 
 
@@ -66,7 +66,7 @@ def run_generation(
 ) -> UUID:
     """Create a generation of the scenario's shot, run all its steps and return its id."""
     with running_executor(database, storage, server) as executor:
-        generation_id = create_remote_generation(database, scenario, **parameters)
+        generation_id = create_pending_generation(database, scenario, **parameters)
         while executor.run_next():
             pass
     return generation_id

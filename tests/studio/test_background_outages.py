@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.storage import LocalDisk
 from studio.jobs.periodic import PeriodicTask
 from studio.webhooks import dispatcher
+from tests.support.concurrency import wait_for
 from tests.support.queues import build_worker
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
@@ -48,14 +48,6 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
     return read
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Return as soon as a condition holds; fail after 20 s."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_locked_database_delays_a_webhook_and_is_logged_as_a_warning(
     own_database_url: str, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
@@ -71,9 +63,9 @@ def test_a_locked_database_delays_a_webhook_and_is_logged_as_a_warning(
     with database.transaction(write=True) as writing:
         writing.execute(text("LOCK TABLE webhook_deliveries IN ACCESS EXCLUSIVE MODE"))
         running.start()
-        wait_until(log)
+        wait_for(log)
         assert receiver.ids == []
-    wait_until(lambda: get_only_delivery(database).status == "delivered")
+    wait_for(lambda: get_only_delivery(database).status == "delivered")
     running.stop()
     database.dispose()
     assert len(receiver.ids) == 1

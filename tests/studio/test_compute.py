@@ -26,15 +26,14 @@ from studio.infrastructure.telemetry.context import new_trace, parse_traceparent
 from studio.providers import compute
 from tests.studio.compute_fixtures import (
     TOOLS,
-    create_remote_generation,
     list_predictions,
     load_generation,
     update_generation,
     use_compute,
-    wait_until,
 )
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
+from tests.support.concurrency import wait_for
 from tests.support.digital_source_types import (
     VOCABULARY,
     build_foreign_packet,
@@ -42,7 +41,13 @@ from tests.support.digital_source_types import (
     read_source_type,
 )
 from tests.support.queues import build_worker, keep_lease
-from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, request_generation
+from tests.support.scenarios import (
+    HEIGHT,
+    WIDTH,
+    PhotographedProduct,
+    create_pending_generation,
+    request_generation,
+)
 from tests.support.servers.compute import ComputeServer, StubResponse, small_image
 
 
@@ -52,7 +57,7 @@ def test_a_compute_api_renders_the_requested_images_and_occupies_no_worker_betwe
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario, extra_prompt="on a beach", steps=12)
+    generation_id = create_pending_generation(database, remote_scenario, extra_prompt="on a beach", steps=12)
     assert executor.run_next()
     parked = load_generation(database, generation_id)
     assert (parked.status, parked.lease_owner, parked.remote_task_id) == ("running", None, "task_0")
@@ -101,7 +106,7 @@ def test_how_the_provider_says_that_it_made_an_image_is_kept_without_other_metad
     with Image.open(io.BytesIO(small_image())) as image:
         file = encode_with_packet(image, "PNG", build_foreign_packet(VOCABULARY + marked))
     server.image_response = StubResponse(body=file)
-    generation_id = create_remote_generation(database, remote_scenario, batch_size=1)
+    generation_id = create_pending_generation(database, remote_scenario, batch_size=1)
     assert executor.run_next()
     server.finish()
     assert executor.run_next()
@@ -120,7 +125,7 @@ def test_a_request_to_the_provider_continues_the_trace_of_the_generation(
 ) -> None:
     trace = new_trace()
     with use_trace(trace):
-        create_remote_generation(database, remote_scenario)
+        create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     sent = parse_traceparent(server.server.requests[0].headers["traceparent"])
     assert sent is not None
@@ -138,7 +143,7 @@ def test_a_worker_killed_after_the_submission_creates_no_second_task(
     executor: GenerationExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
 
     def kill_process(*_: Any, **__: Any) -> bool:
         raise ProcessKilled
@@ -165,7 +170,7 @@ def test_canceling_a_parked_generation_cancels_its_task_at_the_next_step(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     update_generation(database, generation_id, lease_expires_at=utc_now() + timedelta(minutes=5))
     assert not executor.run_next()
@@ -181,7 +186,7 @@ def test_canceling_completes_although_the_provider_fails(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     server.permanent_fault = StubResponse(500)
     cancel(database, generation_id)
@@ -192,7 +197,7 @@ def test_canceling_completes_although_the_provider_fails(
 def test_canceling_completes_although_no_worker_is_left(
     database: Database, remote_scenario: PhotographedProduct, executor: GenerationExecutor
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     cancel(database, generation_id)
     update_generation(database, generation_id, lease_expires_at=utc_now() - 2 * queue.CLEANUP_GRACE)
@@ -206,7 +211,7 @@ def test_a_task_past_its_deadline_is_canceled_and_its_credits_are_refunded(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     update_generation(database, generation_id, deadline_at=utc_now())
     assert queue.expire_overdue(database) == 0
@@ -221,7 +226,7 @@ def test_a_callback_makes_its_task_due_and_progress_never_decreases(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     update_generation(database, generation_id, lease_expires_at=utc_now() + timedelta(minutes=5))
     for task_id, entity_id in (("task_9", None), ("task_0", UUID(int=9))):
@@ -245,7 +250,7 @@ def test_a_callback_that_arrives_during_a_poll_makes_the_task_due_again(
     executor: GenerationExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     monkeypatch.setattr(remote, "MIN_POLL_SECONDS", 60.0)
     get_task = compute.ComputeClient.get_task
@@ -267,14 +272,14 @@ def test_a_callback_that_arrives_during_a_poll_makes_the_task_due_again(
 def test_a_long_step_keeps_its_lease(
     database: Database, remote_scenario: PhotographedProduct, executor: GenerationExecutor
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     duration = timedelta(milliseconds=300)
     lease = queue.GENERATIONS.lease_next(database, duration)
     assert lease is not None
     worker = build_worker(database, lease_duration=duration)
     with keep_lease(worker, partial(queue.GENERATIONS.renew, database, lease, duration)):
         first = load_generation(database, generation_id).lease_expires_at
-        wait_until(lambda: load_generation(database, generation_id).lease_expires_at > first + 2 * duration)
+        wait_for(lambda: load_generation(database, generation_id).lease_expires_at > first + 2 * duration)
 
 
 @pytest.mark.slow("it waits for a provider")
@@ -301,12 +306,12 @@ def test_remote_tasks_do_not_block_the_only_worker(
     workers = GenerationWorkers(build_worker(database, committing_studio.storage), 1, http_client=outbound)
     workers.start()
     try:
-        wait_until(lambda: load_generation(database, local_id).status == "completed")
+        wait_for(lambda: load_generation(database, local_id).status == "completed")
         assert {load_generation(database, one).status for one in remote_ids} == {"running"}
         for task in server.tasks.values():
             task.images = [{"url": f"{server.server.url}/images/0.jpg"}]
             task.status = "completed"
-        wait_until(lambda: {load_generation(database, one).status for one in remote_ids} == {"completed"})
+        wait_for(lambda: {load_generation(database, one).status for one in remote_ids} == {"completed"})
     finally:
         workers.stop()
     assert len(server.tasks) == 4

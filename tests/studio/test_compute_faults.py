@@ -20,14 +20,13 @@ from studio.infrastructure.storage import LocalDisk
 from studio.providers import compute
 from tests.studio.compute_fixtures import (
     assert_refunded,
-    create_remote_generation,
     list_predictions,
     load_generation,
     update_generation,
     use_compute,
 )
 from tests.support.queues import build_worker
-from tests.support.scenarios import PhotographedProduct
+from tests.support.scenarios import PhotographedProduct, create_pending_generation
 from tests.support.servers.compute import ComputeServer, StubResponse, json_response, run_compute_server
 from tools.servers.http_recorder import run_http_recorder
 
@@ -70,7 +69,7 @@ def test_a_generation_that_the_provider_does_not_accept_fails_and_is_refunded(
             build_worker(database, storage), 1, http_client=SafeHttpClient([server.server.host])
         )
         with subtests.test(fault):
-            generation_id = create_remote_generation(database, remote_scenario)
+            generation_id = create_pending_generation(database, remote_scenario)
             assert executor.run_next()
             assert_refunded(database, remote_scenario, generation_id)
             assert not executor.run_next()
@@ -88,7 +87,7 @@ def test_a_generation_is_refunded_if_the_base_url_of_its_model_is_missing_or_not
     for config in (None, {}, {"base_url": "http://127.0.0.1:1/"}, {"base_url": "nonsense"}):
         use_compute(remote_scenario, server, provider_config=config)
         with subtests.test(str(config)):
-            generation_id = create_remote_generation(database, remote_scenario)
+            generation_id = create_pending_generation(database, remote_scenario)
             assert executor.run_next()
             assert_refunded(database, remote_scenario, generation_id)
 
@@ -100,7 +99,7 @@ def test_temporary_errors_of_the_provider_are_retried(
     executor: GenerationExecutor,
 ) -> None:
     server.next_faults.extend([StubResponse(500), StubResponse(200, b"{")])
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     assert len(server.tasks) == 1
     server.next_faults.extend([StubResponse(503)] * compute.MAX_ATTEMPTS)
@@ -117,7 +116,7 @@ def test_a_generation_is_refunded_after_the_maximum_of_failed_polls(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     server.permanent_fault = StubResponse(500)
     for _ in range(remote.MAX_FAILURES):
@@ -134,7 +133,7 @@ def test_the_fallback_provider_runs_the_generation_and_the_provenance_names_both
 ) -> None:
     use_compute(remote_scenario, server, fallback_provider="LOCAL_STUDIO")
     server.permanent_fault = StubResponse(500)
-    generation_id = create_remote_generation(database, remote_scenario, extra_prompt="on a beach")
+    generation_id = create_pending_generation(database, remote_scenario, extra_prompt="on a beach")
     assert executor.run_next()
     pending = load_generation(database, generation_id)
     assert (pending.status, pending.fallen_back, pending.cost_credits) == ("pending", True, 2)
@@ -152,7 +151,7 @@ def test_another_compute_api_can_be_the_fallback(
             remote_scenario, server, fallback_provider="COMPUTE", fallback_provider_config=second.config
         )
         server.permanent_fault = StubResponse(500)
-        generation_id = create_remote_generation(database, remote_scenario)
+        generation_id = create_pending_generation(database, remote_scenario)
         executor = GenerationExecutor(
             build_worker(database, storage),
             1,
@@ -274,7 +273,7 @@ def test_a_task_that_the_provider_has_lost_is_refunded(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     server.tasks.clear()
     assert executor.run_next()
@@ -289,7 +288,7 @@ def test_a_task_that_ends_without_images_is_refunded(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     server.task.status = status
     assert executor.run_next()
@@ -302,7 +301,7 @@ def test_a_task_is_canceled_after_its_maximum_duration(
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    generation_id = create_remote_generation(database, remote_scenario)
+    generation_id = create_pending_generation(database, remote_scenario)
     assert executor.run_next()
     update_generation(database, generation_id, started_at=utc_now() - 2 * remote.MAX_TASK_DURATION)
     server.task.status = "running"
@@ -339,7 +338,7 @@ def test_a_result_that_is_not_a_valid_image_fails_the_generation(
     for name, data in INVALID_IMAGES.items():
         server.tasks.clear()
         with subtests.test(name):
-            generation_id = create_remote_generation(database, remote_scenario)
+            generation_id = create_pending_generation(database, remote_scenario)
             assert executor.run_next()
             server.image_response = StubResponse(body=data)
             server.finish()
@@ -359,7 +358,7 @@ def test_a_completed_task_with_missing_images_is_refunded(
     for images in (None, [], [{"url": None}], [{}, {}], "images"):
         server.tasks.clear()
         with subtests.test(str(images)):
-            generation_id = create_remote_generation(database, remote_scenario)
+            generation_id = create_pending_generation(database, remote_scenario)
             assert executor.run_next()
             server.finish(images=images)
             while executor.run_next():
@@ -376,7 +375,7 @@ def test_an_image_is_not_fetched_from_a_host_that_is_not_allowed(
     executor: GenerationExecutor,
 ) -> None:
     with run_http_recorder(lambda request: server.image_response) as canary:
-        generation_id = create_remote_generation(database, remote_scenario)
+        generation_id = create_pending_generation(database, remote_scenario)
         assert executor.run_next()
         internal_url = f"{canary.url}/secret"
         if by_redirect:

@@ -73,23 +73,6 @@ def test_a_finished_cutout_is_a_stored_image_of_the_tenant(database: Database, s
         assert media.file_size == len(storage.read(media_key(media.id, media.extension)))
 
 
-def test_concurrent_workers_make_each_cutout_once(own_database: Database, storage: LocalDisk) -> None:
-    with own_database.transaction(write=True):
-        cutouts = make_photos(factories.make_organization(), 12)
-    made: list[str] = []
-
-    def make(disk: LocalDisk, lease: CutoutLease) -> MadeCutout:
-        made.append(str(lease.row_id))
-        return make_quickly(disk, lease)
-
-    def work() -> None:
-        make_cutouts(own_database, storage, make)
-
-    run_concurrently(*[work] * 4)
-    assert sorted(made) == sorted(str(cutout.id) for cutout in cutouts)
-    assert {read(own_database, cutout).status for cutout in cutouts} == {CutoutStatus.COMPLETED}
-
-
 def test_a_result_is_recorded_while_a_request_locks_the_photo(
     own_database: Database, storage: LocalDisk
 ) -> None:

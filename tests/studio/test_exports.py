@@ -39,10 +39,9 @@ from studio.review import review
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
-from tests.support.queues import LEASE, build_worker
+from tests.support.queues import LEASE, PAST, build_worker
 from tests.support.scenarios import PhotographedProduct, get_row, make_photographed_product
 
-PAST = timedelta(seconds=-1)
 SHOOTING = {"id": "01990000-5eed-7000-8000-000700000001", "name": "Spring"}
 
 

@@ -34,7 +34,7 @@ from studio.infrastructure.storage import LocalDisk, data_file_key, media_key
 from studio.media.data_files import store_data_file
 from studio.media.digital_source_type import DigitalSourceType, build_packet, parse_packet
 from studio.media.garbage_collection import delete_unreferenced
-from studio.media.images import normalize, open_stored
+from studio.media.images import open_stored
 from studio.media.xmp_embedding import embed_xmp
 from tests.studio.test_imports import (
     get_import,
@@ -45,7 +45,7 @@ from tests.studio.test_imports import (
     start_import,
 )
 from tests.support import factories
-from tests.support.queues import LEASE, build_worker, retry_after_seconds, try_record
+from tests.support.queues import LEASE, build_worker, retry_after_seconds
 from tests.support.sample_media import build_orientation_image, encode_image
 from tests.support.zip_files import build_zip
 from tools.servers.http_recorder import HttpRecorder, RecordedRequest, StubResponse, run_http_recorder
@@ -457,22 +457,6 @@ def test_an_expired_lease_is_taken_over_and_fails_after_the_last_attempt(
     done = get_import(database, import_id)
     assert (done.status, count_images(done)) == ("completed", (1, 0, 0, 1))
     assert list_problems(database, import_id) == [(2, shop.url("1.png"), "internal_error")]
-
-
-def test_a_worker_that_lost_its_lease_adds_nothing(
-    database: Database, storage: LocalDisk, organization: Organization, shop: Shop
-) -> None:
-    text = f"sku,name,image_url\nA,a,{shop.url('1.png')}\n"
-    import_id = start_import(database, storage, organization, text)
-    run_imports(database, storage)
-    slow = image_queue.IMAGES.lease_next(database, timedelta(0))
-    assert slow is not None
-    add_images(database, storage, shop)
-    image = normalize(png(1))
-    stored_id = image_queue.store_file(storage, slow, image)
-    assert not try_record(database, image_queue.add_image, storage, slow, image, stored_id)
-    assert count_images(get_import(database, import_id)) == (1, 1, 0, 0)
-    assert len(list_images(database, list_products(database, organization)["A"].id)) == 1
 
 
 def test_a_product_that_was_deleted_or_is_full_gets_no_image(

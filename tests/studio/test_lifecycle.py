@@ -30,24 +30,22 @@ from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.queues import LEASE, build_worker, try_record
+from tests.support.queues import LEASE, PAST, build_worker, try_record
 from tests.support.scenarios import (
     PhotographedProduct,
+    create_pending_generation,
+    get_row,
     render_files,
-    request_generation,
     run_pending_generations,
 )
 
-PAST = timedelta(seconds=-1)
 COST = 2
 
 
-def create_pending_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> Generation:
+def make_pending_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> Generation:
     """Create a pending generation of the shot of the scenario."""
-    with acting_as_owner(database, scenario):
-        shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
-        params = {"shot_id": shot.id, "seed": 7, "batch_size": COST, **params}
-        return request_generation(params, shot.organization_id, shot)
+    generation_id = create_pending_generation(database, scenario, batch_size=COST, **params)
+    return get_row(database, Generation, generation_id)
 
 
 @contextmanager
@@ -115,7 +113,7 @@ def test_a_generation_allows_only_the_transitions_of_the_state_machine(database:
 def test_canceling_a_pending_generation_ends_it_and_refunds_the_credits(
     database: Database, scenario: PhotographedProduct
 ) -> None:
-    generation = create_pending_generation(database, scenario)
+    generation = make_pending_generation(database, scenario)
     assert get_outcome(database, scenario, generation) == ("pending", COST, COST, "generating", 0)
     assert cancel(database, generation) == "canceled"
     assert get_outcome(database, scenario, generation) == ("canceled", 0, 0, "pending", 0)
@@ -125,7 +123,7 @@ def test_canceling_a_pending_generation_ends_it_and_refunds_the_credits(
 def test_canceling_a_released_generation_refunds_the_credits(
     database: Database, scenario: PhotographedProduct
 ) -> None:
-    generation = create_pending_generation(database, scenario)
+    generation = make_pending_generation(database, scenario)
     lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
     queue.GENERATIONS.release(database, lease, counts_attempt=False)
@@ -166,7 +164,7 @@ def slow_render(
 def test_canceling_a_running_generation_stops_it_at_its_next_step_without_refund(
     database: Database, scenario: PhotographedProduct, slow_render: SlowRender
 ) -> None:
-    generation = create_pending_generation(database, scenario)
+    generation = make_pending_generation(database, scenario)
     assert slow_render.begun.wait(60)
     requested_at = time.monotonic()
     assert cancel(database, generation) == "canceling"
@@ -179,7 +177,7 @@ def test_canceling_a_running_generation_stops_it_at_its_next_step_without_refund
 def test_a_pending_generation_expires_at_its_deadline_and_is_refunded(
     database: Database, scenario: PhotographedProduct
 ) -> None:
-    generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
+    generation = make_pending_generation(database, scenario, cancel_after_seconds=5)
     with time_machine.travel(utc_now() + timedelta(seconds=4)):
         assert queue.expire_overdue(database) == 0
         assert queue.GENERATIONS.count_available(database, 1)
@@ -196,7 +194,7 @@ def test_a_pending_generation_expires_at_its_deadline_and_is_refunded(
 def test_a_running_generation_expires_at_its_deadline_and_is_refunded(
     database: Database, scenario: PhotographedProduct, slow_render: SlowRender
 ) -> None:
-    generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
+    generation = make_pending_generation(database, scenario, cancel_after_seconds=5)
     assert slow_render.begun.wait(60)
     with time_machine.travel(utc_now() + timedelta(seconds=6)):
         assert queue.expire_overdue(database) == 1
@@ -207,7 +205,7 @@ def test_a_running_generation_expires_at_its_deadline_and_is_refunded(
 def test_a_generation_that_expires_before_it_completes_has_no_predictions(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
+    generation = make_pending_generation(database, scenario, cancel_after_seconds=5)
     lease = queue.GENERATIONS.lease_next(database, LEASE)
     assert lease is not None
     files = render_files(database, storage, lease)
@@ -220,7 +218,7 @@ def test_a_generation_that_expires_before_it_completes_has_no_predictions(
 def test_a_canceling_generation_whose_worker_is_lost_is_canceled(
     database: Database, scenario: PhotographedProduct
 ) -> None:
-    generation = create_pending_generation(database, scenario)
+    generation = make_pending_generation(database, scenario)
     assert queue.GENERATIONS.lease_next(database, PAST) is not None
     assert cancel(database, generation) == "canceling"
     assert queue.GENERATIONS.lease_next(database, LEASE) is None
@@ -231,7 +229,7 @@ def test_a_canceling_generation_whose_worker_is_lost_is_canceled(
 def test_a_retry_renders_the_same_images(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    first = create_pending_generation(database, scenario, cancel_after_seconds=600)
+    first = make_pending_generation(database, scenario, cancel_after_seconds=600)
     cancel(database, first)
     with acting_as_owner(database, scenario):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
@@ -249,7 +247,7 @@ def test_a_retry_renders_the_same_images(
 
 def test_concurrent_cancellations_refund_the_credits_once(committing_studio: CommittingStudio) -> None:
     database, _, scenario = committing_studio
-    generation = create_pending_generation(database, scenario)
+    generation = make_pending_generation(database, scenario)
     assert run_concurrently(*[lambda: cancel(database, generation)] * 6) == ["canceled"] * 6
     assert get_outcome(database, scenario, generation) == ("canceled", 0, 0, "pending", 0)
 
@@ -260,7 +258,7 @@ def test_a_cancellation_during_completion_leaves_all_predictions_or_none(
     database, storage, scenario = committing_studio
     shot_status, files = "pending", None
     for number in range(1, 6):
-        generation = create_pending_generation(database, scenario, seed=number)
+        generation = make_pending_generation(database, scenario, seed=number)
         lease = queue.GENERATIONS.lease_next(database, LEASE)
         assert lease is not None
         files = files or render_files(database, storage, lease)

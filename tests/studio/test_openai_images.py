@@ -14,9 +14,15 @@ from db.session import Database
 from studio.infrastructure.storage import LocalDisk, media_key
 from studio.providers.openai_images import ImagesConfig, RequestRejected
 from studio.providers.openai_images import ImagesServer as ServerSettings
-from tests.studio.compute_fixtures import create_remote_generation, list_predictions, load_generation
+from tests.studio.compute_fixtures import list_predictions, load_generation
 from tests.studio.images_fixtures import load_pixels, run_generation, running_executor, use_images
-from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_product_photo
+from tests.support.scenarios import (
+    HEIGHT,
+    WIDTH,
+    PhotographedProduct,
+    create_pending_generation,
+    make_product_photo,
+)
 from tests.support.servers.images import KEY, PAINT, USAGE, ImagesServer, run_images_server
 
 pytestmark = pytest.mark.usefixtures("color_masks")
@@ -218,7 +224,7 @@ def test_the_server_of_the_settings_gets_the_key_of_the_settings_and_no_other_on
     use_images(scenario, images_server, base_url="", api_key="")
     # The host is in no list of allowed hosts: only this provider reaches it.
     with running_executor(database, storage, images_server, settings, allowed=False) as executor:
-        generation_id = create_remote_generation(database, scenario, batch_size=1)
+        generation_id = create_pending_generation(database, scenario, batch_size=1)
         assert executor.run_next()
     assert load_generation(database, generation_id).status == "completed"
     own = ImagesConfig.from_config({"model": "m", "base_url": "https://images.example.com/v1"}, settings)

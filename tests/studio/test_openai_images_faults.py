@@ -31,7 +31,6 @@ from studio.rendering import cut_out_product
 from studio.rendering.model import FRAMED_CROP
 from tests.studio.compute_fixtures import (
     assert_refunded,
-    create_remote_generation,
     list_predictions,
     load_generation,
     update_generation,
@@ -39,7 +38,7 @@ from tests.studio.compute_fixtures import (
 from tests.studio.images_fixtures import assert_failed, run_generation, running_executor, use_images
 from tests.studio.test_compute import cancel
 from tests.studio.test_compute_faults import INVALID_IMAGES
-from tests.support.scenarios import PhotographedProduct
+from tests.support.scenarios import PhotographedProduct, create_pending_generation
 from tests.support.servers.compute import json_response
 from tests.support.servers.images import (
     KEY,
@@ -190,7 +189,7 @@ def test_a_generation_waits_as_long_as_a_rate_limit_says_and_holds_no_worker(
         error_response(429, "rate_limit_exceeded", headers={"Retry-After": "90"})
     )
     with running_executor(database, storage, images_server) as executor:
-        generation_id = create_remote_generation(database, scenario, batch_size=1)
+        generation_id = create_pending_generation(database, scenario, batch_size=1)
         started = utc_now()
         assert executor.run_next()
         parked = load_generation(database, generation_id)
@@ -211,7 +210,7 @@ def test_a_generation_that_waits_can_be_canceled(
     use_images(scenario, images_server)
     images_server.permanent_response = error_response(429, None, headers={"Retry-After": "90"})
     with running_executor(database, storage, images_server) as executor:
-        generation_id = create_remote_generation(database, scenario)
+        generation_id = create_pending_generation(database, scenario)
         assert executor.run_next()
         cancel(database, generation_id)
         assert executor.run_next()
@@ -230,7 +229,7 @@ def test_a_generation_that_is_canceled_between_two_requests_sends_no_further_one
 
     images_server.next_responses.append(cancel_meanwhile)
     with running_executor(database, storage, images_server) as executor:
-        generation_id = create_remote_generation(database, scenario, batch_size=2)
+        generation_id = create_pending_generation(database, scenario, batch_size=2)
         assert executor.run_next()
     assert load_generation(database, generation_id).status == "canceled"
     assert len(images_server.requests) == 1

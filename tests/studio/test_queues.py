@@ -59,14 +59,14 @@ from studio.queue.running import Heartbeat, Worker
 from studio.webhooks import dispatcher
 from studio.webhooks import queue as webhooks
 from tests.studio.test_destination_deliveries import FOLDER, SETTINGS
-from tests.studio.test_generation_queue import create_pending_generation
 from tests.studio.test_import_images import png, store_zip
 from tests.studio.test_imports import start_import
 from tests.support import factories
+from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import make_quickly
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.queues import PAST, retry_after_seconds
-from tests.support.scenarios import PhotographedProduct, make_photographed_product
+from tests.support.scenarios import PhotographedProduct, create_pending_generation, make_photographed_product
 from tests.support.zip_files import build_zip
 from tools.servers.databases import DatabaseFactory
 from tools.servers.processes import wait_until
@@ -696,6 +696,20 @@ def test_the_end_of_a_process_uses_up_no_attempt_and_no_lease(
         assert all(
             used == 0 or state == queue.completed for used, state in reading.execute(select(attempts, status))
         )
+
+
+# Threads of one process share the images of imports (`run_pending_images`).
+@pytest.mark.parametrize("queue", [queue for queue in QUEUES if queue.rows is not IMAGES], ids=str)
+def test_concurrent_workers_run_each_row_once(queue: Queue, studio: Studio, work_starts: WorkStarts) -> None:
+    # Longer than the work of a busy machine: otherwise a row is taken over, and starts twice.
+    studio.lease = timedelta(seconds=20)
+    rows = 5
+    for _ in range(rows):
+        queue.add_row(studio)
+    work_starts.descriptions.clear()
+    run_concurrently(*[partial(queue.run, studio)] * 2)
+    run_until_completed(queue, studio)
+    assert len(work_starts.descriptions) == len(set(work_starts.descriptions)) == rows
 
 
 @pytest.mark.parametrize("queue", [queue for queue in QUEUES if queue.takes_turns], ids=str)

@@ -55,9 +55,8 @@ from studio.infrastructure.telemetry.metrics import (
     describe_metrics,
 )
 from tests.architecture.sources import ROOT
-from tests.studio.test_generation_queue import PAST, create_pending_generation
-from tests.support.queues import LEASE, build_worker
-from tests.support.scenarios import PhotographedProduct
+from tests.support.queues import LEASE, PAST, build_worker
+from tests.support.scenarios import PhotographedProduct, create_pending_generation
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
     make_endpoint,

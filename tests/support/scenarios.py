@@ -14,6 +14,7 @@ from uuid import UUID
 from PIL import Image, ImageDraw
 from sqlalchemy import select
 
+from db.caller import caller_context
 from db.models import (
     Generation,
     GenerationModel,
@@ -28,7 +29,7 @@ from db.models import (
     Subscription,
     User,
 )
-from db.session import Database
+from db.session import Database, current_session
 from studio.generations import create
 from studio.generations.request import GenerationRequest
 from studio.generations.worker.executor import GenerationExecutor
@@ -136,6 +137,15 @@ def request_generation(
     return create.request_generation(
         request, organization_id, shot, product_media if request.product_image else None
     )
+
+
+def create_pending_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> UUID:
+    """Create a pending, charged generation of the shot of the scenario, and return its id."""
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+    with database.transaction(write=True), caller_context(caller, None):
+        shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
+        params = {"shot_id": shot.id, "seed": 7, "batch_size": 2, **params}
+        return request_generation(params, shot.organization_id, shot).id
 
 
 def run_pending_generations(database: Database, storage: Storage) -> int:
