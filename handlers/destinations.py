@@ -73,15 +73,15 @@ def _load_target(destination_id: UUID) -> changes.EncryptedTarget:
     return changes.EncryptedTarget.of(get_visible(Destination, destination_id))
 
 
-def _run_test(arguments: Arguments, target: changes.EncryptedTarget) -> Arguments:
+def _run_test(arguments: Arguments, encrypted: changes.EncryptedTarget) -> Arguments:
     settings = current_settings()
     if settings.mode == "mock":
         # A mock sends nothing: every destination accepts every file.
         accepted = Outcome(status_code=200)
-        deleted = accepted if target.kind == "s3" else None
+        deleted = accepted if encrypted.target.kind == "s3" else None
         return {**arguments, "result": changes.TestResult(changes.TEST_KEY, accepted, deleted, 0)}
     with hold_fetch_slot("Too many destinations are being tested: wait until one of them is done"):
-        return {**arguments, "result": changes.test_destination(current_http_client(), target, settings)}
+        return {**arguments, "result": changes.test_destination(current_http_client(), encrypted, settings)}
 
 
 @requires(Permission.DESTINATIONS_MANAGE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -59,32 +59,27 @@ class SecretRequired(Conflict):
 
 @dataclass(frozen=True)
 class EncryptedTarget:
-    """A destination as plain values, as it is stored."""
+    """A destination as plain values, with its credentials as they are stored."""
 
     destination_id: UUID
-    kind: str
-    url: str
-    region: str
-    bucket: str
-    prefix: str
-    path_style: bool
-    header_name: str | None
+    target: targets.Target
+    """The destination without credentials."""
     credentials: bytes | None
 
     @classmethod
     def of(cls, destination: Destination) -> EncryptedTarget:
         """Return the values of a row."""
-        return cls(
-            destination.id,
+        target = targets.Target(
             destination.kind,
             destination.url,
+            {},
             destination.region or "",
             destination.bucket or "",
             destination.prefix or "",
             destination.path_style is not False,
             destination.header_name,
-            destination.credentials,
         )
+        return cls(destination.id, target, destination.credentials)
 
     def decrypt(self, settings: Settings) -> targets.Target:
         """Return the target with its credentials.
@@ -92,21 +87,12 @@ class EncryptedTarget:
         Raises:
             CredentialsUnreadable: They were encrypted with another SECRET_KEY, or a bucket has none.
         """
-        credentials: Credentials = {}
-        if self.credentials is None and self.kind == DestinationKind.S3:
-            raise CredentialsUnreadable
         if self.credentials is not None:
             credentials = decrypt_credentials(settings.secret_keys, self.destination_id, self.credentials)
-        return targets.Target(
-            self.kind,
-            self.url,
-            credentials,
-            self.region,
-            self.bucket,
-            self.prefix,
-            self.path_style,
-            self.header_name,
-        )
+            return replace(self.target, credentials=credentials)
+        if self.target.kind == DestinationKind.S3:
+            raise CredentialsUnreadable
+        return self.target
 
 
 @dataclass(frozen=True)
@@ -199,8 +185,9 @@ def test_destination(client: SafeHttpClient, target: EncryptedTarget, settings: 
         written = targets.Outcome(error="credentials_unreadable")
     else:
         content = b"This file shows that the destination can be written to. You can delete it.\n"
-        written = targets.put_bytes(client, decrypted, TEST_KEY, content, TEST_SECONDS)
-        if written.error is None and target.kind == DestinationKind.S3:
+        file = targets.File(TEST_KEY, len(content), "text/plain; charset=utf-8", lambda: iter((content,)))
+        written = targets.put_file(client, decrypted, TEST_KEY, file, TEST_SECONDS)
+        if written.error is None and decrypted.kind == DestinationKind.S3:
             deleted = targets.delete_object(client, decrypted, TEST_KEY, TEST_SECONDS)
     return TestResult(TEST_KEY, written, deleted, int((time.monotonic() - started_at) * 1000))
 

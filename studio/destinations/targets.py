@@ -100,10 +100,19 @@ PutFile = Callable[[Target, str, File], Outcome]
 """Stores a file under a key below the prefix of a target."""
 
 
-def put_file(client: SafeHttpClient, target: Target, key: str, file: File) -> Outcome:
+def put_file(
+    client: SafeHttpClient, target: Target, key: str, file: File, seconds: float | None = None
+) -> Outcome:
     """Store a file under a key below the prefix of a target, replacing what is there.
 
     The file is read twice, in chunks: once for its hash, which the request names, and once to send it.
+
+    Args:
+        client: The client.
+        target: The target.
+        key: The key.
+        file: The file.
+        seconds: The limit of the request; by default it depends on the size of the file.
     """
     digest = hashlib.sha256()
     for chunk in file.open_chunks():
@@ -111,8 +120,8 @@ def put_file(client: SafeHttpClient, target: Target, key: str, file: File) -> Ou
     headers = {"Content-Type": file.content_type, "User-Agent": USER_AGENT}
     signed = _authorize(target, "PUT", build_url(target, key), headers, digest.digest())
     sent = {**signed, "Content-Length": str(file.size)}
-    seconds = BASE_SECONDS + file.size / MIN_BYTES_PER_SECOND
-    return _send(client, target, "PUT", key, sent, file.open_chunks(), seconds)
+    limit = BASE_SECONDS + file.size / MIN_BYTES_PER_SECOND if seconds is None else seconds
+    return _send(client, target, "PUT", key, sent, file.open_chunks(), limit)
 
 
 def delete_object(client: SafeHttpClient, target: Target, key: str, seconds: float = BASE_SECONDS) -> Outcome:
@@ -121,14 +130,6 @@ def delete_object(client: SafeHttpClient, target: Target, key: str, seconds: flo
         target, "DELETE", build_url(target, key), {"User-Agent": USER_AGENT}, hashlib.sha256().digest()
     )
     return _send(client, target, "DELETE", key, headers, b"", seconds)
-
-
-def put_bytes(client: SafeHttpClient, target: Target, key: str, content: bytes, seconds: float) -> Outcome:
-    """Store a few bytes of text under a key."""
-    headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": USER_AGENT}
-    digest = hashlib.sha256(content).digest()
-    signed = _authorize(target, "PUT", build_url(target, key), headers, digest)
-    return _send(client, target, "PUT", key, signed, content, seconds)
 
 
 def build_url(target: Target, key: str) -> str:
