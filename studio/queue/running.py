@@ -18,6 +18,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import is_database_unavailable
@@ -173,14 +174,23 @@ def run_pending(
 
 
 def lease_next(
-    worker: Worker, queue: RowQueue[Any, Leased], choose: Callable[[], Any] | None = None
+    worker: Worker,
+    queue: RowQueue[Any, Leased],
+    choose: Callable[[], Any] | None = None,
+    available: ColumnElement[bool] | None = None,
 ) -> Leased | None:
     """Lease the next row of a queue; return None if there is none, or if the process ends.
+
+    Args:
+        worker: The process.
+        queue: The queue.
+        choose: Replaces `choose` of the queue.
+        available: The condition of rows that `choose` can return, if it is not that of the queue.
 
     Raises:
         OSError: The storage is unreachable or full, and the work needs it.
     """
-    if worker.stopping.is_set() or not queue.count_available(worker.database, 1):
+    if worker.stopping.is_set() or not queue.count_available(worker.database, 1, available):
         return None
     if queue.writes_files:
         worker.storage.check()

@@ -28,7 +28,7 @@ from studio.infrastructure.mail import get_mailer
 from studio.infrastructure.pubsub import WEBHOOKS
 from studio.infrastructure.retry_after import parse_retry_after
 from studio.infrastructure.settings import Settings
-from studio.queue.running import Heartbeat, Worker, run_leased
+from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 from studio.webhooks import queue
 from studio.webhooks.messages import Sign, sign_message
 from studio.webhooks.signing import sign_headers
@@ -60,7 +60,7 @@ class FairQueue:
     """The queue as the threads of one process share it: at most half of them send to one tenant.
 
     Args:
-        senders: the number of threads.
+        senders: The number of threads.
     """
 
     def __init__(self, senders: int) -> None:
@@ -73,13 +73,9 @@ class FairQueue:
     def lease_next(self, worker: Worker) -> Iterator[queue.MessageLease | None]:
         """Yield the next message and count it as running within the block; None if there is none to send."""
         with self._lock:
-            lease, choice = None, (self._running, self._max_per_tenant)
-            is_allowed = queue.is_allowed(*choice)
-            if not worker.stopping.is_set() and queue.MESSAGES.count_available(
-                worker.database, 1, is_allowed
-            ):
-                choose = queue.choose_next(*choice)
-                lease = queue.MESSAGES.lease_next(worker.database, worker.lease_duration, choose)
+            choice = (self._running, self._max_per_tenant)
+            choose, is_allowed = queue.choose_next(*choice), queue.is_allowed(*choice)
+            lease = lease_next(worker, queue.MESSAGES, choose, is_allowed)
             if lease is not None:
                 self._running.append(lease)
         try:
