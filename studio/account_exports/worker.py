@@ -21,19 +21,19 @@ from studio.exports.archive import ArchiveEntry, SourceFileMissing, build_zip_in
 from studio.exports.queue import ACCOUNT_EXPORTS, AccountExportLease, complete_account_export
 from studio.exports.worker import write_leased
 from studio.infrastructure.storage import Storage, media_key
-from studio.queue.running import MAX_RUN_SECONDS, Heartbeat, Worker, run_pending
+from studio.queue.running import Heartbeat, Worker, run_pending
 
 FORMAT = 1
 """Increases when names in the archive change their meaning."""
 
 
-def run_pending_account_exports(worker: Worker, max_seconds: float = MAX_RUN_SECONDS) -> int:
+def run_pending_account_exports(worker: Worker) -> int:
     """Write the archives of pending account exports; return how many were completed.
 
     Raises:
         OSError: The storage is unreachable or full. The exports stay pending.
     """
-    return run_pending(worker, ACCOUNT_EXPORTS, partial(run_account_export, worker), max_seconds)
+    return run_pending(worker, ACCOUNT_EXPORTS, partial(run_account_export, worker))
 
 
 def run_account_export(worker: Worker, lease: AccountExportLease) -> bool:

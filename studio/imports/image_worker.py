@@ -24,7 +24,6 @@ from studio.media.fetching import fetch_image, may_succeed_later, rejects_unusab
 from studio.media.images import normalize
 from studio.media.stored_image import StoredImage
 from studio.queue.running import (
-    MAX_RUN_SECONDS,
     AttemptFailed,
     Heartbeat,
     Worker,
@@ -41,15 +40,12 @@ TIMEOUT_SECONDS = 60.0
 _running = threading.Lock()
 
 
-def run_pending_images(
-    worker: Worker, http_client: SafeHttpClient, max_seconds: float = MAX_RUN_SECONDS
-) -> None:
+def run_pending_images(worker: Worker, http_client: SafeHttpClient) -> None:
     """Add images of imports until none is available or the time is over, unless a thread does so already.
 
     Args:
         worker: The process.
         http_client: Fetches the images of URLs.
-        max_seconds: How long further images are leased.
 
     Raises:
         OSError: The storage is unreachable or full. The images stay in the queue.
@@ -63,7 +59,7 @@ def run_pending_images(
             return
         run = ImageRunner(worker, http_client).run
         with ThreadPoolExecutor(count, thread_name_prefix="import-images") as pool:
-            runs = [pool.submit(run_pending, worker, IMAGES, run, max_seconds) for _ in range(count)]
+            runs = [pool.submit(run_pending, worker, IMAGES, run) for _ in range(count)]
         for future in runs:
             future.result()
     finally:

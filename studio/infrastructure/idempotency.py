@@ -104,7 +104,7 @@ def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> Ide
         The lock if the key is new, expired, or was abandoned by a process that died; else its row.
 
     Raises:
-        RequestInProgress: another transaction holds the lock.
+        RequestInProgress: Another transaction holds the lock.
     """
     values = {**namespace.columns(), "number": namespace.lock_id()}
     found = _build_select().fetch_one(current_session().connection(), values)
@@ -141,7 +141,7 @@ def persist_lock(lock: IdempotencyLock) -> None:
     """Keep a lock beyond the running transaction, until its lease expires.
 
     Raises:
-        RequestInProgress: another request has inserted the row of the key.
+        RequestInProgress: Another request has inserted the row of the key.
     """
     lock.row_id = new_id()
     if not _insert(lock, lock.row_id, None, None, None):

@@ -25,8 +25,8 @@ RETRY_AFTER_SECONDS = 5.0
 class RedisStore:
     """Counts in Redis, with one round trip for each unit; in memory while Redis is unavailable."""
 
-    def __init__(self, url: str, memory: MemoryStore | None = None) -> None:
-        self._memory = memory or MemoryStore()
+    def __init__(self, url: str) -> None:
+        self._memory = MemoryStore()
         self._redis: Any = redis.Redis.from_url(
             url,
             socket_timeout=TIMEOUT_SECONDS,

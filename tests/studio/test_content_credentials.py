@@ -54,10 +54,12 @@ def load(key: Any = KEY, chain: str | None = None, ends_in: timedelta = DAY) -> 
     return signer
 
 
-def build_file(file_format: str = "WEBP", name: str = "dress.webp") -> FileToSign:
+def build_file(file_format: str = "WEBP") -> FileToSign:
     packet = build_packet(DigitalSourceType.TRAINED_ALGORITHMIC_MEDIA)
     data = embed_xmp(encode_image(build_orientation_image(), file_format), packet)
-    return FileToSign(data, f"image/{file_format.lower()}", name, "trainedAlgorithmicMedia", "Some model")
+    return FileToSign(
+        data, f"image/{file_format.lower()}", "dress.webp", "trainedAlgorithmicMedia", "Some model"
+    )
 
 
 def read_manifest(data: bytes, content_type: str) -> tuple[str, dict[str, Any]]:

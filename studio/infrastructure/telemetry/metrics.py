@@ -175,7 +175,7 @@ def count_generation(outcome: str, seconds: float | None) -> None:
 
 
 def count_lease_recovery() -> None:
-    """Count a generation that was taken over after its lease had expired; call it after the commit."""
+    """Count a row of a queue that was taken over from a lost worker; call it after the commit."""
     _recoveries.inc()
 
 

@@ -31,7 +31,7 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
     side = float(max(alpha.shape))
     soft = kind == "SOFT"
     if pose == "standing":
-        dark = _contact(alpha, side, light)
+        dark = _contact(alpha, light)
         if soft:
             dark = 1 - (1 - dark) * (1 - _cast(alpha, side, light))
     elif pose == "lying":
@@ -84,7 +84,7 @@ def _sag(alpha: Floats, top: int, lowest: int) -> float:
     return float(np.clip(lowest - ends, 0, 0.16 * len(columns)))
 
 
-def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
+def _contact(alpha: Floats, light: Variation) -> Floats:
     """Return the contact shadow: dark and narrow where the base touches the ground, fading around it."""
     top, lowest, left, right = _base(alpha)
     tall = max(4, lowest - top)
