@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
@@ -21,7 +21,7 @@ from db.models.products import CutoutStatus, ProductImage, ProductImageCutout
 from db.session import Database, current_session
 from studio.catalog.visibility import sync_media_visibility
 from studio.cutouts.requests import UnusableCutoutInputs, restart
-from studio.infrastructure.storage import Storage, media_key
+from studio.infrastructure.storage import Storage
 from studio.media.ingest import ImageOrigin, store_image
 from studio.media.stored_image import StoredImage
 from studio.queue.row_queue import Lease, LeaseLost, RowQueue
@@ -104,16 +104,6 @@ def request_outdated(database: Database, product_image_id: UUID, renderer_versio
         cutout = writing.scalar(query.with_for_update(skip_locked=True))
         if cutout is not None:
             restart(cutout)
-
-
-def store_file(storage: Storage, lease: CutoutLease, image: StoredImage) -> UUID:
-    """Store the file of a cut-out before a row refers to it, and return its id.
-
-    After a crash, garbage collection deletes the file. A row without its file cannot occur.
-    """
-    media_id = uuid5(lease.tenant_id, image.content_hash)
-    storage.write(media_key(media_id, image.extension), image.data)
-    return media_id
 
 
 def complete_cutout(storage: Storage, lease: CutoutLease, made: MadeCutout, stored_id: UUID | None) -> None:

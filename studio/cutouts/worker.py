@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from studio.cutouts.queue import CUTOUTS, CutoutLease, MadeCutout, complete_cutout, store_file
+from studio.cutouts.queue import CUTOUTS, CutoutLease, MadeCutout, complete_cutout
 from studio.infrastructure.storage import Storage
+from studio.media.ingest import store_image_file
 from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 
 SAMPLE_VERSION = "samples-1"
@@ -33,7 +34,9 @@ def run_next_cutout(worker: Worker, make: MakeCutout | None = None) -> bool:
 
     def work(_heartbeat: Heartbeat) -> Callable[[], None]:
         made = (make or _make_with_renderer)(worker.storage, lease)
-        stored_id = None if made.image is None else store_file(worker.storage, lease, made.image)
+        stored_id = (
+            None if made.image is None else store_image_file(worker.storage, lease.tenant_id, made.image)
+        )
         return partial(complete_cutout, worker.storage, lease, made, stored_id)
 
     run_leased(worker, CUTOUTS, lease, work)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import aliased
@@ -35,7 +35,7 @@ from studio.imports.image_jobs import hash_source
 from studio.imports.problems import StoredProblem, build_problem, describe_error
 from studio.imports.queue import complete_with_images
 from studio.infrastructure.pubsub import IMPORTS
-from studio.infrastructure.storage import Storage, media_key
+from studio.infrastructure.storage import Storage
 from studio.media.ingest import ImageOrigin, store_image
 from studio.media.stored_image import StoredImage
 from studio.products import product_images
@@ -58,16 +58,6 @@ class ImageLease(Lease):
     is_url: bool
     archive_id: UUID | None
     """The stored ZIP file of the import."""
-
-
-def store_file(storage: Storage, lease: ImageLease, image: StoredImage) -> UUID:
-    """Store the file of an image before a row refers to it, and return its id.
-
-    After a crash, garbage collection deletes the file. A row without its file cannot occur.
-    """
-    media_id = uuid5(lease.organization_id or lease.owner_id, image.content_hash)
-    storage.write(media_key(media_id, image.extension), image.data)
-    return media_id
 
 
 def add_image(storage: Storage, lease: ImageLease, image: StoredImage, stored_id: UUID) -> None:

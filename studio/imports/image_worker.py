@@ -15,13 +15,14 @@ from uuid import UUID
 
 from db.errors import Conflict, NotFound
 from studio.imports.archive import ImageArchive
-from studio.imports.image_queue import IMAGES, ImageLease, add_image, store_file
+from studio.imports.image_queue import IMAGES, ImageLease, add_image
 from studio.imports.problems import ImportFileError, describe_error
 from studio.infrastructure.fair_slots import Requester, account_name, set_current_requester
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.storage import Storage, data_file_key
 from studio.media.fetching import fetch_image, may_succeed_later, rejects_unusable_images
 from studio.media.images import normalize
+from studio.media.ingest import store_image_file
 from studio.media.stored_image import StoredImage
 from studio.queue.running import (
     AttemptFailed,
@@ -81,7 +82,8 @@ class ImageRunner:
 
         def work(_heartbeat: Heartbeat) -> Callable[[], None]:
             image = self._load(lease)
-            return partial(add_image, storage, lease, image, store_file(storage, lease, image))
+            stored_id = store_image_file(storage, lease.organization_id or lease.owner_id, image)
+            return partial(add_image, storage, lease, image, stored_id)
 
         return run_leased(self._worker, IMAGES, lease, work)
 

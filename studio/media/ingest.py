@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
@@ -152,6 +152,22 @@ class ImageOrigin:
     model_id: UUID | None = None
     api_key_id: UUID | None = None
     product_id: UUID | None = None
+
+
+def store_image_file(storage: Storage, tenant_id: UUID, image: StoredImage) -> UUID:
+    """Store the file of an image before a row refers to it, and return the id of the row.
+
+    The id is derived from the tenant and the content: a worker that repeats its work stores the same file.
+    After a crash, garbage collection deletes the file. A row without its file cannot occur.
+
+    Args:
+        storage: The storage of the file.
+        tenant_id: The organization, or the owner of personal images.
+        image: The image.
+    """
+    media_id = uuid5(tenant_id, image.content_hash)
+    storage.write(media_key(media_id, image.extension), image.data)
+    return media_id
 
 
 def store_image(

@@ -17,6 +17,7 @@ from studio.cutouts.requests import request_cutout
 from studio.generations.worker.executor import GenerationExecutor
 from studio.infrastructure.storage import LocalDisk, media_key
 from studio.media.garbage_collection import GRACE_PERIOD, delete_unreferenced
+from studio.media.ingest import store_image_file
 from studio.queue.running import Worker
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
@@ -119,7 +120,7 @@ def test_the_first_of_two_results_is_lost_if_the_region_changed_there_and_back(
     change_region(database, cutout, box_of(0, 0, 0.5, 0.5))
     change_region(database, cutout, None)
     made = make_quickly(storage, old)
-    stored_id = queue.store_file(storage, old, made.image)
+    stored_id = store_image_file(storage, old.tenant_id, made.image)
     assert not try_record(database, queue.complete_cutout, storage, old, made, stored_id)
     assert read(database, cutout).status == CutoutStatus.PENDING
 

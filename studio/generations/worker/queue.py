@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from sqlalchemy import and_, case, or_, select
 
@@ -25,10 +25,10 @@ from studio.cutouts.requests import UnusableCutoutInputs
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.scheduling import is_available, is_awaiting_poll, select_next
 from studio.infrastructure import pubsub
-from studio.infrastructure.storage import Storage, is_storage_unavailable, media_key
+from studio.infrastructure.storage import Storage, is_storage_unavailable
 from studio.infrastructure.telemetry.context import parse_traceparent
 from studio.infrastructure.telemetry.traces import Attributes, record_span, start_span
-from studio.media.ingest import ImageOrigin, store_image
+from studio.media.ingest import ImageOrigin, store_image, store_image_file
 from studio.media.stored_image import StoredImage
 from studio.providers.local import PROVIDER, RenderedImage
 from studio.queue.row_queue import Lease, RowQueue, is_expired
@@ -221,13 +221,8 @@ def expire_overdue(database: Database) -> int:
 def store_rendered_file(
     storage: Storage, lease: GenerationLease, rendered: RenderedImage, stored: StoredImage
 ) -> RenderedFile:
-    """Store the file of a rendered image before a row refers to it.
-
-    After a crash, garbage collection deletes the file. A row without its file cannot occur.
-    """
-    media_id = uuid5(lease.tenant_id, stored.content_hash)
-    storage.write(media_key(media_id, stored.extension), stored.data)
-    return RenderedFile(rendered, stored, media_id)
+    """Store the file of a rendered image before a row refers to it."""
+    return RenderedFile(rendered, stored, store_image_file(storage, lease.tenant_id, stored))
 
 
 @start_span("record_pictures")
