@@ -37,7 +37,7 @@ from studio.jobs.periodic import PeriodicTask
 from studio.media.garbage_collection import delete_unreferenced
 from studio.review import review
 from tests.support import factories
-from tests.support.concurrency import run_concurrently
+from tests.support.concurrency import run_concurrently, wait_for
 from tests.support.factories.exports import make_approved_prediction, unpack_archive
 from tests.support.queues import LEASE, PAST, build_worker
 from tests.support.scenarios import PhotographedProduct, get_row, make_photographed_product
@@ -337,10 +337,7 @@ def test_a_new_export_starts_before_the_interval_of_the_periodic_task_ends(
     )
     exporting.start()
     export_id = request_export(database, scenario)
-    deadline = time.monotonic() + 10
-    while get_row(database, Export, export_id).status != "completed":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: get_row(database, Export, export_id).status == "completed", 10)
     began = time.monotonic()
     exporting.stop()
     assert time.monotonic() - began < 1

@@ -29,7 +29,7 @@ from studio.infrastructure.storage import LocalDisk
 from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
-from tests.support.concurrency import run_concurrently
+from tests.support.concurrency import run_concurrently, wait_for
 from tests.support.queues import LEASE, PAST, build_worker, try_record
 from tests.support.scenarios import (
     PhotographedProduct,
@@ -82,18 +82,6 @@ def get_outcome(database: Database, scenario: PhotographedProduct, generation: G
         shot = reading.scalar(select(Shot.status).where(Shot.id == scenario.shot.id))
         predictions = select(func.count()).where(Prediction.generation_id == row.id)
         return row.status, row.cost_credits, used, shot, reading.scalar(predictions)
-
-
-def wait_until_final(database: Database, generation: Generation, seconds: float = 10) -> str:
-    """Wait for a final status and return it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with database.transaction(write=False) as reading:
-            status = reading.scalar(select(Generation.status).where(Generation.id == generation.id))
-        if not GENERATION_STATES[str(status)]:
-            return str(status)
-        time.sleep(0.02)
-    raise AssertionError(f"the generation is still {status}")
 
 
 def test_a_generation_allows_only_the_transitions_of_the_state_machine(database: Database) -> None:
@@ -168,7 +156,7 @@ def test_canceling_a_running_generation_stops_it_at_its_next_step_without_refund
     assert slow_render.begun.wait(60)
     requested_at = time.monotonic()
     assert cancel(database, generation) == "canceling"
-    assert wait_until_final(database, generation, seconds=3) == "canceled"
+    wait_for(lambda: get_row(database, Generation, generation.id).status == "canceled", 3)
     assert slow_render.stopped.wait(1)
     assert time.monotonic() - requested_at < 2.5
     assert get_outcome(database, scenario, generation) == ("canceled", COST, COST, "pending", 0)

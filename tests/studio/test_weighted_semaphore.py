@@ -12,6 +12,7 @@ import pytest
 from studio.infrastructure import weighted_semaphore
 from studio.infrastructure.weighted_semaphore import WeightedSemaphore
 from studio.media import memory_gate
+from tests.support.concurrency import wait_for
 
 WAIT_SECONDS = 10
 
@@ -41,12 +42,7 @@ class Work:
 
 def wait_for_waiting(semaphore: WeightedSemaphore, count: int) -> None:
     """Wait until so many threads wait for the semaphore."""
-    pause = threading.Event()
-    for _ in range(WAIT_SECONDS * 200):
-        if len(semaphore._waiting) == count:
-            return
-        pause.wait(0.005)
-    raise AssertionError(f"{len(semaphore._waiting)} threads wait")
+    wait_for(lambda: len(semaphore._waiting) == count, WAIT_SECONDS)
 
 
 def test_heavy_work_never_overlaps_and_light_work_does() -> None:
