@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from handlers.contract.coercion import plain_type
+from handlers.contract.document import METHODS
 from handlers.contract.json_pointer import join_pointer, split_pointer
 from tests.architecture.sources import format_findings
 
-METHODS = ("get", "put", "post", "patch", "delete")
 COMPOSITIONS = ("allOf", "anyOf", "oneOf")
 NULL = {"type": "null"}
 

@@ -1,4 +1,4 @@
-"""The four layout rules of docs/architecture.md, as functions from facts to findings.
+"""The first four layout rules of docs/architecture.md, as functions from facts to findings.
 
 `test_layout.py` applies each to this project and to a seeded violation. Imports inside functions and for type
 checkers count as well: a reader has to follow them in the same way.
@@ -21,6 +21,7 @@ from tests.architecture.sources import PACKAGES, Module
 
 HANDLER_MODULES = {"app", "__main__"}
 HANDLER_PACKAGES = {"common", "contract", "pages", "pipeline", "schemas", "server"}
+ENGINE = "handlers.contract"
 ENGINE_EXTENSIONS = frozenset(
     {
         "x-deprecated-at",
@@ -92,23 +93,23 @@ def find_misplaced_handlers(names: Iterable[str], packages: Iterable[str], tags:
     ]
 
 
-def find_impure_imports(graph: ImportGraph, package: str = "handlers.contract") -> list[str]:
-    """Return the imports with which a pure package leaves itself (rule 2)."""
+def find_impure_imports(graph: ImportGraph) -> list[str]:
+    """Return the imports with which the contract engine leaves itself (rule 2)."""
     return [
         f"{importer} imports {imported}"
         for importer in sorted(graph.modules)
-        if is_within(importer, package)
+        if is_within(importer, ENGINE)
         for imported in sorted(graph.find_modules_directly_imported_by(importer))
-        if imported.partition(".")[0] in PACKAGES and not is_within(imported, package)
+        if imported.partition(".")[0] in PACKAGES and not is_within(imported, ENGINE)
     ]
 
 
-def find_policies(modules: Iterable[Module], folder: str = "handlers/contract/") -> list[str]:
-    """Return the places at which a pure package names a policy of the server (rule 2)."""
+def find_policies(modules: Iterable[Module]) -> list[str]:
+    """Return the places at which the contract engine names a policy of the server (rule 2)."""
     return [
         f"{module.name}:{number} names {word}"
         for module in modules
-        if module.name.startswith(folder)
+        if module.name.startswith("handlers/contract/")
         for number, line in enumerate(module.text.splitlines(), 1)
         for word in [
             *(name for name in _EXTENSION.findall(line) if name not in ENGINE_EXTENSIONS),
@@ -117,15 +118,12 @@ def find_policies(modules: Iterable[Module], folder: str = "handlers/contract/")
     ]
 
 
-def find_import_cycle(graph: ImportGraph, root: str = "studio") -> list[str]:
-    """Return the imports of one cycle between the packages of `root`, or nothing (rule 3).
-
-    The nodes are the packages and modules directly in `root`.
-    """
+def find_import_cycle(graph: ImportGraph) -> list[str]:
+    """Return the imports of one cycle between the packages and modules of `studio`, or nothing (rule 3)."""
     imports: dict[str, dict[str, str]] = {}
     for importer in sorted(graph.modules):
         for imported in sorted(graph.find_modules_directly_imported_by(importer)):
-            source, target = find_child(importer, root), find_child(imported, root)
+            source, target = find_child(importer), find_child(imported)
             if source and target and source != target:
                 imports.setdefault(source, {}).setdefault(target, f"{importer} imports {imported}")
     try:
@@ -142,9 +140,9 @@ def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-def find_child(module: str, root: str) -> str | None:
-    """Return the package or module directly in `root` that a module belongs to."""
-    return ".".join(module.split(".")[:2]) if module.startswith(root + ".") else None
+def find_child(module: str) -> str | None:
+    """Return the package or module directly in `studio` that a module belongs to."""
+    return ".".join(module.split(".")[:2]) if module.startswith("studio.") else None
 
 
 @dataclass

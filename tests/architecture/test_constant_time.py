@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import Module
-from tests.architecture.test_code_rules import format_findings, has_reason
+from tests.architecture.sources import Module, format_findings
+from tests.architecture.test_code_rules import has_reason
 from tests.security.test_signatures import VERIFIERS
 
 SECRET_NAME = re.compile(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
 from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
 from studio.rendering.model import PredictionWarning
+from tests.architecture.bundle import list_operations
 from tests.architecture.sources import Module, format_findings
 from tests.generators.page import render_generators
 from tools.permission_matrix import TEXT, render_markdown
@@ -19,14 +19,6 @@ from tools.project import list_mismatches
 from tools.reference import PAGES as REFERENCE_PAGES
 
 PAGES = {**REFERENCE_PAGES, "reference/generators": render_generators}
-METHODS = ("get", "put", "post", "patch", "delete")
-
-
-def list_operations(contract: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for item in contract["paths"].values():
-        for method in METHODS:
-            if method in item:
-                yield item, item[method]
 
 
 def test_each_operation_has_a_handler_with_its_permission_and_arguments(contract: dict) -> None:
@@ -38,11 +30,11 @@ def test_s03_an_operation_accepts_api_keys_if_keys_can_have_its_permission(contr
     """The scopes of API keys are permissions."""
     users, both = [{"OAuth2PasswordBearer": []}], [{"OAuth2PasswordBearer": []}, {"ApiKey": []}]
     found = []
-    for _, operation in list_operations(contract):
-        security = operation.get("security", contract["security"])
-        expected = both if operation.get("x-permission") in API_KEYS else users
+    for operation in list_operations(contract):
+        security = operation.node.get("security", contract["security"])
+        expected = both if operation.node.get("x-permission") in API_KEYS else users
         if security and security != expected:
-            found.append(f"{operation['operationId']}: {security}")
+            found.append(f"{operation.id}: {security}")
     assert not found, format_findings(found)
 
 
@@ -54,7 +46,7 @@ def test_the_scopes_of_the_contract_are_the_permissions_of_api_keys(contract: di
 
 
 def test_every_permission_is_required_by_an_operation(contract: dict) -> None:
-    required = {operation.get("x-permission") for _, operation in list_operations(contract)} - {None}
+    required = {operation.node.get("x-permission") for operation in list_operations(contract)} - {None}
     assert required == {str(permission) for permission in Permission}
 
 
@@ -76,7 +68,7 @@ def test_s03_the_matrix_has_a_row_for_every_operation(contract: dict) -> None:
     text = TEXT.read_text(encoding="utf-8")
     listed = re.findall(r"^\| `\S+ \S+` \| (\w+) \|", text, re.MULTILINE)
     assert listed
-    assert sorted(listed) == sorted(operation["operationId"] for _, operation in list_operations(contract))
+    assert sorted(listed) == sorted(operation.id for operation in list_operations(contract))
     assert text == render_markdown(contract), "Stale: run `make openapi`, and read what has changed."
 
 
