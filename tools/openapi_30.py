@@ -10,9 +10,9 @@ FOLDER = Path(__file__).parents[1] / "openapi"
 BUNDLE, DERIVED = FOLDER / "openapi.json", FOLDER / "openapi-3.0.json"
 
 
-def derive(bundle: Path = BUNDLE) -> bytes:
-    """Return the content of `openapi-3.0.json` for a bundle."""
-    return Document(to_openapi_30(Document.load(bundle).spec)).to_json()
+def derive() -> bytes:
+    """Return the content of `openapi-3.0.json`."""
+    return Document(to_openapi_30(Document.load(BUNDLE).spec)).to_json()
 
 
 if __name__ == "__main__":

@@ -49,11 +49,9 @@ class ConnectionEnded(ConnectionError):
     """The server closed the connection before the end of the response."""
 
 
-def encode_request(
-    method: str, target: str, headers: Mapping[str, str], body: bytes = b"", host: str = "localhost"
-) -> bytes:
+def encode_request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
     """Return the bytes of a request."""
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body or method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {len(body)}")

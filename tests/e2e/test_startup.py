@@ -144,7 +144,7 @@ def test_sigterm_stops_the_server(server) -> None:
 
 
 @pytest.mark.slow("it starts a process; tests/studio/test_masks.py covers the message")
-def test_a_mask_model_that_cannot_be_read_stops_the_start(server, data_folder: Path, tmp_path: Path) -> None:
+def test_a_mask_model_that_cannot_be_read_stops_the_start(data_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "missing.onnx"
     rejected = start_server(data_folder, PORT=str(free_port()), MASK_MODEL=str(path))
     said, _ = rejected.communicate(timeout=60)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
@@ -50,13 +49,6 @@ class Photograph:
     truth: Array
     """Share of each pixel that the product covers, 0..1."""
     pose: TruePose
-
-
-def list_photographs(names: tuple[str, ...] = NAMES, kinds: tuple[Kind, ...] = KINDS) -> Iterator[Photograph]:
-    """Yield the photographs of these products, product by product."""
-    for name in names:
-        for kind in kinds:
-            yield take_photograph(name, kind)
 
 
 @cache

@@ -24,6 +24,8 @@ Texture = Callable[[Array], Array]
 _SIDE, _COARSE_SIDE = 480, 80
 # Distance of the camera, width of its view at a distance of 1, and radius of what it can see.
 _EYE, _ZOOM, _REACH = 5.0, 0.46, 1.6
+_TILT = np.radians(14.0)
+"""The angle by which the camera looks down."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,10 @@ def turn(shape: Shape, degrees: float, axis: int = 1, pivot: Vector = (0, 0, 0))
     return lambda p: shape((p - _vector(pivot)) @ matrix + _vector(pivot))
 
 
-def trace(parts: Sequence[Part], tilt: float = 14.0) -> Traced:
-    """Return the image of the parts, without empty rows and columns, about 480 pixels on its longer side.
-
-    Args:
-        tilt: Degrees by which the camera looks down.
-    """
+def trace(parts: Sequence[Part]) -> Traced:
+    """Return the image of the parts, without empty rows and columns, about 480 pixels on its longer side."""
     solid = join(*(part.shape for part in parts))
-    coarse = _look(solid, np.linspace(0, 1, _COARSE_SIDE), np.linspace(0, 1, _COARSE_SIDE), tilt)[2]
+    coarse = _look(solid, np.linspace(0, 1, _COARSE_SIDE), np.linspace(0, 1, _COARSE_SIDE))[2]
     seen = coarse.reshape(_COARSE_SIDE, _COARSE_SIDE) < _ZOOM * _EYE / _COARSE_SIDE
     top, bottom, left, right = (
         float(value) / (_COARSE_SIDE - 1)
@@ -163,7 +161,7 @@ def trace(parts: Sequence[Part], tilt: float = 14.0) -> Traced:
     )
     step = max(bottom - top, right - left) / _SIDE
     rows, columns = np.arange(top, bottom, step), np.arange(left, right, step)
-    points, direction, closest = _look(solid, rows, columns, tilt)
+    points, direction, closest = _look(solid, rows, columns)
     pixel = step * _ZOOM * _EYE
     opacity = np.clip(1 - closest / pixel, 0, 1).astype(np.float32)
     covered = np.flatnonzero(opacity > 0)
@@ -174,16 +172,15 @@ def trace(parts: Sequence[Part], tilt: float = 14.0) -> Traced:
     return Traced(color.reshape(*shape, 3), opacity.reshape(shape), transmission.reshape(shape))
 
 
-def _look(solid: Shape, rows: Array, columns: Array, tilt: float) -> tuple[Array, Array, Array]:
+def _look(solid: Shape, rows: Array, columns: Array) -> tuple[Array, Array, Array]:
     """Return where the rays of an image come closest to the shape, their directions, and how close they come.
 
     Args:
         rows: Positions of the rows in the camera's view, 0..1 from the top.
         columns: Positions of the columns, 0..1 from the left.
     """
-    angle = np.radians(tilt)
-    eye = _vector((0, _EYE * np.sin(angle), -_EYE * np.cos(angle)))
-    forward, upward = _vector((0, -np.sin(angle), np.cos(angle))), _vector((0, np.cos(angle), np.sin(angle)))
+    eye = _vector((0, _EYE * np.sin(_TILT), -_EYE * np.cos(_TILT)))
+    forward, upward = _vector((0, -np.sin(_TILT), np.cos(_TILT))), _vector((0, np.cos(_TILT), np.sin(_TILT)))
     up, across = (axis.ravel() for axis in np.meshgrid(0.5 - rows, columns - 0.5, indexing="ij"))
     direction = forward + _ZOOM * (across[:, None] * _vector((1, 0, 0)) + up[:, None] * upward)
     direction = (direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)

@@ -1,8 +1,7 @@
 """Pytest plugin of `make security`: select the numbered tests and count the requests that they send.
 
 It counts calls of the outermost middleware (requests in process) and of the httpx transport (requests to
-other processes). A test that writes to a socket itself calls `record_requests`. Requests of the browser and
-the fuzzer are not counted.
+other processes). It does not count those of the browser, of the fuzzer, and of tests that write to a socket.
 
 Pytest cannot rewrite the assertions of this module, because it is imported earlier, and it has none:
 PYTEST_DONT_REWRITE.
@@ -23,12 +22,6 @@ REQUESTS = "requests"
 _sent = itertools.count()
 
 
-def record_requests(number: int = 1) -> None:
-    """Count requests that the test sent over its own socket."""
-    for _ in range(number):
-        next(_sent)
-
-
 def _current_count() -> int:
     # The repr shows the next number without consuming it.
     return int(repr(_sent).removeprefix("count(").removesuffix(")"))
@@ -36,7 +29,7 @@ def _current_count() -> int:
 
 def _count_calls(original: Any) -> Any:
     def call(*arguments: Any, **options: Any) -> Any:
-        record_requests()
+        next(_sent)
         return original(*arguments, **options)
 
     return call

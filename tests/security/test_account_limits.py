@@ -42,7 +42,7 @@ def transfer_ownership(client: Client, organization_id: object, user: User) -> C
     return client("POST", f"/organizations/{organization_id}/transfer-ownership", body)
 
 
-def test_s48_an_account_owns_at_most_20_organizations(client_for: ClientFor, customer: Customer) -> None:
+def test_s48_an_account_owns_at_most_20_organizations(customer: Customer) -> None:
     for _ in range(MAX_OWNED - 1):
         assert create_organization(customer.client).status == 201
     rejected = create_organization(customer.client)

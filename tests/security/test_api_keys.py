@@ -138,7 +138,7 @@ def test_s16_after_a_transfer_keys_of_the_old_owner_have_admin_permissions(
 
 
 def test_s01_a_key_cannot_access_personal_resources_of_its_creator(
-    key_client: KeyClient, customer: Customer, admin: User, client_for: Callable[..., Client]
+    key_client: KeyClient, admin: User, client_for: Callable[..., Client]
 ) -> None:
     client = client_for(admin)
     personal = client("POST", "/brands/", {"name": "Mine"}).json()
@@ -260,7 +260,7 @@ def test_s15_secrets_are_unique_and_random_in_every_byte(app: Application) -> No
 
 
 def test_s05_the_secret_of_a_key_is_in_no_row_and_no_later_response(
-    app: Application, customer: Customer, key_client: KeyClient, caplog: pytest.LogCaptureFixture
+    app: Application, customer: Customer, key_client: KeyClient
 ) -> None:
     body = {"name": "Once", "scopes": SCOPES}
     response = customer.client("POST", key_client.path, body, headers={"idempotency-key": "once"})
@@ -373,7 +373,7 @@ def test_s25_responses_with_key_secrets_are_not_cached(customer: Customer, key_c
     assert (response.headers["cache-control"], again.headers["cache-control"]) == ("no-store", "no-store")
 
 
-def test_s01_keys_of_other_organizations_return_404(customer: Customer, admin: User) -> None:
+def test_s01_keys_of_other_organizations_return_404(customer: Customer) -> None:
     foreign = make_api_key(factories.make_organization())
     path = f"/organizations/{customer.organization.id}/api-keys"
     for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):

@@ -242,10 +242,11 @@ def test_s31_operations_that_send_an_email_return_503_if_email_is_off(
 
 
 def test_s31_a_disabled_webhook_endpoint_is_not_announced_if_email_is_off(
-    app: Application, mail_off: Path
+    app: Application, tmp_path: Path
 ) -> None:
-    settings = replace(app.settings, mail="off")
+    settings = replace(app.settings, mail="off", outbox_dir=tmp_path / "outbox")
     dispatcher.notify_owner(settings, app.database, factories.make_user().id)
+    assert not settings.outbox_dir.exists()
 
 
 def send(folder: Path, subject: str, expires_at: datetime | None = None) -> Path:

@@ -257,8 +257,7 @@ def test_s34_an_address_with_many_accounts_leaves_a_thread_for_other_addresses(
 
 
 def test_s34_a_signed_upload_counts_for_its_owner_once_the_signature_is_verified(
-    app: Application, client_for: Callable[[User | None], Client], limiter: ConcurrencyLimiter,
-    monkeypatch: pytest.MonkeyPatch,
+    client_for: Callable[[User | None], Client], limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     user = factories.make_user()
     body = {"filename": "a.png", "content_type": "image/png"}

@@ -135,7 +135,7 @@ def test_s37_the_cooldown_after_a_timeout_starts_at_a_minute_and_doubles(
 
 
 def test_s37_an_endpoint_that_answers_slowly_pauses_as_long_as_its_answer_took(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database,
 ) -> None:
     endpoint = factories.make_webhook_endpoint()
     queue_messages(endpoint, each=2)

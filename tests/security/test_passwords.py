@@ -74,7 +74,7 @@ def password_setters(app: Application, client_for: Callable[[User | None], Clien
 
 @pytest.mark.parametrize("operation", PASSWORD_OPERATIONS)
 def test_s18_a_common_password_is_rejected_in_any_letter_case_and_nothing_changes(
-    password_setters: PasswordSetters, operation: str, monkeypatch: pytest.MonkeyPatch
+    password_setters: PasswordSetters, operation: str
 ) -> None:
     send = getattr(password_setters, operation)()
     for common in ("password", "12345678", "QWERTYUIOP", "PassWord1", "1q2w3e4r", "iloveyou"):

@@ -290,7 +290,6 @@ def test_s17_every_refresh_can_be_retried_once(
 
 def test_s17_refreshing_does_not_extend_the_end_of_a_session(
     anonymous: Client,
-    user: User,
     new_session: Callable[[], TokenPair],
     clock: time_machine.Coordinates,
     database: Database,

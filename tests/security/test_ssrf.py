@@ -197,7 +197,7 @@ def test_s07_a_redirect_from_a_public_server_to_an_internal_url_is_not_followed(
 
 
 def test_s07_a_redirect_from_a_webhook_target_to_an_internal_url_is_not_followed(
-    database: Database, canary: HttpRecorder, monkeypatch: pytest.MonkeyPatch
+    database: Database, canary: HttpRecorder
 ) -> None:
     with run_tls_recorder(
         lambda request: StubResponse(302, b"internal content", {"Location": canary.url})

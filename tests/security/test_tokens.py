@@ -185,7 +185,7 @@ def test_s15_a_token_signed_with_another_key_is_rejected(anonymous: Client, vali
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_a_modified_token_is_rejected(anonymous: Client, valid_token: ValidToken, user: User) -> None:
+def test_s15_a_modified_token_is_rejected(anonymous: Client, valid_token: ValidToken) -> None:
     header, payload, signature = valid_token.token.split(".")
     other = encode_part({**valid_token.claims, "sub": str(factories.make_user(is_superuser=True).id)})
     # The last character of a signature has unused bits, so the one before it is changed.

@@ -117,9 +117,7 @@ def test_s40_a_retry_does_not_use_withdrawn_or_archived_rows(published: Publishe
     assert status_and_code(published.user("POST", retry)) == (409, "not_available")
 
 
-def test_s40_a_new_background_does_not_use_a_withdrawn_image_of_the_source(
-    published: Published, superuser: Client
-) -> None:
+def test_s40_a_new_background_does_not_use_a_withdrawn_image_of_the_source(published: Published) -> None:
     scenario, media = published.scenario, published.base_media
     file = {"media_id": str(media.id), "extension": "jpg", "content_hash": media.content_hash}
     scene = {"product": file, "subject": None, "width": 600, "height": 800, "quality": 90}

@@ -15,9 +15,9 @@ from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from tests.api.conftest import Client
 
 
-def create_link(client: Client, path: str, days: int = 7) -> tuple[dict[str, Any], str]:
+def create_link(client: Client, path: str) -> tuple[dict[str, Any], str]:
     """Create a review link and return its body and its token."""
-    response = client("POST", path, {"expires_in_days": days})
+    response = client("POST", path, {"expires_in_days": 7})
     assert response.status == 201, response.body
     body = response.json()
     return body, urlsplit(body["url"]).fragment
@@ -35,11 +35,11 @@ def enter(app: Any, token: str, **body: Any) -> Client:
     return Client(app, {"authorization": f"Bearer {response.json()['access_token']}"})
 
 
-def guest_headers(app: Application, link: ReviewLink, name: str = "Maria Rossi") -> dict[str, str]:
+def guest_headers(app: Application, link: ReviewLink) -> dict[str, str]:
     """Return the Authorization header of a guest with a review link, made without the API."""
     now = int(time.time())
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": str(link.id), "sid": str(link.id), "jti": uuid.uuid4().hex,
-        "type": "access", "iat": now, "nbf": now, "exp": now + 3600, "guest": {"name": name},
+        "type": "access", "iat": now, "nbf": now, "exp": now + 3600, "guest": {"name": "Maria Rossi"},
     }  # fmt: skip
     return {"authorization": f"Bearer {jwt.encode(claims, app.settings.secret_key, ALGORITHM)}"}

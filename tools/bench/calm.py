@@ -60,10 +60,10 @@ def read_core_times(cores: Sequence[int]) -> list[tuple[int, int]]:
     return times
 
 
-def measure_busy_share(cores: Sequence[int], seconds: float = POLL_SECONDS) -> float:
-    """Return the share of its time for which the busiest core was busy during the next seconds."""
+def measure_busy_share(cores: Sequence[int]) -> float:
+    """Return the share of the next POLL_SECONDS for which the busiest core was busy."""
     before = read_core_times(cores)
-    time.sleep(seconds)
+    time.sleep(POLL_SECONDS)
     pairs = zip(before, read_core_times(cores), strict=True)
     return max((busy - was_busy) / max(1, total - was) for (was_busy, was), (busy, total) in pairs)
 

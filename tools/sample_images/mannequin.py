@@ -67,14 +67,10 @@ _BLEND = 26.0
 _BAND_ROWS = 40
 
 
-def encode_mannequin(view: View = "front", with_background: bool = False) -> bytes:
-    """Return a PNG of 1200 x 1600 pixels: the figure with transparency, or on a plain light background."""
-    image = draw(view)
-    if with_background:
-        background = Image.new("RGBA", image.size, (240, 238, 234, 255))
-        image = Image.alpha_composite(background, image).convert("RGB")
+def encode_mannequin(view: View = "front") -> bytes:
+    """Return a PNG of 1200 x 1600 pixels: the figure with transparency."""
     target = io.BytesIO()
-    image.save(target, "PNG", compress_level=6)
+    draw(view).save(target, "PNG", compress_level=6)
     return target.getvalue()
 
 

@@ -257,8 +257,9 @@ def _trace(origin: Array, direction: Array, random: np.random.Generator) -> Arra
     return color
 
 
-def trace_image(width: int = _WIDTH, height: int = _HEIGHT, samples: int = _SAMPLES) -> Image.Image:
+def trace_image() -> Image.Image:
     """Render the scene and return the upright image."""
+    width, height = _WIDTH, _HEIGHT
     forward = _unit(_TARGET - _EYE)
     right = _unit(np.cross(np.array([0, 1, 0], np.float32), forward))
     upward = np.cross(forward, right).astype(np.float32)
@@ -268,7 +269,7 @@ def trace_image(width: int = _WIDTH, height: int = _HEIGHT, samples: int = _SAMP
         last = min(height, first + rows_at_once)
         random = np.random.default_rng(first)
         rows, columns = (axis.astype(np.float32).ravel() for axis in np.mgrid[first:last, 0:width])
-        for _ in range(samples):
+        for _ in range(_SAMPLES):
             jitter = random.random((2, len(rows)), dtype=np.float32)
             x = (columns + jitter[0] - width / 2) / height * 0.50
             y = (height / 2 - rows - jitter[1]) / height * 0.50
@@ -276,7 +277,7 @@ def trace_image(width: int = _WIDTH, height: int = _HEIGHT, samples: int = _SAMP
             origin = np.broadcast_to(_EYE, direction.shape).astype(np.float32)
             seen = np.minimum(_trace(origin, direction, random), 4.0)
             total[first:last] += seen.reshape(last - first, width, 3)
-    return _develop(total / samples)
+    return _develop(total / _SAMPLES)
 
 
 def _develop(light: Array) -> Image.Image:
@@ -293,14 +294,14 @@ def _develop(light: Array) -> Image.Image:
     return Image.fromarray(np.clip(calm + grain + 0.5, 0, 255).astype(np.uint8))
 
 
-def encode_as_phone(image: Image.Image, quality: int = 82) -> bytes:
+def encode_as_phone(image: Image.Image) -> bytes:
     """Return the image as a JPEG of a phone: rotated, with orientation, camera and location in EXIF."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x0110] = 6, "Sartiq", "Sample phone"
     location = exif.get_ifd(0x8825)
     location.update({1: "N", 2: (55.0, 40.0, 34.0), 3: "E", 4: (12.0, 34.0, 6.0)})
     target = io.BytesIO()
-    image.transpose(Image.Transpose.ROTATE_90).save(target, "JPEG", quality=quality, exif=exif, optimize=True)
+    image.transpose(Image.Transpose.ROTATE_90).save(target, "JPEG", quality=82, exif=exif, optimize=True)
     return target.getvalue()
 
 

@@ -44,9 +44,9 @@ def invite(
     return client("POST", invitations_path(organization), {"email": address, "role": role})
 
 
-def get_invitation_token(app: Application, address: str = ADDRESS) -> str:
-    """Return the token of the newest invitation to an e-mail address."""
-    return get_mailed_token(app, address.lower(), "iv")
+def get_invitation_token(app: Application) -> str:
+    """Return the token of the newest invitation to ADDRESS."""
+    return get_mailed_token(app, ADDRESS.lower(), "iv")
 
 
 def accept(anonymous: Client, token: str, **fields: str) -> ClientResponse:

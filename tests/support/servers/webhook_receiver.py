@@ -56,14 +56,12 @@ def make_endpoint(receiver: WebhookReceiver, **values: Any) -> WebhookEndpoint:
     return factories.make_webhook_endpoint(url=f"{receiver.recorder.url}/hooks", **values)
 
 
-def publish_event(
-    database: Database, endpoint: WebhookEndpoint, event_type: str = "generation.completed"
-) -> None:
+def publish_event(database: Database, endpoint: WebhookEndpoint) -> None:
     """Publish an event about a row of the endpoint's tenant."""
     with database.transaction(write=True):
         row = Shot(id=endpoint.id, owner_id=endpoint.owner_id, organization_id=endpoint.organization_id)
         path = f"/api/v1/generations/{row.id}"
-        outbox.publish(event_type, row, "completed", path, shot_id=None, product=None)
+        outbox.publish("generation.completed", row, "completed", path, shot_id=None, product=None)
 
 
 def send_next_delivery(database: Database, *receivers: WebhookReceiver) -> bool:
