@@ -247,8 +247,9 @@ class Customers:
                 if now > began + RECOVERY_SECONDS:
                     self.record.late.append(f"generation {generation_id}: {now - began:.0f} s")
                 return status
-            others = self._get(f"/generations/?limit=20&{self._scope}").get("data", [])
-            state = [(row.get("id"), row.get("status"), row.get("progress")) for row in (generation, *others)]
+            # Their number, because the ones that complete may be on any page.
+            waiting = self._get(f"/generations/?status_in=pending,running&limit=1&{self._scope}").get("count")
+            state = (status, generation.get("progress"), waiting)
             if state != seen:
                 seen, seen_at = state, now
             if now > seen_at + RECOVERY_SECONDS or now > began + MAX_LATE_SECONDS:

@@ -68,17 +68,19 @@ def test_the_proxy_breaks_connections_and_forwards_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("progress", "status", "late"),
+    ("progress", "waiting", "status", "late"),
     [
-        ([0] * 3, "completed", 0),
-        (range(60), "completed", 1),
-        ([0] * 60, "running", 0),
+        ([0] * 3, [], "completed", 0),
+        (range(60), [], "completed", 1),
+        ([0] * 60, range(200, 0, -1), "completed", 1),
+        ([0] * 60, [], "running", 0),
     ],
-    ids=["in time", "late", "lost"],
+    ids=["in time", "late", "behind others", "lost"],
 )
 def test_a_generation_is_late_as_long_as_it_makes_progress_and_lost_when_nothing_changes(
-    monkeypatch: pytest.MonkeyPatch, progress: Any, status: str, late: int
+    monkeypatch: pytest.MonkeyPatch, progress: Any, waiting: Any, status: str, late: int
 ) -> None:
+    counts = iter(waiting)
     states = iter([{"id": "a", "status": "running", "progress": number} for number in progress])
     clock = iter(range(1_000))
     monkeypatch.setattr(customers.time, "monotonic", lambda: next(clock))
@@ -87,7 +89,7 @@ def test_a_generation_is_late_as_long_as_it_makes_progress_and_lost_when_nothing
 
     def get(_self: Customers, path: str) -> dict[str, Any]:
         is_list = "?" in path
-        return {"data": []} if is_list else next(states, {"id": "a", "status": "completed"})
+        return {"count": next(counts, 0)} if is_list else next(states, {"id": "a", "status": "completed"})
 
     monkeypatch.setattr(Customers, "_get", get)
     working = Customers.__new__(Customers)
