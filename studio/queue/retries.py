@@ -26,7 +26,7 @@ class RetryPolicy:
 
         Args:
             attempts: The number of failed attempts, less than `max_attempts`. 0 counts as 1: a queue
-                may count the attempts of its rows elsewhere.
+                may count the attempts of its rows in another table.
             retry_after: The shortest delay, which a server has asked for.
         """
         jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load

@@ -95,7 +95,7 @@ class ApiInTurns(Api):
         headers = {"Idempotency-Key": str(uuid.uuid4()), **options.pop("headers", {})}
         url = path if path.startswith("/api/") else BASE_PATH + path
         while True:
-            with suppress(httpx.TransportError):
+            with suppress(httpx.TransportError):  # a killed server: the next one is asked, until the deadline
                 response = self.client.request(method, next(self.origins) + url, headers=headers, **options)
                 if response.is_success:
                     return response
@@ -318,7 +318,7 @@ def run_workers(release: Release, folder: Path) -> None:
             working = pool.submit(each, Client.use_queues, clients[:TENANTS])
             wait_for_exports(url, again, TENANTS * SHOTS // 3)
             servers.kill(of_release[0], url)
-            with suppress(ServerDidNotStart):
+            with suppress(ServerDidNotStart):  # expected: the next line fails the run if it starts
                 servers.start(of_release[0])
                 require(False, f"{release.version} starts on the database of a newer release")
             wait_for_exports(url, again, 2 * TENANTS * SHOTS // 3)
