@@ -678,10 +678,13 @@ def test_a_row_that_cannot_be_read_fails_and_delays_no_other_one(
 
 @all_queues
 def test_the_end_of_a_process_uses_up_no_attempt_and_no_lease(
-    queue: Queue, studio: Studio, work_starts: WorkStarts
+    queue: Queue, studio: Studio, work_starts: WorkStarts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(2):
-        queue.add_row(studio)
+    # Of two tenants: the second import of one would wait for the first, and have no image to lease.
+    for tenant in (studio, make_studio(studio.database, studio.storage)):
+        queue.add_row(tenant)
+    # Two threads could lease both images before the process ends.
+    monkeypatch.setattr("studio.imports.image_worker.THREADS", 1)
     work_starts.descriptions.clear()
     work_starts.call = lambda _description: GenerationWorkers(studio.worker, 0).stop()
     queue.run(studio)
