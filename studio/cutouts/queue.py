@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
@@ -24,7 +24,7 @@ from studio.cutouts.requests import UnusableCutoutInputs, restart
 from studio.infrastructure.storage import Storage
 from studio.media.ingest import ImageOrigin, store_image
 from studio.media.stored_image import StoredImage
-from studio.queue.row_queue import Lease, LeaseLost, RowQueue
+from studio.queue.row_queue import Lease, LeaseLost, RowQueue, lock_next
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,7 @@ def find_made(database: Database, product_image_id: UUID, input_hash: str) -> di
     query = (
         select(ProductImageCutout)
         .options(joinedload(ProductImageCutout.media))
-        .where(
-            ProductImageCutout.product_image_id == product_image_id,
-            ProductImageCutout.input_hash == input_hash,
-            ProductImageCutout.status == CutoutStatus.COMPLETED,
-        )
+        .where(*_is_of(product_image_id, input_hash), ProductImageCutout.status == CutoutStatus.COMPLETED)
     )
     with database.transaction(write=False) as reading:
         cutout = reading.scalars(query).one_or_none()
@@ -91,6 +87,34 @@ def find_made(database: Database, product_image_id: UUID, input_hash: str) -> di
             "renderer_version": cutout.renderer_version,
             "facts": dict(cutout.facts),
         }
+
+
+def is_available(product_image_id: UUID, input_hash: str) -> ColumnElement[bool]:
+    """Return the condition that the cut-out of a photo from these inputs can be leased now."""
+    return and_(CUTOUTS.available(), *_is_of(product_image_id, input_hash))
+
+
+def choose_of_photo(product_image_id: UUID, input_hash: str) -> ProductImageCutout | None:
+    """Return the cut-out of a photo from these inputs, locked, if it can be leased."""
+    # unscoped: as in `find_made`
+    query = select(ProductImageCutout).where(is_available(product_image_id, input_hash))
+    return lock_next(query, ProductImageCutout)
+
+
+def is_being_made(database: Database, product_image_id: UUID, input_hash: str) -> bool:
+    """Return whether a worker makes the cut-out of a photo from these inputs, or leases it at this moment."""
+    is_delayed = ProductImageCutout.lease_owner.is_(None) & ProductImageCutout.lease_expires_at.is_not(None)
+    is_open = ProductImageCutout.status.in_(CUTOUTS.open_statuses)
+    # unscoped: as in `find_made`
+    query = select(ProductImageCutout.id).where(*_is_of(product_image_id, input_hash), is_open, ~is_delayed)
+    with database.transaction(write=False) as reading:
+        return reading.scalar(query) is not None
+
+
+def _is_of(product_image_id: UUID, input_hash: str) -> tuple[ColumnElement[bool], ...]:
+    # compared: by the database, and hashes of public ids
+    is_of_inputs = ProductImageCutout.input_hash == input_hash
+    return ProductImageCutout.product_image_id == product_image_id, is_of_inputs
 
 
 def request_outdated(database: Database, product_image_id: UUID, renderer_version: str) -> None:

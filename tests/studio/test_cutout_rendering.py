@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from sqlalchemy import select
+from sqlalchemy import QueuePool, delete, select, update
 from sqlalchemy.orm import joinedload
 
 from db.caller import caller_context
@@ -29,21 +30,27 @@ from db.models import (
 from db.session import Database
 from studio.cutouts import photos
 from studio.cutouts.making import make_cutout
+from studio.cutouts.queue import CUTOUTS, MadeCutout
 from studio.cutouts.requests import request_cutout
+from studio.cutouts.worker import make_or_await
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.queue import INPUT_ERROR
 from studio.infrastructure.mask_models import MaskModel, choose_mask_model
 from studio.infrastructure.storage import LocalDisk, media_folder, media_key
+from studio.queue.row_queue import Interrupted
+from studio.queue.running import Worker
 from studio.rendering import RENDERER_VERSION, CutOut
 from studio.rendering.cut_out.selection import EmptyMask, cut_out_selection
 from studio.rendering.cut_out.stored_cut_out import describe_cut_out, encode_cut_out, restore_cut_out
 from studio.rendering.model import FRAMED_CROP, Mask, Pixels
 from tests.support import factories
+from tests.support.concurrency import run_concurrently
 from tests.support.cutouts import box_of, build_mask, make_cutouts
-from tests.support.queues import build_worker
+from tests.support.queues import LEASE, PAST, build_worker
 from tests.support.sample_media import encode_image
 from tests.support.scenarios import (
     PhotographedProduct,
+    make_photographed_product,
     make_stored_image,
     request_generation,
     run_pending_generations,
@@ -282,9 +289,172 @@ def test_a_cutout_of_another_version_of_the_renderer_is_not_used_and_is_made_aga
     assert make_cutouts(database, storage) == 1
     method, _, _ = generate(database, storage, scenario)
     assert method == "plain_background"
-    assert read_cutout(database).status == CutoutStatus.PENDING
-    assert make_cutouts(database, storage, make_cutout) == 1
-    assert read_cutout(database).renderer_version == f"{RENDERER_VERSION}-color"
+    cutout = read_cutout(database)
+    assert (cutout.status, cutout.renderer_version) == (CutoutStatus.COMPLETED, f"{RENDERER_VERSION}-color")
+
+
+class Selections:
+    """Counts how often the renderer looks for a product, and calls a function each time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.call: Callable[[], object] = lambda: None
+
+        def cut_out(*arguments: Any, **options: Any) -> CutOut:
+            self.count += 1
+            self.call()
+            return cut_out_selection(*arguments, **options)
+
+        monkeypatch.setattr(photos, "cut_out_selection", cut_out)
+
+
+@pytest.fixture
+def selections(monkeypatch: pytest.MonkeyPatch) -> Selections:
+    """Return how often the renderer looks for a product."""
+    return Selections(monkeypatch)
+
+
+def generate_hash(database: Database, storage: LocalDisk, scenario: PhotographedProduct) -> str:
+    """Generate one image, and return the hash of its file."""
+    generation_id = queue_generation(database, scenario)
+    assert run_pending_generations(database, storage) == 1
+    with database.transaction(write=False) as reading:
+        # unscoped: the prediction of this test
+        query = select(MediaResource.content_hash).join(Prediction, Prediction.media_id == MediaResource.id)
+        return reading.scalars(query.where(Prediction.generation_id == generation_id)).one()
+
+
+def test_a_generation_makes_and_stores_the_cutout_that_waits_and_its_image_stays_the_same(
+    database: Database,
+    storage: LocalDisk,
+    scenario: PhotographedProduct,
+    image: ProductImage,
+    selections: Selections,
+) -> None:
+    first = generate_hash(database, storage, scenario)
+    cutout = read_cutout(database)
+    assert (cutout.status, cutout.attempts, cutout.lease_owner) == (CutoutStatus.COMPLETED, 1, None)
+    assert generate_hash(database, storage, scenario) == first
+    assert selections.count == 1
+    with database.transaction(write=True) as writing:
+        writing.execute(delete(ProductImageCutout))  # unscoped: the only one
+    assert generate_hash(database, storage, scenario) == first
+    assert selections.count == 2
+
+
+@pytest.fixture
+def waiting_photo(own_database: Database, storage: LocalDisk) -> PhotographedProduct:
+    """Return a customer with a photo whose cut-out is queued, visible to all connections."""
+    with own_database.transaction(write=True) as writing:
+        scenario = make_photographed_product(storage, None)
+        # unscoped: the photo of this test
+        factories.make_product_image_cutout(writing.scalars(select(ProductImage)).one())
+        return scenario
+
+
+def test_a_generation_waits_for_the_worker_that_makes_the_cutout_and_holds_no_connection(
+    own_database: Database,
+    storage: LocalDisk,
+    waiting_photo: PhotographedProduct,
+    selections: Selections,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_making, is_waiting, connections = threading.Event(), threading.Event(), list[int]()
+    pool = cast(QueuePool, own_database.engine.pool)
+
+    def make_slowly() -> None:
+        is_making.set()
+        assert is_waiting.wait(20)
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            connections.append(pool.checkedout())
+            is_waiting.set()
+            return super().wait(timeout)
+
+    def build(database: Database, disk: LocalDisk) -> Worker:
+        return replace(build_worker(database, disk), stopping=Stopping())
+
+    def make() -> int:
+        return make_cutouts(own_database, storage, make_cutout)
+
+    def generate_later() -> int:
+        assert is_making.wait(20)
+        return run_pending_generations(own_database, storage)
+
+    selections.call = make_slowly
+    monkeypatch.setattr("tests.support.scenarios.build_worker", build)
+    generation_id = queue_generation(own_database, waiting_photo)
+    assert run_concurrently(make, generate_later) == [1, 1]
+    method, _, _ = read_result(own_database, storage, generation_id)
+    assert (method, selections.count, connections[0]) == ("plain_background", 1, 0)
+
+
+@pytest.mark.parametrize("fate", ["killed", "slow"])
+def test_a_generation_does_not_wait_for_ever_for_the_worker_of_its_cutout(
+    fate: str,
+    own_database: Database,
+    storage: LocalDisk,
+    waiting_photo: PhotographedProduct,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("studio.cutouts.worker.MAX_WAIT_SECONDS", 0.3)
+    lost = CUTOUTS.lease_next(own_database, PAST if fate == "killed" else LEASE)
+    assert lost is not None
+    queue_generation(own_database, waiting_photo)
+    assert run_pending_generations(own_database, storage) == 1
+    cutout = read_cutout(own_database)
+    if fate == "killed":
+        # Taken over: an attempt of its own.
+        assert (cutout.status, cutout.attempts) == (CutoutStatus.COMPLETED, 2)
+    else:
+        assert (cutout.status, cutout.lease_owner) == (CutoutStatus.RUNNING, lost.token)
+
+
+def test_a_canceled_generation_stops_waiting_for_its_cutout(
+    own_database: Database, storage: LocalDisk, waiting_photo: PhotographedProduct
+) -> None:
+    assert CUTOUTS.lease_next(own_database, LEASE) is not None
+    with own_database.transaction(write=False) as reading:
+        cutout = reading.scalars(select(ProductImageCutout)).one()  # unscoped: the only one
+
+    def check() -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        make_or_await(
+            build_worker(own_database, storage),
+            cutout.product_image_id,
+            cutout.input_hash,
+            check,
+            make_cutout,
+        )
+
+
+def test_a_generation_uses_no_cutout_that_failed_or_waits_for_its_next_attempt(
+    own_database: Database,
+    storage: LocalDisk,
+    waiting_photo: PhotographedProduct,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> MadeCutout:
+        raise RuntimeError("a defect")
+
+    # Neither is waited for.
+    monkeypatch.setattr("studio.cutouts.worker.MAX_WAIT_SECONDS", 3_600)
+    monkeypatch.setattr("studio.generations.worker.render_job.make_with_renderer", fail)
+    queue_generation(own_database, waiting_photo)
+    queue_generation(own_database, waiting_photo)
+    assert run_pending_generations(own_database, storage) == 2
+    cutout = read_cutout(own_database)
+    assert (cutout.status, cutout.attempts, cutout.lease_owner) == (CutoutStatus.PENDING, 1, None)
+    with own_database.transaction(write=True) as writing:
+        writing.execute(
+            update(ProductImageCutout).values(status=CutoutStatus.FAILED)
+        )  # unscoped: the only one
+    queue_generation(own_database, waiting_photo)
+    assert run_pending_generations(own_database, storage) == 1
+    assert read_cutout(own_database).status == CutoutStatus.FAILED
 
 
 @pytest.mark.slow("the same rule as for another version of the renderer")
@@ -296,7 +466,6 @@ def test_a_cutout_of_another_mask_model_is_not_used_and_is_made_again(
     choose_mask_model(MaskModel())
     method, _, _ = generate(database, storage, scenario)
     assert method == "u2netp"
-    assert make_cutouts(database, storage, make_cutout) == 1
     assert read_cutout(database).renderer_version == RENDERER_VERSION
 
 

@@ -12,6 +12,7 @@ import random
 from datetime import timedelta
 from functools import partial
 
+from studio.cutouts.worker import make_with_renderer
 from studio.generations.worker import polling, queue
 from studio.generations.worker.image_edits import NothingToPreserve, PreparedEdit, finish_image, prepare_edit
 from studio.generations.worker.remote import PROVIDER_ERROR, load_provider_config
@@ -50,7 +51,7 @@ class ImagesRunner:
         self._worker, self._database, self._storage = worker, worker.database, worker.storage
         self._client, self._server = client, server
 
-    def step(self, lease: queue.GenerationLease, _heartbeat: Heartbeat) -> Record | None:
+    def step(self, lease: queue.GenerationLease, heartbeat: Heartbeat) -> Record | None:
         """Render the generation; return the write that completes it, or None if it is parked or has ended.
 
         Raises:
@@ -61,7 +62,7 @@ class ImagesRunner:
             polling.finish_stopped(self._database, lease)
             return None
         try:
-            return partial(queue.complete_generation, self._storage, lease, self._render(lease))
+            return partial(queue.complete_generation, self._storage, lease, self._render(lease, heartbeat))
         except ContentRejected as error:
             # Not for the fallback: what one provider rejects is not sent to another.
             logger.warning("the content of generation %s was rejected: %s", lease.row_id, error)
@@ -73,12 +74,15 @@ class ImagesRunner:
             self._retry_or_give_up(lease, error)
         return None
 
-    def _render(self, lease: queue.GenerationLease) -> list[queue.RenderedFile]:
+    def _render(self, lease: queue.GenerationLease, heartbeat: Heartbeat) -> list[queue.RenderedFile]:
         config = ImagesConfig.from_config(load_provider_config(self._database, lease), self._server)
         # Imported here, because servers start without OpenCV.
         from studio.rendering import get_cut_out_version
 
-        scene = add_stored_cutout(self._database, lease.inputs["scene"], get_cut_out_version())
+        version = get_cut_out_version()
+        scene = add_stored_cutout(
+            self._worker, lease.inputs["scene"], version, heartbeat.check, make_with_renderer
+        )
         edit = prepare_edit(self._storage, lease, scene, config)
         files: list[queue.RenderedFile] = []
         while len(files) < lease.batch_size:

@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from db.session import Database
 from studio.cutouts import queue as cutout_queue
+from studio.cutouts.queue import CutoutLease, MadeCutout
 from studio.cutouts.requests import hash_inputs
+from studio.cutouts.worker import MakeCutout, make_or_await, make_with_renderer
 from studio.generations.worker import queue
+from studio.infrastructure.storage import Storage
 from studio.infrastructure.telemetry.traces import start_span
 from studio.media.digital_source_type import build_packet
 from studio.media.images import open_stored
@@ -56,9 +58,11 @@ class RenderJob:
         heartbeat: Heartbeat,
         renderer: Renderer | None = None,
     ) -> None:
-        self._database, self._storage, self._render_pool = worker.database, worker.storage, render_pool
+        self._worker, self._storage, self._render_pool = worker, worker.storage, render_pool
         self._lease, self._heartbeat = lease, heartbeat
         self._renderer = renderer or load_local_renderer()
+        # Another renderer, such as that of the mock server, makes none that the local one could use.
+        self._makes_cutouts = renderer is None
         self._progress_shares = [0.0] * lease.batch_size
         self._is_prepared = False
         self._canceled = threading.Event()
@@ -71,7 +75,15 @@ class RenderJob:
             UnusableInputs: An input file is missing or cannot be read.
         """
         try:
-            context = self._wait_for_all([self._submit(self._prepare)])[0]
+            # In this thread: while it waits for another worker, the pool renders other generations.
+            scene = add_stored_cutout(
+                self._worker,
+                self._lease.inputs["scene"],
+                self._renderer.get_cut_out_version(),
+                self._heartbeat.check,
+                self._make_cutout if self._makes_cutouts else None,
+            )
+            context = self._wait_for_all([self._submit(partial(self._prepare, scene))])[0]
             self._is_prepared = True
             return self._wait_for_all(
                 [
@@ -86,12 +98,14 @@ class RenderJob:
         # With a copy of the context, so that log lines and spans belong to this generation.
         return self._render_pool.submit(copy_context().run, work)
 
+    @start_span("make_cutout")
+    def _make_cutout(self, storage: Storage, lease: CutoutLease) -> MadeCutout:
+        return self._wait_for_all([self._submit(partial(make_with_renderer, storage, lease))])[0]
+
     @start_span("set_stage")
-    def _prepare(self) -> Any:
+    def _prepare(self, scene: Mapping[str, Any]) -> Any:
         self._check_canceled()
         with queue.reading_inputs():
-            version = self._renderer.get_cut_out_version()
-            scene = add_stored_cutout(self._database, self._lease.inputs["scene"], version)
             return self._renderer.prepare_context(
                 self._storage, self._lease.strategy, scene, self._check_canceled
             )
@@ -134,7 +148,6 @@ class RenderJob:
                     future.result()
                 self._report_total()
         except BaseException:
-            self._canceled.set()
             for future in pending:
                 future.cancel()
             raise
@@ -142,22 +155,41 @@ class RenderJob:
 
 
 def add_stored_cutout(
-    database: Database, scene: Mapping[str, Any], renderer_version: str
+    worker: Worker,
+    scene: Mapping[str, Any],
+    renderer_version: str,
+    check: Callable[[], None],
+    make: MakeCutout | None,
 ) -> Mapping[str, Any]:
-    """Return the inputs of the renderer with the stored cut-out of the product's photo, if there is one.
+    """Return the inputs of the renderer with the stored cut-out of the product's photo.
 
-    A cut-out that another version of the renderer made is queued again.
+    If it is queued, it is made here, once for this generation and for everything that uses it later. Without
+    a stored one, the renderer cuts the product out for this generation only. A cut-out that another version
+    of the renderer made is queued again.
+
+    Args:
+        worker: The process.
+        scene: The fixed inputs of the generation.
+        renderer_version: The version of cut-outs that the renderer can use.
+        check: Called while another worker makes the cut-out. If it raises, the wait ends.
+        make: Makes a cut-out; None to use one only if it is stored.
+
+    Raises:
+        OSError: The storage is unreachable or full.
     """
     photo = scene.get("product")
     if photo is None or "product_image_id" not in photo:
         return scene
     mask, image_id = photo.get("mask"), UUID(photo["product_image_id"])
     input_hash = hash_inputs(photo["media_id"], photo.get("region"), mask and mask["media_id"])
-    stored = cutout_queue.find_made(database, image_id, input_hash)
-    if stored is None:
-        return scene
-    if stored["renderer_version"] != renderer_version:
-        cutout_queue.request_outdated(database, image_id, renderer_version)
+    stored = cutout_queue.find_made(worker.database, image_id, input_hash)
+    if stored is not None and stored["renderer_version"] != renderer_version:
+        cutout_queue.request_outdated(worker.database, image_id, renderer_version)
+        stored = None
+    if stored is None and make is not None:
+        make_or_await(worker, image_id, input_hash, check, make)
+        stored = cutout_queue.find_made(worker.database, image_id, input_hash)
+    if stored is None or stored["renderer_version"] != renderer_version:
         return scene
     return {**scene, "product": {**photo, "cut_out": stored}}
 
