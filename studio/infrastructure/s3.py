@@ -130,11 +130,13 @@ class S3Storage:
                 break
         shutil.rmtree(self._copy_path(folder), ignore_errors=True)
 
-    def list_files(self, prefix: str) -> Iterator[StoredFile]:
-        """Yield all objects below a folder."""
+    def list_files(self, prefix: str, after: str = "") -> Iterator[StoredFile]:
+        """Yield all objects below a folder, or those after a key, in order."""
         start = self._object_name(prefix) + "/"
+        options = {"StartAfter": start + after.removeprefix(f"{prefix}/")} if after else {}
         with _translate_errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
+            paginator = self._client.get_paginator("list_objects_v2")
+            pages = paginator.paginate(Bucket=self._bucket, Prefix=start, **options)
             for page in pages:
                 for entry in page.get("Contents", ()):
                     yield StoredFile(prefix + "/" + entry["Key"][len(start) :], entry["LastModified"])

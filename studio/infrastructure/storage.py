@@ -5,6 +5,7 @@ file contains.
 """
 
 import errno
+import heapq
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
@@ -21,6 +23,9 @@ from db.errors import NotFound
 
 PROBE_BYTES = 65_536
 """Size of the file that shows whether a folder can be written. An empty file needs no space on the disk."""
+
+LISTED_NAMES = 10_000
+"""How many names of a folder are in memory while it is listed."""
 
 # The disk is full or over its quota, or the system has made it read-only after an error of the device; or the
 # process or the system has as many open files as it may.
@@ -146,8 +151,8 @@ class Storage(Protocol):
     def delete_folder(self, folder: str) -> None:
         """Delete all files of a folder, the original of an image before its variants."""
 
-    def list_files(self, prefix: str) -> Iterator[StoredFile]:
-        """Yield all files below a folder."""
+    def list_files(self, prefix: str, after: str = "") -> Iterator[StoredFile]:
+        """Yield all files below a folder, or those after a key, in order and in constant memory."""
 
     def prepare(self) -> None:
         """Create the folder or bucket if it does not exist."""
@@ -225,14 +230,30 @@ class LocalDisk:
                     file.unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 
-    def list_files(self, prefix: str) -> Iterator[StoredFile]:
-        """Yield all files below a folder, including partial files that a crash left behind."""
+    def list_files(self, prefix: str, after: str = "") -> Iterator[StoredFile]:
+        """Yield all files below a folder, including partial files that a crash left behind.
+
+        Args:
+            prefix: The folder. Each file or folder directly in it is listed as a whole, in memory.
+            after: The key after which to start.
+        """
+        folder = self.root / prefix
+        name = after.removeprefix(f"{prefix}/").partition("/")[0]
+        yield from (file for file in self._list_below(folder / name) if name and file.key > after)
+        while names := _list_names(folder, name):
+            for name in names:
+                yield from self._list_below(folder / name)
+
+    def _list_below(self, path: Path) -> Iterator[StoredFile]:
+        """Yield a file, or the files below a folder, in order."""
         # `walk` and `suppress` pass over what is deleted meanwhile; `rglob` would raise.
-        folders = os.walk(self.root / prefix)
-        for path in sorted(Path(folder, name) for folder, _, names in folders for name in names):
+        below = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        for file in sorted(below or [path], key=Path.as_posix):
             with suppress(FileNotFoundError):
-                modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                yield StoredFile(path.relative_to(self.root).as_posix(), modified_at)
+                status = file.stat()
+                if S_ISREG(status.st_mode):
+                    modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield StoredFile(file.relative_to(self.root).as_posix(), modified_at)
 
     def prepare(self) -> None:
         """Create the folder if it does not exist."""
@@ -245,6 +266,16 @@ class LocalDisk:
 
     def _locate(self, key: str) -> Path:
         return self.root / require_key(key)
+
+
+def _list_names(folder: Path, after: str) -> list[str]:
+    """Return the next names in a folder after a name, in order.
+
+    A folder has no order, and can have too many names for the memory: it is read once per `LISTED_NAMES`.
+    """
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return heapq.nsmallest(LISTED_NAMES, (entry.name for entry in entries if entry.name > after))
+    return []
 
 
 def _make_folder(folder: Path) -> None:

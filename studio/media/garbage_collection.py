@@ -4,31 +4,59 @@ Deletes expired uploads, exports and imports, images that no row has referred to
 without a row that are older than 24 hours (a crash leaves them behind). Younger files are kept: they may
 belong to a transaction that has not committed yet. It runs concurrently with requests and can be repeated at
 any time.
+
+A run looks at a bounded part of the files and of the rows of images, in constant memory, and stores where the
+next one continues.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, delete, exists, literal, or_, select, text
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Base
+from db.errors import NotFound
 from db.models.account_exports import AccountExport
 from db.models.exports import Export
 from db.models.imports import ProductImport
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import Database, after_commit, current_session
-from studio.infrastructure.storage import Storage, export_folder, import_folder, media_folder, temporary_key
+from studio.infrastructure.storage import (
+    Storage,
+    StoredFile,
+    export_folder,
+    import_folder,
+    media_folder,
+    temporary_key,
+)
 
 logger = logging.getLogger(__name__)
 
 GRACE_PERIOD = timedelta(hours=24)
 """The lifetime of an upload, and the age from which files that nothing refers to are deleted."""
 _BATCH_SIZE = 200
+MIN_ROWS = 100_000
+"""How many rows of images one run looks at, unless a day would not suffice for all of them."""
+RUNS_PER_DAY = 24
+MAX_FILES = 200_000
+"""How many files of a folder one run looks at; the next run continues there."""
+PAGE_FILES = 1_000
+"""How many files are in memory, and looked up with one query."""
+SAVED_FILES = 20_000
+"""After so many files the position is stored. A divisor of `MAX_FILES`, and a multiple of `PAGE_FILES`."""
+_OWNERS: dict[str, tuple[InstrumentedAttribute[Any], ...]] = {
+    "media": (MediaResource.id,),
+    "exports": (Export.id, AccountExport.id),
+    "imports": (ProductImport.id, Upload.file_id),
+    "temp": (Upload.id,),
+}
+"""The folders of files, and the columns whose rows the ids in their keys belong to."""
 
 
 def delete_unreferenced(database: Database, storage: Storage, now: datetime) -> int:
@@ -40,10 +68,10 @@ def delete_unreferenced(database: Database, storage: Storage, now: datetime) -> 
         _delete_expired_uploads,
         _delete_expired_exports,
         _delete_expired_account_exports,
-        _delete_orphans,
     ):
         while deleted := _run_in_transaction(database, delete_batch, storage, now):
             total += deleted
+    total += _delete_orphans(database, storage, now)
     total += _delete_orphan_files(database, storage, now)
     if total:
         logger.info("garbage collection: deleted %d unused uploads, exports, images and files", total)
@@ -114,12 +142,32 @@ def _delete_expired_account_exports(storage: Storage, now: datetime) -> int:
     return len(deleted_ids)
 
 
-def _delete_orphans(storage: Storage, now: datetime) -> int:
-    """Delete old images that no row refers to, with their files.
+def _delete_orphans(database: Database, storage: Storage, now: datetime) -> int:
+    """Delete old images that no row refers to, with their files, of the next part of the table.
 
-    Public images belong to the shared catalog and stay.
+    All images are looked at each hour up to `MIN_ROWS`, and within a day if there are more.
     """
-    old = (MediaResource.updated_at <= now - GRACE_PERIOD, MediaResource.public.is_(False))
+    position = _read_position(storage, "rows")
+    after = (MediaResource.id > UUID(position),) if position else ()
+    with database.transaction(write=False) as reading:
+        estimate = "SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)"
+        rows = reading.scalar(text(estimate), {"name": MediaResource.__tablename__}) or 0
+        count = max(MIN_ROWS, int(rows / RUNS_PER_DAY) + 1)
+        # unscoped: garbage collection covers all tenants
+        ids = select(MediaResource.id).where(*after).order_by(MediaResource.id)
+        end = reading.scalar(ids.offset(count - 1).limit(1))
+    part = after if end is None else (*after, MediaResource.id <= end)
+    total = 0
+    while deleted := _run_in_transaction(database, partial(_delete_orphans_of, part), storage, now):
+        total += deleted
+    if end is not None or position:
+        _write_position(storage, "rows", "" if end is None else str(end))
+    return total
+
+
+def _delete_orphans_of(part: Sequence[ColumnElement[bool]], storage: Storage, now: datetime) -> int:
+    """Delete a batch of a part. Public images belong to the shared catalog and stay."""
+    old = (*part, MediaResource.updated_at <= now - GRACE_PERIOD, MediaResource.public.is_(False))
     # unscoped: garbage collection covers all tenants
     orphans = select(MediaResource.id).where(*old, *_unreferenced_conditions()).limit(_BATCH_SIZE)
     # The conditions are repeated because an image may have come into use after the subquery was evaluated.
@@ -147,46 +195,86 @@ def _unreferenced_conditions() -> list[ColumnElement[bool]]:
 
 
 def _delete_orphan_files(database: Database, storage: Storage, now: datetime) -> int:
-    """Delete old files without a row. A younger file may belong to a running transaction."""
-    old_images = _list_old_files(storage, "media", now)
-    orphan_images = _list_ids_without_row(database, old_images, MediaResource.id)
-    for resource_id in orphan_images:
-        storage.delete_folder(media_folder(resource_id))
-    orphan_exports = list(_list_old_files(storage, "exports", now))
-    for archives in (Export.id, AccountExport.id):
-        orphan_exports = _list_ids_without_row(database, orphan_exports, archives)
-    for export_id in orphan_exports:
-        storage.delete_folder(export_folder(export_id))
-    orphan_files = list(_list_old_files(storage, "imports", now))
-    for column in (ProductImport.id, Upload.file_id):
-        orphan_files = _list_ids_without_row(database, orphan_files, column)
-    for file_id in orphan_files:
-        storage.delete_folder(import_folder(file_id))
-    old_uploads = _list_old_files(storage, "temp", now)
-    orphan_uploads = _list_ids_without_row(database, old_uploads, Upload.id)
-    for upload_id in orphan_uploads:
-        for key in old_uploads[upload_id]:
-            storage.delete(key)
-    return len(orphan_images) + len(orphan_exports) + len(orphan_files) + len(orphan_uploads)
+    """Delete old files without a row, of a part of each folder.
+
+    A younger file may belong to a running transaction.
+    """
+    return sum(_delete_part(database, storage, folder, columns, now) for folder, columns in _OWNERS.items())
 
 
-def _list_old_files(storage: Storage, prefix: str, now: datetime) -> dict[UUID, list[str]]:
+def _delete_part(
+    database: Database,
+    storage: Storage,
+    folder: str,
+    columns: Sequence[InstrumentedAttribute[Any]],
+    now: datetime,
+) -> int:
+    """Delete the files without a row of the next part of a folder."""
+    total = read = 0
+    files = islice(storage.list_files(folder, _read_position(storage, folder)), MAX_FILES)
+    while page := list(islice(files, PAGE_FILES)):
+        orphans = _list_old_files(page, now)
+        for column in columns:
+            orphans = _keep_without_row(database, orphans, column)
+        for row_id, keys in orphans.items():
+            _delete_files(storage, folder, row_id, keys)
+        total, read = total + len(orphans), read + len(page)
+        if read % SAVED_FILES == 0:
+            # A run that is killed is continued here, so a part that takes too long still makes progress.
+            _write_position(storage, folder, page[-1].key)
+    if read < MAX_FILES:
+        _write_position(storage, folder, "")
+    return total
+
+
+def _delete_files(storage: Storage, folder: str, row_id: UUID, keys: Iterable[str]) -> None:
+    if folder != "temp":
+        storage.delete_folder(f"{folder}/{row_id}")
+        return
+    # Uploads have no folders of their own.
+    for key in keys:
+        storage.delete(key)
+
+
+def _list_old_files(files: Iterable[StoredFile], now: datetime) -> dict[UUID, list[str]]:
     """Return the keys of old files by the id in them, including partial files (`.{id}.{random}`)."""
     keys_by_id: dict[UUID, list[str]] = {}
-    for file in storage.list_files(prefix):
+    for file in files:
         if file.modified_at <= now - GRACE_PERIOD:
             name = file.key.split("/")[1].removeprefix(".")[:36]
             keys_by_id.setdefault(UUID(name), []).append(file.key)
     return keys_by_id
 
 
-def _list_ids_without_row(
-    database: Database, ids: Iterable[UUID], column: InstrumentedAttribute[Any]
-) -> list[UUID]:
-    sorted_ids, missing = sorted(ids), []
-    for start in range(0, len(sorted_ids), _BATCH_SIZE):
-        batch = sorted_ids[start : start + _BATCH_SIZE]
-        with database.transaction(write=False):
-            existing = set(current_session().scalars(select(column).where(column.in_(batch))))
-        missing += [row_id for row_id in batch if row_id not in existing]
-    return missing
+def _keep_without_row(
+    database: Database, keys_by_id: dict[UUID, list[str]], column: InstrumentedAttribute[Any]
+) -> dict[UUID, list[str]]:
+    if not keys_by_id:
+        return {}
+    with database.transaction(write=False):
+        existing = set(
+            current_session().scalars(
+                select(column).where(column == any_(literal(list(keys_by_id), ARRAY(Uuid))))
+            )
+        )
+    return {row_id: keys for row_id, keys in keys_by_id.items() if row_id not in existing}
+
+
+def _position_key(subject: str) -> str:
+    return f"maintenance/garbage-collection.{subject}"
+
+
+def _read_position(storage: Storage, subject: str) -> str:
+    """Return where the last run ended; an empty string is the start."""
+    try:
+        return storage.read(_position_key(subject)).decode()
+    except NotFound:
+        return ""
+
+
+def _write_position(storage: Storage, subject: str, position: str) -> None:
+    # Beside the files, because it is about them: a restored backup starts from the beginning.
+    if position:
+        storage.write(_position_key(subject), position.encode())
+    else:
+        storage.delete(_position_key(subject))

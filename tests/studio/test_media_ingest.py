@@ -350,10 +350,10 @@ def test_periodic_garbage_collection_continues_after_a_failure(
     os.utime(storage.path(key), (1_000_000_000, 1_000_000_000))
     list_stored_files, failures = storage.list_files, iter([OSError("the disk is not mounted")])
 
-    def fail_once(prefix: str) -> Iterator[StoredFile]:
+    def fail_once(prefix: str, after: str = "") -> Iterator[StoredFile]:
         for failure in failures:
             raise failure
-        return list_stored_files(prefix)
+        return list_stored_files(prefix, after)
 
     monkeypatch.setattr(storage, "list_files", fail_once)
     collector = PeriodicTask(

@@ -102,7 +102,11 @@ def test_listing_follows_the_pages_of_the_bucket(storage: S3Storage) -> None:
     resource_id = uuid4()
     for width in range(2 * PAGE_SIZE + 1):
         storage.write(variant_key(resource_id, width, "webp"), b"")
-    assert sum(1 for _ in storage.list_files("media")) == 2 * PAGE_SIZE + 1
+    keys = [file.key for file in storage.list_files("media")]
+    assert len(keys) == 2 * PAGE_SIZE + 1
+    assert keys == sorted(keys)
+    assert [file.key for file in storage.list_files("media", keys[2])] == keys[3:]
+    assert [file.key for file in storage.list_files("media", keys[-1])] == []
 
 
 def test_the_least_recently_used_local_copies_are_evicted(

@@ -66,6 +66,21 @@ def test_deleting_a_folder_deletes_its_variants(tmp_path: Path) -> None:
     assert list(storage.list_files("media")) == []
 
 
+def test_files_are_listed_in_order_and_from_any_key_on(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.infrastructure.storage.LISTED_NAMES", 2)
+    keys = ["temp/.c.1", "temp/a", "temp/b/file.jpg", "temp/b/variants/1.webp", "temp/d", "temp/e/f"]
+    for key in reversed(keys):
+        storage.write(key, b"file")
+    for start in range(len(keys) + 1):
+        after = keys[start - 1] if start else ""
+        assert [file.key for file in storage.list_files("temp", after)] == keys[start:], after
+    # The file and the folder after which to start can be gone.
+    storage.delete_folder("temp/b")
+    assert [file.key for file in storage.list_files("temp", keys[3])] == keys[4:]
+
+
 def test_files_that_somebody_else_deletes_at_the_same_time_are_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
