@@ -17,7 +17,14 @@ from db.migrations import upgrade
 from db.models import Brand
 from db.rls.session_role import ANONYMOUS, APPLICATION_ROLE, SYSTEM, SYSTEM_ROLE, SessionRole, set_role
 from db.rls.setup import RolesMissing, prepare_roles
-from db.session import Database, current_role, query_as_system, rollback_and_continue, switch_role
+from db.session import (
+    Database,
+    as_system,
+    current_role,
+    query_as_system,
+    rollback_and_continue,
+    switch_role,
+)
 from tests.support.factories import make_brand, make_organization
 
 UNPROTECTED = """
@@ -103,6 +110,22 @@ def test_jit_compilation_is_off(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     with database.transaction(write=False) as reading:
         assert reading.scalar(text("SHOW jit")) == "off"
+    database.dispose()
+
+
+def test_only_the_application_role_gets_generic_plans(database_url: str) -> None:
+    # The queues of the system role look for rare values: a generic plan reads all rows for them.
+    database = Database(build_engine(database_url, pool_size=1))
+    mode = text("SHOW plan_cache_mode")
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(mode) == "auto"
+        switch_role(ANONYMOUS)
+        assert reading.scalar(mode) == "force_generic_plan"
+        with as_system():
+            assert reading.scalar(mode) == "auto"
+        assert reading.scalar(mode) == "force_generic_plan"
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(mode) == "auto"
     database.dispose()
 
 

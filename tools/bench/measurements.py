@@ -36,6 +36,8 @@ TAIL_REQUESTS = 5_000
 """The number of requests from which a 99th percentile is reported: 50 of them are slower."""
 DEPTHS = (("list_100", "cursor_100"), ("all_rows", "all_rows_deep"))
 """Pairs of a first page and a deep page of the same list."""
+PAGES = ("list_1", "list_3", "list_20", "list_100")
+"""First pages of more and more rows of the same list."""
 SEQUENTIAL_REQUESTS, DEPTH_ROUNDS = 20, 7
 DEPTH_WARM_UP_REQUESTS = 120
 """Until each of the server's eight connections has prepared the statement and has its final plan: after ten
@@ -81,7 +83,7 @@ class Plan:
 
 
 QUICK = Plan(
-    operations=("read", "list_20", "list_100", "update", "create"),
+    operations=("read", "list_1", "list_3", "list_20", "list_100", "update", "create"),
     rounds=3,
     seconds=1,
     many_connections=("create",),

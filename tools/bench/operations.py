@@ -214,6 +214,8 @@ def deep_all_rows_requests(client: httpx.Client, scale: Scale) -> list[Request]:
 OPERATIONS = (
     Operation("read", "read one product", 200, read_requests),
     Operation("not_modified", "read one unchanged product (304)", 304, conditional_read_requests),
+    Operation("list_1", "list 1", 200, first_page_requests(1)),
+    Operation("list_3", "list 3", 200, first_page_requests(3)),
     Operation("list_20", "list 20", 200, first_page_requests(20)),
     Operation("list_100", "list 100", 200, first_page_requests(100)),
     Operation("skip_100", "list 100, deep, by `skip`", 200, deep_skip_requests),

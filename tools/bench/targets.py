@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from statistics import median
 
 from tools.bench.feature_costs import AUDIT, WITH_KEY, Costs
-from tools.bench.measurements import DEPTHS, ServerResults
+from tools.bench.measurements import DEPTHS, PAGES, ServerResults
 from tools.bench.operations import OPERATIONS_BY_NAME
 from tools.bench.servers import SERVERS, Kind, ServerSpec
 from tools.bench.shop import ShopResults
@@ -18,7 +19,7 @@ MEGABYTE = 1_000_000
 MAX_LARGE_TENANT_RATIO = 1.2
 """The highest ratio of a page's latency for a large tenant to that for a small one (`make bench-lists`)."""
 TAIL_SHARE = 0.8
-READS = ("read", "not_modified", "list_20", "list_100", "skip_100", "cursor_100")
+READS = ("read", "not_modified", "list_1", "list_3", "list_20", "list_100", "skip_100", "cursor_100")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ TARGETS = {
     "key": Target("an Idempotency-Key, % of the CPU time of a create", 20, 14.7, digits=1),
     "audit": Target("an audit event, % of the CPU time of a create", 13, 6.7, digits=1),
     "deep": Target("deep cursor / first page", 1.1, 1.2, limits={"all_rows": 1.25}),
+    "pages": Target("PostgreSQL's CPU time, a page / the next larger one", 1.1),
     "start": Target("start to the first response, s", 2.0, 1.0),
     "memory": Target("memory of the worker, MB", 175, 120, digits=0),
     # 1.9 in three rounds after the first one; the allocator keeps what batches used.
@@ -211,6 +213,7 @@ def server_verdicts(
     }
     yield from tail_verdicts(ours, peers)
     yield from _deep_page_verdicts(ours)
+    yield from _page_size_verdicts(ours)
     start = median(ours.starts)
     yield Verdict(TARGETS["start"], "start to the first response, s", f"{start:.2f}", start)
     for what, size in (
@@ -285,6 +288,19 @@ def tail_verdicts(ours: ServerResults, peers: Mapping[str, ServerResults]) -> It
             f"{p99 / found[best]:.2f} ({p99:.1f} ms over {count:,} requests; {best}: {found[best]:.1f} ms)"
         )
         yield Verdict(TARGETS["tail"], what, measured, p99 / found[best])
+
+
+def _page_size_verdicts(ours: ServerResults) -> Iterator[Verdict]:
+    for small, large in pairwise(PAGES):
+        found = [
+            [each.database_cpu_seconds_per_1000 for each in ours.loads.get((name, 8), ())]
+            for name in (small, large)
+        ]
+        if all(found):
+            ratio = paired_ratios(*found)
+            titles = (OPERATIONS_BY_NAME[name].title for name in (small, large))
+            what = f"PostgreSQL's CPU time, {' / '.join(titles)}"
+            yield Verdict(TARGETS["pages"], what, format_estimate(ratio), ratio.median)
 
 
 def _deep_page_verdicts(ours: ServerResults) -> Iterator[Verdict]:
