@@ -185,6 +185,18 @@ def test_a_json_line_has_the_fields_of_its_context_and_none_that_a_library_adds(
     }
 
 
+def test_a_json_line_is_exact_for_quotes_other_scripts_and_missing_fields() -> None:
+    record = build_record(
+        'say "hi" \\ \n\x00 %s', "ü 漢 😀", path='/ä"', status=0, address=None, limit="rate"
+    )
+    record.created = 1_700_000_000.1239
+    assert JsonFormatter("sartiq-äpi").format(record) == (
+        '{"timestamp":"2023-11-14T22:13:20.123Z","level":"INFO","logger":"studio.test",'
+        '"message":"say \\"hi\\" \\\\ \\n\\u0000 ü 漢 😀","service":"sartiq-äpi","limit":"rate",'
+        '"path":"/ä\\"","status":0}'
+    )
+
+
 def test_an_exception_is_a_field_of_its_json_line() -> None:
     record = build_record("it failed")
     try:

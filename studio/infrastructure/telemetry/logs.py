@@ -11,8 +11,8 @@ import logging.config
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from opentelemetry.trace import format_span_id, format_trace_id
-from pythonjsonlogger.orjson import OrjsonFormatter
 
 from db.caller import current_organization
 from studio.infrastructure.telemetry.context import current_log_context, current_trace
@@ -33,6 +33,7 @@ CONTEXT_FIELDS = (
 )
 ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "address")
 """Extra fields of the access log."""
+FIELDS = (*CONTEXT_FIELDS, *ACCESS_FIELDS)
 
 
 class ContextFilter(logging.Filter):
@@ -40,9 +41,7 @@ class ContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set the fields and return True: no record is dropped."""
-        for name, value in _build_context().items():
-            if not hasattr(record, name):
-                setattr(record, name, value)
+        record.__dict__ = _build_context() | record.__dict__
         return True
 
 
@@ -75,27 +74,28 @@ class TextFormatter(logging.Formatter):
         return super().format(record)
 
 
-class JsonFormatter(OrjsonFormatter):
+class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object on one line, with its time in RFC 3339 and UTC."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
-    def add_fields(
-        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
-    ) -> None:
-        """Add the allowed fields whose values are known."""
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line with the allowed fields whose values are known."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        log_data["timestamp"] = time.replace("+00:00", "Z")
-        log_data["level"], log_data["logger"] = record.levelname, record.name
-        log_data["message"], log_data["service"] = record.message, self._service
-        for name in (*CONTEXT_FIELDS, *ACCESS_FIELDS):
-            value = getattr(record, name, None)
-            if value is not None:
-                log_data[name] = value
-        if "exc_info" in message_dict:
-            log_data["exception"] = message_dict["exc_info"]
+        line = {
+            "timestamp": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "service": self._service,
+        }
+        fields = record.__dict__
+        line |= {name: value for name in FIELDS if (value := fields.get(name)) is not None}
+        if exception := self.formatException(record.exc_info) if record.exc_info else record.exc_text:
+            line["exception"] = exception
+        return orjson.dumps(line, default=str).decode()
 
 
 def configure_logging(level: str, layout: str, service: str) -> None:
