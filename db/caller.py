@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from db.base import Owned
 from db.errors import NotFound, PermissionDenied
@@ -101,11 +102,18 @@ class Caller:
         return SessionRole(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
 
 
+@dataclass
+class _Access:
+    """What the running operation accessed. One object for all threads that work on the request."""
+
+    organization_id: UUID | None = None
+    grants: list[UUID] = field(default_factory=list)
+
+
 # Context variables, so that queries know the caller without an argument in every function.
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
-_organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
-_grants: ContextVar[list[UUID] | None] = ContextVar("grants", default=None)
+_access: ContextVar[_Access | None] = ContextVar("access", default=None)
 
 
 @contextmanager
@@ -119,15 +127,14 @@ def caller_context(caller: Caller, permission: str | None) -> Iterator[Caller]:
         permission: The permission that the operation requires, or None.
     """
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
-    organization_token, grants_token = _organization.set(None), _grants.set([])
+    access_token = _access.set(_Access())
     try:
         # For an account, the query that finds it has set the role already (`db/queries/callers.py`).
         if is_in_transaction() and current_role() != caller.to_session_role():
             switch_role(caller.to_session_role())
         yield caller
     finally:
-        _grants.reset(grants_token)
-        _organization.reset(organization_token)
+        _access.reset(access_token)
         _permission.reset(permission_token)
         _caller.reset(caller_token)
 
@@ -185,20 +192,21 @@ def current_organization() -> UUID | None:
 
     For logs, metrics and rate limits only, not for authorization.
     """
-    return _organization.get()
+    access = _access.get()
+    return None if access is None else access.organization_id
 
 
 def record_grant(scope_id: UUID | None) -> None:
     """Record where the running operation was allowed: an organization, or the owner of personal rows."""
-    grants = _grants.get()
-    if grants is not None and scope_id is not None:
-        grants.append(scope_id)
+    access = _access.get()
+    if access is not None and scope_id is not None:
+        access.grants.append(scope_id)
 
 
 def first_grant() -> UUID | None:
     """Return the organization or user id where the running operation was allowed first, or None."""
-    grants = _grants.get()
-    return grants[0] if grants else None
+    access = _access.get()
+    return access.grants[0] if access and access.grants else None
 
 
 def require_grant(scope_id: UUID) -> None:
@@ -221,21 +229,37 @@ def require_grant(scope_id: UUID) -> None:
         raise PermissionDenied()
 
 
+def _record_organization(organization_id: UUID | None) -> None:
+    access = _access.get()
+    if access is not None:
+        access.organization_id = organization_id
+
+
 def require_membership(organization_id: UUID) -> None:
     """Check that the caller is a member of the organization, or a guest in it. Superusers need neither.
 
     Raises:
         NotFound: The caller is not a member, or the organization does not exist.
     """
+    existing = select_if_unknown(organization_id)
+    if existing is not None and not current_session().scalar(existing):
+        raise NotFound(value=organization_id)
+
+
+def select_if_unknown(organization_id: UUID) -> Select[Any] | None:
+    """Return a query that finds the organization of a superuser's request; None for members and guests in it.
+
+    Raises:
+        NotFound: The caller is not a member.
+    """
     caller = current_caller()
-    _organization.set(organization_id)
+    _record_organization(organization_id)
     # The roles were loaded with the caller, so members cost no query here.
     if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
-        return
-    if not caller.is_superuser or not current_session().scalar(
-        select(Organization.id).where(Organization.id == organization_id)
-    ):
+        return None
+    if not caller.is_superuser:
         raise NotFound(value=organization_id)
+    return select(Organization.id).where(Organization.id == organization_id)
 
 
 def require_permission_in(organization_id: UUID | None) -> None:
@@ -247,6 +271,15 @@ def require_permission_in(organization_id: UUID | None) -> None:
     """
     if organization_id is not None:
         require_membership(organization_id)
+    require_permission_of_member(organization_id)
+
+
+def require_permission_of_member(organization_id: UUID | None) -> None:
+    """Check the running operation's permission, as `require_permission_in`, without the membership.
+
+    Raises:
+        PermissionDenied: The caller's role lacks the permission.
+    """
     caller = current_caller()
     if caller.guest is not None:
         _require_guest_permission(caller)
@@ -266,27 +299,36 @@ def require_permission_on(row: Owned) -> None:
     Raises:
         PermissionDenied: The caller lacks the permission on this row.
     """
+    require_permission_for(row.organization_id, row.owner_id)
+
+
+def require_permission_for(organization_id: UUID | None, owner_id: UUID | None) -> None:
+    """Check the running operation's permission on a row of this tenant that the caller sees.
+
+    Raises:
+        PermissionDenied: The caller lacks the permission on the row.
+    """
     caller, permission = current_caller(), current_permission()
-    _organization.set(row.organization_id)
+    _record_organization(organization_id)
     if caller.is_superuser or permission is None:
-        record_grant(row.organization_id or row.owner_id)
+        record_grant(organization_id or owner_id)
         return
     if caller.guest is not None:
         # The row is visible, so it is of the guest's shooting.
         _require_guest_permission(caller)
-        record_grant(row.organization_id or row.owner_id)
+        record_grant(organization_id or owner_id)
         return
     # An API key has no access to personal rows, not even to those of its creator.
-    if row.organization_id is None and row.owner_id == caller.user_id and caller.api_key_id is None:
+    if organization_id is None and owner_id == caller.user_id and caller.api_key_id is None:
         allowed = permission in caller.personal_permissions
-    elif row.organization_id in caller.roles:
-        allowed = caller.has_permission(permission, row.organization_id)
+    elif organization_id in caller.roles:
+        allowed = caller.has_permission(permission, organization_id)
     else:
         # The row is visible because it is public: every caller may read it, only superusers may change it.
         allowed = permission.endswith(":read")
     if not allowed:
         raise PermissionDenied()
-    record_grant(row.organization_id or row.owner_id)
+    record_grant(organization_id or owner_id)
 
 
 def _require_guest_permission(caller: Caller) -> None:

@@ -7,6 +7,7 @@ module knows no setting.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import psycopg
@@ -38,6 +39,11 @@ class PsycopgDialect(PGDialect_psycopg):
         self._set_statements = "; ".join(
             f"SET LOCAL {name} = '{value}'" for name, value in self._settings.items()
         ).encode()
+
+    @property
+    def settings_at_begin(self) -> Mapping[str, str]:
+        """The parameters that `set_at_begin` has recorded."""
+        return self._settings
 
     def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Send BEGIN and the settings in one round trip.

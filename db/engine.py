@@ -27,6 +27,16 @@ CONNECT_SECONDS = 5
 PING_AFTER_IDLE_SECONDS = 1.0
 """A connection that was used more recently than this is assumed to be alive."""
 
+# `UtcDateTime` relies on UTC and skips the conversion: a list of 100 products has 800 timestamps. PgBouncer
+# sets the time zone of its client on the connection that it chooses.
+# If a server's machine disappears, PostgreSQL releases its locks after a minute instead of two hours.
+# Keepalive probes are not sent while unacknowledged data is in flight, which the user timeout covers.
+SESSION_SETTINGS = (
+    "SET timezone = 'UTC'; "
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 60000"
+)
+
 _RETURNED_AT = "returned_at"
 
 
@@ -44,21 +54,20 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
         parsed_url = parsed_url.set(drivername="postgresql+psycopg")
     # If the machine of PostgreSQL disappears, a statement fails after a minute instead of two hours.
     defaults = {
-        "connect_timeout": CONNECT_SECONDS,
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 60_000,
+        "connect_timeout": str(CONNECT_SECONDS),
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
     }
-    own = {name: value for name, value in defaults.items() if name not in parsed_url.query}
     engine = create_engine(
-        parsed_url,
+        parsed_url.set(query={**defaults, **parsed_url.query}),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
         # Database errors are logged with their statement. Parameters may hold personal data or secrets.
         hide_parameters=True,
-        connect_args={"cursor_factory": LazyDescriptionCursor, **own},
+        connect_args={"cursor_factory": LazyDescriptionCursor},
         json_deserializer=load_json,
     )
     # Row-level security makes the planner overestimate costs, which triggers JIT compilation. Compiling takes
@@ -76,15 +85,7 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
 def _prepare_connection(connection: Any, _record: object) -> None:
     # A SET inside a transaction is undone when that transaction rolls back.
     connection.autocommit = True
-    # `UtcDateTime` relies on UTC and skips the conversion: a list of 100 products has 800 timestamps.
-    # PgBouncer sets the time zone of its client on the connection that it chooses.
-    connection.execute("SET timezone = 'UTC'")
-    # If a server's machine disappears, PostgreSQL releases its locks after a minute instead of two hours.
-    connection.execute(
-        "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
-        # Keepalive probes are not sent while unacknowledged data is in flight; this timeout covers that case.
-        "SET tcp_user_timeout = 60000"
-    )
+    connection.execute(SESSION_SETTINGS)
     connection.autocommit = False
 
 

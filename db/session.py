@@ -6,9 +6,10 @@ of their own (`run_in_separate_transaction`). This module knows no model and no 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from db.errors import (
     SlugTaken,
     SubscriptionExists,
 )
+from db.libpq.reader import Reader, fetch_in_transaction
+from db.libpq.statements import Fetched, Query
 from db.rls.session_role import SYSTEM, SYSTEM_ROLE, SessionRole, set_role
 
 logger = logging.getLogger(__name__)
@@ -330,11 +333,16 @@ class Database:
     """Opens transactions. Create one per process and share it among threads.
 
     Each transaction of the engine begins with the system role, because the login sees no rows.
+
+    Args:
+        engine: The engine, whose pool is for threads.
+        read_connections: How many further connections an event loop opens for `fetch`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, read_connections: int = 2) -> None:
         self.engine = engine
         set_at_begin(engine, "role", SYSTEM_ROLE)
+        self._reader = Reader(engine, read_connections)
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
 
@@ -385,8 +393,23 @@ class Database:
             # Outside of the transaction and its connection: callbacks may open transactions of their own.
             self._finish(unit, committed)
 
+    async def fetch(self, queries: Sequence[Query], is_snapshot: bool = False) -> Fetched:
+        """Return the rows of each query, on the event loop, in one message: see `Reader.fetch`."""
+        if self._connection is None:
+            return await self._reader.fetch(queries, is_snapshot)
+        # Tests share the connection with their threads.
+        await asyncio.to_thread(self._connection_lock.acquire)
+        try:
+            return await fetch_in_transaction(self._connection, queries)
+        finally:
+            self._connection_lock.release()
+
+    async def close_reader(self) -> None:
+        """Close the connections of `fetch` on the running event loop."""
+        await self._reader.close()
+
     def dispose(self) -> None:
-        """Close all idle connections."""
+        """Close all idle connections of threads."""
         self.engine.dispose()
 
     def _open_session(self, write: bool, role: SessionRole) -> Session:

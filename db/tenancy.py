@@ -17,7 +17,20 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, event, or_, select
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    ColumnElement,
+    Select,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    event,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -64,7 +77,7 @@ class RowFilter:
 FILTER_PARAMETERS: Mapping[str, Any] = {
     "organization_id": bindparam("organization_id", type_=Uuid()),
     "caller_id": bindparam("caller_id", type_=Uuid()),
-    "caller_organizations": bindparam("caller_organizations", type_=Uuid(), expanding=True),
+    "caller_organizations": bindparam("caller_organizations", type_=ARRAY(Uuid())),
     "guest_shooting_id": bindparam("guest_shooting_id", type_=Uuid()),
 }
 """The bind parameters of row filters, for statements that are built once and cached."""
@@ -93,13 +106,22 @@ def list_filter(organization_id: UUID | None, include_public: bool = False) -> R
         PermissionDenied: An API key named no organization. It has no personal rows, and an empty list would
             hide the mistake.
     """
-    caller = current_caller()
     if organization_id is not None:
         require_membership(organization_id)
-        if caller.guest is None:
-            return RowFilter(RowFilterKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
+    return list_filter_of_member(organization_id, include_public)
+
+
+def list_filter_of_member(organization_id: UUID | None, include_public: bool = False) -> RowFilter:
+    """Return the filter of a list, as `list_filter`, without the check of the membership.
+
+    Raises:
+        PermissionDenied: An API key named no organization.
+    """
+    caller = current_caller()
     if caller.guest is not None:
         return readable_filter()
+    if organization_id is not None:
+        return RowFilter(RowFilterKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
     if caller.is_superuser:
         # No condition for public rows: they are included already.
         return RowFilter(RowFilterKind.EVERYTHING)
@@ -124,9 +146,9 @@ def row_filter(
             conditions = [_is_personal(model, values["caller_id"])]
         case RowFilterKind.READABLE:
             personal = _is_personal(model, values["caller_id"])
-            conditions = [personal, model.organization_id.in_(values["caller_organizations"])]
+            conditions = [personal, _is_one_of(model.organization_id, values["caller_organizations"])]
         case RowFilterKind.READABLE_BY_KEY:
-            conditions = [model.organization_id.in_(values["caller_organizations"])]
+            conditions = [_is_one_of(model.organization_id, values["caller_organizations"])]
         case RowFilterKind.GUEST:
             return (guest_condition(model, values["guest_shooting_id"]), *_is_not_archived(model))
     return (or_(*conditions, *(_is_public(model) if with_public else ())), *_is_not_archived(model))
@@ -288,6 +310,16 @@ def _lock_for_update(statement: Select[Any], model: type[Owned]) -> Select[Any]:
     return statement.with_for_update(of=model).execution_options(populate_existing=True)
 
 
+@lru_cache(maxsize=512)
+def select_row(model: type[Owned], kind: RowFilterKind, names: tuple[str, ...]) -> Select[Owned]:
+    """Return the statement that selects one row by its id, and by columns with these names.
+
+    Its bind parameters are `row_id`, the names, and those of `readable_filter`.
+    """
+    conditions = [getattr(model, name) == bindparam(name) for name in names]
+    return _select_by_id(model, kind, False, ()).where(*conditions)
+
+
 def _deny_if_read_only(model: type[Owned], row_id: UUID, where: Sequence[ColumnElement[bool]]) -> None:
     """Raise PermissionDenied for a row that the caller may read but not change.
 
@@ -363,6 +395,12 @@ def _explain_mismatch(row: Owned, organization_id: UUID | None) -> str:
     if organization_id is None:
         return "The referenced resource belongs to an organization; personal resources cannot use it"
     return ScopeMismatch.default_detail
+
+
+def _is_one_of(column: Any, ids: Any) -> ColumnElement[bool]:
+    array = ids if isinstance(ids, BindParameter) else literal(ids, ARRAY(Uuid()))
+    condition: ColumnElement[bool] = column == any_(array)
+    return condition
 
 
 def _is_personal(model: type[Owned], user_id: Any) -> ColumnElement[bool]:

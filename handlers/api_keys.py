@@ -11,9 +11,10 @@ from db.queries import organizations as query
 from db.queries.api_keys import get_api_key as find_key
 from db.session import current_session
 from handlers.common.context import current_settings
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.reads import Reading, Rows, read_permission_in
 from handlers.common.responses import (
     NO_STORE,
     ApiResponse,
@@ -26,14 +27,11 @@ from handlers.common.responses import (
 from handlers.schemas.api_keys import ApiKeySchema
 from studio.accounts import api_keys
 
+KEY_ROWS = Rows(ApiKey, ApiKeySchema)
 API_KEYS = ListQuery(ApiKey, ApiKeySchema, parent={"organization_id": ApiKey.organization_id})
 
 
-@requires(Permission.API_KEYS_READ)
-def list_api_keys(organization_id: UUID, **params: Any) -> ApiResponse:
-    """List the API keys of an organization, without their secrets."""
-    params["organization_id"] = query.get_organization(organization_id).id
-    return API_KEYS.list_response(params)
+list_api_keys = Page(API_KEYS, Permission.API_KEYS_READ)
 
 
 @requires(Permission.API_KEYS_MANAGE)
@@ -53,10 +51,10 @@ def create_api_key(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.API_KEYS_READ)
-def get_api_key(organization_id: UUID, api_key_id: UUID) -> ApiResponse:
+def get_api_key(organization_id: UUID, api_key_id: UUID) -> Reading[ApiResponse]:
     """Return an API key, without its secret."""
-    organization = query.get_organization(organization_id)
-    return ok(find_key(organization.id, api_key_id), ApiKeySchema)
+    yield from read_permission_in(organization_id)
+    return (yield from KEY_ROWS.ok(api_key_id, id=api_key_id, organization_id=organization_id))
 
 
 @requires(Permission.API_KEYS_MANAGE)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from uuid import UUID
 
 from anyio import to_thread
@@ -27,11 +27,12 @@ from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.engine import build_engine
 from db.session import Database
-from handlers.common.context import SERVICES, AppServices
+from handlers.common.context import AppServices, HttpRequest, use_services
+from handlers.common.reads import is_read
 from handlers.contract.body_checks import load_body_checks
 from handlers.contract.document import Document
 from handlers.contract.request_bodies import BodyLimits
@@ -64,6 +65,8 @@ from handlers.pipeline.middleware.security_headers import (
     declared_response_headers,
 )
 from handlers.pipeline.policies import ServedOperation, compile_served_operations, find_policy_errors
+from handlers.pipeline.reads.callers import KnownCallers
+from handlers.pipeline.reads.endpoint import DeclaredReads, ReadEndpoint
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
 from studio.cutouts.worker import make_sample, run_next_cutout
@@ -135,7 +138,8 @@ class Application(BridgedFlaskApp):
         self,
         settings: Settings,
         database: Any,
-        endpoints: dict[str, Endpoint],
+        services: AppServices,
+        endpoints: dict[str, Endpoint | ReadEndpoint],
         change_hub: ChangeHub,
         mock: Mock | None = None,
         **options: Any,
@@ -143,6 +147,8 @@ class Application(BridgedFlaskApp):
         self.settings = settings
         self.mock = mock
         self.database = database
+        self.services = services
+        """What code that serves a request looks up."""
         self.endpoints = endpoints
         self.on_startup: list[Hook] = []
         self.change_hub = change_hub
@@ -157,10 +163,11 @@ class Application(BridgedFlaskApp):
             **options,
         )
 
-    @property
-    def services(self) -> AppServices:
-        """What code that serves a request looks up."""
-        return cast(AppServices, self.app.extensions[SERVICES])
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            use_services(self.services, HttpRequest.from_scope(scope))
+        await super().__call__(scope, receive, send)
 
     @asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -170,6 +177,7 @@ class Application(BridgedFlaskApp):
         yield
         await to_thread.run_sync(self.drain)
         await to_thread.run_sync(self.bridge.shutdown)
+        await self.database.close_reader()
         self.database.dispose()
 
     def drain(self) -> None:
@@ -218,8 +226,9 @@ def create_app(
                 "SARTIQ_MODE=mock needs the demo data: start the mock server by `python -m handlers`"
             )
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        engine = build_engine(settings.database_url, settings.pool_size, settings.request_seconds)
-        database = Database(engine)
+        threads = settings.pool_size - settings.read_connections
+        engine = build_engine(settings.database_url, threads, settings.request_seconds)
+        database = Database(engine, settings.read_connections)
     body_limits = BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
     operations = compile_served_operations(contract, body_limits)
     handlers = find_handlers(operations, package, find_policy_errors)
@@ -240,6 +249,23 @@ def create_app(
             recorders.get(operation.operation_id),
         )
         for operation in operations
+        if not is_read(handlers[operation.operation_id])
+    }
+    known_callers = KnownCallers()
+    read_slots = share_threads(settings.read_connections)
+    reads = {
+        operation.operation_id: ReadEndpoint(
+            operation,
+            handlers[operation.operation_id],
+            database,
+            known_callers,
+            rate_limiter,
+            read_slots,
+            settings.request_seconds,
+            recorders.get(operation.operation_id),
+        )
+        for operation in operations
+        if is_read(handlers[operation.operation_id])
     }
     storage = open_storage(settings)
     change_hub = ChangeHub(database.transaction)
@@ -260,14 +286,12 @@ def create_app(
         concurrency_limit,
         change_hub,
         authorize,
+        reads,
         storage,
         _build_pages(settings) if extra_routes is None else extra_routes,
         mock,
     )
-    app = Application(
-        settings, database, endpoints, change_hub, mock, lock_waits=lock_waits, middlewares=middlewares
-    )
-    app.app.extensions[SERVICES] = AppServices(
+    services = AppServices(
         settings=settings,
         storage=storage,
         http_client=SafeHttpClient.from_settings(settings),
@@ -277,10 +301,20 @@ def create_app(
         compressed_contract=published,
         audit_recorders=recorders,
     )
+    app = Application(
+        settings,
+        database,
+        services,
+        {**endpoints, **reads},
+        change_hub,
+        mock,
+        lock_waits=lock_waits,
+        middlewares=middlewares,
+    )
     configure_jwt(app.app, settings)
     app.add_api(
         contract.connexion_spec(),
-        resolver=ContractResolver(endpoints),
+        resolver=ContractResolver(app.endpoints),
         security_map=build_security_map(settings.secret_keys),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
@@ -300,6 +334,7 @@ def _build_middlewares(
     concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,
     authorize: Authorize,
+    reads: Mapping[str, ReadEndpoint],
     storage: Storage,
     extra_routes: Mapping[str, ASGIApp],
     mock: Mock | None,
@@ -350,6 +385,7 @@ def _build_middlewares(
         partial(CallerRateLimit, limits=rate_limiter),
         concurrency_limit,
         request_validation,
+        partial(DeclaredReads, endpoints=reads),
         partial(ImageConversion, storage=storage),
         LifespanMiddleware,
         ContextMiddleware,

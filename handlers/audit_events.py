@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, bindparam, select
+from sqlalchemy import SQLColumnExpression, bindparam, select
 
 from db.audit import DENIAL_WINDOW
 from db.caller import current_caller
+from db.libpq.statements import Query
 from db.models.audit import AuditEvent
-from db.queries.organizations import get_organization
-from db.session import current_session
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
+from handlers.common.reads import Reading, Step, read_permission_in
 from handlers.common.responses import ApiResponse
 from handlers.schemas.audit_events import AuditEventSchema
 
@@ -36,22 +36,25 @@ ORGANIZATION_EVENTS = ListQuery(
     parent={"organization_id": AuditEvent.organization_id},
     capped_count=True,
 )
+_ANY_EVENT = select(AuditEvent.id).where(AuditEvent.organization_id == bindparam("organization_id")).limit(1)
 ACCOUNT_EVENTS = replace(ORGANIZATION_EVENTS, parent={"account_id": AuditEvent.account_id})
 
 
 @requires(Permission.AUDIT_READ)
-def list_audit_events(organization_id: UUID, **params: Any) -> ApiResponse:
+def list_audit_events(organization_id: UUID, **params: Any) -> Reading[ApiResponse]:
     """List the audit events of an organization."""
     # Superusers can also read the log of a deleted organization.
-    if not current_caller().is_superuser or not _has_events(AuditEvent.organization_id == organization_id):
-        get_organization(organization_id)
-    return ORGANIZATION_EVENTS.list_response(_limit_scan({**params, "organization_id": organization_id}))
+    if not current_caller().is_superuser or not (yield from _has_events(organization_id)):
+        yield from read_permission_in(organization_id)
+    page = _limit_scan({**params, "organization_id": organization_id})
+    return (yield from ORGANIZATION_EVENTS.read_page(page))
 
 
 @requires(Permission.ACCOUNT_SELF)
-def list_own_audit_events(**params: Any) -> ApiResponse:
+def list_own_audit_events(**params: Any) -> Reading[ApiResponse]:
     """List the audit events of the caller's account and personal rows."""
-    return ACCOUNT_EVENTS.list_response(_limit_scan({**params, "account_id": current_caller().user_id}))
+    page = _limit_scan({**params, "account_id": current_caller().user_id})
+    return (yield from ACCOUNT_EVENTS.read_page(page))
 
 
 def _limit_scan(params: dict[str, Any]) -> dict[str, Any]:
@@ -60,5 +63,6 @@ def _limit_scan(params: dict[str, Any]) -> dict[str, Any]:
     return {**params, "recorded_after": updated_after and updated_after - DENIAL_WINDOW}
 
 
-def _has_events(condition: ColumnElement[bool]) -> bool:
-    return current_session().scalar(select(AuditEvent.id).where(condition).limit(1)) is not None
+def _has_events(organization_id: UUID) -> Reading[bool]:
+    (found,) = yield Step([Query(_ANY_EVENT, {"organization_id": organization_id})])
+    return bool(found)

@@ -11,10 +11,10 @@ from db.fast_path.insert import insert_row
 from db.models.presets import BackgroundPreset
 from db.queries.references import delete_unreferenced
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.reads import One
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
@@ -27,12 +27,7 @@ BACKGROUND_PRESETS = ListQuery(
 )
 
 
-@requires(Permission.BACKGROUND_PRESETS_READ)
-def list_background_presets(
-    organization_id: UUID | None = None, include_public: bool = True, **params: Any
-) -> ApiResponse:
-    """List the background presets of a tenant, with public ones by default."""
-    return BACKGROUND_PRESETS.list_response(params, list_filter(organization_id, include_public))
+list_background_presets = Page(BACKGROUND_PRESETS, Permission.BACKGROUND_PRESETS_READ)
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
@@ -47,11 +42,7 @@ def create_background_preset(body: dict[str, Any], organization_id: UUID | None 
     return created(preset, BackgroundPresetSchema, f"/api/v1/background-presets/{preset.id}")
 
 
-@requires(Permission.BACKGROUND_PRESETS_READ)
-def get_background_preset(background_preset_id: UUID) -> ApiResponse:
-    """Return a background preset."""
-    preset = get_visible(BackgroundPreset, background_preset_id, options=IMAGE_OPTIONS)
-    return ok(preset, BackgroundPresetSchema)
+get_background_preset = One(BackgroundPreset, BackgroundPresetSchema, Permission.BACKGROUND_PRESETS_READ)
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)

@@ -12,10 +12,11 @@ from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset
 from db.models.styles import Style
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.reads import One
 from handlers.common.references import check_references, precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
@@ -28,10 +29,7 @@ LOGO_OPTIONS = [joinedload(Brand.logo_media)]
 BRANDS = ListQuery(Brand, BrandSchema, search_columns=(Brand.name,))
 
 
-@requires(Permission.BRANDS_READ)
-def list_brands(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the brands of a tenant."""
-    return BRANDS.list_response(params, list_filter(organization_id))
+list_brands = Page(BRANDS, Permission.BRANDS_READ)
 
 
 @requires(Permission.BRANDS_WRITE)
@@ -44,10 +42,7 @@ def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> A
     return created(brand, BrandSchema, f"/api/v1/brands/{brand.id}")
 
 
-@requires(Permission.BRANDS_READ)
-def get_brand(brand_id: UUID) -> ApiResponse:
-    """Return a brand."""
-    return ok(get_visible(Brand, brand_id, options=LOGO_OPTIONS), BrandSchema)
+get_brand = One(Brand, BrandSchema, Permission.BRANDS_READ)
 
 
 @requires(Permission.BRANDS_WRITE)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from db.caller import current_caller, require_permission_in
+from db.caller import current_caller
 from db.models.destinations import Destination
-from db.tenancy import get_visible, list_filter
+from db.tenancy import get_visible
 from handlers.common.context import current_http_client, current_settings
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update, precheck_update
+from handlers.common.reads import One
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.admission.slots import hold_fetch_slot
@@ -27,11 +28,7 @@ def _find_url(body: dict[str, Any]) -> str | None:
     return next((body[kind]["url"] for kind in ("s3", "https") if "url" in body.get(kind, {})), None)
 
 
-@requires(Permission.DESTINATIONS_MANAGE)
-def list_destinations(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the destinations of a tenant."""
-    require_permission_in(organization_id)
-    return DESTINATIONS.list_response(params, list_filter(organization_id))
+list_destinations = Page(DESTINATIONS, Permission.DESTINATIONS_MANAGE, needs_permission=True)
 
 
 def _precheck_create(organization_id: UUID | None = None, **_: Any) -> None:
@@ -47,10 +44,7 @@ def create_destination(body: dict[str, Any], organization_id: UUID | None = None
     return created(destination, DestinationSchema, f"/api/v1/destinations/{destination.id}")
 
 
-@requires(Permission.DESTINATIONS_MANAGE)
-def get_destination(destination_id: UUID) -> ApiResponse:
-    """Return a destination."""
-    return ok(get_visible(Destination, destination_id), DestinationSchema)
+get_destination = One(Destination, DestinationSchema, Permission.DESTINATIONS_MANAGE)
 
 
 @requires(Permission.DESTINATIONS_MANAGE)

@@ -12,13 +12,14 @@ from db.models.exports import Export, ExportStatus
 from db.models.products import Product
 from db.models.shootings import Shooting
 from db.session import after_commit, current_session
-from db.tenancy import get_visible, list_filter
+from db.tenancy import get_visible
 from handlers.common.context import current_storage
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update
-from handlers.common.references import OF_PRODUCTS, find_list_organization, resolve_products
-from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, no_content, ok
+from handlers.common.reads import One
+from handlers.common.references import OF_PRODUCTS
+from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, no_content
 from handlers.schemas.exports import ExportFileDeliverySchema, ExportSchema
 from studio.exports import create
 from studio.exports.names import FileNames, build_content_disposition
@@ -51,14 +52,9 @@ EXPORT_DELIVERIES = ListQuery(
 )
 
 
-@requires(Permission.EXPORTS_READ)
-def list_exports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the exports of a tenant."""
-    organization_id = find_list_organization(
-        organization_id, {Shooting: params.get("shooting_id"), Product: params.get("product_id")}
-    )
-    resolve_products(params, organization_id)
-    return EXPORTS.list_response(params, list_filter(organization_id))
+list_exports = Page(
+    EXPORTS, Permission.EXPORTS_READ, narrowed_by={"shooting_id": Shooting, "product_id": Product}
+)
 
 
 @requires(Permission.EXPORTS_WRITE)
@@ -69,10 +65,7 @@ def create_export(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     return accepted(export, ExportSchema, f"/api/v1/exports/{export.id}")
 
 
-@requires(Permission.EXPORTS_READ)
-def get_export(export_id: UUID) -> ApiResponse:
-    """Return an export with its progress."""
-    return ok(get_visible(Export, export_id), ExportSchema)
+get_export = One(Export, ExportSchema, Permission.EXPORTS_READ)
 
 
 @requires(Permission.EXPORTS_WRITE)
@@ -100,8 +93,4 @@ def download_export(export_id: UUID) -> ApiResponse:
     )
 
 
-@requires(Permission.EXPORTS_READ)
-def list_export_deliveries(export_id: UUID, **params: Any) -> ApiResponse:
-    """List the files of an export with their delivery."""
-    params["export_id"] = get_visible(Export, export_id).id
-    return EXPORT_DELIVERIES.list_response(params)
+list_export_deliveries = Page(EXPORT_DELIVERIES, Permission.EXPORTS_READ, parent=Export)

@@ -12,9 +12,10 @@ from db.fast_path.insert import insert_row
 from db.models.generation_models import GenerationModel
 from db.queries.references import delete_unreferenced
 from db.session import current_session
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.reads import Reading, Rows
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.generation_models import GenerationModelSchema, ProviderConfigSchema
 from studio.providers.config import merge_secrets
@@ -33,14 +34,13 @@ DEFAULTS: dict[str, Any] = {
     "max_output_height": None,
     "max_size_pixels": None,
 }
+MODEL_ROWS = Rows(GenerationModel, GenerationModelSchema)
 GENERATION_MODELS = ListQuery(
     GenerationModel, GenerationModelSchema, search_columns=(GenerationModel.name,), is_global=True
 )
 
 
-def list_generation_models(**params: Any) -> ApiResponse:
-    """List the generation models."""
-    return GENERATION_MODELS.list_response(params)
+list_generation_models = Page(GENERATION_MODELS)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
@@ -52,9 +52,9 @@ def create_generation_model(body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.GENERATION_MODELS_READ)
-def get_generation_model(model_id: UUID) -> ApiResponse:
+def get_generation_model(model_id: UUID) -> Reading[ApiResponse]:
     """Return a generation model."""
-    return ok(_get_model(model_id), GenerationModelSchema)
+    return (yield from MODEL_ROWS.ok(model_id, id=model_id))
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)

@@ -12,15 +12,13 @@ from db.models.generations import Generation
 from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_reference, get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_reference, get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.references import (
     OF_PRODUCTS,
     SHOTS_OF_SHOOTING,
-    find_list_organization,
     resolve_image,
-    resolve_products,
 )
 from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
 from handlers.pipeline.prechecks import prefetches_images
@@ -48,19 +46,11 @@ GENERATIONS = ListQuery(
 )
 
 
-@requires(Permission.GENERATIONS_READ)
-def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the generations of a tenant."""
-    organization_id = find_list_organization(
-        organization_id,
-        {
-            Shot: params.get("shot_id"),
-            Shooting: params.get("shooting_id"),
-            Product: params.get("product_id"),
-        },
-    )
-    resolve_products(params, organization_id)
-    return GENERATIONS.list_response(params, list_filter(organization_id))
+list_generations = Page(
+    GENERATIONS,
+    Permission.GENERATIONS_READ,
+    narrowed_by={"shot_id": Shot, "shooting_id": Shooting, "product_id": Product},
+)
 
 
 def _precheck_generation(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:

@@ -14,10 +14,11 @@ from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.subjects import Subject
 from db.queries.references import delete_unreferenced
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.reads import One
 from handlers.common.references import check_references, deduplicate_ids, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.guidelines import GuidelinesSchema
@@ -27,10 +28,7 @@ LIST_OPTIONS = [selectinload(Guidelines.shot_type_links), selectinload(Guideline
 GUIDELINES = ListQuery(Guidelines, GuidelinesSchema, search_columns=(Guidelines.name,))
 
 
-@requires(Permission.GUIDELINES_READ)
-def list_guidelines(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the guidelines of a tenant."""
-    return GUIDELINES.list_response(params, list_filter(organization_id))
+list_guidelines = Page(GUIDELINES, Permission.GUIDELINES_READ)
 
 
 @requires(Permission.GUIDELINES_WRITE)
@@ -42,10 +40,7 @@ def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None)
     return created(guidelines, GuidelinesSchema, f"/api/v1/guidelines/{guidelines.id}")
 
 
-@requires(Permission.GUIDELINES_READ)
-def get_guidelines(guidelines_id: UUID) -> ApiResponse:
-    """Return guidelines."""
-    return ok(get_visible(Guidelines, guidelines_id, options=LIST_OPTIONS), GuidelinesSchema)
+get_guidelines = One(Guidelines, GuidelinesSchema, Permission.GUIDELINES_READ)
 
 
 @requires(Permission.GUIDELINES_WRITE)

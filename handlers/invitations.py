@@ -10,24 +10,22 @@ from db.models.organizations import Invitation
 from db.queries import organizations as query
 from db.session import current_session
 from handlers.common.context import current_settings
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import ROLES, Permission, authenticates_itself, requires
 from handlers.common.preconditions import require_etag_match
-from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.common.reads import Reading, Rows, read_permission_in
+from handlers.common.responses import ApiResponse, created, no_content
 from handlers.pipeline.admission.attempt_limits import consume_mail_quota, limits_invalid_tokens
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
 from studio.accounts import invitations
 from studio.infrastructure.mail import get_mailer
 
 INVITING_ROLES = frozenset(role for role, granted in ROLES.items() if Permission.INVITATIONS_WRITE in granted)
+INVITATION_ROWS = Rows(Invitation, InvitationSchema)
 INVITATIONS = ListQuery(Invitation, InvitationSchema, parent={"organization_id": Invitation.organization_id})
 
 
-@requires(Permission.INVITATIONS_READ)
-def list_invitations(organization_id: UUID, **params: Any) -> ApiResponse:
-    """List the open invitations of an organization."""
-    params["organization_id"] = query.get_organization(organization_id).id
-    return INVITATIONS.list_response(params)
+list_invitations = Page(INVITATIONS, Permission.INVITATIONS_READ)
 
 
 @requires(Permission.INVITATIONS_WRITE)
@@ -48,10 +46,10 @@ def create_invitation(organization_id: UUID, body: dict[str, Any]) -> ApiRespons
 
 
 @requires(Permission.INVITATIONS_READ)
-def get_invitation(organization_id: UUID, invitation_id: UUID) -> ApiResponse:
-    """Return an invitation, without its token."""
-    organization = query.get_organization(organization_id)
-    return ok(query.get_invitation(organization.id, invitation_id), InvitationSchema)
+def get_invitation(organization_id: UUID, invitation_id: UUID) -> Reading[ApiResponse]:
+    """Return an invitation."""
+    yield from read_permission_in(organization_id)
+    return (yield from INVITATION_ROWS.ok(invitation_id, id=invitation_id, organization_id=organization_id))
 
 
 @requires(Permission.INVITATIONS_WRITE)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam
 from sqlalchemy.orm import joinedload
 
 from db.caller import current_caller
@@ -15,9 +14,10 @@ from db.queries import organizations as query
 from db.queries.users import get_user
 from db.session import current_session
 from handlers.common.context import current_settings
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page, matches_one_of
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.reads import Reading, Rows, read_permission_in
 from handlers.common.references import resolve_image
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.admission.attempt_limits import limits_password_attempts, reauthentication_attempts
@@ -28,24 +28,26 @@ from studio.accounts.identity.users import require_password
 from studio.infrastructure.mail import get_mailer
 
 LOGO_OPTIONS = [joinedload(Organization.logo_media)]
+ORGANIZATION_ROWS = Rows(Organization, OrganizationSchema)
+MEMBER_ROWS = Rows(Membership, MemberSchema)
 ALL_ORGANIZATIONS = ListQuery(
     Organization, OrganizationSchema, search_columns=(Organization.name,), is_global=True
 )
 ORGANIZATIONS = replace(
     ALL_ORGANIZATIONS,
-    parent={"ids": Organization.id.in_(bindparam("ids", expanding=True))},
+    parent={"ids": matches_one_of(Organization.id, "ids")},
     is_global=False,
 )
 MEMBERS = ListQuery(Membership, MemberSchema, parent={"organization_id": Membership.organization_id})
 
 
 @requires(Permission.ORGANIZATIONS_READ)
-def list_organizations(**params: Any) -> ApiResponse:
+def list_organizations(**params: Any) -> Reading[ApiResponse]:
     """List the caller's organizations; superusers list all."""
     caller = current_caller()
     if caller.is_superuser:
-        return ALL_ORGANIZATIONS.list_response(params)
-    return ORGANIZATIONS.list_response({**params, "ids": list(caller.roles)})
+        return (yield from ALL_ORGANIZATIONS.read_page(params))
+    return (yield from ORGANIZATIONS.read_page({**params, "ids": list(caller.roles)}))
 
 
 @requires(Permission.ORGANIZATIONS_CREATE)
@@ -58,9 +60,10 @@ def create_organization(body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.ORGANIZATIONS_READ)
-def get_organization(organization_id: UUID) -> ApiResponse:
+def get_organization(organization_id: UUID) -> Reading[ApiResponse]:
     """Return an organization."""
-    return ok(query.get_organization(organization_id, options=LOGO_OPTIONS), OrganizationSchema)
+    yield from read_permission_in(organization_id)
+    return (yield from ORGANIZATION_ROWS.ok(organization_id, id=organization_id))
 
 
 def _precheck_update(organization_id: UUID, **_: Any) -> None:
@@ -95,11 +98,7 @@ def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> ApiRespon
     return ok(organization, OrganizationSchema)
 
 
-@requires(Permission.MEMBERS_READ)
-def list_members(organization_id: UUID, **params: Any) -> ApiResponse:
-    """List the members of an organization."""
-    params["organization_id"] = query.get_organization(organization_id).id
-    return MEMBERS.list_response(params)
+list_members = Page(MEMBERS, Permission.MEMBERS_READ)
 
 
 @requires(Permission.MEMBERS_WRITE)
@@ -112,10 +111,10 @@ def add_member(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.MEMBERS_READ)
-def get_member(organization_id: UUID, user_id: UUID) -> ApiResponse:
-    """Return a member."""
-    organization = query.get_organization(organization_id)
-    return ok(query.get_membership(organization.id, user_id), MemberSchema)
+def get_member(organization_id: UUID, user_id: UUID) -> Reading[ApiResponse]:
+    """Return a member of an organization."""
+    yield from read_permission_in(organization_id)
+    return (yield from MEMBER_ROWS.ok(user_id, organization_id=organization_id, user_id=user_id))
 
 
 @requires(Permission.MEMBERS_WRITE)

@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import bindparam
 from sqlalchemy.orm import joinedload
 
-from db.base import utc_now
 from db.caller import acting_for_tenant, current_caller, require_permission_in
 from db.errors import NotFound
 from db.models.comments import PredictionComment
@@ -17,16 +16,15 @@ from db.models.media import MediaResource
 from db.models.products import Product
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import find_locked, get_visible, list_filter, lock_rows, readable_filter, select_visible
+from db.tenancy import find_locked, get_visible, lock_rows, select_visible
 from handlers.common.context import current_settings, current_storage
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, authenticates_itself, may_share_predictions, requires
 from handlers.common.preconditions import get_for_update
+from handlers.common.reads import One
 from handlers.common.references import (
     OF_PRODUCTS,
     SHOTS_OF_SHOOTING,
-    find_list_organization,
-    resolve_products,
 )
 from handlers.common.responses import (
     SANDBOX_CSP,
@@ -83,26 +81,19 @@ SHARES = ListQuery(
 )
 
 
-@requires(Permission.PREDICTIONS_READ)
-def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the predictions of a tenant."""
-    organization_id = find_list_organization(
-        organization_id,
-        {
-            Shot: params.get("shot_id"),
-            Generation: params.get("generation_id"),
-            Shooting: params.get("shooting_id"),
-            Product: params.get("product_id"),
-        },
-    )
-    resolve_products(params, organization_id)
-    return PREDICTIONS.list_response(params, list_filter(organization_id))
+list_predictions = Page(
+    PREDICTIONS,
+    Permission.PREDICTIONS_READ,
+    narrowed_by={
+        "shot_id": Shot,
+        "generation_id": Generation,
+        "shooting_id": Shooting,
+        "product_id": Product,
+    },
+)
 
 
-@requires(Permission.PREDICTIONS_READ)
-def get_prediction(prediction_id: UUID) -> ApiResponse:
-    """Return a prediction with its quality, provenance and review."""
-    return ok(get_visible(Prediction, prediction_id), PredictionSchema)
+get_prediction = One(Prediction, PredictionSchema, Permission.PREDICTIONS_READ)
 
 
 @requires(Permission.PREDICTIONS_WRITE)
@@ -181,11 +172,7 @@ def share_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
     return json_response(link, Cache_Control="no-store")
 
 
-@requires(Permission.PREDICTIONS_READ)
-def list_prediction_shares(prediction_id: UUID, **params: Any) -> ApiResponse:
-    """List the links that share a prediction and have not expired, without their URLs."""
-    params |= {"prediction_id": get_visible(Prediction, prediction_id).id, "now": utc_now()}
-    return SHARES.list_response(params)
+list_prediction_shares = Page(SHARES, Permission.PREDICTIONS_READ, parent=Prediction)
 
 
 @requires(Permission.PREDICTIONS_SHARE)
@@ -195,11 +182,7 @@ def delete_prediction_share(prediction_id: UUID, share_id: UUID) -> ApiResponse:
     return no_content()
 
 
-@requires(Permission.COMMENTS_READ)
-def list_prediction_comments(prediction_id: UUID, **params: Any) -> ApiResponse:
-    """List the comments on a prediction."""
-    params["prediction_id"] = get_visible(Prediction, prediction_id).id
-    return COMMENTS.list_response(params, readable_filter())
+list_prediction_comments = Page(COMMENTS, Permission.COMMENTS_READ, parent=Prediction)
 
 
 @requires(Permission.COMMENTS_WRITE)
@@ -211,11 +194,7 @@ def create_prediction_comment(prediction_id: UUID, body: dict[str, Any]) -> ApiR
     return created(comment, PredictionCommentSchema, location)
 
 
-@requires(Permission.COMMENTS_READ)
-def get_prediction_comment(prediction_id: UUID, comment_id: UUID) -> ApiResponse:
-    """Return a comment on a prediction."""
-    of_prediction = [PredictionComment.prediction_id == prediction_id]
-    return ok(get_visible(PredictionComment, comment_id, where=of_prediction), PredictionCommentSchema)
+get_prediction_comment = One(PredictionComment, PredictionCommentSchema, Permission.COMMENTS_READ)
 
 
 @requires(Permission.COMMENTS_WRITE)

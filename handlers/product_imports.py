@@ -12,10 +12,11 @@ from sqlalchemy import bindparam, case, select
 from db.caller import require_permission_in
 from db.models.imports import ProductImport, ProductImportResult, ResultStatus
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
+from db.tenancy import get_visible
 from handlers.common.context import current_settings, current_storage
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.reads import One, Reading
 from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, ok
 from handlers.schemas.product_imports import ProductImportResultSchema, ProductImportSchema, build_problem
 from studio.exports.names import build_content_disposition
@@ -39,12 +40,10 @@ RESULTS = ListQuery(
         "status": select(case(_KEPT_COUNTS, value=bindparam("status"))).where(_IS_PARENT),
     },
 )
+RESULT_PAGE = Page(RESULTS, Permission.PRODUCTS_READ, parent=ProductImport)
 
 
-@requires(Permission.PRODUCTS_READ)
-def list_product_imports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the imports of a tenant."""
-    return PRODUCT_IMPORTS.list_response(params, list_filter(organization_id))
+list_product_imports = Page(PRODUCT_IMPORTS, Permission.PRODUCTS_READ)
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -56,10 +55,7 @@ def create_product_import(body: dict[str, Any], organization_id: UUID | None = N
     return accepted(row, ProductImportSchema, f"/api/v1/product-imports/{row.id}")
 
 
-@requires(Permission.PRODUCTS_READ)
-def get_product_import(import_id: UUID) -> ApiResponse:
-    """Return an import with its progress."""
-    return ok(get_visible(ProductImport, import_id), ProductImportSchema)
+get_product_import = One(ProductImport, ProductImportSchema, Permission.PRODUCTS_READ)
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -72,10 +68,9 @@ def cancel_product_import(import_id: UUID) -> ApiResponse:
 
 
 @requires(Permission.PRODUCTS_READ)
-def list_product_import_results(import_id: UUID, **params: Any) -> ApiResponse:
-    """List the results of the rows of an import, in the order of the lines."""
-    params |= {"import_id": get_visible(ProductImport, import_id).id, "sort": "created_at"}
-    return RESULTS.list_response(params)
+def list_product_import_results(**params: Any) -> Reading[ApiResponse]:
+    """List the results of the rows of an import, in the order of the rows."""
+    return (yield from RESULT_PAGE(**params, sort="created_at"))
 
 
 @requires(Permission.PRODUCTS_READ)

@@ -14,8 +14,8 @@ from db.errors import ExternalIdTaken, NotFound, names_place
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImageCutout, ProductState
-from db.tenancy import find_by_external_id, get_visible, list_filter, readable_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import find_by_external_id, get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import (
     apply_changes,
@@ -24,10 +24,10 @@ from handlers.common.preconditions import (
     require_etag_match,
     require_put_preconditions,
 )
+from handlers.common.reads import One
 from handlers.common.references import (
     accept_image,
     check_references,
-    find_list_organization,
     precheck_create,
     resolve_image,
     resolve_images,
@@ -73,13 +73,7 @@ PRODUCTS = ListQuery(
 PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id": ProductImage.product_id})
 
 
-@requires(Permission.PRODUCTS_READ)
-def list_products(
-    organization_id: UUID | None = None, include_public: bool = False, **params: Any
-) -> ApiResponse:
-    """List the products of a tenant; without public ones by default, because the list is its catalog."""
-    organization_id = find_list_organization(organization_id, {Brand: params.get("brand_id")})
-    return PRODUCTS.list_response(params, list_filter(organization_id, include_public))
+list_products = Page(PRODUCTS, Permission.PRODUCTS_READ, narrowed_by={"brand_id": Brand})
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -110,10 +104,7 @@ def create_product(
     return created(product, ProductSchema, f"/api/v1/products/{product.id}")
 
 
-@requires(Permission.PRODUCTS_READ)
-def get_product(product_id: UUID) -> ApiResponse:
-    """Return a product with its photos."""
-    return ok(get_visible(Product, product_id, options=IMAGE_OPTIONS), ProductSchema)
+get_product = One(Product, ProductSchema, Permission.PRODUCTS_READ)
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -206,11 +197,7 @@ def batch_products(body: dict[str, Any], organization_id: UUID | None = None) ->
     return run_batch(body["items"], BATCH_ACTIONS, organization_id, rows)
 
 
-@requires(Permission.PRODUCTS_READ)
-def list_product_images(product_id: UUID, **params: Any) -> ApiResponse:
-    """List the photos of a product."""
-    params["product_id"] = get_visible(Product, product_id).id
-    return PRODUCT_IMAGES.list_response(params, readable_filter())
+list_product_images = Page(PRODUCT_IMAGES, Permission.PRODUCTS_READ, parent=Product)
 
 
 def _authorize_add_image(product_id: UUID, **_: Any) -> None:
@@ -244,11 +231,7 @@ def _add_image(product_id: UUID, source: StoredImage | str, type_: str) -> ApiRe
     return created(image, ProductImageSchema, f"/api/v1/products/{product.id}/images/{image.id}")
 
 
-@requires(Permission.PRODUCTS_READ)
-def get_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
-    """Return a photo of a product."""
-    of_product = [ProductImage.product_id == product_id]
-    return ok(get_visible(ProductImage, image_id, options=FILE_OPTIONS, where=of_product), ProductImageSchema)
+get_product_image = One(ProductImage, ProductImageSchema, Permission.PRODUCTS_READ)
 
 
 def _precheck_update_image(product_id: UUID, image_id: UUID, **_: Any) -> None:

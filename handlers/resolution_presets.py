@@ -9,10 +9,10 @@ from db.fast_path.insert import insert_row
 from db.models.presets import ResolutionPreset
 from db.queries.references import delete_unreferenced
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.reads import One
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.resolution_presets import ResolutionPresetSchema
@@ -23,12 +23,7 @@ RESOLUTION_PRESETS = ListQuery(
 )
 
 
-@requires(Permission.RESOLUTION_PRESETS_READ)
-def list_resolution_presets(
-    organization_id: UUID | None = None, include_public: bool = True, **params: Any
-) -> ApiResponse:
-    """List the resolution presets of a tenant, with public ones by default."""
-    return RESOLUTION_PRESETS.list_response(params, list_filter(organization_id, include_public))
+list_resolution_presets = Page(RESOLUTION_PRESETS, Permission.RESOLUTION_PRESETS_READ)
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
@@ -41,10 +36,7 @@ def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None 
     return created(preset, ResolutionPresetSchema, f"/api/v1/resolution-presets/{preset.id}")
 
 
-@requires(Permission.RESOLUTION_PRESETS_READ)
-def get_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
-    """Return a resolution preset."""
-    return ok(get_visible(ResolutionPreset, resolution_preset_id), ResolutionPresetSchema)
+get_resolution_preset = One(ResolutionPreset, ResolutionPresetSchema, Permission.RESOLUTION_PRESETS_READ)
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)

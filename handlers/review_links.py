@@ -7,13 +7,12 @@ from uuid import UUID
 
 from sqlalchemy import bindparam
 
-from db.base import utc_now
 from db.caller import current_caller
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.tenancy import get_visible
 from handlers.common.context import current_settings
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, authenticates_itself, may_have_guests, requires
 from handlers.common.responses import (
     NO_STORE,
@@ -42,11 +41,7 @@ REVIEW_LINKS = ListQuery(
 )
 
 
-@requires(Permission.REVIEW_LINKS_MANAGE)
-def list_review_links(shooting_id: UUID, **params: Any) -> ApiResponse:
-    """List the review links of a shooting that have not expired, without their URLs."""
-    params |= {"shooting_id": get_visible(Shooting, shooting_id).id, "now": utc_now()}
-    return REVIEW_LINKS.list_response(params)
+list_review_links = Page(REVIEW_LINKS, Permission.REVIEW_LINKS_MANAGE, parent=Shooting)
 
 
 @requires(Permission.REVIEW_LINKS_MANAGE)

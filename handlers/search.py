@@ -7,13 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from db.caller import current_caller, require_permission_in
+from db.caller import current_caller
 from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.subjects import Subject
-from db.tenancy import list_filter
+from db.tenancy import list_filter_of_member
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
+from handlers.common.reads import Reading, read_permission_in
 from handlers.common.responses import ApiResponse, json_response
 from handlers.schemas.products import ProductSchema
 from handlers.schemas.shootings import LookSchema, ShootingSchema
@@ -58,13 +59,13 @@ SEARCHABLES = (
 
 
 @requires(Permission.SEARCH_READ)
-def search(q: str, limit: int, organization_id: UUID | None = None) -> ApiResponse:
+def search(q: str, limit: int, organization_id: UUID | None = None) -> Reading[ApiResponse]:
     """Return the newest matches of each type that the caller may read, at most `limit` of each."""
-    require_permission_in(organization_id)
+    yield from read_permission_in(organization_id)
     results = []
     for searchable in SEARCHABLES:
         if current_caller().has_permission(searchable.permission, organization_id):
-            tenant_filter = list_filter(organization_id, searchable.include_public)
-            matches = searchable.list_query.list_latest(q, limit, tenant_filter)
+            tenant_filter = list_filter_of_member(organization_id, searchable.include_public)
+            matches = yield from searchable.list_query.read_latest(q, limit, tenant_filter)
             results += [{"resource_type": searchable.name, "data": data} for data in matches]
     return json_response({"results": results, "count": len(results)})

@@ -20,17 +20,16 @@ from db.models.shootings import Look, Shooting
 from db.models.styles import Style
 from db.models.subjects import Subject
 from db.session import current_session, rollback_and_continue
-from db.tenancy import get_visible, list_filter, readable_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.reads import One
 from handlers.common.references import (
     OF_PRODUCTS,
     check_references,
     deduplicate_ids,
-    find_list_organization,
     resolve_ownership,
-    resolve_products,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok, serialize_many
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
@@ -59,11 +58,7 @@ LOOKS = ListQuery(
 )
 
 
-@requires(Permission.SHOOTINGS_READ)
-def list_shootings(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the shootings of a tenant."""
-    organization_id = find_list_organization(organization_id, {Brand: params.get("brand_id")})
-    return SHOOTINGS.list_response(params, list_filter(organization_id))
+list_shootings = Page(SHOOTINGS, Permission.SHOOTINGS_READ, narrowed_by={"brand_id": Brand})
 
 
 @requires(Permission.SHOOTINGS_WRITE)
@@ -82,10 +77,7 @@ def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -
     return created(shooting, ShootingSchema, f"/api/v1/shootings/{shooting.id}")
 
 
-@requires(Permission.SHOOTINGS_READ)
-def get_shooting(shooting_id: UUID) -> ApiResponse:
-    """Return a shooting."""
-    return ok(get_visible(Shooting, shooting_id), ShootingSchema)
+get_shooting = One(Shooting, ShootingSchema, Permission.SHOOTINGS_READ)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
@@ -131,14 +123,7 @@ def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bo
     return ApiResponse(202, serialize_batch(results), {"Location": f"/api/v1/generations/?{query}"})
 
 
-@requires(Permission.SHOOTINGS_READ)
-def list_looks(shooting_id: UUID, **params: Any) -> ApiResponse:
-    """List the looks of a shooting."""
-    shooting = get_visible(Shooting, shooting_id)
-    params["shooting_id"] = shooting.id
-    find_list_organization(shooting.organization_id, {Product: params.get("product_id")})
-    resolve_products(params, shooting.organization_id)
-    return LOOKS.list_response(params, readable_filter())
+list_looks = Page(LOOKS, Permission.SHOOTINGS_READ, parent=Shooting, narrowed_by={"product_id": Product})
 
 
 @requires(Permission.SHOOTINGS_WRITE)
@@ -180,11 +165,7 @@ def create_looks(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     return ApiResponse(200, {"data": serialize_many(looks, LookSchema)})
 
 
-@requires(Permission.SHOOTINGS_READ)
-def get_look(shooting_id: UUID, look_id: UUID) -> ApiResponse:
-    """Return a look with a summary of its shots."""
-    of_shooting = [Look.shooting_id == shooting_id]
-    return ok(get_visible(Look, look_id, options=LIST_OPTIONS, where=of_shooting), LookSchema)
+get_look = One(Look, LookSchema, Permission.SHOOTINGS_READ)
 
 
 @requires(Permission.SHOOTINGS_WRITE)

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from db.models.presets import ShotType
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.reads import One
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shot_types import ShotTypeSchema
@@ -21,12 +21,7 @@ from studio.catalog.visibility import check_may_publish
 SHOT_TYPES = ListQuery(ShotType, ShotTypeSchema, search_columns=(ShotType.name,))
 
 
-@requires(Permission.SHOT_TYPES_READ)
-def list_shot_types(
-    organization_id: UUID | None = None, include_public: bool = True, **params: Any
-) -> ApiResponse:
-    """List the shot types of a tenant, with public ones by default."""
-    return SHOT_TYPES.list_response(params, list_filter(organization_id, include_public))
+list_shot_types = Page(SHOT_TYPES, Permission.SHOT_TYPES_READ)
 
 
 @requires(Permission.SHOT_TYPES_WRITE)
@@ -39,10 +34,7 @@ def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) 
     return created(shot_type, ShotTypeSchema, f"/api/v1/shot-types/{shot_type.id}")
 
 
-@requires(Permission.SHOT_TYPES_READ)
-def get_shot_type(shot_type_id: UUID) -> ApiResponse:
-    """Return a shot type."""
-    return ok(get_visible(ShotType, shot_type_id), ShotTypeSchema)
+get_shot_type = One(ShotType, ShotTypeSchema, Permission.SHOT_TYPES_READ)
 
 
 @requires(Permission.SHOT_TYPES_WRITE)

@@ -12,11 +12,12 @@ from db.models.presets import ShotType
 from db.models.products import Product
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import OF_PRODUCTS, find_list_organization, resolve_products
+from handlers.common.reads import One
+from handlers.common.references import OF_PRODUCTS
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.pipeline.batches import Action, lock_targets, run_batch
@@ -40,26 +41,14 @@ SHOTS = ListQuery(
 )
 
 
-@requires(Permission.SHOTS_READ)
-def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the shots of a tenant."""
-    organization_id = find_list_organization(
-        organization_id,
-        {
-            Shooting: params.get("shooting_id"),
-            Look: params.get("look_id"),
-            ShotType: params.get("shot_type_id"),
-            Product: params.get("product_id"),
-        },
-    )
-    resolve_products(params, organization_id)
-    return SHOTS.list_response(params, list_filter(organization_id))
+list_shots = Page(
+    SHOTS,
+    Permission.SHOTS_READ,
+    narrowed_by={"shooting_id": Shooting, "look_id": Look, "shot_type_id": ShotType, "product_id": Product},
+)
 
 
-@requires(Permission.SHOTS_READ)
-def get_shot(shot_id: UUID) -> ApiResponse:
-    """Return a shot."""
-    return ok(get_visible(Shot, shot_id, options=SHOT_TYPE_OPTIONS), ShotSchema)
+get_shot = One(Shot, ShotSchema, Permission.SHOTS_READ)
 
 
 @requires(Permission.SHOTS_WRITE)

@@ -9,10 +9,11 @@ from sqlalchemy.orm import joinedload
 
 from db.models.styles import Style
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.reads import One
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
@@ -26,12 +27,7 @@ COVER_OPTIONS = [joinedload(Style.cover_media)]
 STYLES = ListQuery(Style, StyleSchema, search_columns=(Style.name,))
 
 
-@requires(Permission.STYLES_READ)
-def list_styles(
-    organization_id: UUID | None = None, include_public: bool = True, **params: Any
-) -> ApiResponse:
-    """List the styles of a tenant, with public ones by default."""
-    return STYLES.list_response(params, list_filter(organization_id, include_public))
+list_styles = Page(STYLES, Permission.STYLES_READ)
 
 
 @requires(Permission.STYLES_WRITE)
@@ -46,10 +42,7 @@ def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> A
     return created(style, StyleSchema, f"/api/v1/styles/{style.id}")
 
 
-@requires(Permission.STYLES_READ)
-def get_style(style_id: UUID) -> ApiResponse:
-    """Return a style."""
-    return ok(get_visible(Style, style_id, options=COVER_OPTIONS), StyleSchema)
+get_style = One(Style, StyleSchema, Permission.STYLES_READ)
 
 
 @requires(Permission.STYLES_WRITE)

@@ -11,10 +11,11 @@ from db.base import utc_now
 from db.models.presets import ShotType
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
-from db.tenancy import get_reference, get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_reference, get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.reads import One, Reading
 from handlers.common.references import accept_image, precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.pipeline.prechecks import prefetches_images
@@ -43,18 +44,14 @@ SUBJECTS = ListQuery(
     },
     search_columns=(Subject.name,),
 )
+SUBJECT_PAGE = Page(SUBJECTS, Permission.SUBJECTS_READ)
 
 
 @requires(Permission.SUBJECTS_READ)
-def list_subjects(
-    organization_id: UUID | None = None,
-    include_public: bool = True,
-    only_with_base_images: bool = False,
-    **params: Any,
-) -> ApiResponse:
-    """List the subjects of a tenant, with public ones by default."""
-    params["only_with_base_images"] = only_with_base_images or None
-    return SUBJECTS.list_response(params, list_filter(organization_id, include_public))
+def list_subjects(only_with_base_images: bool = False, **params: Any) -> Reading[ApiResponse]:
+    """List the subjects of a tenant."""
+    # A filter is in use if it is not None.
+    return (yield from SUBJECT_PAGE(**params, only_with_base_images=only_with_base_images or None))
 
 
 @requires(Permission.SUBJECTS_WRITE)
@@ -69,10 +66,7 @@ def create_subject(body: dict[str, Any], organization_id: UUID | None = None) ->
     return created(subject, SubjectSchema, f"/api/v1/subjects/{subject.id}")
 
 
-@requires(Permission.SUBJECTS_READ)
-def get_subject(subject_id: UUID) -> ApiResponse:
-    """Return a subject with its base images."""
-    return ok(get_visible(Subject, subject_id, options=IMAGE_OPTIONS), SubjectSchema)
+get_subject = One(Subject, SubjectSchema, Permission.SUBJECTS_READ)
 
 
 @requires(Permission.SUBJECTS_WRITE)
@@ -127,12 +121,7 @@ def add_base_image(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
     return created(image, BaseImageSchema, f"/api/v1/subjects/{subject.id}/base-images/{image.id}")
 
 
-@requires(Permission.SUBJECTS_READ)
-def get_base_image(subject_id: UUID, base_image_id: UUID) -> ApiResponse:
-    """Return a base image of a subject."""
-    of_subject = [SubjectBaseImage.subject_id == subject_id]
-    image = get_visible(SubjectBaseImage, base_image_id, options=BASE_IMAGE_OPTIONS, where=of_subject)
-    return ok(image, BaseImageSchema)
+get_base_image = One(SubjectBaseImage, BaseImageSchema, Permission.SUBJECTS_READ)
 
 
 @requires(Permission.SUBJECTS_WRITE)

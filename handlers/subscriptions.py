@@ -15,10 +15,12 @@ from db.session import current_session
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import require_etag_match
+from handlers.common.reads import Reading, Rows
 from handlers.common.responses import ApiResponse, created, ok
 from handlers.schemas.subscriptions import CreditMovementSchema, SubscriptionSchema
 from studio.billing import billing
 
+SUBSCRIPTION_ROWS = Rows(Subscription, SubscriptionSchema)
 ALL_SUBSCRIPTIONS = ListQuery(Subscription, SubscriptionSchema, is_global=True)
 SUBSCRIPTIONS = replace(ALL_SUBSCRIPTIONS, parent={"user_id": Subscription.user_id}, is_global=False)
 SUBSCRIPTION_USAGE = ListQuery(
@@ -27,18 +29,18 @@ SUBSCRIPTION_USAGE = ListQuery(
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def list_subscriptions(**params: Any) -> ApiResponse:
+def list_subscriptions(**params: Any) -> Reading[ApiResponse]:
     """List the caller's subscriptions; superusers list all."""
     caller = current_caller()
     if caller.is_superuser:
-        return ALL_SUBSCRIPTIONS.list_response(params)
-    return SUBSCRIPTIONS.list_response({**params, "user_id": caller.user_id})
+        return (yield from ALL_SUBSCRIPTIONS.read_page(params))
+    return (yield from SUBSCRIPTIONS.read_page({**params, "user_id": caller.user_id}))
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def get_subscription(subscription_id: UUID) -> ApiResponse:
+def get_subscription(subscription_id: UUID) -> Reading[ApiResponse]:
     """Return a subscription."""
-    return ok(_get_subscription(subscription_id), SubscriptionSchema)
+    return (yield from SUBSCRIPTION_ROWS.ok(subscription_id, **_identify(subscription_id)))
 
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
@@ -67,10 +69,16 @@ def renew_subscription(subscription_id: UUID) -> ApiResponse:
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def list_subscription_usage(subscription_id: UUID, **params: Any) -> ApiResponse:
+def list_subscription_usage(subscription_id: UUID, **params: Any) -> Reading[ApiResponse]:
     """List the credit movements of a subscription."""
-    params["subscription_id"] = _get_subscription(subscription_id).id
-    return SUBSCRIPTION_USAGE.list_response(params)
+    yield from SUBSCRIPTION_ROWS.get(subscription_id, **_identify(subscription_id))
+    return (yield from SUBSCRIPTION_USAGE.read_page({**params, "subscription_id": subscription_id}))
+
+
+def _identify(subscription_id: UUID) -> dict[str, UUID]:
+    """Return the columns of a subscription that the caller may read."""
+    caller = current_caller()
+    return {"id": subscription_id, **({} if caller.is_superuser else {"user_id": caller.user_id})}
 
 
 def _select_visible() -> Select[Any]:

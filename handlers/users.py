@@ -7,7 +7,6 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, select
 
-from db.base import utc_now
 from db.caller import current_caller
 from db.errors import NotFound, PermissionDenied
 from db.models.account_exports import AccountExport
@@ -17,9 +16,10 @@ from db.queries.users import get_user as get_account
 from db.queries.users import lock_users
 from db.session import current_session
 from handlers.common.context import current_session_id, current_settings, current_storage
-from handlers.common.pagination import ListQuery
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.reads import Reading, Rows
 from handlers.common.responses import (
     SANDBOX_CSP,
     ApiResponse,
@@ -45,6 +45,7 @@ from studio.exports.names import build_content_disposition
 from studio.infrastructure.mail import get_mailer
 from studio.infrastructure.storage import export_key
 
+EXPORT_ROWS = Rows(AccountExport, AccountExportSchema)
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
 SESSIONS = ListQuery(
     TokenFamily,
@@ -54,10 +55,7 @@ SESSIONS = ListQuery(
 ACCOUNT_EXPORTS = ListQuery(AccountExport, AccountExportSchema, parent={"user_id": AccountExport.user_id})
 
 
-@requires(Permission.USERS_ADMIN)
-def list_users(**params: Any) -> ApiResponse:
-    """List all accounts."""
-    return USERS.list_response(params)
+list_users = Page(USERS, Permission.USERS_ADMIN)
 
 
 @requires(Permission.USERS_ADMIN)
@@ -96,10 +94,7 @@ def change_password(body: dict[str, Any]) -> ApiResponse:
     return json_response({"message": "Password changed"})
 
 
-@requires(Permission.ACCOUNT_SELF)
-def list_sessions(**params: Any) -> ApiResponse:
-    """List the open sessions of the caller."""
-    return SESSIONS.list_response({**params, "user_id": current_caller().user_id, "now": utc_now()})
+list_sessions = Page(SESSIONS, Permission.ACCOUNT_SELF)
 
 
 @requires(Permission.ACCOUNT_SELF)
@@ -136,10 +131,7 @@ def cancel_account_deletion(body: dict[str, Any]) -> ApiResponse:
     return json_response({"message": "Deletion canceled"})
 
 
-@requires(Permission.ACCOUNT_SELF)
-def list_account_exports(**params: Any) -> ApiResponse:
-    """List the copies of the caller's data."""
-    return ACCOUNT_EXPORTS.list_response({**params, "user_id": current_caller().user_id})
+list_account_exports = Page(ACCOUNT_EXPORTS, Permission.ACCOUNT_SELF)
 
 
 @requires(Permission.ACCOUNT_SELF)
@@ -151,9 +143,10 @@ def request_account_export() -> ApiResponse:
 
 
 @requires(Permission.ACCOUNT_SELF)
-def get_account_export(account_export_id: UUID) -> ApiResponse:
-    """Return a copy of the caller's data with its progress."""
-    return ok(_get_account_export(account_export_id), AccountExportSchema)
+def get_account_export(account_export_id: UUID) -> Reading[ApiResponse]:
+    """Return a copy of the caller's personal data."""
+    caller_id = current_caller().user_id
+    return (yield from EXPORT_ROWS.ok(account_export_id, id=account_export_id, user_id=caller_id))
 
 
 @requires(Permission.ACCOUNT_SELF)

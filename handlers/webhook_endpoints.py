@@ -7,15 +7,16 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from db.caller import current_caller, require_permission_in
+from db.caller import current_caller
 from db.errors import NotFound
 from db.fast_path.insert import insert_row
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
-from handlers.common.pagination import ListQuery
+from db.tenancy import get_visible
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update, precheck_update
+from handlers.common.reads import One
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import (
     NO_STORE,
@@ -46,11 +47,7 @@ WEBHOOK_DELIVERIES = ListQuery(
 )
 
 
-@requires(Permission.WEBHOOKS_READ)
-def list_webhook_endpoints(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the webhook endpoints of a tenant."""
-    require_permission_in(organization_id)
-    return WEBHOOK_ENDPOINTS.list_response(params, list_filter(organization_id))
+list_webhook_endpoints = Page(WEBHOOK_ENDPOINTS, Permission.WEBHOOKS_READ, needs_permission=True)
 
 
 def _precheck_create(organization_id: UUID | None = None, **_: Any) -> None:
@@ -74,10 +71,7 @@ def create_webhook_endpoint(body: dict[str, Any], organization_id: UUID | None =
     return ApiResponse(201, serialize(endpoint, WebhookEndpointCreatedSchema), headers)
 
 
-@requires(Permission.WEBHOOKS_READ)
-def get_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
-    """Return a webhook endpoint."""
-    return ok(get_visible(WebhookEndpoint, endpoint_id), WebhookEndpointSchema)
+get_webhook_endpoint = One(WebhookEndpoint, WebhookEndpointSchema, Permission.WEBHOOKS_READ)
 
 
 _require_unchanged = precheck_update(WebhookEndpoint, "endpoint_id", WebhookEndpointSchema)
@@ -148,11 +142,7 @@ def acknowledge_webhook_messages(endpoint_id: UUID, body: dict[str, Any]) -> Api
     return ApiResponse(200, {"count": count})
 
 
-@requires(Permission.WEBHOOKS_READ)
-def list_webhook_deliveries(endpoint_id: UUID, **params: Any) -> ApiResponse:
-    """List the deliveries of a webhook endpoint."""
-    params["endpoint_id"] = get_visible(WebhookEndpoint, endpoint_id).id
-    return WEBHOOK_DELIVERIES.list_response(params)
+list_webhook_deliveries = Page(WEBHOOK_DELIVERIES, Permission.WEBHOOKS_READ, parent=WebhookEndpoint)
 
 
 @requires(Permission.WEBHOOKS_READ)

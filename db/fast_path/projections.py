@@ -19,7 +19,6 @@ from typing import Any, cast
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
-    Row,
     Select,
     Text,
     Uuid,
@@ -36,7 +35,7 @@ from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 
 from db.base import UtcDateTime
 from db.fast_path.source import SourceBuilder
-from db.session import current_session
+from db.libpq.statements import Query, Row
 
 Record = Any
 """A named tuple: columns of a row, records that it refers to, lists of records that belong to it."""
@@ -79,23 +78,33 @@ class Projection:
         """Return the query with the columns and joins of this projection; the caller may add columns."""
         return _apply_columns(query, self._row.columns, self._row.joins)
 
-    def fetch_records(self, rows: Sequence[Row[Any]]) -> list[Record]:
-        """Return the records of the rows that a query from `apply` found, and load their collections."""
-        if not rows:
-            return []
-        # The first column is always the id, see __init__.
-        ids = [row[0] for row in rows]
-        return self._row.build_records(
-            rows, *[collection.load_by_parent(ids) for collection in self._collections.values()]
-        )
+    @property
+    def has_collections(self) -> bool:
+        """Whether rows have collections, which take statements of their own."""
+        return bool(self._collections)
 
+    def collection_queries(self, ids: Sequence[str]) -> list[Query]:
+        """Return the queries of the collections of the rows with these ids, for `build_records`."""
+        # Any number of ids as one parameter, so that one compiled statement serves every number of ids.
+        values = {"ids": "{" + ",".join(ids) + "}"}
+        return [Query(collection.of_ids, values) for collection in self._collections.values()]
 
-def fetch_rows(statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
-    """Return all rows of a statement that selects columns, in the running transaction.
+    def collections_of(self, ids: Select[Any]) -> list[Select[Any]]:
+        """Return the statements of the collections of the rows whose ids a query selects."""
+        return [collection.select_of(ids) for collection in self._collections.values()]
 
-    The session would only call a function for each value.
-    """
-    return current_session().connection().execute(statement, values).all()
+    def build_records(self, rows: Sequence[Row], collections: Sequence[Sequence[Row]]) -> list[Record]:
+        """Return the records of the rows that a query from `apply` found.
+
+        Args:
+            rows: The rows; columns that the caller has added do not matter.
+            collections: The rows that each statement of the collections found.
+        """
+        grouped = [
+            collection.group_by_parent(found)
+            for collection, found in zip(self._collections.values(), collections, strict=True)
+        ]
+        return self._row.build_records(rows, *grouped)
 
 
 class _RowProjection:
@@ -160,21 +169,22 @@ class _CollectionProjection:
         ((_, column),) = relationship.local_remote_pairs
         parent = getattr(entity, relationship.mapper.get_property_by_column(column).key)
         part = _RowProjection(entity, tree, start=1)
-        query = (
-            select(entity)
-            # Any number of ids as one parameter, so that one compiled statement serves every number of ids.
-            .where(parent == any_(sql_cast(bindparam("ids", type_=Text()), ARRAY(Uuid()))))
-            .order_by(*relationship.order_by or ())
-        )
-        self._statement = _apply_columns(query, [_select_expression(parent), *part.columns], part.joins)
-        self._build: Callable[[Sequence[Row[Any]]], Iterable[Any]] = (
+        query = select(entity).order_by(*relationship.order_by or ())
+        self._parent = parent
+        self._query = _apply_columns(query, [_select_expression(parent), *part.columns], part.joins)
+        self.of_ids = self.select_of(any_(sql_cast(bindparam("ids", type_=Text()), ARRAY(Uuid()))))
+        """The statement for rows by their ids: `ids` is the text of an array."""
+        self._build: Callable[[Sequence[Row]], Iterable[Any]] = (
             partial(map, itemgetter(1)) if is_of_values else part.build_records
         )
 
-    def load_by_parent(self, ids: Sequence[str]) -> Mapping[str, list[Any]]:
+    def select_of(self, ids: Any) -> Select[Any]:
+        """Return the statement for the parents whose ids a query or an array has."""
+        return self._query.where(self._parent.in_(ids) if isinstance(ids, Select) else self._parent == ids)
+
+    def group_by_parent(self, rows: Sequence[Row]) -> Mapping[str, list[Any]]:
         """Return the related records by parent id, in the order of the relationship."""
         records: defaultdict[str, list[Any]] = defaultdict(list)
-        rows = fetch_rows(self._statement, {"ids": "{" + ",".join(ids) + "}"})
         for row, record in zip(rows, self._build(rows), strict=True):
             records[row[0]].append(record)
         return records

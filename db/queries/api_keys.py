@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.base import utc_now
 from db.errors import NotFound
+from db.libpq.statements import Query
 from db.models.api_keys import ApiKey
 from db.models.organizations import Membership
 from db.models.users import User
@@ -97,16 +98,26 @@ def find_active_key(api_key_id: UUID, secret_hash: str) -> ActiveKey | None:
 
     A key is not valid if it is deleted or expired, or if its creator is inactive or left the organization.
     """
-    values = {"api_key_id": api_key_id, "secret_hash": secret_hash, "now": utc_now()}
-    row = current_session().execute(_ACTIVE_KEY, values).one_or_none()
+    query = active_key_query(api_key_id, secret_hash)
+    row = current_session().execute(query.statement, query.values).one_or_none()
     return ActiveKey(*row) if row else None
+
+
+def active_key_query(api_key_id: UUID, secret_hash: str) -> Query:
+    """Return the query of the `ActiveKey` of a request, which finds no row if the key is not valid."""
+    return Query(_ACTIVE_KEY, {"api_key_id": api_key_id, "secret_hash": secret_hash, "now": utc_now()})
+
+
+def is_use_due(last_used_at: datetime | None) -> bool:
+    """Return whether a use of a key must be recorded now."""
+    return last_used_at is None or last_used_at <= utc_now() - LAST_USED_INTERVAL
 
 
 def touch_last_used(api_key_id: UUID, last_used_at: datetime | None) -> None:
     """Record the use of a key, at most once a minute, even if the running transaction rolls back."""
-    now = utc_now()
-    if last_used_at is not None and last_used_at > now - LAST_USED_INTERVAL:
+    if not is_use_due(last_used_at):
         return
+    now = utc_now()
 
     def write(session: Session) -> None:
         # Checked again in the statement: requests of the same key run at the same time.

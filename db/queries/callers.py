@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import String, bindparam, case, cast, func, select
 
 from db.fast_path.driver_statement import DriverStatement
+from db.libpq.statements import Query, Row
 from db.models.organizations import Membership
 from db.models.users import TokenFamily, User
 from db.rls.session_role import APPLICATION_ROLE, SessionRole, set_config_expression, sql_literal
@@ -56,22 +57,38 @@ _caller_cte = (
     .group_by(User.id)
     .cte("found")
 )
-_CALLER_AND_SET_ROLE = DriverStatement(
-    select(
-        _caller_cte.c.id,
-        _caller_cte.c.email,
-        _caller_cte.c.is_superuser,
-        _caller_cte.c.roles,
-        _caller_cte.c.full_name,
-        set_config_expression(
-            sql_literal(APPLICATION_ROLE),
-            cast(_caller_cte.c.id, String),
-            func.coalesce(cast(_caller_cte.c.organizations, String), sql_literal("{}")),
-            case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
-            sql_literal(""),
-        ),
-    )
+_SELECT_CALLER_AND_SET_ROLE = select(
+    _caller_cte.c.id,
+    _caller_cte.c.email,
+    _caller_cte.c.is_superuser,
+    _caller_cte.c.roles,
+    _caller_cte.c.full_name,
+    set_config_expression(
+        sql_literal(APPLICATION_ROLE),
+        cast(_caller_cte.c.id, String),
+        func.coalesce(cast(_caller_cte.c.organizations, String), sql_literal("{}")),
+        case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
+        sql_literal(""),
+    ),
 )
+
+
+_CALLER_AND_SET_ROLE = DriverStatement(_SELECT_CALLER_AND_SET_ROLE)
+
+
+def caller_query(user_id: UUID, session_id: UUID) -> Query:
+    """Return the query that finds the user of a session, and sets the user's role for the queries after it.
+
+    It finds no row if the user is deleted or inactive or the session is revoked.
+    """
+    return Query(_SELECT_CALLER_AND_SET_ROLE, {"user_id": user_id, "session_id": session_id})
+
+
+def parse_caller(row: Row) -> CallerRow:
+    """Return the row that `caller_query` found."""
+    found_id, email, is_superuser, found_roles, full_name, _ = row
+    roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
+    return CallerRow(found_id, email, is_superuser, roles, full_name)
 
 
 def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
@@ -85,8 +102,7 @@ def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
     row = _CALLER_AND_SET_ROLE.fetch_one(session.connection(), values)
     if row is None:
         return None
-    found_id, email, is_superuser, found_roles, full_name, _ = row
-    roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
+    caller = parse_caller(row)
     # The statement has set the role already; the session only needs to know it for the time after a rollback.
-    record_role(SessionRole(APPLICATION_ROLE, found_id, tuple(roles), is_superuser))
-    return CallerRow(found_id, email, is_superuser, roles, full_name)
+    record_role(SessionRole(APPLICATION_ROLE, caller.user_id, tuple(caller.roles), caller.is_superuser))
+    return caller

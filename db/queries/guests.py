@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import bindparam, select
 
 from db.base import utc_now
+from db.libpq.statements import Query, Row
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.queries.link_creators import LinkCreator, select_with_creator
@@ -51,24 +52,27 @@ def find_active_link(link_id: UUID) -> ActiveLink | None:
 
     The transaction needs the role of the system. One statement.
     """
-    return _find(_BY_ID, link_id=link_id)
+    return _find(active_link_query(link_id))
+
+
+def active_link_query(link_id: UUID) -> Query:
+    """Return the query of the link of a guest's access token, which finds no row if the link has ended."""
+    return Query(_BY_ID, {"link_id": link_id, "now": utc_now()})
 
 
 def find_link_by_token(token_hash: str) -> ActiveLink | None:
     """Return the link with the hash of a token, or None, as `find_active_link`."""
-    return _find(_BY_TOKEN, token_hash=token_hash)
+    return _find(Query(_BY_TOKEN, {"token_hash": token_hash, "now": utc_now()}))
 
 
-def _find(query: Select[*tuple[Any, ...]], **values: Any) -> ActiveLink | None:
-    row = current_session().execute(query, {**values, "now": utc_now()}).one_or_none()
-    if row is None:
-        return None
+def parse_active_link(row: Row) -> ActiveLink:
+    """Return the row that `active_link_query` found."""
+    link_id, shooting_id, organization_id, owner_id, created_by_id, expires_at, *creator = row
     return ActiveLink(
-        row.id,
-        row.shooting_id,
-        row.organization_id,
-        row.owner_id,
-        row.created_by_id,
-        row.expires_at,
-        LinkCreator(row.role, row.is_superuser, row.scopes),
+        link_id, shooting_id, organization_id, owner_id, created_by_id, expires_at, LinkCreator(*creator)
     )
+
+
+def _find(query: Query) -> ActiveLink | None:
+    row = current_session().execute(query.statement, query.values).one_or_none()
+    return None if row is None else parse_active_link(tuple(row))

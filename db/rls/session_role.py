@@ -23,6 +23,8 @@ from sqlalchemy import (
     true,
 )
 
+from db.libpq.statements import Query
+
 APPLICATION_ROLE = "sartiq_app"
 """The role of requests: policies limit it to the rows of one caller."""
 SYSTEM_ROLE = "sartiq_system"
@@ -101,9 +103,9 @@ _SET_ROLE = select(
 )
 
 
-def set_role(connection: Connection, role: SessionRole) -> None:
-    """Set the role for the rest of the running transaction, with one statement."""
-    connection.execute(
+def role_query(role: SessionRole) -> Query:
+    """Return the query that sets the role for the rest of the running transaction."""
+    return Query(
         _SET_ROLE,
         {
             "role": role.name,
@@ -114,6 +116,11 @@ def set_role(connection: Connection, role: SessionRole) -> None:
             "shooting_id": str(role.shooting_id or ""),
         },
     )
+
+
+def set_role(connection: Connection, role: SessionRole) -> None:
+    """Set the role for the rest of the running transaction, with one statement."""
+    connection.execute(*role_query(role))
 
 
 def bypass_rls(connection: Connection) -> None:

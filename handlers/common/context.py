@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
+from urllib.parse import parse_qsl
 from uuid import UUID
 
-from flask import current_app
+from werkzeug.datastructures import MultiDict
 
 from db.caller import current_caller
 from studio.infrastructure.fair_slots import FairSlots
@@ -17,9 +19,6 @@ from studio.infrastructure.storage import Storage
 from studio.infrastructure.telemetry.context import current_log_context
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
-
-SERVICES = "sartiq"
-"""The key in `extensions` of the Flask application."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,61 @@ class AppServices:
     audit_recorders: Mapping[str, object]
 
 
+@dataclass(frozen=True)
+class HttpRequest:
+    """The head of a request.
+
+    Attributes:
+        method: The method.
+        path: The path, decoded.
+        query_string: The query, as the client sent it.
+        headers: The headers, names in lower case.
+        address: The address of the client, or an empty text.
+    """
+
+    method: str
+    path: str
+    query_string: bytes
+    headers: Iterable[tuple[bytes, bytes]]
+    address: str
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any]) -> HttpRequest:
+        """Return the head of the request with an ASGI scope."""
+        address = (scope.get("client") or ("",))[0]
+        return cls(scope["method"], scope["path"], scope["query_string"], scope["headers"], address)
+
+    @property
+    def query(self) -> MultiDict[str, str]:
+        """The names and values of the query."""
+        text = self.query_string.decode("latin-1")
+        return MultiDict(parse_qsl(text, keep_blank_values=True, errors="replace"))
+
+    def find_header(self, name: bytes) -> str | None:
+        """Return a header, None if it is absent. Repeated fields are one list (RFC 9110, section 5.2)."""
+        values = [value.decode("latin-1") for field, value in self.headers if field == name]
+        return ", ".join(values) if values else None
+
+
+# Context variables, because reads run on the event loop and writes in threads, which copy its context.
+_services: ContextVar[AppServices] = ContextVar("services")
+_request: ContextVar[HttpRequest] = ContextVar("request")
+
+
+def use_services(services: AppServices, request: HttpRequest) -> None:
+    """Let the running task serve a request with these services."""
+    _services.set(services)
+    _request.set(request)
+
+
 def current_services() -> AppServices:
     """Return the services of the running application."""
-    return cast(AppServices, current_app.extensions[SERVICES])
+    return _services.get()
+
+
+def current_request() -> HttpRequest:
+    """Return the head of the running request."""
+    return _request.get()
 
 
 def current_settings() -> Settings:

@@ -18,14 +18,15 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 from uuid import UUID
 
-from flask import request
 from itsdangerous import BadData, URLSafeSerializer
 from marshmallow import Schema
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Integer,
     Select,
     SQLColumnExpression,
+    any_,
     bindparam,
     func,
     literal,
@@ -35,15 +36,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db.base import Labeled, Owned
-from db.caller import current_caller
+from db.base import Labeled, Owned, utc_now
+from db.caller import current_caller, require_permission_of_member
 from db.errors import NotFound
-from db.fast_path.projections import Projection, fetch_rows
+from db.fast_path.projections import Projection
+from db.libpq.statements import Query, Row
 from db.models.metadata_entries import MetadataEntry
+from db.models.products import Product
 from db.row_counts.queries import stored_count
-from db.session import current_session
-from db.tenancy import FILTER_PARAMETERS, RowFilter, RowFilterKind, row_filter
-from handlers.common.context import current_settings
+from db.tenancy import (
+    FILTER_PARAMETERS,
+    RowFilter,
+    RowFilterKind,
+    list_filter_of_member,
+    readable_filter,
+    row_filter,
+)
+from handlers.common.context import current_request, current_settings
+from handlers.common.permissions import Permission
+from handlers.common.reads import Reading, Step, VisibleRows, read_membership, read_permission_in
 from handlers.common.responses import ApiResponse, serialize_many
 from handlers.schemas.serializer import list_attribute_paths
 
@@ -59,6 +70,11 @@ MAX_ORGANIZATION_LINKS = 10
 """The number of organizations that an empty list of personal resources links to."""
 DEEP_OFFSET = 500
 """Above this offset, ids are skipped first and joined afterwards, so that skipped rows cost no joins."""
+
+MAX_PRODUCTS = 100
+"""How many products a filter covers: one of a tenant, and public ones with the same SKU or external id."""
+PRODUCT_FILTERS = {"product_id": Product.id, "sku": Product.sku, "external_id": Product.external_id}
+"""The columns of the filters of `read_products`."""
 
 Strategy = Literal["first", "skip", "deep_skip", "cursor"]
 """How the rows of a page are selected."""
@@ -134,7 +150,9 @@ class ListQuery:
         own = {"metadata": has_metadata(self.model)} if issubclass(self.model, Labeled) else {}
         return {**after, **before, **arrays, **own, **_build_conditions(self.filters)}
 
-    def list_response(self, params: Mapping[str, Any], tenant_filter: RowFilter | None = None) -> ApiResponse:
+    def read_page(
+        self, params: Mapping[str, Any], tenant_filter: RowFilter | None = None
+    ) -> Reading[ApiResponse]:
         """Return one page as a 200 response.
 
         Args:
@@ -169,12 +187,15 @@ class ListQuery:
             position = _decode_cursor(params["cursor"], self._cursor_scope(shape, values))
             values["place"], values["place_id"] = position
 
-        rows = fetch_rows(_build_page(self, shape), values)
-        # Each row has the count as a column; an empty page needs a statement of its own.
-        total: int = (
-            rows[0].counted if rows else current_session().scalars(_build_count(self, shape), values).one()
-        )
-        records = self.projection.fetch_records(rows[:limit])
+        rows, collections = yield from self._read_rows(_build_page(self, shape), shape, values, limit)
+        if rows:
+            # Each row has the count as its last column.
+            total: int = rows[0][-1]
+        elif strategy == "first" and not self.kept_counts:
+            total = 0
+        else:
+            (((total,),),) = yield Step([Query(_build_count(self, shape), values)])
+        records = self.projection.build_records(rows[:limit], collections)
         is_exact = not _is_capped(self, shape) or total <= MAX_EXACT_COUNT
         page: dict[str, Any] = {
             "data": serialize_many(records, self.schema),
@@ -196,6 +217,25 @@ class ListQuery:
             headers["Link"] = links
         return ApiResponse(200, page, headers, may_compress=True)
 
+    def _read_rows(
+        self, statement: Select[Any], shape: _QueryShape, values: Mapping[str, Any], limit: int
+    ) -> Reading[tuple[list[Row], list[list[Row]]]]:
+        """Return the rows of a statement, and the rows of the collections of the first `limit` of them."""
+        query = Query(statement, values)
+        if not self.projection.has_collections:
+            (rows,) = yield Step([query])
+            return rows, []
+        if shape.has_search_text or shape.strategy in ("skip", "deep_skip"):
+            # Finding the rows a second time would cost more than a second message.
+            (rows,) = yield Step([query])
+            if not rows:
+                return rows, [[] for _ in self.projection.collection_queries([])]
+            return rows, (yield Step(self.projection.collection_queries([row[0] for row in rows[:limit]])))
+        of_page = [Query(each, values) for each in _build_collections(self, shape)]
+        # In one snapshot: the collections are those of the same rows.
+        rows, *collections = yield Step([query, *of_page], is_snapshot=True)
+        return rows, collections
+
     def _cursor_scope(self, shape: _QueryShape, values: Mapping[str, Any]) -> str:
         """Return a name of the sorted and filtered list, for which alone a cursor is valid.
 
@@ -216,12 +256,132 @@ class ListQuery:
         if unknown:
             raise TypeError(f"the list of {self.model.__name__} has no filter {', '.join(sorted(unknown))}")
 
-    def list_latest(self, text: str, limit: int, tenant_filter: RowFilter) -> list[dict[str, Any]]:
+    def read_latest(self, text: str, limit: int, tenant_filter: RowFilter) -> Reading[list[dict[str, Any]]]:
         """Return the newest visible rows in which a text is found, serialized."""
         values = {**tenant_filter.values, "text": like_pattern(text), "rows": limit}
         shape = _QueryShape(tenant_filter.kind, tenant_filter.with_public, has_search_text=True)
-        rows = fetch_rows(_build_latest(self, shape), values)
-        return serialize_many(self.projection.fetch_records(rows), self.schema)
+        rows, collections = yield from self._read_rows(_build_latest(self, shape), shape, values, limit)
+        return serialize_many(self.projection.build_records(rows, collections), self.schema)
+
+
+class Page:
+    """The read of a list: of a tenant, of a row that the caller sees, of an account, or of all rows.
+
+    What the list declares as its `parent` decides: the organization in the path, for which the caller needs
+    the permission, the account of the caller (`user_id`), or the row of the model `parent`.
+
+    Args:
+        list_query: The list.
+        permission: The permission that the caller needs; None for a public operation.
+        narrowed_by: The model of the id in a filter, by the name of the filter. Without an organization in
+            the request, it is that of the row that narrows the list.
+        parent: The model of the row that the list belongs to, if there is one.
+        needs_permission: Whether a member without the permission gets 403 for a list of their tenant.
+    """
+
+    def __init__(
+        self,
+        list_query: ListQuery,
+        permission: Permission | None = None,
+        *,
+        narrowed_by: Mapping[str, type[Owned]] | None = None,
+        parent: type[Owned] | None = None,
+        needs_permission: bool = False,
+    ) -> None:
+        self._list_query = list_query
+        self._parent = None if parent is None else VisibleRows(parent)
+        self._narrowed_by = {name: VisibleRows(model) for name, model in (narrowed_by or {}).items()}
+        self._needs_permission = needs_permission
+        vars(self)["__permission__"] = permission
+
+    def __call__(self, **params: Any) -> Reading[ApiResponse]:
+        """Read a page."""
+        list_query = self._list_query
+        if "now" in list_query.parent:
+            params["now"] = utc_now()
+        if "user_id" in list_query.parent:
+            params["user_id"] = current_caller().user_id
+        if "organization_id" in list_query.parent:
+            yield from read_permission_in(params["organization_id"])
+        if self._parent is not None:
+            return (yield from self._read_of_parent(self._parent, params))
+        if list_query.is_global or list_query.parent:
+            return (yield from list_query.read_page(params))
+        organization_id: UUID | None = params.pop("organization_id", None)
+        include_public: bool = params.pop("include_public", False)
+        organization_id = yield from read_list_organization(organization_id, self._narrowed_by, params)
+        yield from read_membership(organization_id)
+        if self._needs_permission:
+            require_permission_of_member(organization_id)
+        if "products" in list_query.filters:
+            yield from read_products(params, organization_id)
+        tenant_filter = list_filter_of_member(organization_id, include_public)
+        return (yield from list_query.read_page(params, tenant_filter))
+
+    def _read_of_parent(self, rows: VisibleRows, params: dict[str, Any]) -> Reading[ApiResponse]:
+        (name,) = self._list_query.parent.keys() - {"now"}
+        parent = yield from rows.get(params[name])
+        organization_id = parent.organization_id and UUID(parent.organization_id)
+        yield from read_list_organization(organization_id, self._narrowed_by, params)
+        if "products" in self._list_query.filters:
+            yield from read_products(params, organization_id)
+        tenant_filter = readable_filter() if issubclass(self._list_query.model, Owned) else None
+        return (yield from self._list_query.read_page(params, tenant_filter))
+
+
+def read_list_organization(
+    organization_id: UUID | None, narrowed_by: Mapping[str, VisibleRows], params: Mapping[str, Any]
+) -> Reading[UUID | None]:
+    """Return the organization of a list that the ids of other rows can narrow; None for personal rows.
+
+    Args:
+        organization_id: The organization that the request names. If it names none, it is that of the row
+            which narrows the list.
+        narrowed_by: The rows that the id in a filter is one of.
+        params: The parameters of the list.
+
+    Raises:
+        NotFound: The caller cannot see one of the rows.
+    """
+    found = []
+    for name, rows in narrowed_by.items():
+        if params.get(name) is not None:
+            found.append((yield from rows.get(params[name])))
+    if organization_id is not None:
+        return organization_id
+    # A public row is used by many tenants.
+    row = next((row for row in found if not getattr(row, "public", False)), None)
+    return row and row.organization_id and UUID(row.organization_id)
+
+
+def read_products(params: dict[str, Any], organization_id: UUID | None) -> Reading[None]:
+    """Replace the filters of a list by a product, in place, by the ids of the products, as `products`.
+
+    The ids come from a statement of their own, so that the list compares one id, which an index serves.
+
+    Args:
+        params: The parameters of the list. `product_id`, `sku` and `external_id` name a product of the tenant
+            or a public one; several name the product that has all of them.
+        organization_id: The organization of the list; None for personal rows.
+
+    Raises:
+        PermissionDenied: As `db.tenancy.list_filter_of_member`.
+    """
+    given = {name: params.pop(name, None) for name in PRODUCT_FILTERS}
+    values = {name: value for name, value in given.items() if value is not None}
+    if values:
+        rows = list_filter_of_member(organization_id, include_public=True)
+        statement = _select_products(rows.kind, rows.with_public, tuple(values))
+        (found,) = yield Step([Query(statement, {**rows.values, **values})])
+        params["products"] = [product_id for (product_id,) in found]
+
+
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _select_products(kind: RowFilterKind, with_public: bool, names: tuple[str, ...]) -> Select[Any]:
+    wanted = [PRODUCT_FILTERS[name] == bindparam(name) for name in names]
+    # unscoped: it has the conditions of the row filter
+    found = select(Product.id).where(*row_filter(Product, kind, with_public), *wanted)
+    return found.order_by(Product.id).limit(MAX_PRODUCTS)
 
 
 def like_pattern(text: str) -> str:
@@ -251,7 +411,7 @@ def has_metadata(model: Any, scope_id: ColumnElement[Any] | None = None) -> Colu
 
 def matches_one_of(column: InstrumentedAttribute[Any], name: str) -> ColumnElement[bool]:
     """Return the condition that a column has one of the values of the bound parameter `name`, a list."""
-    return column.in_(bindparam(name, type_=column.type, expanding=True))
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))
 
 
 def _build_conditions(named: Mapping[str, SQLColumnExpression[Any]]) -> dict[str, SQLColumnExpression[bool]]:
@@ -292,6 +452,13 @@ def _build_page(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def _build_latest(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
     return list_query.projection.apply(_select_window(list_query, shape))
+
+
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _build_collections(list_query: ListQuery, shape: _QueryShape) -> list[Select[Any]]:
+    """Select the collections of the rows of a page."""
+    ids = _select_window(list_query, shape).with_only_columns(list_query.model.id)
+    return list_query.projection.collections_of(ids)
 
 
 def _select_window(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
@@ -405,8 +572,9 @@ def decode_position(cursor: str, scope: str, count: int) -> list[Any]:
 
 def build_next_link(cursor: str) -> str:
     """Return the `Link` header of the next page: this URL with the cursor instead of `skip`."""
+    request = current_request()
     query = [
-        (name, value) for name, value in request.args.items(multi=True) if name not in ("cursor", "skip")
+        (name, value) for name, value in request.query.items(multi=True) if name not in ("cursor", "skip")
     ]
     return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'
 
@@ -416,7 +584,8 @@ def _build_organization_links() -> str:
 
     A client that forgot `organization_id` gets an empty list of its personal resources, which is no error.
     """
-    query = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    request = current_request()
+    query = [(name, value) for name, value in request.query.items(multi=True) if name != "cursor"]
     organizations = sorted(str(organization_id) for organization_id in current_caller().roles)
     return ", ".join(
         f'<{request.path}?{urlencode([*query, ("organization_id", organization_id)])}>; rel="related"'

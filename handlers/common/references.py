@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Uuid, bindparam, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, select
 
 from db.base import Owned
 from db.caller import current_caller, require_permission_in
 from db.models.exports import Export, ExportItem
 from db.models.generations import Generation, Prediction
 from db.models.media import MediaResource
-from db.models.products import Product
 from db.models.shootings import Look, Shot
-from db.session import current_session
-from db.tenancy import get_references, get_visible, list_filter, select_listed
+from db.tenancy import get_references
 from handlers.common.context import current_settings, current_storage
 from studio.media.fetching import FetchedImage
 from studio.media.ingest import ingest_upload, resolve_file_url
@@ -29,25 +27,23 @@ from studio.media.stored_image import StoredImage
 SHOTS_OF_SHOOTING = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
 """The ids of the shots of the shooting in the filter `shooting_id`."""
 
-MAX_PRODUCTS = 100
-"""How many products a filter covers: one of a tenant, and public ones with the same SKU or external id."""
-_PRODUCTS: BindParameter[Any] = bindparam("products", type_=Uuid(), expanding=True)
+_PRODUCTS = any_(bindparam("products", type_=ARRAY(Uuid())))
 # unscoped: these only narrow lists that are already filtered by tenant
-_LOOKS = select(Look.id).where(Look.main_product_id.in_(_PRODUCTS))  # unscoped: see above
-_GENERATIONS = select(Generation.id).where(Generation.product_id.in_(_PRODUCTS))  # unscoped: see above
+_LOOKS = select(Look.id).where(Look.main_product_id == _PRODUCTS)  # unscoped: see above
+_GENERATIONS = select(Generation.id).where(Generation.product_id == _PRODUCTS)  # unscoped: see above
 _EXPORTED = (
     select(ExportItem.export_id)
     .join(Prediction, Prediction.id == ExportItem.prediction_id)
     .where(Prediction.generation_id.in_(_GENERATIONS))
 )
 OF_PRODUCTS: Mapping[str, ColumnElement[bool]] = {
-    "looks": Look.main_product_id.in_(_PRODUCTS),
+    "looks": Look.main_product_id == _PRODUCTS,
     "shots": Shot.look_id.in_(_LOOKS),
-    "generations": Generation.product_id.in_(_PRODUCTS),
+    "generations": Generation.product_id == _PRODUCTS,
     "predictions": Prediction.generation_id.in_(_GENERATIONS),
     "exports": Export.id.in_(_EXPORTED),
 }
-"""The conditions that rows of a table show one of the products of `resolve_products`."""
+"""The conditions that rows of a table show one of the products of `read_products`."""
 
 
 def resolve_ownership(organization_id: UUID | None) -> dict[str, UUID | None]:
@@ -94,50 +90,6 @@ def deduplicate_ids(body: dict[str, Any], *names: str) -> None:
     `uniqueItems` of the contract compares text, so two spellings of one UUID pass it.
     """
     body.update({name: list(dict.fromkeys(body[name])) for name in names if name in body})
-
-
-def find_list_organization(
-    organization_id: UUID | None, parents: Mapping[type[Owned], UUID | None]
-) -> UUID | None:
-    """Return the organization of a list that the ids of other rows can narrow; None for personal rows.
-
-    Without an organization in the request, it is that of the row which narrows the list.
-
-    Args:
-        organization_id: The organization that the request names.
-        parents: The ids in the filters of the list; None is no filter.
-
-    Raises:
-        NotFound: The caller cannot see one of the rows.
-    """
-    rows = [get_visible(model, row_id) for model, row_id in parents.items() if row_id is not None]
-    if organization_id is not None:
-        return organization_id
-    # A public row is used by many tenants.
-    return next((row.organization_id for row in rows if not getattr(row, "public", False)), None)
-
-
-def resolve_products(params: dict[str, Any], organization_id: UUID | None) -> None:
-    """Replace the filters of a list by a product, in place, by the ids of the products, as `products`.
-
-    The ids come from a statement of their own, so that the list compares one id, which an index serves.
-
-    Args:
-        params: The parameters of the list. `product_id`, `sku` and `external_id` name a product of the tenant
-            or a public one; several name the product that has all of them.
-        organization_id: The organization of the list; None for personal rows.
-
-    Raises:
-        NotFound, PermissionDenied: As `db.tenancy.list_filter`.
-    """
-    columns = {"product_id": Product.id, "sku": Product.sku, "external_id": Product.external_id}
-    values = {name: params.pop(name, None) for name in columns}
-    wanted = [columns[name] == value for name, value in values.items() if value is not None]
-    if not wanted:
-        return
-    found = select_listed(Product, list_filter(organization_id, include_public=True)).where(*wanted)
-    ids = found.with_only_columns(Product.id).order_by(Product.id).limit(MAX_PRODUCTS)
-    params["products"] = list(current_session().scalars(ids))
 
 
 def resolve_images(row: Owned, body: Mapping[str, Any], **attributes: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from flask import request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -24,7 +23,7 @@ from db.models.users import User
 from db.queries.api_keys import find_key_owner
 from db.queries.guests import find_active_link
 from db.session import current_session, run_in_separate_transaction
-from handlers.common.context import current_request_id
+from handlers.common.context import current_request, current_request_id
 from handlers.common.responses import EncodedResponse
 from handlers.contract.router import Router
 from handlers.pipeline.policies import ServedOperation
@@ -33,7 +32,7 @@ from studio.accounts.identity.users import IncorrectPassword
 
 MAX_ADDRESS_LENGTH = 64
 
-_DENIALS = (PermissionDenied, Unauthenticated, IncorrectPassword)
+DENIALS = (PermissionDenied, Unauthenticated, IncorrectPassword)
 _CREATING_VERBS = ("create", "add", "accept", "duplicate")
 
 
@@ -106,7 +105,7 @@ class AuditRecorder:
         with track_changes() as tracker:
             try:
                 yield tracker
-            except _DENIALS as error:
+            except DENIALS as error:
                 self.record_denial(context, error, tracker=tracker)
                 raise
 
@@ -195,7 +194,7 @@ class AuditRecorder:
             "action": self._operation.operation_id,
             "target_type": target.type if target else None,
             "target_id": target.id if target else None,
-            "address": (request.remote_addr or "")[:MAX_ADDRESS_LENGTH] or None,
+            "address": current_request().address[:MAX_ADDRESS_LENGTH] or None,
             "request_id": current_request_id(),
         }
 

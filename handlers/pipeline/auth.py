@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import jwt
@@ -23,9 +23,10 @@ from flask_jwt_extended import JWTManager, create_access_token
 from db.base import new_id, utc_now
 from db.caller import Caller, Guest
 from db.errors import InvalidToken
-from db.queries.api_keys import find_active_key, touch_last_used
-from db.queries.callers import find_caller
-from db.queries.guests import ActiveLink, find_active_link
+from db.libpq.statements import Query, Row
+from db.queries.api_keys import ActiveKey, active_key_query, find_active_key, is_use_due, touch_last_used
+from db.queries.callers import CallerRow, caller_query, find_caller, parse_caller
+from db.queries.guests import ActiveLink, active_link_query, find_active_link, parse_active_link
 from handlers.common.context import current_settings
 from handlers.common.permissions import (
     GUESTS,
@@ -210,11 +211,58 @@ def load_caller(claims: dict[str, Any]) -> Caller:
             review link was deleted or has expired.
     """
     if "api_key_id" in claims:
-        return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
+        key_id = UUID(claims["api_key_id"])
+        key = find_active_key(key_id, claims["secret_hash"])
+        if key is None:
+            raise InvalidToken()
+        touch_last_used(key_id, key.last_used_at)
+        return _key_caller(key_id, key)
     if "guest" in claims:
-        return _load_guest(UUID(claims["sub"]), claims["guest"]["name"])
+        return _guest_caller(claims, find_active_link(UUID(claims["sub"])))
     session_id = UUID(claims["sid"])
-    account = find_caller(UUID(claims["sub"]), session_id)
+    return _account_caller(session_id, find_caller(UUID(claims["sub"]), session_id))
+
+
+class CallerReading(NamedTuple):
+    """How the caller of a credential is read on the event loop, as `load_caller` does it in a thread.
+
+    Attributes:
+        query: The query of the row.
+        parse: Returns the caller of the row, None for no row; it raises InvalidToken.
+        sets_role: Whether the query sets the caller's role for the queries after it.
+    """
+
+    query: Query
+    parse: Callable[[Row | None], Caller]
+    sets_role: bool = False
+
+
+def read_caller(claims: dict[str, Any]) -> CallerReading:
+    """Return how the caller of a credential is read."""
+    if "api_key_id" in claims:
+        key_id = UUID(claims["api_key_id"])
+        query = active_key_query(key_id, claims["secret_hash"])
+        return CallerReading(query, lambda row: _key_caller(key_id, None if row is None else ActiveKey(*row)))
+    if "guest" in claims:
+        query = active_link_query(UUID(claims["sub"]))
+        return CallerReading(
+            query, lambda row: _guest_caller(claims, parse_active_link(row) if row else None)
+        )
+    session_id = UUID(claims["sid"])
+    query = caller_query(UUID(claims["sub"]), session_id)
+    return CallerReading(
+        query, lambda row: _account_caller(session_id, parse_caller(row) if row else None), True
+    )
+
+
+def find_last_use(claims: dict[str, Any], row: Row) -> tuple[UUID, datetime | None] | None:
+    """Return the API key of a caller's row whose use must be recorded, with its last use."""
+    if "api_key_id" not in claims or not is_use_due(ActiveKey(*row).last_used_at):
+        return None
+    return UUID(claims["api_key_id"]), ActiveKey(*row).last_used_at
+
+
+def _account_caller(session_id: UUID, account: CallerRow | None) -> Caller:
     if account is None:
         raise InvalidToken()
     return Caller(
@@ -225,12 +273,10 @@ def load_caller(claims: dict[str, Any]) -> Caller:
     )
 
 
-def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
+def _key_caller(key_id: UUID, key: ActiveKey | None) -> Caller:
     """Return the caller of an API key, with the permissions of its creator's role that its scopes name."""
-    key = find_active_key(key_id, secret_hash)
     if key is None:
         raise InvalidToken()
-    touch_last_used(key_id, key.last_used_at)
     log_context = current_log_context()
     if log_context is not None:
         log_context.user_id = str(key.user_id)
@@ -244,6 +290,19 @@ def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
     )
 
 
+def _guest_caller(claims: dict[str, Any], link: ActiveLink | None) -> Caller:
+    """Return the caller of a guest's token, who may do what the creator of the link may do, too."""
+    if link is None or not may_have_guests(link.creator):
+        raise InvalidToken()
+    name = claims["guest"]["name"]
+    return Caller(
+        user_id=link.id,
+        email="",
+        personal_permissions=GUESTS & link_permissions(link.creator),
+        guest=Guest(link.id, link.shooting_id, link.organization_id, link.created_by_id, name),
+    )
+
+
 def find_guest_link(link_id: UUID) -> ActiveLink | None:
     """Return the review link of a guest's token, or None if it has ended or its creator may not have guests.
 
@@ -251,16 +310,3 @@ def find_guest_link(link_id: UUID) -> ActiveLink | None:
     """
     link = find_active_link(link_id)
     return link if link is not None and may_have_guests(link.creator) else None
-
-
-def _load_guest(link_id: UUID, name: str) -> Caller:
-    """Return the caller of a guest's token, who may do what the creator of the link may do, too."""
-    link = find_guest_link(link_id)
-    if link is None:
-        raise InvalidToken()
-    return Caller(
-        user_id=link.id,
-        email="",
-        personal_permissions=GUESTS & link_permissions(link.creator),
-        guest=Guest(link.id, link.shooting_id, link.organization_id, link.created_by_id, name),
-    )

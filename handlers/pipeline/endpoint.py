@@ -9,11 +9,9 @@ This module knows no operation by name.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -26,31 +24,32 @@ from db.audit import ChangeTracker
 from db.caller import Caller, current_organization, first_grant
 from db.errors import (
     DomainError,
-    GuestNotAllowed,
-    InvalidToken,
     NotFound,
-    PermissionDenied,
     Unauthenticated,
 )
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from handlers.common.permissions import is_self_authenticating
-from handlers.common.preconditions import matches_if_none_match
-from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
-from handlers.contract.errors import ResponseViolation, TookTooLong
+from handlers.common.responses import ApiResponse, EncodedResponse
+from handlers.contract.errors import TookTooLong
 from handlers.pipeline import idempotency
 from handlers.pipeline.admission.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.lock_waits import LockWaits
-from handlers.pipeline.admission.rate_limits import consume_guest_limit, consume_organization_limit
+from handlers.pipeline.admission.rate_limits import (
+    NamedLimit,
+    due_limits,
+    guest_limits,
+    organization_limits,
+    record_usage,
+)
 from handlers.pipeline.audit import AuditRecorder, insert_events
-from handlers.pipeline.error_places import find_place
 from handlers.pipeline.errors import record_problem
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.middleware.observability import request_caller_context
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from handlers.pipeline.unknown_values import is_defect
+from handlers.pipeline.responding import describe_rejection, require_access, respond, validate_response
 from studio.rate_limits.limiter import RateLimiter
 
 if TYPE_CHECKING:
@@ -58,10 +57,6 @@ if TYPE_CHECKING:
 
 Transaction = Callable[..., AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
-
-# A 304 repeats all other headers. Browsers replace the headers of their copy by those of the 304 (RFC 9111,
-# section 4.3.4), so the default of a header that is missing here would replace the copy's own value.
-_NOT_IN_304 = ("content-encoding", "content-length")
 
 
 class Endpoint:
@@ -155,28 +150,8 @@ class Endpoint:
         try:
             yield
         except DomainError as error:
-            self._describe(context, error)
+            describe_rejection(self._operation, context, error)
             raise
-
-    def _describe(self, context: RequestContext, error: Exception) -> None:
-        if not isinstance(error, DomainError):
-            return
-        if error.value is not None:
-            error.members |= find_place(context.arguments, error.value) or self._path_parameter(error)
-        # A request that lacks a parameter, such as the organization of an API key, may have the permission.
-        lacks_permission = isinstance(error, PermissionDenied) and "parameter" not in error.members
-        if lacks_permission and self._operation.permission is not None:
-            error.members["required_permission"] = self._operation.permission
-            if context.caller is not None and context.caller.api_key_id is not None:
-                error.members["required_scope"] = self._operation.permission
-
-    def _path_parameter(self, error: DomainError) -> dict[str, str]:
-        """Return the place of a missing row that the request does not name itself: the first in the path.
-
-        A replay that is denied must look like a request that is denied (`IdempotentRequest.acquire`).
-        """
-        names = re.findall(r"\{(\w+)\}", self._operation.path)
-        return {"parameter": names[0]} if names and isinstance(error, NotFound) else {}
 
     def _serve(
         self, context: RequestContext, idempotent_request: IdempotentRequest | None = None
@@ -195,9 +170,8 @@ class Endpoint:
             if may_repeat:
                 # Handlers change the body that they get.
                 arguments = deepcopy(arguments)
-            encoded = self._respond(
-                context, idempotency.call_handler(idempotent_request, self._handler, arguments)
-            )
+            handled = idempotency.call_handler(idempotent_request, self._handler, arguments)
+            encoded = respond(self._operation, context, handled)
             self._record_success(context, tracker, idempotent_request, encoded)
             # Inside the transaction: whatever can fail must fail before the commit.
             response = _build_response(encoded)
@@ -271,7 +245,7 @@ class Endpoint:
                 context.idempotent_request = idempotent_request
             return self._serve(context, idempotent_request)
         except Exception as error:
-            self._describe(context, error)
+            describe_rejection(self._operation, context, error)
             is_served_again = isinstance(error, (DecodingNeeded, StoringNeeded)) or context.awaits_lock_slot
             if idempotent_request.lock is not None and not is_served_again:
                 idempotency.store_or_release(idempotent_request.lock, error, self._transaction)
@@ -285,7 +259,7 @@ class Endpoint:
 
     def _replay(self, context: RequestContext, stored: EncodedResponse) -> Response:
         body = orjson.loads(stored.body or b"null")
-        self._validate_response(context, stored, body)
+        validate_response(self._operation, context, stored, body)
         if stored.status > 399:
             record_problem(body["code"])
         return _build_response(stored)
@@ -307,22 +281,10 @@ class Endpoint:
             if context.claims is None:
                 raise Unauthenticated()
             context.caller = caller = self._load_caller(context.claims)
-            if caller.guest is not None:
-                context.organization_id = caller.guest.organization_id
-                consume_guest_limit(self._limits, context, caller.guest)
-                self._require_guest_access(caller)
-            if self._operation.is_superuser_only and not caller.is_superuser:
-                raise PermissionDenied()
-            # A key's scopes are checked before any row is read: handlers rely on every role's right to read,
-            # which a key may lack.
-            if caller.api_key_id is not None:
-                context.organization_id = caller.key_organization_id
-            if caller.api_key_id and not caller.has_permission(
-                self._operation.permission, context.organization_id
-            ):
-                raise PermissionDenied()
+            self._consume(context, guest_limits(self._limits.policies, caller))
+            require_access(self._operation, context, caller)
             named = context.organization_id or context.arguments.get("organization_id")
-            consume_organization_limit(self._limits, context, caller, named)
+            self._consume(context, organization_limits(self._limits.policies, caller, named))
             with request_caller_context(caller, self._operation.permission):
                 try:
                     yield tracker
@@ -330,73 +292,16 @@ class Endpoint:
                     context.organization_id = current_organization()
                     # The row that the path names has told which organization it is. A rejection rolls back.
                     used = first_grant() if first_grant() in caller.roles else current_organization()
-                    consume_organization_limit(self._limits, context, caller, used)
+                    self._consume(context, organization_limits(self._limits.policies, caller, used))
 
-    def _require_guest_access(self, caller: Caller) -> None:
-        """Raise an error unless the operation is for guests, and for the guests of this link.
+    def _consume(self, context: RequestContext, limits: Iterable[NamedLimit]) -> None:
+        """Count the request against limits that have not counted it yet.
 
-        A link that an API key made can lack permissions that other guests have. Like the scopes of a key,
-        they are checked before any row is read.
+        Raises:
+            RateLimited: one of them is exhausted.
         """
-        if self._operation.accepts_guest:
-            if self._operation.permission not in caller.personal_permissions:
-                raise PermissionDenied()
-            return
-        # Operations on accounts do not declare 403. They reject API keys in the same way.
-        raise GuestNotAllowed() if self._operation.responses.declares(403) else InvalidToken()
-
-    def _respond(self, context: RequestContext, response: ApiResponse) -> EncodedResponse:
-        """Encode and validate the handler's response; turn it into a 304 if the client has a current copy."""
-        headers = dict(response.headers)
-        raw = self._encode(response)
-        if response.with_etag and raw is not None:
-            headers["ETag"] = strong_etag(raw)
-        if response.temporary_file is not None:
-            context.files_to_close.append(response.temporary_file)
-        value = response.body
-        status, media_type = response.status, response.media_type
-        if isinstance(value, Path):
-            headers["Content-Length"] = str(value.stat().st_size)
-            context.file = value if request.method != "HEAD" else None
-        if status == 200 and self._is_not_modified(headers):
-            status, raw, value, context.file = 304, None, None, None
-            headers = {name: text for name, text in headers.items() if name.lower() not in _NOT_IN_304}
-        encoded = EncodedResponse(status, media_type, headers, raw)
-        self._validate_response(context, encoded, value)
-        context.watched = response.watched
-        return compress(encoded) if response.may_compress else encoded
-
-    def _encode(self, response: ApiResponse) -> bytes | None:
-        """Return the bytes of the body, None if there is no body or it is a file."""
-        if response.compressed_body is not None:
-            return response.compressed_body
-        if response.body is None or isinstance(response.body, Path):
-            return None
-        if isinstance(response.body, bytes):
-            return response.body
-        try:
-            return encode_json(response.body)
-        except (orjson.JSONEncodeError, TypeError) as error:
-            raise ResponseViolation(
-                self._operation.operation_id, "encoding", f"the body cannot be encoded: {error}"
-            ) from error
-
-    def _is_not_modified(self, headers: dict[str, str]) -> bool:
-        return (
-            not self._writes
-            and self._operation.responses.declares(304)
-            and matches_if_none_match(request.headers.get("If-None-Match"), headers.get("ETag"))
-        )
-
-    def _validate_response(self, context: RequestContext, encoded: EncodedResponse, value: Any) -> None:
-        headers = {name.lower(): text for name, text in encoded.headers.items()}
-        # Including the headers that `response_validation` adds to every response.
-        mismatch = self._operation.responses.find_mismatch(
-            encoded.status, encoded.media_type, context.merge_headers(headers), value, encoded.body
-        )
-        if mismatch is not None and is_defect(self._operation.operation_id, mismatch):
-            message = f"returned {encoded.status}: {mismatch}"
-            raise ResponseViolation(self._operation.operation_id, mismatch.kind, message)
+        for policy, name in due_limits(context, limits):
+            record_usage(context, [self._limits.consume(policy, name)])
 
 
 class _FinalResponse(Response):

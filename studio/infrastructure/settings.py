@@ -798,6 +798,11 @@ class Settings:
         return self.request_threads + self.render_workers + self.webhook_senders + 15
 
     @property
+    def read_connections(self) -> int:
+        """Those of the `pool_size` connections that reads on the event loop can hold."""
+        return max(2, self.request_threads // 2)
+
+    @property
     def is_closed_development(self) -> bool:
         """Whether requests of other machines must be rejected, because passwords are published."""
         # A mock has no data to protect.

@@ -258,12 +258,12 @@ def test_a_count_covers_the_tenant_that_is_listed(customer: Customer, superuser:
 @pytest.mark.parametrize("list_query", [BRANDS, ListQuery(Membership, MemberSchema)])
 def test_a_list_without_any_filter_of_rows_raises(list_query: ListQuery) -> None:
     with pytest.raises(TypeError, match="needs a tenant filter, a parent or is_global"):
-        list_query.list_response({})
+        next(list_query.read_page({}))
 
 
 def test_a_list_with_an_unknown_filter_raises() -> None:
     with pytest.raises(TypeError, match="has no filter colour"):
-        BRANDS.list_response({"colour": "red"}, RowFilter(RowFilterKind.EVERYTHING))
+        next(BRANDS.read_page({"colour": "red"}, RowFilter(RowFilterKind.EVERYTHING)))
 
 
 def test_a_large_list_is_compressed_if_the_client_accepts_it(request_as_owner: Any) -> None:

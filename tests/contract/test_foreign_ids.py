@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 
 from db import tenancy
+from db.models import Brand
 from handlers.app import Application
 from handlers.common.pagination import cursor_serializer
+from handlers.common.permissions import Permission
+from handlers.common.reads import One
+from handlers.schemas.brands import BrandSchema
 from tests.contract.operations import OPERATIONS, Operation, Request, resolve, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers, make_more_rows
 from tests.support.app import auth_headers
@@ -99,6 +103,11 @@ def test_without_the_tenant_filter_this_suite_finds_a_row_of_another_tenant(
 ) -> None:
     monkeypatch.setattr(tenancy, "row_filter", lambda *_, **__: ())
     monkeypatch.setattr(tenancy, "_select_by_id", tenancy._select_by_id.__wrapped__)
+    monkeypatch.setattr("handlers.common.reads.select_row", tenancy.select_row.__wrapped__)
+    # Declared again, because a declaration keeps its statements.
+    monkeypatch.setattr(
+        app.endpoints["get_brand"], "_handler", One(Brand, BrandSchema, Permission.BRANDS_READ)
+    )
     response = other_tenant.request_for("get_brand").send(app, auth_headers(app, tenant.owner))
     assert response.status == 200
 

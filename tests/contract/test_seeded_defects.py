@@ -47,7 +47,7 @@ def test_a_defect_of_the_authentication_replaces_the_check_of_every_scheme(
 ) -> None:
     intact = handlers.app.build_security_map(SECRETS)
     AUTHENTICATION_DEFECTS[name]()
-    assert replaced == ["build_security_map", "create_app"]
+    assert replaced == ["read_caller", "build_security_map", "create_app"]
     defective = handlers.app.build_security_map(SECRETS)
     assert defective.keys() == intact.keys()
     for scheme, secure in defective.items():

@@ -19,7 +19,9 @@ def fetch_records(model: type[Identified], *paths: str) -> list[Record]:
     """Return the records of all rows of a model, oldest first."""
     projection = Projection(model, paths)
     rows = current_session().execute(projection.apply(select(model).order_by(model.id))).all()
-    return projection.fetch_records(rows)
+    queries = projection.collection_queries([row[0] for row in rows])
+    collections = [current_session().execute(*query).all() for query in queries]
+    return projection.build_records(rows, collections)
 
 
 def test_paths_follow_references_and_collections(database: Database) -> None:

@@ -72,12 +72,12 @@ def limiter(application: Application, monkeypatch: pytest.MonkeyPatch) -> Concur
 
 @pytest.fixture
 def blocked(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedHandler]:
-    """Yield the handler of `list_brands`, which waits until the test releases it.
+    """Yield the handler of `list_changes`, which waits until the test releases it.
 
     Each account can have half of the threads, also while there are others.
     """
     monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
-    endpoint = application.endpoints["list_brands"]
+    endpoint = application.endpoints["list_changes"]
     handler = BlockedHandler(endpoint._handler)
     monkeypatch.setattr(endpoint, "_handler", handler)
     yield handler
@@ -127,7 +127,7 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
     other, _ = make_client(committing_server)
 
     async def scenario() -> None:
-        connections = open_requests(hostile, "/brands/", 60)
+        connections = open_requests(hostile, "/changes/", 60)
         await wait_until(lambda: sum(each.task.done() for each in connections) == 60 - LIMIT)
         threads = bridge.pool._max_workers // 2
         await wait_until(lambda: blocked.running == threads)
@@ -148,7 +148,7 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
         assert limiter.count_running(owner_name) == 0
 
     asyncio.run(scenario())
-    assert hostile("GET", "/brands/").status == 200
+    assert hostile("GET", "/changes/").status == 200
 
 
 def test_s34_accounts_that_wait_for_a_thread_take_turns(
@@ -160,7 +160,7 @@ def test_s34_accounts_that_wait_for_a_thread_take_turns(
     monkeypatch.setattr(app.bridge, "thread_slots", slots)
     (first, first_owner), (second, second_owner) = (make_client(committing_server) for _ in range(2))
     third, third_owner = make_client(committing_server)
-    endpoint, released = app.endpoints["list_brands"], threading.Semaphore(0)
+    endpoint, released = app.endpoints["list_changes"], threading.Semaphore(0)
     real = endpoint._handler
 
     def handle(**arguments: Any) -> Any:
@@ -170,7 +170,7 @@ def test_s34_accounts_that_wait_for_a_thread_take_turns(
     monkeypatch.setattr(endpoint, "_handler", handle)
 
     async def scenario() -> None:
-        hostile = open_requests(first, "/brands/", 20) + open_requests(second, "/brands/", 20)
+        hostile = open_requests(first, "/changes/", 20) + open_requests(second, "/changes/", 20)
         await wait_until(lambda: slots.count_waiting(first_owner) == slots.count_waiting(second_owner) == 18)
         (request,) = open_requests(third, "/users/me", 1)
         await wait_until(lambda: slots.count_waiting(third_owner) == 1)
@@ -192,14 +192,14 @@ def test_s34_an_api_key_counts_for_its_user(
         user = factories.make_user()
         organizations = [factories.make_organization(user) for _ in range(2)]
         headers = [
-            api_key_headers(application, organization, scopes=["brands:read"])
+            api_key_headers(application, organization, scopes=["changes:read"])
             for organization in organizations
         ]
     by_token, owner_name = make_client(committing_server, user)
     by_key = [Client(application, each) for each in headers]
 
     async def scenario() -> None:
-        paths = [f"/brands/?organization_id={each.id}" for each in organizations]
+        paths = [f"/changes/?organization_id={each.id}" for each in organizations]
         requests = [
             *open_requests(by_key[0], paths[0], 2), *open_requests(by_key[1], paths[1], 1),
         ]  # fmt: skip
@@ -242,7 +242,7 @@ def test_s34_an_address_with_many_accounts_leaves_a_thread_for_other_addresses(
     threads = bridge.pool._max_workers
 
     async def scenario() -> None:
-        connections = [each for client in hostile for each in open_requests(client, "/brands/", threads)]
+        connections = [each for client in hostile for each in open_requests(client, "/changes/", threads)]
         await wait_until(lambda: bridge.thread_slots.count_waiting("address 127.0.0.1") == 2 * threads + 1)
         await wait_until(lambda: blocked.running == threads - 1)
         assert bridge.thread_slots.count_held("address 127.0.0.1") == threads - 1
@@ -288,14 +288,14 @@ def test_s34_a_deleted_api_key_counts_for_the_address(
     limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     user = factories.make_user()
-    headers = api_key_headers(app, factories.make_organization(user), scopes=["brands:read"])
+    headers = api_key_headers(app, factories.make_organization(user), scopes=["changes:read"])
     with database.transaction(write=True) as session:
         session.execute(delete(ApiKey))
     monkeypatch.setattr(limiter, "limit", 1)
     assert limiter.try_start(account_name(user.id))
-    assert client_for(None)("GET", "/brands/", headers=headers).status == 401
+    assert client_for(None)("GET", "/changes/", headers=headers).status == 401
     assert limiter.try_start("address 127.0.0.1")
-    assert_too_many(client_for(None)("GET", "/brands/", headers=headers))
+    assert_too_many(client_for(None)("GET", "/changes/", headers=headers))
     for name in (account_name(user.id), "address 127.0.0.1"):
         limiter.finish(name)
         assert limiter.count_running(name) == 0
@@ -463,7 +463,7 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
     monkeypatch.setattr(bridge, "seconds", 0.3)
 
     async def scenario() -> None:
-        aborted = open_requests(client, "/brands/", threads + 1)
+        aborted = open_requests(client, "/changes/", threads + 1)
         responses = [await each.read_response() for each in aborted]
         assert {(each.status, each.json()["code"]) for each in responses} == {(503, "took_too_long")}
         assert bridge.thread_slots.count_held(owner_name) == threads

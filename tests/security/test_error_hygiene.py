@@ -50,7 +50,7 @@ LAYERS = {
     "endpoint": "handlers.pipeline.endpoint.Endpoint._serve",
     "caller": "handlers.pipeline.endpoint.request_caller_context",
     "tenancy": "handlers.common.references.require_permission_in",
-    "serialization": "handlers.pipeline.endpoint.encode_json",
+    "serialization": "handlers.pipeline.responding.encode_json",
     "response validation": "handlers.contract.responses.Responses.find_mismatch",
     "commit": "sqlalchemy.orm.Session.commit",
     "response": "handlers.pipeline.endpoint._build_response",

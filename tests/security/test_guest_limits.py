@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from db.models import Shooting
 from handlers.app import Application
+from handlers.common.responses import SANDBOX_CSP, file_response
 from studio.infrastructure.fair_slots import Requester, account_name
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
@@ -121,10 +123,18 @@ class GuestsOfAnAccount:
         self.client, self.owner_name = make_client(server, owner)
 
 
-def block(app: Application, monkeypatch: pytest.MonkeyPatch, name: str) -> BlockedHandler:
-    """Let the handler of an operation wait until it is released."""
-    handler = BlockedHandler(app.endpoints[name]._handler)
-    monkeypatch.setattr(app.endpoints[name], "_handler", handler)
+IMAGE_PATH = f"/predictions/{uuid4()}/image"
+
+
+def block_images(app: Application, monkeypatch: pytest.MonkeyPatch) -> BlockedHandler:
+    """Let the handler of the images of predictions, which needs a thread, wait until it is released."""
+    headers = {
+        "Cache_Control": "private, no-cache",
+        "X_Content_Type_Options": "nosniff",
+        "Content_Security_Policy": SANDBOX_CSP,
+    }
+    handler = BlockedHandler(lambda **_: file_response(b"image", "image/jpeg", "tag", **headers))
+    monkeypatch.setattr(app.endpoints["get_prediction_image"], "_handler", handler)
     return handler
 
 
@@ -134,19 +144,19 @@ def test_s34_guests_count_for_the_account_behind_their_link_and_leave_it_half(
     monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
     monkeypatch.setattr(limiter, "limit", 4)
     app, account = committing_server.client.app, GuestsOfAnAccount(committing_server)
-    slots, blocked = app.bridge.thread_slots, block(app, monkeypatch, "list_shots")
+    slots, blocked = app.bridge.thread_slots, block_images(app, monkeypatch)
 
     async def scenario() -> None:
-        requests = [open_requests(guest, "/shots/", 1)[0] for guest in account.sessions]
+        requests = [open_requests(guest, IMAGE_PATH, 1)[0] for guest in account.sessions]
         await wait_until(
             lambda: limiter.count_running(account.owner_name) == slots.count_held(account.owner_name) == 2
         )
         for guest in account.sessions:
-            (request,) = open_requests(guest, "/shots/", 1)
+            (request,) = open_requests(guest, IMAGE_PATH, 1)
             assert_too_many(await request.read_response())
         # A rejected request counts for nothing, and the other half stays for the account.
         assert limiter.count_running(account.owner_name) == 2
-        requests += open_requests(account.client, "/shots/", 2)
+        requests += open_requests(account.client, IMAGE_PATH, 2)
         await wait_until(lambda: limiter.count_running(account.owner_name) == 4)
         for client in (account.client, *account.sessions):
             (request,) = open_requests(client, "/users/me", 1)
@@ -166,11 +176,11 @@ def test_s34_guests_hold_no_more_threads_than_their_account(
 ) -> None:
     monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
     app, account = committing_server.client.app, GuestsOfAnAccount(committing_server)
-    slots, blocked = app.bridge.thread_slots, block(app, monkeypatch, "list_shots")
+    slots, blocked = app.bridge.thread_slots, block_images(app, monkeypatch)
     threads = app.bridge.pool._max_workers // 2
 
     async def scenario() -> None:
-        requests = [each for guest in account.sessions for each in open_requests(guest, "/shots/", threads)]
+        requests = [each for guest in account.sessions for each in open_requests(guest, IMAGE_PATH, threads)]
         await wait_until(
             lambda: blocked.running == threads and slots.count_waiting(account.owner_name) == threads
         )

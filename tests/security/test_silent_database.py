@@ -46,8 +46,8 @@ def test_s19_an_attempt_to_connect_ends_after_seconds(silent_url: str) -> None:
     assert CONNECT_SECONDS - 0.5 < connect(default) < 2 * CONNECT_SECONDS
 
 
-@pytest.mark.parametrize(("query", "seconds"), [("", CONNECT_SECONDS), ("?connect_timeout=30", "30")])
-def test_s19_the_database_url_can_set_another_time_to_connect(query: str, seconds: object) -> None:
+@pytest.mark.parametrize(("query", "seconds"), [("", str(CONNECT_SECONDS)), ("?connect_timeout=30", "30")])
+def test_s19_the_database_url_can_set_another_time_to_connect(query: str, seconds: str) -> None:
     engine = build_engine(f"postgresql://user@db.example/studio{query}", pool_size=1)
     arguments: dict[str, Any] = {}
 

@@ -17,6 +17,7 @@ from db.engine import build_engine
 from db.models import Brand
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
+from handlers.pipeline.responding import respond
 from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.api.conftest import CommittingServer
 from tests.support.client import ClientResponse
@@ -125,11 +126,9 @@ def test_s19_a_request_that_has_started_to_commit_does_not_time_out(
 ) -> None:
     """A request that completes within the limit gets its response, even if the commit takes longer."""
     app = committing_server.client.app
-    endpoint = app.endpoints["create_brand"]
-    respond = endpoint._respond
 
-    def respond_late(call: Any, response: Any) -> Any:
-        encoded = respond(call, response)
+    def respond_late(operation: Any, call: Any, response: Any) -> Any:
+        encoded = respond(operation, call, response)
         monkeypatch.setattr(call.__class__, "try_complete", complete_slowly)
         return encoded
 
@@ -139,7 +138,7 @@ def test_s19_a_request_that_has_started_to_commit_does_not_time_out(
             time.sleep(3 * TIMEOUT_SECONDS)
         return bool(is_first)
 
-    monkeypatch.setattr(endpoint, "_respond", respond_late)
+    monkeypatch.setattr("handlers.pipeline.endpoint.respond", respond_late)
     monkeypatch.setattr(app.bridge, "seconds", TIMEOUT_SECONDS)
     assert (create_brand(committing_server).status, count_brands(committing_server)) == (201, 1)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -19,11 +19,11 @@ import pytest
 from sqlalchemy import insert
 
 from db.base import new_id, utc_now
+from db.libpq.statements import Fetched, Query
 from db.models import TokenFamily, User
 from db.rls.session_role import SYSTEM, SessionRole
 from db.session import Database
 from handlers.app import Application, create_app
-from handlers.common.context import SERVICES
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.infrastructure.settings import InvalidSettings, Settings
 from tests.support import factories
@@ -41,7 +41,7 @@ _INSERT_SESSION = insert(TokenFamily.__table__)
 
 def replace_service(monkeypatch: pytest.MonkeyPatch, app: Application, **services: Any) -> None:
     """Let the application have other services until the end of the test."""
-    monkeypatch.setitem(app.app.extensions, SERVICES, replace(app.services, **services))
+    monkeypatch.setattr(app, "services", replace(app.services, **services))
 
 
 class SwitchedDatabase:
@@ -55,6 +55,15 @@ class SwitchedDatabase:
         if self.current is None:
             raise RuntimeError("no database is set: use `switched_to`, or a fixture that does")
         return self.current.transaction(write, actor)
+
+    async def fetch(self, queries: Sequence[Query], is_snapshot: bool = False) -> Fetched:
+        """Run queries on the current database."""
+        if self.current is None:
+            raise RuntimeError("no database is set: use `switched_to`, or a fixture that does")
+        return await self.current.fetch(queries, is_snapshot)
+
+    async def close_reader(self) -> None:
+        """Do nothing: the fixtures dispose of their databases."""
 
     @contextmanager
     def switched_to(self, database: Database) -> Iterator[None]:

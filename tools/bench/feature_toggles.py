@@ -82,7 +82,7 @@ FEATURES: dict[str, tuple[Replacement, ...]] = {
         ("db.session", "set_role", _noop),
         ("handlers.pipeline.auth", "find_caller", _find_caller),
     ),
-    "etags": (("handlers.pipeline.endpoint", "strong_etag", _constant_etag),),
+    "etags": (("handlers.pipeline.responding", "strong_etag", _constant_etag),),
     "audit": (("handlers.pipeline.audit", "AuditRecorder.track", _no_tracking),),
     "rate_limits": (
         ("studio.rate_limits.limiter", "RateLimiter.consume", _unlimited),

@@ -75,7 +75,13 @@ STAGES: dict[str, tuple[str, ...]] = {
         "anyio",
     ),
     "Flask": ("flask", "werkzeug", "connexion.apps", "connexion.middleware.context", "connexion.context"),
-    "endpoint": ("handlers.pipeline.endpoint", "handlers.pipeline.prechecks", "handlers.contract.operations"),
+    "endpoint": (
+        "handlers.pipeline.endpoint",
+        "handlers.pipeline.reads",
+        "handlers.pipeline.responding",
+        "handlers.pipeline.prechecks",
+        "handlers.contract.operations",
+    ),
     "caller and tenancy": (
         "handlers.pipeline.auth.load_caller",
         "handlers.pipeline.middleware.observability.request_caller_context",
@@ -143,10 +149,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "JSON and entity tag": (
         "handlers.common.responses.encode_json",
         "handlers.common.responses.strong_etag",
-        "handlers.pipeline.endpoint.Endpoint._encode",
+        "handlers.pipeline.responding._encode",
     ),
     "response validation": (
-        "handlers.pipeline.endpoint.Endpoint._validate_response",
+        "handlers.pipeline.responding.validate_response",
         "handlers.contract.responses",
     ),
     "audit": ("handlers.pipeline.audit", "db.audit"),

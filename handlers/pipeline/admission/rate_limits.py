@@ -5,7 +5,7 @@ Each limit counts a request once, even if several layers ask for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -13,13 +13,16 @@ from connexion.exceptions import OAuthProblem
 from flask import request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from db.caller import Caller, Guest
+from db.caller import Caller
 from db.errors import RateLimited, Unauthenticated
 from handlers.common.context import current_services
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.limiter import RateLimiter
-from studio.rate_limits.limits import LimitUsage, QuotaPolicy
+from studio.rate_limits.limits import LimitUsage, QuotaPolicies, QuotaPolicy
+
+NamedLimit = tuple[QuotaPolicy, str]
+"""A rate limit, and the name that it counts."""
 
 
 def record_usage(context: RequestContext, limit_usages: Iterable[LimitUsage]) -> None:
@@ -34,40 +37,37 @@ def record_usage(context: RequestContext, limit_usages: Iterable[LimitUsage]) ->
             raise RateLimited(usage.policy.name, usage.reset_seconds)
 
 
-def consume_organization_limit(
-    rate_limiter: RateLimiter, context: RequestContext, caller: Caller, organization_id: UUID | None
-) -> None:
-    """Count a request of a member for an organization, unless one has counted it already.
+def organization_limits(
+    policies: QuotaPolicies, caller: Caller, organization_id: UUID | None
+) -> list[NamedLimit]:
+    """Return the limit that counts a request of a member for an organization.
 
     Only members count: others must not use up the limit of an organization whose id they know. Guests count
-    in `consume_guest_limit`.
-
-    Raises:
-        RateLimited: the organization's limit is exhausted.
+    in `guest_limits`.
     """
-    if organization_id in caller.roles:
-        _consume_once(rate_limiter, context, rate_limiter.policies.organization, str(organization_id))
+    return [(policies.organization, str(organization_id))] if organization_id in caller.roles else []
 
 
-def _consume_once(rate_limiter: RateLimiter, context: RequestContext, policy: QuotaPolicy, name: str) -> None:
-    operation = context.operation
-    if operation is not None and operation.is_rate_limited and not context.has_consumed(policy.name):
-        record_usage(context, [rate_limiter.consume(policy, name)])
-
-
-def consume_guest_limit(rate_limiter: RateLimiter, context: RequestContext, guest: Guest) -> None:
-    """Count a request of a guest for all guests of the organization, and for the organization.
+def guest_limits(policies: QuotaPolicies, caller: Caller) -> list[NamedLimit]:
+    """Return the limits that count a request of a guest: of all guests of the organization, and of itself.
 
     Guests of personal shootings count for the creator of their link.
-
-    Raises:
-        RateLimited: one of the limits is exhausted.
     """
-    policies, organization_id = rate_limiter.policies, guest.organization_id
+    guest = caller.guest
+    if guest is None:
+        return []
     # First, so that guests beyond their half use nothing of the limit that members need.
-    _consume_once(rate_limiter, context, policies.guests, str(organization_id or guest.created_by_id))
-    if organization_id is not None:
-        _consume_once(rate_limiter, context, policies.organization, str(organization_id))
+    limits = [(policies.guests, str(guest.organization_id or guest.created_by_id))]
+    if guest.organization_id is not None:
+        limits.append((policies.organization, str(guest.organization_id)))
+    return limits
+
+
+def due_limits(context: RequestContext, limits: Iterable[NamedLimit]) -> Iterator[NamedLimit]:
+    """Yield the limits that have not counted the request yet."""
+    operation = context.operation
+    if operation is not None and operation.is_rate_limited:
+        yield from (limit for limit in limits if not context.has_consumed(limit[0].name))
 
 
 def consume_guest_session(link_id: UUID) -> None:

@@ -41,6 +41,9 @@ class RecordingDatabase:
             raise
         self.outcomes.append("committed" if write else "read")
 
+    async def close_reader(self) -> None:
+        """Do nothing: there is no connection."""
+
     def dispose(self) -> None:
         """Do nothing: there is no connection."""
 

@@ -32,8 +32,8 @@ def test_a_name_that_does_not_exist_is_noticed() -> None:
 
 def test_the_longest_name_decides_and_matches_whole_parts() -> None:
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._serve") == "endpoint"
-    assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_response") == "response validation"
-    assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_responses") == "endpoint"
+    assert find_stage("handlers.pipeline.responding", "validate_response") == "response validation"
+    assert find_stage("handlers.pipeline.responding", "validate_responses") == "endpoint"
     assert find_stage("psycopg_pool.pool", "ConnectionPool.wait") is None
 
 

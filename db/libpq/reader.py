@@ -1,0 +1,269 @@
+"""Hold the connections of an event loop that reads run on, and run queries on them.
+
+A read that fails because the connection or a prepared statement is gone is run once more on a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg.pq.abc import PGresult
+from sqlalchemy import Connection, Engine, func, select, true
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from db.dialect import PsycopgDialect
+from db.engine import POOL_TIMEOUT_SECONDS, SESSION_SETTINGS
+from db.libpq.pipeline import Command, Pipeline, PreparedNames
+from db.libpq.statements import Fetched, PreparedStatement, Query, Row, count_text_bytes, prepare
+
+logger = logging.getLogger(__name__)
+
+MAX_EVENT_LOOP_BYTES = 100_000
+"""Rows with more bytes of texts and JSON are worked on in threads."""
+CANCEL_SECONDS = 5.0
+_GONE = frozenset(("26000", "0A000", "42P05", "57P01", "57P02", "57P03"))
+"""The SQLSTATEs after which a new connection helps: a prepared statement is missing, out of date or in the
+way, or PostgreSQL shuts down."""
+
+_PREPARED = "libpq_prepared"
+"""The key in `Connection.info` of the statements that a connection of a test has prepared."""
+
+_SNAPSHOT = Command(PreparedStatement("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), ())
+_COMMIT = Command(PreparedStatement("COMMIT"), ())
+
+
+def compile_queries(queries: Sequence[Query]) -> list[Command]:
+    """Return the commands of queries, with their parameters encoded.
+
+    Raises:
+        psycopg.DataError: PostgreSQL cannot represent a value, such as a text with U+0000.
+    """
+    statements = [(prepare(query), query.values) for query in queries]
+    return [Command(statement, statement.dump(values)) for statement, values in statements]
+
+
+async def _load(commands: Sequence[Command], results: Sequence[PGresult]) -> Fetched:
+    """Return the rows of the results of commands."""
+
+    def load() -> list[list[Row]]:
+        return [command.statement.load(result) for command, result in zip(commands, results, strict=True)]
+
+    text_bytes = sum(map(count_text_bytes, results))
+    return Fetched(await asyncio.to_thread(load) if text_bytes > MAX_EVENT_LOOP_BYTES else load(), text_bytes)
+
+
+def begin_command(engine: Engine) -> Command:
+    """Return the command that sets what the dialect sets at the begin of a transaction."""
+    settings = cast("PsycopgDialect", engine.dialect).settings_at_begin
+    columns = [func.set_config(name, value, true()) for name, value in settings.items()]
+    return compile_queries([Query(select(*columns), {})])[0]
+
+
+class Reader:
+    """Runs queries for requests on an event loop.
+
+    Args:
+        engine: The engine, for the parameters of its connections and the settings of its transactions.
+        size: How many connections an event loop opens.
+    """
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self._engine = engine
+        self._size = size
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
+        self._begin: Command | None = None
+
+    async def fetch(self, queries: Sequence[Query], is_snapshot: bool = False) -> Fetched:
+        """Return the rows of each query. All run under the system role until one of them changes it.
+
+        Args:
+            queries: The queries, in their order.
+            is_snapshot: Whether all of them see the database at the same moment, for queries of which one
+                relies on the result of another.
+
+        Raises:
+            DBAPIError: As SQLAlchemy raises it for a statement.
+            sqlalchemy.exc.TimeoutError: No connection was free in time.
+        """
+        commands = compile_queries(queries)
+        if self._begin is None:
+            self._begin = begin_command(self._engine)
+        before, after = ([_SNAPSHOT, self._begin], [_COMMIT]) if is_snapshot else ([self._begin], [])
+        try:
+            results = await self._pool().run([*before, *commands, *after])
+        except psycopg.Error as error:
+            raise _to_sqlalchemy(error, self._engine) from error
+        return await _load(commands, results[len(before) : len(before) + len(commands)])
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()
+
+    def _pool(self) -> _Pool:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            self._pools[loop] = pool = _Pool(self._engine, self._size)
+        return pool
+
+
+async def fetch_in_transaction(connection: Connection, queries: Sequence[Query]) -> Fetched:
+    """Return the rows of queries on the connection of a running transaction, for tests.
+
+    A savepoint undoes what they set. Listeners to statements of the connection are called.
+    """
+    commands = compile_queries(queries)
+    for command in commands:
+        for notify in connection.dispatch.before_cursor_execute:
+            notify(connection, None, command.statement.text.decode(), {}, None, False)
+    sent = [begin_command(connection.engine), *commands]
+    try:
+        results = await _run_in_savepoint(connection, sent)
+    except psycopg.errors.InvalidSqlStatementName:
+        # The driver has sent DEALLOCATE ALL, as it does after some rollbacks.
+        del connection.info[_PREPARED]
+        results = await _run_in_savepoint(connection, sent)
+    except psycopg.Error as error:
+        raise _to_sqlalchemy(error, connection.engine) from error
+    return await _load(commands, results[1:])
+
+
+async def _run_in_savepoint(connection: Connection, commands: Sequence[Command]) -> list[PGresult]:
+    pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+    pgconn.exec_(b"SAVEPOINT reads")
+    pipeline = Pipeline(pgconn, connection.info.setdefault(_PREPARED, PreparedNames()))
+    try:
+        return await pipeline.run(commands)
+    finally:
+        pipeline.detach()
+        pgconn.exec_(b"ROLLBACK TO SAVEPOINT reads; RELEASE SAVEPOINT reads")
+
+
+def _to_sqlalchemy(error: psycopg.Error, engine: Engine) -> Exception:
+    """Return the error that SQLAlchemy raises for one of the driver."""
+    return DBAPIError.instance(
+        "a read",
+        None,
+        error,
+        psycopg.Error,
+        hide_parameters=True,
+        connection_invalidated=error.sqlstate is None,
+        dialect=engine.dialect,
+    )
+
+
+class _Connection:
+    """A connection of the driver, and the pipeline on it."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self.pipeline = Pipeline(connection.pgconn, PreparedNames())
+
+    async def cancel_and_close(self) -> None:
+        """End what PostgreSQL still does for this connection, and close it."""
+        self.pipeline.detach()
+        try:
+            await self._connection.cancel_safe(timeout=CANCEL_SECONDS)
+        except psycopg.Error as error:
+            # PostgreSQL ends the statement itself after `statement_timeout`.
+            logger.warning("canceling a read failed: %s", error)
+        self.finish()
+
+    def finish(self) -> None:
+        """Close the connection, without waiting."""
+        self.pipeline.detach()
+        self._connection.pgconn.finish()
+
+
+class _Pool:
+    """The connections of one event loop."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self._engine = engine
+        self._free = asyncio.Semaphore(size)
+        # The last one that was used comes first: PostgreSQL has its data in the cache of a core.
+        self._idle: list[_Connection] = []
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def run(self, commands: Sequence[Command]) -> list[PGresult]:
+        """Run the commands on a free connection.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: No connection was free in time.
+            psycopg.Error: A statement failed, or PostgreSQL cannot be reached.
+        """
+        await self._take_slot()
+        try:
+            connection = self._find_idle()
+            if connection is not None:
+                try:
+                    return await self._run_on(connection, commands)
+                except psycopg.Error as error:
+                    # A read has no effects, so it can run again.
+                    if not _is_gone(error):
+                        raise
+            return await self._run_on(await self._connect(), commands)
+        finally:
+            self._free.release()
+
+    async def close(self) -> None:
+        """Close all connections that are not in use."""
+        while self._idle:
+            self._idle.pop().finish()
+        await asyncio.gather(*self._closing)
+
+    async def _take_slot(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise PoolTimeout(f"no connection for a read was free within {POOL_TIMEOUT_SECONDS} s") from None
+
+    def _find_idle(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.pipeline.is_usable:
+                return connection
+            connection.finish()
+        return None
+
+    async def _run_on(self, connection: _Connection, commands: Sequence[Command]) -> list[PGresult]:
+        try:
+            return await connection.pipeline.run(commands)
+        finally:
+            if connection.pipeline.is_usable:
+                self._idle.append(connection)
+            else:
+                self._close(connection)
+
+    def _close(self, connection: _Connection) -> None:
+        closing = asyncio.get_running_loop().create_task(connection.cancel_and_close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _connect(self) -> _Connection:
+        parameters = self._engine.dialect.create_connect_args(self._engine.url)[1]
+        connection = await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
+        await connection.execute(SESSION_SETTINGS, prepare=False)
+        return _Connection(connection)
+
+    def __del__(self) -> None:
+        # The event loop ended without `close`. The driver would warn.
+        for connection in self._idle:
+            connection.finish()
+
+
+def _is_gone(error: psycopg.Error) -> bool:
+    """Return whether the statement could not run on this connection, and may run on another one."""
+    return error.sqlstate is None or error.sqlstate in _GONE or error.sqlstate.startswith("08")

@@ -1,0 +1,158 @@
+"""Reads on the event loop: several queries as one message, errors, lost connections, and time limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import Engine, Integer, bindparam, func, literal_column, select
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import build_engine
+from db.libpq.reader import Reader
+from db.libpq.statements import Query
+from db.rls.session_role import SYSTEM_ROLE
+from db.session import Database
+
+Value = TypeVar("Value")
+
+ONE = Query(select(literal_column("1", Integer)), {})
+BACKEND = Query(select(func.pg_backend_pid()), {})
+FAILING = Query(select(literal_column("1 / 0", Integer)), {})
+SLEEPING = Query(select(func.pg_sleep(bindparam("seconds"))), {"seconds": 30})
+
+
+@pytest.fixture
+def engine(database_url: str) -> Engine:
+    """Return an engine whose transactions begin with the role of the system."""
+    return Database(build_engine(database_url, pool_size=1, statement_seconds=20)).engine
+
+
+def run(engine: Engine, read: Callable[[Reader], Awaitable[Value]], size: int = 1) -> Value:
+    """Return the result of `read` on a new event loop."""
+
+    async def read_and_close() -> Value:
+        reader = Reader(engine, size)
+        try:
+            async with asyncio.timeout(20):
+                return await read(reader)
+        finally:
+            await reader.close()
+
+    return asyncio.run(read_and_close())
+
+
+def test_queries_of_a_message_are_one_transaction_that_leaves_nothing_behind(engine: Engine) -> None:
+    role = Query(select(func.current_setting("role"), func.transaction_timestamp()), {})
+    changed = Query(select(func.set_config("role", "sartiq_app", True)), {})
+
+    async def read(reader: Reader) -> None:
+        (((before, began),), _, ((after, still),)) = (await reader.fetch([role, changed, role])).rows
+        assert (before, after, began) == (SYSTEM_ROLE, "sartiq_app", still)
+        (((again, later),),) = (await reader.fetch([role])).rows
+        assert (again, later > began) == (SYSTEM_ROLE, True)
+
+    run(engine, read)
+
+
+def test_a_snapshot_reads_at_the_same_moment_and_cannot_write(engine: Engine) -> None:
+    settings = [func.current_setting(name) for name in ("transaction_isolation", "transaction_read_only")]
+
+    async def read(reader: Reader) -> None:
+        fetched = await reader.fetch([Query(select(*settings), {})], is_snapshot=True)
+        assert fetched.rows == [[("repeatable read", "on")]]
+        assert (await reader.fetch([Query(select(*settings), {})])).rows == [[("read committed", "off")]]
+
+    run(engine, read)
+
+
+def test_a_failed_query_raises_and_the_connection_serves_the_next_one(engine: Engine) -> None:
+    async def read(reader: Reader) -> None:
+        (backend,) = (await reader.fetch([BACKEND])).rows
+        for _ in range(2):
+            with pytest.raises(DBAPIError) as error:
+                await reader.fetch([ONE, FAILING, ONE])
+            assert error.value.orig.sqlstate == "22012"  # type: ignore[union-attr] - an error of psycopg
+        assert (await reader.fetch([ONE, BACKEND])).rows == [[(1,)], backend]
+
+    run(engine, read)
+
+
+def test_a_connection_that_postgresql_has_ended_is_replaced(engine: Engine, database_url: str) -> None:
+    async def read(reader: Reader) -> None:
+        (((backend,),),) = (await reader.fetch([BACKEND])).rows
+        # Its login may end the connection, the role of the system may not.
+        with build_engine(database_url).connect() as connection:
+            connection.execute(select(func.pg_terminate_backend(backend)))
+        (((other,),),) = (await reader.fetch([BACKEND])).rows
+        assert other != backend
+
+    run(engine, read)
+
+
+def test_a_read_runs_again_if_a_prepared_statement_is_in_the_way(engine: Engine) -> None:
+    async def read(reader: Reader) -> None:
+        (backend,) = (await reader.fetch([BACKEND])).rows
+        (idle,) = reader._pool()._idle
+        # As if a pooler had given the connection another one of the server.
+        idle.pipeline._prepared._names.clear()
+        assert (await reader.fetch([BACKEND])).rows != [backend]
+
+    run(engine, read)
+
+
+def test_a_canceled_read_ends_in_postgresql_and_gives_its_slot_back(engine: Engine) -> None:
+    running = Query(
+        select(func.count())
+        .select_from(func.pg_stat_get_activity(None).table_valued("query", "state"))
+        .where(literal_column("query").like("SELECT pg_sleep%"), literal_column("state") == "active"),
+        {},
+    )
+
+    async def read(reader: Reader) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await reader.fetch([SLEEPING])
+        assert (await reader.fetch([ONE])).rows == [[(1,)]]
+        while (await reader.fetch([running])).rows != [[(0,)]]:
+            await asyncio.sleep(0.05)
+
+    run(engine, read)
+
+
+def test_more_reads_than_connections_take_turns(engine: Engine) -> None:
+    async def read(reader: Reader) -> None:
+        found = await asyncio.gather(*(reader.fetch([BACKEND]) for _ in range(20)))
+        assert len({fetched.rows[0][0] for fetched in found}) <= 2
+
+    run(engine, read, size=2)
+
+
+def test_a_connection_keeps_a_bounded_number_of_statements(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.libpq.pipeline.MAX_PREPARED", 5)
+    numbered = [Query(select(literal_column(str(number), Integer)), {}) for number in range(20)]
+    prepared = Query(
+        select(literal_column("count(*)", Integer)).select_from(func.pg_prepared_statement()), {}
+    )
+
+    async def read(reader: Reader) -> None:
+        for number, query in enumerate(numbered):
+            assert (await reader.fetch([query])).rows == [[(number,)]]
+        assert (await reader.fetch([prepared])).rows[0][0][0] <= 7
+
+    run(engine, read)
+
+
+def test_an_unreachable_server_raises_what_sqlalchemy_raises() -> None:
+    engine = build_engine("postgresql://nobody@127.0.0.1:9/none", pool_size=1)
+
+    async def read(reader: Reader) -> None:
+        with pytest.raises(DBAPIError) as error:
+            await reader.fetch([ONE])
+        assert error.value.connection_invalidated
+
+    run(engine, read)
