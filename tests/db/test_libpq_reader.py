@@ -84,8 +84,10 @@ def test_a_connection_that_postgresql_has_ended_is_replaced(engine: Engine, data
     async def read(reader: Reader) -> None:
         (((backend,),),) = (await reader.fetch([BACKEND])).rows
         # Its login may end the connection, the role of the system may not.
-        with build_engine(database_url).connect() as connection:
+        login = build_engine(database_url, pool_size=1)
+        with login.connect() as connection:
             connection.execute(select(func.pg_terminate_backend(backend)))
+        login.dispose()
         (((other,),),) = (await reader.fetch([BACKEND])).rows
         assert other != backend
 

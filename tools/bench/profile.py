@@ -117,7 +117,7 @@ def profile_operation(server: InProcessServer, name: str, times: int) -> Profile
         _median_calls(profiles),
         waiting,
         median(each.statements for each in profiles),
-        median(each.statements + 2 * each.ends for each in profiles),
+        median(each.statements + 2 * each.ends + each.messages for each in profiles),
         frozenset().union(*(each.unmapped for each in profiles)),
     )
 

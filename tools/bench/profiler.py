@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from tools.bench.stages import OURS, REST, STATEMENTS, TRANSACTION_ENDS, WAITING, find_stage
+from tools.bench.stages import MESSAGE, OURS, REST, STATEMENTS, TRANSACTION_ENDS, WAITING, find_stage
 
 
 @dataclass
@@ -28,6 +28,8 @@ class RequestProfile:
     statements: int = 0
     ends: int = 0
     """The number of commits and rollbacks."""
+    messages: int = 0
+    """The number of pipelines, each with several statements."""
     unmapped: set[str] = field(default_factory=set)
     """Functions of this project that belong to no stage."""
 
@@ -74,6 +76,7 @@ class CallStack:
         name = f"{module}.{function}"
         self._profile.statements += name in STATEMENTS
         self._profile.ends += name in TRANSACTION_ENDS
+        self._profile.messages += name == MESSAGE
 
 
 class Profiler:

@@ -21,6 +21,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.pipeline.middleware",
         "handlers.pipeline.middleware.security_headers",
         "handlers.pipeline.middleware.long_polling",
+        "handlers.app.Application.__call__",
         "handlers.pipeline.request_context",
         "handlers.contract.deprecation",
         "connexion",
@@ -41,6 +42,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.pipeline.admission.lock_waits",
         "handlers.pipeline.admission.rate_limits",
         "handlers.pipeline.admission.attempt_limits",
+        "studio.infrastructure.held_counts",
         "studio.rate_limits",
     ),
     "parameters": (
@@ -95,6 +97,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "handler": (
         "handlers.common.preconditions",
         "handlers.common.context",
+        "handlers.common.reads",
         "handlers.login",
         "handlers.generations",
         "handlers.common.pagination",
@@ -127,6 +130,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "sqlalchemy.event",
         "sqlalchemy.pool",
     ),
+    "pipeline of libpq": ("db.libpq",),
     "psycopg": ("psycopg", "db.fast_path.json_columns", "db.fast_path.psycopg_cursor"),
     # Sending counts as waiting, too: PostgreSQL may get the core as soon as the kernel has the statement.
     WAITING: (
@@ -173,6 +177,8 @@ _STAGE_BY_NAME = {name: stage for stage, names in STAGES.items() for name in nam
 STATEMENTS = ("psycopg.cursor.Cursor.execute", "psycopg.cursor.Cursor.executemany")
 TRANSACTION_ENDS = ("psycopg.connection.Connection.commit", "psycopg.connection.Connection.rollback")
 """Each of these is a round trip, and so was the beginning of the transaction."""
+MESSAGE = "db.libpq.pipeline.Pipeline._write"
+"""Sends all statements of a read, its beginning and its end, as one round trip."""
 
 
 @cache
