@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -118,32 +118,42 @@ class Reader:
 async def fetch_in_transaction(connection: Connection, queries: Sequence[Query]) -> Fetched:
     """Return the rows of queries on the connection of a running transaction, for tests.
 
-    A savepoint undoes what they set. Listeners to statements of the connection are called.
+    A savepoint undoes what they set. If statements of the connection have listeners, each is called with the
+    `Command` before it runs as a message of its own.
     """
     commands = compile_queries(queries)
-    for command in commands:
-        for notify in connection.dispatch.before_cursor_execute:
-            notify(connection, None, command.statement.text.decode(), {}, None, False)
     sent = [begin_command(connection.engine), *commands]
+    listeners = list(connection.dispatch.before_cursor_execute)
+    messages = [[command] for command in sent] if listeners else [sent]
     try:
-        results = await _run_in_savepoint(connection, sent)
+        results = await _run_in_savepoint(connection, messages, listeners)
     except psycopg.errors.InvalidSqlStatementName:
         # The driver has sent DEALLOCATE ALL, as it does after some rollbacks.
         del connection.info[_PREPARED]
-        results = await _run_in_savepoint(connection, sent)
+        results = await _run_in_savepoint(connection, messages, [])
     except psycopg.Error as error:
         raise _to_sqlalchemy(error, connection.engine) from error
     return await _load(commands, results[1:])
 
 
-async def _run_in_savepoint(connection: Connection, commands: Sequence[Command]) -> list[PGresult]:
+async def _run_in_savepoint(
+    connection: Connection, messages: Sequence[Sequence[Command]], listeners: Sequence[Callable[..., Any]]
+) -> list[PGresult]:
     pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+    prepared = connection.info.setdefault(_PREPARED, PreparedNames())
+    results: list[PGresult] = []
     pgconn.exec_(b"SAVEPOINT reads")
-    pipeline = Pipeline(pgconn, connection.info.setdefault(_PREPARED, PreparedNames()))
     try:
-        return await pipeline.run(commands)
+        for commands in messages:
+            for notify in listeners:
+                notify(connection, None, commands[0].statement.text.decode(), commands[0], None, False)
+            pipeline = Pipeline(pgconn, prepared)
+            try:
+                results += await pipeline.run(commands)
+            finally:
+                pipeline.detach()
+        return results
     finally:
-        pipeline.detach()
         pgconn.exec_(b"ROLLBACK TO SAVEPOINT reads; RELEASE SAVEPOINT reads")
 
 

@@ -88,6 +88,8 @@ class _QueryShape(NamedTuple):
     has_search_text: bool
     filter_names: frozenset[str] = frozenset()
     """The filters in use."""
+    single_names: frozenset[str] = frozenset()
+    """Those of them that are arrays with one value."""
     sort: str = DEFAULT_SORT
     strategy: Strategy = "first"
 
@@ -138,17 +140,19 @@ class ListQuery:
         }
         after = {f"{name}_after": column > bindparam(f"{name}_after") for name, column in times.items()}
         before = {f"{name}_before": column < bindparam(f"{name}_before") for name, column in times.items()}
-        columns_of_filters = {
+        arrays = {name: matches_one_of(column, name) for name, column in self.array_columns.items()}
+        own = {"metadata": has_metadata(self.model)} if issubclass(self.model, Labeled) else {}
+        return {**after, **before, **arrays, **own, **_build_conditions(self.filters)}
+
+    @cached_property
+    def array_columns(self) -> Mapping[str, InstrumentedAttribute[Any]]:
+        """Return the columns that are compared with an array of values, by the name of the parameter."""
+        columns = {
             f"{name}_in": column
             for name, column in self.filters.items()
             if isinstance(column, InstrumentedAttribute)
         }
-        arrays = {
-            name: matches_one_of(column, name)
-            for name, column in {"ids": self.model.id, **columns_of_filters}.items()
-        }
-        own = {"metadata": has_metadata(self.model)} if issubclass(self.model, Labeled) else {}
-        return {**after, **before, **arrays, **own, **_build_conditions(self.filters)}
+        return {"ids": self.model.id, **columns}
 
     def read_page(
         self, params: Mapping[str, Any], tenant_filter: RowFilter | None = None
@@ -172,6 +176,9 @@ class ListQuery:
         filter_names = frozenset(name for name in self.conditions if params.get(name) is not None)
         values = {name: params[name] for name in (*filter_names, *self.parent)}
         values |= {"rows": limit + 1, "most": MAX_EXACT_COUNT + 1}
+        single = {name: params[name] for name in filter_names & self.array_columns.keys()}
+        single = {name: items[0] for name, items in single.items() if len(items) == 1}
+        values |= {f"{name}_single": value for name, value in single.items()}
         values |= tenant_filter.values if tenant_filter else {}
         if text := params.get("q") or params.get("search"):
             values["text"] = like_pattern(text)
@@ -182,7 +189,7 @@ class ListQuery:
             strategy, values["skip"] = "deep_skip" if skip > DEEP_OFFSET else "skip", skip
         kind = tenant_filter.kind if tenant_filter else None
         with_public = tenant_filter.with_public if tenant_filter else False
-        shape = _QueryShape(kind, with_public, bool(text), filter_names, sort, strategy)
+        shape = _QueryShape(kind, with_public, bool(text), filter_names, frozenset(single), sort, strategy)
         if strategy == "cursor":
             position = _decode_cursor(params["cursor"], self._cursor_scope(shape, values))
             values["place"], values["place_id"] = position
@@ -433,6 +440,9 @@ def _select_rows(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
 
 
 def _find_condition(list_query: ListQuery, shape: _QueryShape, name: str) -> SQLColumnExpression[bool]:
+    if name in shape.single_names:
+        # Only with a comparison with one value does an index have the rows in the order of the list.
+        return list_query.array_columns[name] == bindparam(f"{name}_single")
     if name == "metadata" and not shape.with_public:
         match shape.row_filter_kind:
             case RowFilterKind.ORGANIZATION:

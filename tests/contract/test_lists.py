@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from db.base import Base
+from db.libpq.pipeline import Command
 from db.rls.session_role import bypass_rls
 from db.row_counts.queries import COUNTED
 from handlers.app import Application
@@ -108,9 +109,15 @@ class QueryPlans:
         """Record the plan of a statement before it runs, with the same role and parameters."""
         if statement.startswith("SELECT") and "set_config" not in statement:
             driver: Any = connection.connection.driver_connection
-            with psycopg.ClientCursor(driver) as cursor:
-                cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
-                (plan,) = cursor.fetchone() or ()
+            explain = f"EXPLAIN (FORMAT JSON) {statement}"
+            if isinstance(parameters, Command):
+                types = parameters.statement.types
+                result = driver.pgconn.exec_params(explain.encode(), parameters.parameters, types)
+                plan = result.get_value(0, 0)
+            else:
+                with psycopg.ClientCursor(driver) as cursor:
+                    cursor.execute(explain, parameters)
+                    (plan,) = cursor.fetchone() or ()
             plan = plan if isinstance(plan, list) else orjson.loads(plan)
             self.plans.append((statement, plan[0]["Plan"]))
 
@@ -130,9 +137,8 @@ class QueryPlans:
             for statement, plan in self.plans
             if f"FROM {table} " in statement and " ORDER BY " in statement and "LIMIT" in statement
         ]
-        assert len(found) == 1, (
-            f"{len(found)} statements read a page of `{table}`, expected 1: is TABLES right?"
-        )
+        # Those after the first one read the collections of its rows.
+        assert found, f"no statement reads a page of `{table}`: is TABLES right?"
         return found[0]
 
 
