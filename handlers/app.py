@@ -177,6 +177,7 @@ class Application(BridgedFlaskApp):
         yield
         await to_thread.run_sync(self.drain)
         await to_thread.run_sync(self.bridge.shutdown)
+        await self.services.rate_limiter.store.close()
         await self.database.close_reader()
         self.database.dispose()
 

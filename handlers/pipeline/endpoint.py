@@ -36,7 +36,6 @@ from handlers.pipeline.admission.attempt_limits import enforce_attempt_limit, fi
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.lock_waits import LockWaits
 from handlers.pipeline.admission.rate_limits import (
-    NamedLimit,
     due_limits,
     guest_limits,
     organization_limits,
@@ -51,6 +50,7 @@ from handlers.pipeline.prechecks import LOADED, DecodingNeeded, StoringNeeded, f
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from handlers.pipeline.responding import describe_rejection, require_access, respond, validate_response
 from studio.rate_limits.limiter import RateLimiter
+from studio.rate_limits.limits import NamedLimit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -300,8 +300,8 @@ class Endpoint:
         Raises:
             RateLimited: one of them is exhausted.
         """
-        for policy, name in due_limits(context, limits):
-            record_usage(context, [self._limits.consume(policy, name)])
+        if due := due_limits(context, limits):
+            record_usage(context, self._limits.consume(due))
 
 
 class _FinalResponse(Response):

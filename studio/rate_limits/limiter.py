@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
-from anyio import to_thread
-
 from studio.infrastructure.settings import Settings
-from studio.rate_limits.limits import LimitUsage, QuotaPolicies, QuotaPolicy
+from studio.rate_limits.limits import LimitUsage, NamedLimit, QuotaPolicies
 from studio.rate_limits.memory_store import MemoryStore, RateLimitStore
 
 
@@ -31,15 +29,13 @@ class RateLimiter:
         """Return the limiter of these settings, which counts in Redis if a Redis server is configured."""
         return cls(QuotaPolicies.from_settings(settings), _build_store(settings.celery_broker_url))
 
-    def consume(self, policy: QuotaPolicy, name: str) -> LimitUsage:
-        """Take one unit of the quota of a name. May block: call it in a thread."""
-        return self.store.consume(policy, name, self.clock())
+    def consume(self, limits: Sequence[NamedLimit]) -> list[LimitUsage]:
+        """Take one unit of each limit, until one is exhausted. May block: call it in a thread."""
+        return self.store.consume(limits, self.clock())
 
-    async def consume_async(self, policy: QuotaPolicy, name: str) -> LimitUsage:
-        """Take one unit of the quota of a name without blocking the event loop."""
-        if self.store.is_blocking:
-            return await to_thread.run_sync(self.consume, policy, name)
-        return self.consume(policy, name)
+    async def consume_async(self, limits: Sequence[NamedLimit]) -> list[LimitUsage]:
+        """Do the same without blocking the event loop."""
+        return await self.store.consume_async(limits, self.clock())
 
 
 def _build_store(url: str | None) -> RateLimitStore:

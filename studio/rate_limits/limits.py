@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+from typing import NamedTuple
 
 from pyrate_limiter import GCRA, Decision, Rate
 
@@ -57,6 +58,13 @@ class QuotaPolicy:
     def emission_interval(self) -> int:
         """Microseconds until one unit refills, rounded as in the algorithm."""
         return max(1, ceil(self.window * 1_000_000 / self.quota))
+
+
+class NamedLimit(NamedTuple):
+    """A rate limit, and the name that it counts."""
+
+    policy: QuotaPolicy
+    name: str
 
 
 @dataclass(frozen=True)

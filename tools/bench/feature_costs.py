@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
+from studio.rate_limits.redis_store import RedisStore
 from tools.bench.environment import SERVER_CORE, BenchEnvironment
 from tools.bench.feature_toggles import FunctionTimer, disable_policies, disabled
 from tools.bench.in_process import HOST, InProcessServer, run_in_process_server
@@ -25,10 +26,12 @@ from tools.bench.open_loop import encode_requests
 from tools.bench.operations import OPERATIONS_BY_NAME, Operation, UnexpectedResponse
 from tools.bench.processes import own_cpu_seconds, pinned_to_cores
 from tools.bench.statistics import Estimate
+from tools.servers.processes import run_redis
 
 CHECKS = ("request_validation", "response_validation")
 TIMED = (*CHECKS, "etags", "rate_limits")
 POLICIES, AUDIT, WITH_KEY, BOTH_CHECKS = "policies", "audit", "with a key", "both checks"
+LIMITS_IN_REDIS = "limits in Redis"
 TITLES = {
     "request_validation": "validation of requests against the contract",
     "response_validation": "validation of responses against the contract",
@@ -36,12 +39,13 @@ TITLES = {
     "etags": "entity tags",
     AUDIT: "an audit log event for each write",
     "rate_limits": "rate limits by account and organization",
+    LIMITS_IN_REDIS: "counts of rate limits in Redis, for several processes, instead of in memory",
     WITH_KEY: "an idempotency key, if the request has one",
 }
 TOGGLED = {
-    "read": (POLICIES,),
-    "list_100": (POLICIES, BOTH_CHECKS),
-    "create": (POLICIES, AUDIT, WITH_KEY),
+    "read": (POLICIES, LIMITS_IN_REDIS),
+    "list_100": (POLICIES, BOTH_CHECKS, LIMITS_IN_REDIS),
+    "create": (POLICIES, AUDIT, LIMITS_IN_REDIS, WITH_KEY),
 }
 OPERATIONS = tuple(TOGGLED)
 ROUNDS = {"read": 6, "list_100": 2, "create": 4}
@@ -131,11 +135,15 @@ def measure_costs(environment: BenchEnvironment, database: str, seconds: float) 
     environment.copy("unprotected")
     disable_policies(environment.url("unprotected"))
     with (
+        run_redis() as redis,
         pinned_to_cores(SERVER_CORE),
         run_in_process_server(environment.folder, environment.url(database)) as server,
         run_in_process_server(environment.folder, environment.url("unprotected")) as another,
     ):
-        pairs = {name: dict(_build_comparisons(environment, server, another, name)) for name in OPERATIONS}
+        counts = RedisStore(redis.url)
+        pairs = {
+            name: dict(_build_comparisons(environment, server, another, counts, name)) for name in OPERATIONS
+        }
         every = [pair for found in pairs.values() for pair in found.values()]
         for pair in every:
             pair.warm_up()
@@ -152,7 +160,11 @@ def measure_costs(environment: BenchEnvironment, database: str, seconds: float) 
 
 
 def _build_comparisons(
-    environment: BenchEnvironment, server: InProcessServer, another: InProcessServer, name: str
+    environment: BenchEnvironment,
+    server: InProcessServer,
+    another: InProcessServer,
+    counts: RedisStore,
+    name: str,
 ) -> Iterator[tuple[str, _Comparison]]:
     for guarantee in TOGGLED[name]:
         enabled_variant, disabled_variant = (
@@ -165,6 +177,8 @@ def _build_comparisons(
             disabled_variant = _Variant(
                 another, _build_requests(environment, another, name), partial(disabled, POLICIES)
             )
+        elif guarantee == LIMITS_IN_REDIS:
+            enabled_variant.switch = partial(server.limits_stored_in, counts)
         else:
             features = CHECKS if guarantee == BOTH_CHECKS else (guarantee,)
             disabled_variant.switch = partial(disabled, *features)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any
@@ -21,10 +20,11 @@ import sqlalchemy
 
 from db.base import Base
 from db.fast_path.driver_statement import DriverStatement
+from db.libpq.statements import Query
 from db.queries import callers
 from db.session import current_session
 from handlers.server.cli import main
-from studio.rate_limits.limits import LimitUsage, QuotaPolicy
+from studio.rate_limits.limits import LimitUsage, NamedLimit
 
 Replacement = tuple[str, str, Callable[..., Any]]
 
@@ -47,11 +47,12 @@ def _constant_etag(_body: bytes) -> str:
     return '"measured"'
 
 
-_CALLER = DriverStatement(
-    sqlalchemy.select(
-        *(callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles", "full_name"))
-    )
+_CALLER_COLUMNS = tuple(
+    callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles", "full_name")
 )
+_CALLER = DriverStatement(sqlalchemy.select(*_CALLER_COLUMNS))
+# The last column of the product sets the session variables of the policies.
+_CALLER_OF_READ = sqlalchemy.select(*_CALLER_COLUMNS, sqlalchemy.null())
 
 
 def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
@@ -65,14 +66,18 @@ def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
     return callers.CallerRow(found_id, email, is_superuser, roles, full_name)
 
 
-@cache
-def _unlimited(_limits: object, policy: QuotaPolicy, _subject: str) -> LimitUsage:
-    """Report an unused quota. Responses keep their rate limit headers, but nothing is counted."""
-    return LimitUsage(policy, policy.quota, 0, allowed=True)
+def _caller_query(user_id: UUID, session_id: UUID) -> Query:
+    """Return the query of a read that finds the caller, without the session variables of the policies."""
+    return Query(_CALLER_OF_READ, {"user_id": user_id, "session_id": session_id})
 
 
-async def _unlimited_async(_limits: object, policy: QuotaPolicy, subject: str) -> LimitUsage:
-    return _unlimited(None, policy, subject)
+def _unlimited(_limiter: object, limits: Sequence[NamedLimit]) -> list[LimitUsage]:
+    """Report unused quotas. Responses keep their rate limit headers, but nothing is counted."""
+    return [LimitUsage(policy, policy.quota, 0, allowed=True) for policy, _ in limits]
+
+
+async def _unlimited_async(_limiter: object, limits: Sequence[NamedLimit]) -> list[LimitUsage]:
+    return _unlimited(None, limits)
 
 
 FEATURES: dict[str, tuple[Replacement, ...]] = {
@@ -81,6 +86,7 @@ FEATURES: dict[str, tuple[Replacement, ...]] = {
     "policies": (
         ("db.session", "set_role", _noop),
         ("handlers.pipeline.auth", "find_caller", _find_caller),
+        ("handlers.pipeline.auth", "caller_query", _caller_query),
     ),
     "etags": (("handlers.pipeline.responding", "strong_etag", _constant_etag),),
     "audit": (("handlers.pipeline.audit", "AuditRecorder.track", _no_tracking),),

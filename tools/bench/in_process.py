@@ -28,6 +28,7 @@ from handlers.server.cli import uvicorn_options
 from handlers.server.http_protocol import BoundedHttpProtocol
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.telemetry.logs import PACKAGES, configure_logging
+from studio.rate_limits.memory_store import RateLimitStore
 from tools.bench.profiler import ProfiledPool, Profiler, RequestProfile
 from tools.bench.servers import OURS
 
@@ -159,6 +160,16 @@ class InProcessServer(httpx.BaseTransport):
         finally:
             profile = self._profiler.stop()
         return profile
+
+    @contextlib.contextmanager
+    def limits_stored_in(self, store: RateLimitStore) -> Iterator[None]:
+        """Count rate limits in another store within the block."""
+        limits = self._app.services.rate_limiter
+        stored, limits.store = limits.store, store
+        try:
+            yield
+        finally:
+            limits.store = stored
 
     def stop(self) -> None:
         """Release all resources. Closing a client does not stop the server."""

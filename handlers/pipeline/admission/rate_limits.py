@@ -5,7 +5,7 @@ Each limit counts a request once, even if several layers ask for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,10 +19,7 @@ from handlers.common.context import current_services
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.limiter import RateLimiter
-from studio.rate_limits.limits import LimitUsage, QuotaPolicies, QuotaPolicy
-
-NamedLimit = tuple[QuotaPolicy, str]
-"""A rate limit, and the name that it counts."""
+from studio.rate_limits.limits import LimitUsage, NamedLimit, QuotaPolicies, QuotaPolicy
 
 
 def record_usage(context: RequestContext, limit_usages: Iterable[LimitUsage]) -> None:
@@ -45,7 +42,9 @@ def organization_limits(
     Only members count: others must not use up the limit of an organization whose id they know. Guests count
     in `guest_limits`.
     """
-    return [(policies.organization, str(organization_id))] if organization_id in caller.roles else []
+    return (
+        [NamedLimit(policies.organization, str(organization_id))] if organization_id in caller.roles else []
+    )
 
 
 def guest_limits(policies: QuotaPolicies, caller: Caller) -> list[NamedLimit]:
@@ -57,17 +56,18 @@ def guest_limits(policies: QuotaPolicies, caller: Caller) -> list[NamedLimit]:
     if guest is None:
         return []
     # First, so that guests beyond their half use nothing of the limit that members need.
-    limits = [(policies.guests, str(guest.organization_id or guest.created_by_id))]
+    limits = [NamedLimit(policies.guests, str(guest.organization_id or guest.created_by_id))]
     if guest.organization_id is not None:
-        limits.append((policies.organization, str(guest.organization_id)))
+        limits.append(NamedLimit(policies.organization, str(guest.organization_id)))
     return limits
 
 
-def due_limits(context: RequestContext, limits: Iterable[NamedLimit]) -> Iterator[NamedLimit]:
-    """Yield the limits that have not counted the request yet."""
+def due_limits(context: RequestContext, limits: Iterable[NamedLimit]) -> list[NamedLimit]:
+    """Return the limits that have not counted the request yet."""
     operation = context.operation
-    if operation is not None and operation.is_rate_limited:
-        yield from (limit for limit in limits if not context.has_consumed(limit[0].name))
+    if operation is None or not operation.is_rate_limited:
+        return []
+    return [limit for limit in limits if not context.has_consumed(limit.policy.name)]
 
 
 def consume_guest_session(link_id: UUID) -> None:
@@ -78,8 +78,8 @@ def consume_guest_session(link_id: UUID) -> None:
     """
     rate_limiter = current_rate_limiter()
     name = f"{link_id} {client_address()}"
-    usage = rate_limiter.consume(rate_limiter.policies.guest_sessions, name)
-    record_usage(request.environ[REQUEST_CONTEXT], [usage])
+    usages = rate_limiter.consume([NamedLimit(rate_limiter.policies.guest_sessions, name)])
+    record_usage(request.environ[REQUEST_CONTEXT], usages)
 
 
 def current_rate_limiter() -> RateLimiter:
@@ -113,8 +113,8 @@ class RateLimitMiddleware:
 
     async def consume(self, context: RequestContext, policy: QuotaPolicy, name: str) -> None:
         """Consume one unit of a limit, unless it has already counted the request."""
-        if not context.has_consumed(policy.name):
-            record_usage(context, [await self.limits.consume_async(policy, name)])
+        if due := due_limits(context, [NamedLimit(policy, name)]):
+            record_usage(context, await self.limits.consume_async(due))
 
 
 class AnonymousRateLimit(RateLimitMiddleware):

@@ -28,7 +28,6 @@ from handlers.common.responses import ApiResponse, EncodedResponse
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.rate_limits import (
-    NamedLimit,
     due_limits,
     guest_limits,
     organization_limits,
@@ -43,6 +42,7 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from handlers.pipeline.responding import describe_rejection, require_access, respond
 from studio.infrastructure.fair_slots import FairSlots, current_requester
 from studio.rate_limits.limiter import RateLimiter
+from studio.rate_limits.limits import NamedLimit
 
 
 class _CallerChangedError(Exception):
@@ -223,8 +223,8 @@ class ReadEndpoint:
         Raises:
             RateLimited: One of them is exhausted.
         """
-        for policy, name in due_limits(context, limits):
-            record_usage(context, [await self._limits.consume_async(policy, name)])
+        if due := due_limits(context, limits):
+            record_usage(context, await self._limits.consume_async(due))
 
     def _touch(self, key_id: UUID, last_used_at: datetime | None) -> None:
         with self._database.transaction(False):
