@@ -1,6 +1,6 @@
 """Run several statements on one connection of libpq as one message, on the event loop.
 
-This module knows no SQL of the product and no pool. Its tests are `tests/db/test_libpq_pipeline.py`.
+This module knows no SQL of the product and no pool. Its tests are `tests/db/test_libpq_reader.py`.
 """
 
 from __future__ import annotations

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Engine, Integer, bindparam, func, literal_column, select
+from sqlalchemy import Engine, Integer, String, bindparam, func, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import build_engine
-from db.libpq.reader import Reader
-from db.libpq.statements import Query
+from db.libpq.pipeline import Command
+from db.libpq.reader import Reader, compile_queries
+from db.libpq.statements import PreparedStatement, Query
 from db.rls.session_role import SYSTEM_ROLE
 from db.session import Database
+from tools.servers.processes import wait_until
 
 Value = TypeVar("Value")
 
@@ -122,6 +125,76 @@ def test_a_canceled_read_ends_in_postgresql_and_gives_its_slot_back(engine: Engi
             await asyncio.sleep(0.05)
 
     run(engine, read)
+
+
+def test_reads_go_on_while_postgresql_ends_all_their_connections(engine: Engine, database_url: str) -> None:
+    login = build_engine(database_url, pool_size=1)
+
+    failures: list[Any] = []
+
+    async def read(reader: Reader) -> None:
+        async def read_often() -> None:
+            for _ in range(50):
+                try:
+                    assert (await reader.fetch([ONE])).rows == [[(1,)]]
+                except DBAPIError as error:
+                    # Its second connection was ended, too.
+                    failures.append(error.orig)
+
+        reading = [asyncio.create_task(read_often()) for _ in range(8)]
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            idle = [each.pipeline._connection.backend_pid for each in reader._pool()._idle]
+            with login.connect() as connection:
+                for backend in idle:
+                    connection.execute(select(func.pg_terminate_backend(backend)))
+        await asyncio.gather(*reading)
+        assert len(reader._pool()._idle) <= 4
+
+    run(engine, read, size=4)
+    login.dispose()
+    assert len(failures) < 40
+    assert {error.sqlstate for error in failures} <= {None, "57P01"}
+
+
+def test_a_notice_is_no_answer(engine: Engine) -> None:
+    notice = Command(PreparedStatement("DO $$ BEGIN RAISE WARNING 'noticed'; END $$"), ())
+
+    async def read(reader: Reader) -> None:
+        await reader.fetch([ONE])
+        pool = reader._pool()
+        await pool.run([notice, *compile_queries([ONE])])
+        assert (await reader.fetch([ONE])).rows == [[(1,)]]
+
+    run(engine, read)
+
+
+def test_a_message_that_exceeds_the_buffers_of_both_sides_is_sent_and_answered(engine: Engine) -> None:
+    text = "x" * 3_000_000
+    echo = Query(select(func.concat(bindparam("text", type_=String), "y")), {"text": text})
+
+    async def read(reader: Reader) -> None:
+        fetched = await reader.fetch([echo] * 5)
+        assert fetched.rows == [[(text + "y",)]] * 5
+        assert fetched.text_bytes == 5 * len(text) + 5
+
+    run(engine, read)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_event_loop_that_ends_without_closing_leaves_no_connection(
+    engine: Engine, database_url: str
+) -> None:
+    async def read(reader: Reader) -> int:
+        return int((await reader.fetch([BACKEND])).rows[0][0][0])
+
+    backend = asyncio.run(read(Reader(engine, 1)))
+    gc.collect()
+    login = build_engine(database_url, pool_size=1)
+    activity = select(func.count()).select_from(func.pg_stat_get_activity(backend))
+    with login.connect() as connection:
+        wait_until(lambda: connection.scalar(activity) == 0, "the connection to end", 10)
+    login.dispose()
 
 
 def test_more_reads_than_connections_take_turns(engine: Engine) -> None:

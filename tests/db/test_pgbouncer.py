@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,15 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row, func, literal, select, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import MAX_LOCK_WAIT_MILLISECONDS, build_engine, is_database_unavailable
 from db.errors import NotFound
+from db.libpq.reader import Reader
+from db.libpq.statements import Query
 from db.models import Brand
-from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE, SessionRole
+from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE, SessionRole, role_query
 from db.session import Database, current_session, query_as_system
 from tests.support.factories import make_brand, make_organization, make_user, use_session
 from tests.support.requirements import skip_or_fail
@@ -113,6 +116,32 @@ def test_s01_tenants_stay_apart_on_shared_connections(build_database: Callable[.
                 assert list_tenants() == organizations
 
     run_threads(run)
+
+
+def test_s01_reads_of_tenants_stay_apart_on_shared_connections(
+    build_database: Callable[..., Database],
+) -> None:
+    database = build_database()
+    roles = [create_tenant(database) for _ in range(2)]
+    brands = Query(select(Brand.organization_id).distinct(), {})
+    failing = Query(select(1 / literal(0)), {})
+
+    async def read_as(reader: Reader, role: SessionRole) -> None:
+        for _turn in range(TURNS):
+            _, rows = (await reader.fetch([role_query(role), brands])).rows
+            assert rows == [(role.organization_ids[0],)]
+            with pytest.raises(DBAPIError):
+                await reader.fetch([role_query(role), failing, brands])
+            # Without a role, reads are those of the system.
+            (everything,) = (await reader.fetch([brands])).rows
+            assert {row[0] for row in everything} == {each.organization_ids[0] for each in roles}
+
+    async def read_all() -> None:
+        reader = Reader(database.engine, THREADS)
+        await asyncio.gather(*(read_as(reader, roles[number % 2]) for number in range(THREADS)))
+        await reader.close()
+
+    asyncio.run(read_all())
 
 
 def test_s01_a_shared_connection_keeps_no_role_and_no_caller(
