@@ -160,11 +160,6 @@ def select_visible(model: type[OwnedModel]) -> Select[OwnedModel]:
     return select(model).where(*row_filter(model, rows.kind, rows.with_public, rows.values))
 
 
-def select_listed(model: type[OwnedModel], rows: RowFilter) -> Select[OwnedModel]:
-    """Select the rows of a filter, such as that of a list."""
-    return select(model).where(*row_filter(model, rows.kind, rows.with_public, rows.values))
-
-
 def _readable_kind(caller: Caller) -> RowFilterKind:
     if caller.is_superuser:
         return RowFilterKind.EVERYTHING
