@@ -26,7 +26,7 @@ def run_migrations() -> None:
     """
     engine = build_engine(context.config.attributes["url"], pool_size=2)
     try:
-        with engine.connect() as guard, guard.begin():
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
             locks.acquire_migration_lock(guard)
             event.listen(engine, "begin", prepare_transaction)
             with engine.connect() as connection:

@@ -7,6 +7,7 @@ long. The migration fails instead, the requests that waited go on, and it is tri
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,10 +39,14 @@ class MigrationBlocked(Exception):
 
 
 def acquire_migration_lock(guard: Connection) -> None:
-    """Wait until no other process migrates; the lock ends with the transaction of `guard`."""
-    # The transaction is idle while the migrations run on another connection.
-    guard.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-    guard.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+    """Wait until no other process migrates; the lock ends with the session of `guard`.
+
+    Args:
+        guard: A connection in autocommit mode. CREATE INDEX CONCURRENTLY waits for all older transactions,
+            and a statement that waits for a lock is one, so neither the guard nor a wait may be one.
+    """
+    while not guard.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def report_blockers(guard: Connection, pid: int | None) -> Iterator[None]:
     """Watch what a backend waits for within the block.
 
     Args:
-        guard: A connection that nothing else uses.
+        guard: A connection in autocommit mode that nothing else uses.
         pid: The process id of the backend.
 
     Raises:
@@ -60,8 +65,6 @@ def report_blockers(guard: Connection, pid: int | None) -> Iterator[None]:
 
     def watch() -> None:
         while not stopped.wait(POLL_SECONDS):
-            # Otherwise the transaction would see the sessions of its first look.
-            guard.execute(text("SELECT pg_stat_clear_snapshot()"))
             found = [
                 f"session {row.pid} (user {row.usename}, application {row.application_name or 'unknown'}, "
                 f"from {row.address}, {row.state}, transaction since {row.since}; to end it: "
