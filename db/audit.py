@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import Column, bindparam, event, insert, inspect, select, update
+from sqlalchemy import Column, and_, bindparam, event, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, affected_one, new_id, utc_now
@@ -243,14 +243,15 @@ def insert_denial(denial: Mapping[str, Any], count: int = 1) -> None:
     key = {name: denial.get(name) for name in columns}
     # Two processes must not both find no event.
     lock_name(repr(key))
+    # The clock of another process may be ahead. Without limits, all partitions would be searched.
+    is_recent = and_(AuditEvent.created_at > now - DENIAL_WINDOW, AuditEvent.created_at < now + DENIAL_WINDOW)
     latest = (
         select(AuditEvent.id)
-        .where(*(getattr(AuditEvent, name) == value for name, value in key.items()))
-        .where(AuditEvent.created_at > now - DENIAL_WINDOW)
+        .where(*(getattr(AuditEvent, name) == value for name, value in key.items()), is_recent)
         .order_by(AuditEvent.created_at.desc())
         .limit(1)
     )
-    repeated = update(AuditEvent).where(AuditEvent.id == latest.scalar_subquery())
+    repeated = update(AuditEvent).where(AuditEvent.id == latest.scalar_subquery(), is_recent)
     if not affected_one(connection.execute(repeated.values(count=AuditEvent.count + count, updated_at=now))):
         insert_event({**denial, "count": count})
 

@@ -38,7 +38,8 @@ SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'
 _COLUMNS = text("""
 SELECT relname AS table, attname AS column, format_type(atttypid, NULL) AS type
 FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
-WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND relname <> ALL (:others)
+WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p') AND NOT relispartition
+    AND relname <> ALL (:others)
     AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 ORDER BY relname, attnum
 """).bindparams(others=list(NOT_COPIED))
@@ -48,7 +49,7 @@ FROM pg_constraint WHERE connamespace = to_regnamespace('public') AND contype = 
 """)
 _PROTECTED = text("""
 SELECT oid::regclass FROM pg_class
-WHERE relnamespace = to_regnamespace('public') AND relkind = 'r' AND relforcerowsecurity
+WHERE relnamespace = to_regnamespace('public') AND relforcerowsecurity AND NOT relispartition
 """)
 _SEQUENCES = text("""
 SELECT pg_class.oid::regclass AS sequence, quote_ident(attname) AS column, refobjid::regclass AS table
@@ -137,7 +138,11 @@ def list_tables(connection: Connection) -> Tables:
 def read_lines(connection: Connection, table: str, columns: Iterable[str]) -> Iterator[bytes]:
     """Yield the rows of a table as lines of COPY in text format."""
     connection.exec_driver_sql(_FORMATS)
-    with _cursor(connection) as cursor, cursor.copy(_copy_statement(table, columns, "TO STDOUT")) as copy:
+    # A query, because COPY reads no partitioned table.
+    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (ENCODING 'UTF8')").format(
+        _list_names(columns), sql.Identifier("public", table)
+    )
+    with _cursor(connection) as cursor, cursor.copy(statement) as copy:
         # PostgreSQL sends each row in a message of its own.
         yield from map(bytes, copy)
 
@@ -243,12 +248,8 @@ def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
     return psycopg.Cursor(cast("psycopg.Connection[Any]", connection.connection.driver_connection))
 
 
-def _copy_statement(table: str, columns: Iterable[str], direction: str) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) {} (ENCODING 'UTF8')").format(
-        sql.Identifier("public", table),
-        sql.SQL(", ").join(map(sql.Identifier, columns)),
-        sql.SQL(cast("Any", direction)),
-    )
+def _list_names(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def _require_current(url: str) -> None:
@@ -352,7 +353,10 @@ def _suspend_constraints(connection: Connection, tables: Iterable[str]) -> Itera
 
 def _fill_table(connection: Connection, table: str, source: RowSource, tables: Tables) -> TableDigest:
     """Write the rows of a table; return the digest of what was read."""
-    digest, statement = TableDigest(), _copy_statement(table, source.list_columns()[table], "FROM STDIN")
+    digest = TableDigest()
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (ENCODING 'UTF8')").format(
+        sql.Identifier("public", table), _list_names(source.list_columns()[table])
+    )
     try:
         with _cursor(connection) as cursor, cursor.copy(statement) as copy:
             chunk = bytearray()

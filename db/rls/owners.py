@@ -15,18 +15,25 @@ from db.engine import build_engine
 from db.rls.session_role import MIGRATING, SYSTEM_ROLE
 from db.rls.setup import RolesMissing
 
+OF_THE_OWNER = "maintain_audit_partitions"
+"""The only function that runs with the rights of the owner of the tables: it creates and drops partitions."""
+
 # The owner of the revision's table is the login that migrates. A new database has no such table, so both
 # statements return nothing. A superuser may own functions that do not run with its rights.
 _WRONG_FUNCTIONS = text("""
 SELECT quote_ident(proname) || '(' || pg_get_function_identity_arguments(pg_proc.oid) || ')' AS name,
-    quote_ident(CASE WHEN prosecdef THEN :system_role ELSE pg_get_userbyid(relowner) END) AS owner
+    quote_ident(
+        CASE WHEN prosecdef AND proname <> :of_the_owner THEN :system_role ELSE pg_get_userbyid(relowner) END
+    ) AS owner
 FROM pg_proc
 JOIN pg_class ON pg_class.oid = to_regclass('public.alembic_version')
 JOIN pg_roles ON pg_roles.oid = proowner
-WHERE pronamespace = to_regnamespace('public') AND starts_with(proname, 'sartiq_')
-    AND CASE WHEN prosecdef THEN rolname <> :system_role ELSE proowner <> relowner AND NOT rolsuper END
+WHERE pronamespace = to_regnamespace('public')
+    AND (starts_with(proname, 'sartiq_') OR proname = :of_the_owner)
+    AND CASE WHEN prosecdef AND proname <> :of_the_owner THEN rolname <> :system_role
+        ELSE proowner <> relowner AND (prosecdef OR NOT rolsuper) END
 ORDER BY name
-""").bindparams(system_role=SYSTEM_ROLE)
+""").bindparams(system_role=SYSTEM_ROLE, of_the_owner=OF_THE_OWNER)
 
 _WRONG_POLICIES = text("""
 SELECT quote_ident(relname) AS name, quote_ident(pg_get_userbyid(relowner)) AS owner,

@@ -28,6 +28,7 @@ import uvicorn
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
+from db.audit_partitions import set_retention
 from db.embedded import EmbeddedDatabaseError
 from db.engine import build_engine
 from db.errors import EmailTaken, NotFound
@@ -238,7 +239,9 @@ def upgrade_schema(settings: Settings) -> None:
         DatabaseIsNewer, MigrationBlocked, RolesMissing: As `db.migrations.upgrade`.
     """
     login = make_url(settings.database_url).username
-    upgrade(settings.migration_database_url or settings.database_url, login=login)
+    owner_url = settings.migration_database_url or settings.database_url
+    upgrade(owner_url, login=login)
+    set_retention(owner_url, settings.audit_retention_months)
 
 
 def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:

@@ -172,7 +172,7 @@ def _events_in_organizations(user_id: UUID) -> Section:
     joined = select(memberships.c.organization_id).where(memberships.c.user_id == user_id)
     query = select(*_columns(events, "changes"))
     query = query.where(events.c.organization_id.in_(joined), events.c.actor_id == user_id)
-    return Section("audit_events_in_organizations", query, ("organization_id", "created_at", "id"))
+    return Section("audit_events_in_organizations", query, ("created_at", "id"))
 
 
 def _usage(user_id: UUID) -> Section:

@@ -561,6 +561,14 @@ class Settings:
         "Generations of one tenant that all processes render at the same time; `0` is no limit.",
         Integer(0, 1_000),
     )
+    audit_retention_months: int | None = _setting(
+        "Background work",
+        "AUDIT_RETENTION_MONTHS",
+        None,
+        "Whole months after which [audit events](../guides/audit-log.md#retention) are deleted, a month at a "
+        "time. Read by the process whose login owns the tables. Without it, none are deleted.",
+        Integer(1, 1_200),
+    )
     celery_broker_url: str | None = _setting(
         "Background work",
         "CELERY_BROKER_URL",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from db.audit_partitions import maintain_partitions
 from db.base import utc_now
 from db.change_feed.queries import apply_pending_touches, delete_old_changes
 from db.row_counts.queries import compact_counts, delete_zero_counts
@@ -148,6 +149,9 @@ MAINTENANCE_TASKS = (
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
     MaintenanceTask("retention", lambda services: enforce_retention(services.database), 3_600),
+    MaintenanceTask(
+        "partitions of the audit log", lambda services: maintain_partitions(services.database), 3_600
+    ),
     MaintenanceTask(
         "deletion of accounts",
         lambda services: delete_due_accounts(services.database, services.storage),

@@ -22,7 +22,7 @@ END_SECONDS = 10
 # The schema and its revision never change while a mock runs.
 _LIST_TABLES = text(
     "SELECT format('%I', relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace "
-    "AND relkind = 'r' AND relname <> 'alembic_version' ORDER BY relname"
+    "AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'alembic_version' ORDER BY relname"
 )
 _LIST_SEQUENCES = text(
     "SELECT format('%I', sequencename), coalesce(last_value, start_value), last_value IS NOT NULL "
@@ -115,7 +115,8 @@ def _read_start(connection: Connection) -> _Start:
     tables = {}
     with _get_driver_connection(connection).cursor() as cursor:
         for table in connection.scalars(_LIST_TABLES).all():
-            with cursor.copy(f"COPY public.{table} TO STDOUT (FORMAT binary)".encode()) as copy:
+            # A query, because COPY reads no partitioned table.
+            with cursor.copy(f"COPY (TABLE public.{table}) TO STDOUT (FORMAT binary)".encode()) as copy:
                 tables[table] = b"".join(copy)
     sequences = [(name, value, is_called) for name, value, is_called in connection.execute(_LIST_SEQUENCES)]
     return _Start(tables, sequences)

@@ -156,12 +156,18 @@ def is_uncorrelated(plan: dict[str, Any]) -> bool:
 
 def relations(plan: dict[str, Any]) -> set[str]:
     """Return the tables that a plan reads."""
-    return {node["Relation Name"] for node in nodes(plan) if "Relation Name" in node}
+    return {name_table(node) for node in nodes(plan) if "Relation Name" in node}
+
+
+def name_table(node: dict[str, Any]) -> str | None:
+    """Return the table that a node reads; for a partition, the table that it belongs to."""
+    name = node.get("Relation Name")
+    return "audit_events" if name and name.startswith("audit_events_") else name
 
 
 def index_condition(plan: dict[str, Any], table: str) -> str:
     """Return the index conditions of a plan for a table; empty if it reads the whole table."""
-    scans = [node for node in nodes(plan) if node.get("Relation Name") == table]
+    scans = [node for node in nodes(plan) if name_table(node) == table]
     bitmaps = [node for scan in scans for node in nodes(scan) if node["Node Type"] == "Bitmap Index Scan"]
     return " AND ".join(node["Index Cond"] for node in (*scans, *bitmaps) if "Index Cond" in node)
 

@@ -103,3 +103,14 @@ def test_processes_that_start_together_migrate_once(older_url: str) -> None:
     processes = [subprocess.Popen([*command, older_url], cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert is_current(older_url)
+
+
+def test_an_index_that_is_built_beside_requests_does_not_wait_for_its_own_migration(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It waits for transactions that have a snapshot, as that of the watcher has while it reads.
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.0005)
+    monkeypatch.setattr(locks, "MAX_ATTEMPTS", 1)
+    downgrade(own_database_url, "0051")
+    upgrade(own_database_url)
+    assert is_current(own_database_url)

@@ -39,7 +39,7 @@ AND NOT (
 WITHOUT_TENANT = """
 SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attname = 'organization_id'
-AND NOT EXISTS (
+AND NOT relispartition AND NOT EXISTS (
     SELECT FROM pg_policy WHERE polrelid = attrelid AND to_regrole('sartiq_app') = ANY (polroles)
 )
 """

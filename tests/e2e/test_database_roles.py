@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from db.audit_partitions import set_retention
 from tests.support.servers.unprivileged_postgres import (
     build_url,
     run_as_superuser,
@@ -30,7 +31,9 @@ def cluster() -> Iterator[PostgresServer]:
 
 
 @pytest.mark.slow("it starts two servers")
-def test_a_server_works_with_a_login_that_owns_nothing(cluster: PostgresServer, tmp_path: Path) -> None:
+def test_a_server_works_with_a_login_that_owns_nothing(
+    cluster: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     databases = {
         "DATABASE_URL": build_url(cluster, "sartiq_server"),
         "MIGRATION_DATABASE_URL": build_url(cluster, "sartiq_owner"),
@@ -63,4 +66,13 @@ def test_a_server_works_with_a_login_that_owns_nothing(cluster: PostgresServer, 
     engine = sqlalchemy.create_engine(databases["DATABASE_URL"].replace("postgresql", "postgresql+psycopg"))
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM brands").scalar() == 0
+    # Only the owner of the tables sets how long audit events are kept.
+    for login, kept in (("DATABASE_URL", None), ("MIGRATION_DATABASE_URL", 24)):
+        set_retention(databases[login], 24)
+        with engine.connect() as connection:
+            months = connection.exec_driver_sql("SELECT sartiq_audit_retention_months()").scalar()
+            assert months == kept
+            connection.exec_driver_sql("SET LOCAL ROLE sartiq_system")
+            assert connection.exec_driver_sql("SELECT maintain_audit_partitions()").scalar() == []
+    assert caplog.text.count("AUDIT_RETENTION_MONTHS is not used") == 1
     engine.dispose()

@@ -600,6 +600,10 @@ FUNCTION = "sartiq_queue_position(priority integer, created_at timestamp with ti
             "ALTER FUNCTION public.sartiq_user_id() OWNER TO {owner};",
         ),
         (
+            f"{GRANT_CREATE}; ALTER FUNCTION maintain_audit_partitions() OWNER TO sartiq_system",
+            "ALTER FUNCTION public.maintain_audit_partitions() OWNER TO {owner};",
+        ),
+        (
             "ALTER POLICY migrating ON brands TO sartiq_app",
             "ALTER POLICY migrating ON public.brands TO {owner};",
         ),

@@ -49,6 +49,7 @@ from studio.infrastructure.telemetry.logs import (
     configure_logging,
 )
 from studio.infrastructure.telemetry.metrics import (
+    AuditCollector,
     MetricsServer,
     PoolCollector,
     QueueCollector,
@@ -444,6 +445,10 @@ def test_queue_metrics_are_absent_while_the_database_is_unavailable(
     assert list(QueueCollector(empty).collect()) == []
     assert "queue metrics unavailable" in caplog.text
     empty.dispose()
+    unreachable = Database(build_engine(UNREACHABLE_URL))
+    assert list(AuditCollector(unreachable).collect()) == []
+    assert "metrics of the audit log unavailable" in caplog.text
+    unreachable.dispose()
 
 
 def list_metric_labels() -> dict[str, tuple[str, ...]]:
@@ -455,7 +460,8 @@ def list_metric_labels() -> dict[str, tuple[str, ...]]:
             suffix = "_total" if collector._type == "counter" else ""
             found[name + suffix] = tuple(collector._labelnames)
     database = Database(build_engine(UNREACHABLE_URL))
-    for family in [*QueueCollector(database).describe(), *PoolCollector(database).describe()]:
+    collectors = (QueueCollector(database), PoolCollector(database), AuditCollector(database))
+    for family in (family for collector in collectors for family in collector.describe()):
         found[family.name] = ("status",) if family.name == "sartiq_queue_depth" else ()
     return found
 

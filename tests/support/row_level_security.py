@@ -8,7 +8,7 @@ from db.rls.session_role import SYSTEM, bypass_rls, set_role
 
 _DISABLE = """
     DO $$ DECLARE name regclass; BEGIN
-        FOR name IN SELECT oid FROM pg_class WHERE relrowsecurity AND relkind = 'r' LOOP
+        FOR name IN SELECT oid FROM pg_class WHERE relrowsecurity AND NOT relispartition LOOP
             EXECUTE 'ALTER TABLE ' || name || ' DISABLE ROW LEVEL SECURITY';
         END LOOP;
     END $$

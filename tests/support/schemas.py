@@ -27,8 +27,16 @@ _MIGRATING = re.compile(r"(?m)^(CREATE POLICY migrating ON \S+ TO) \S+ ")
 
 
 def dump_schema(url: str) -> str:
-    """Return the schema of a database as SQL, without the name of its owner."""
-    options = ["--schema-only", "--dbname", url.replace("+psycopg", "", 1)]
+    """Return the schema of a database as SQL, without the name of its owner.
+
+    Without the partitions of the audit log: their names and bounds depend on the month of the migration.
+    """
+    options = [
+        "--schema-only",
+        "--exclude-table=public.audit_events_*",
+        "--dbname",
+        url.replace("+psycopg", "", 1),
+    ]
     program = [str(find_binaries() / "pg_dump"), *options]
     dump = subprocess.run(program, check=True, capture_output=True, text=True).stdout
     return _MIGRATING.sub(r"\1 CURRENT_USER ", _OF_THE_SERVER.sub("", dump))

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, QueuePool, and_, case, func, select
+from sqlalchemy import ColumnElement, QueuePool, and_, case, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.audit_partitions import DEFAULT_PARTITION
 from db.base import utc_now
 from db.engine import build_engine
 from db.models.generations import Generation, GenerationStatus
@@ -101,6 +102,9 @@ _outbound = Counter(
     "sartiq_outbound_calls", "Requests to other servers: `2xx` to `5xx`, or the error", ["outcome"]
 )
 
+
+# The size of the rows: it costs no scan, and needs no privilege.
+_DEFAULT_PARTITION_BYTES = text(f"SELECT pg_relation_size(to_regclass('public.{DEFAULT_PARTITION}'))")
 
 # Each series exists from the start with the value 0: `rate()` needs it to see the first increment.
 for _outcome in GENERATION_OUTCOMES:
@@ -276,6 +280,35 @@ def _queue_families(rows: list[Any]) -> Iterator[Metric]:
     yield from (depth, age, leased, unleased)
 
 
+class AuditCollector(Collector):
+    """The size of the audit log's default partition, read at each scrape; missing without the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def describe(self) -> list[Metric]:
+        """Return the metric family without a database query."""
+        return [self._family(0)]
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric family with its value."""
+        try:
+            with self._database.transaction(write=False) as reading:
+                size = reading.scalar(_DEFAULT_PARTITION_BYTES)
+        except SQLAlchemyError as error:
+            logger.warning("metrics of the audit log unavailable: %s", type(error).__name__)
+            return
+        yield self._family(size or 0)
+
+    @staticmethod
+    def _family(size: int) -> Metric:
+        return GaugeMetricFamily(
+            "sartiq_audit_default_partition_bytes",
+            "Bytes of audit events for whose month there is no partition; all processes report the same",
+            value=size,
+        )
+
+
 class PoolCollector(Collector):
     """The number of database connections of this process that are in use."""
 
@@ -323,7 +356,7 @@ def describe_metrics() -> Iterator[MetricDescription]:
         yield MetricDescription(
             family.name + suffix, family.type, tuple(collector._labelnames), family.documentation
         )
-    for family in (*_queue_families([]), *PoolCollector._families(0, 0)):
+    for family in (*_queue_families([]), *PoolCollector._families(0, 0), AuditCollector._family(0)):
         labels = {name: None for sample in family.samples for name in sample.labels}
         yield MetricDescription(family.name, family.type, tuple(labels), family.documentation)
 
@@ -354,7 +387,11 @@ class MetricsServer:
             raise OSError(error.errno, message) from error
         # A connection of its own: metrics are needed most when all connections of the pool are in use.
         self._database = Database(build_engine(self._url, pool_size=1))
-        self._collectors = [PoolCollector(self._app_database), QueueCollector(self._database)]
+        self._collectors = [
+            PoolCollector(self._app_database),
+            QueueCollector(self._database),
+            AuditCollector(self._database),
+        ]
         for collector in self._collectors:
             REGISTRY.register(collector)
 
