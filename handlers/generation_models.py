@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "max_size_pixels": None,
 }
 MODEL_ROWS = Rows(GenerationModel, GenerationModelSchema)
+CONFIG_ROWS = Rows(GenerationModel, ProviderConfigSchema)
 GENERATION_MODELS = ListQuery(
     GenerationModel, GenerationModelSchema, search_columns=(GenerationModel.name,), is_global=True
 )
@@ -78,9 +79,9 @@ def delete_generation_model(model_id: UUID) -> ApiResponse:
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
-def get_provider_config(model_id: UUID) -> ApiResponse:
+def get_provider_config(model_id: UUID) -> Reading[ApiResponse]:
     """Return the configuration of a model's providers, with masked secrets."""
-    return ok(_get_model(model_id), ProviderConfigSchema)
+    return (yield from CONFIG_ROWS.ok(model_id, id=model_id))
 
 
 def _get_model(model_id: UUID, for_update: bool = False) -> GenerationModel:

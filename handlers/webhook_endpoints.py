@@ -16,7 +16,7 @@ from db.tenancy import get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update, precheck_update
-from handlers.common.reads import One
+from handlers.common.reads import One, Reading, Rows, VisibleRows
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import (
     NO_STORE,
@@ -39,6 +39,8 @@ from studio.webhooks import endpoints, pull
 from studio.webhooks.signing import generate_salt
 
 WEBHOOK_ENDPOINTS = ListQuery(WebhookEndpoint, WebhookEndpointSchema)
+ENDPOINT_ROWS = VisibleRows(WebhookEndpoint)
+DELIVERY_ROWS = Rows(WebhookDelivery, WebhookDeliverySchema)
 WEBHOOK_DELIVERIES = ListQuery(
     WebhookDelivery,
     WebhookDeliverySchema,
@@ -146,9 +148,10 @@ list_webhook_deliveries = Page(WEBHOOK_DELIVERIES, Permission.WEBHOOKS_READ, par
 
 
 @requires(Permission.WEBHOOKS_READ)
-def get_webhook_delivery(endpoint_id: UUID, delivery_id: UUID) -> ApiResponse:
+def get_webhook_delivery(endpoint_id: UUID, delivery_id: UUID) -> Reading[ApiResponse]:
     """Return a delivery of a webhook endpoint."""
-    return ok(_get_delivery(get_visible(WebhookEndpoint, endpoint_id), delivery_id), WebhookDeliverySchema)
+    yield from ENDPOINT_ROWS.get(endpoint_id)
+    return (yield from DELIVERY_ROWS.ok(delivery_id, id=delivery_id, endpoint_id=endpoint_id))
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
