@@ -32,6 +32,8 @@ MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 100
 IDLE_SECONDS = 5
 """How long a new connection, or one between two requests, stays open without a byte from the client."""
+LAST_REQUEST_SECONDS = 1
+"""How long a new connection waits for its first byte while the server shuts down."""
 HEAD_TOO_LARGE = "The request head is too large"
 HOST_REQUIRED = "An HTTP/1.1 request must have exactly one Host header field"
 
@@ -68,6 +70,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._admission = Admission.SERVED
         self._peer: str | None = None
         self._is_silent = True
+        self._is_last_request = False
         self._idle_timeout = idle_timeout
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -156,7 +159,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 "serves_probes": True,
             }
             self.scope["extensions"] = {REJECTED_CONNECTION: rejection}
+        if self._is_last_request or self._admission is not Admission.SERVED:
             self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection after the request that runs or arrives, at once if there is none.
+
+        The first request of a new connection is served: the client has sent it to a server that listened.
+        """
+        has_no_request = self.cycle is None or self.cycle.response_complete
+        if has_no_request and (self._is_silent or not self._is_between_messages):
+            self._is_last_request = True
+            if self._is_silent:
+                self._start_request_timer(min(LAST_REQUEST_SECONDS, self._idle_timeout))
+            return
+        super().shutdown()
 
     def on_message_complete(self) -> None:
         """Expect the next request."""
