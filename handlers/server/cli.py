@@ -25,6 +25,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
@@ -48,6 +50,7 @@ from handlers.server.mock_environment import (
     mock_environment,
     static_token,
 )
+from handlers.server.supervisor import RESUME, Resumed, Supervisor
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
 from studio.infrastructure.database import use_database
@@ -55,6 +58,7 @@ from studio.infrastructure.listening import require_free_address
 from studio.infrastructure.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
 from studio.infrastructure.storage_backends import open_storage
 from studio.infrastructure.telemetry.logs import configure_logging
+from studio.infrastructure.telemetry.metrics import MetricsServer, share_values
 from studio.media.memory_gate import return_freed_memory
 from studio.seed import seed_database
 from studio.seed.published_accounts import (
@@ -77,6 +81,9 @@ READINESS_PATH = "/api/v1/utils/readiness"
 POLL_SECONDS = 0.1
 REVISIONS = {"0.2.0": "0048"}
 """The last revision of the tables of earlier releases that run on the embedded database."""
+MAX_WORKERS = 64
+ACCEPT_SECONDS = 0.05
+"""How long accepted connections may take until they are known as connections."""
 MAX_PASSWORD_INPUT = 1_000
 """Characters that are read of a password: more than the contract allows, so that longer input is rejected."""
 
@@ -107,7 +114,15 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Concurrently: while a client keeps its connection open, the workers must not lease more generations.
-        await asyncio.gather(asyncio.to_thread(self.drain), super().shutdown(sockets))
+        await asyncio.gather(
+            asyncio.to_thread(self.drain), super().shutdown(sockets), self._end_late_connections()
+        )
+
+    async def _end_late_connections(self) -> None:
+        """End connections that the server had accepted, but did not list yet, when the shutdown began."""
+        await asyncio.sleep(ACCEPT_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -127,8 +142,11 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.prepare_only:
             connections = fit_connections(settings.max_connections, settings.other_files)
             settings = replace(settings, max_connections=connections)
-            require_free_address(settings.host, settings.port)
-            if settings.metrics_port:
+            if options.workers is not None:
+                require_shared_services(settings)
+            if options.resume is None:
+                require_free_address(settings.host, settings.port)
+            if options.resume is None and settings.metrics_port:
                 require_free_address(settings.metrics_host, settings.metrics_port, "METRICS_")
         if settings.mode == "mock":
             with mock_environment(settings, migrate_and_seed) as mock:
@@ -140,6 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
                 database = make_url(settings.database_url).render_as_string(hide_password=True)
                 logger.info("prepared: %s has the tables of this version and the presets", database)
                 return 0
+            if options.workers is not None:
+                return serve_with_workers(settings, options.workers, options.resume)
             return serve(settings)
     except CommandError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -166,6 +186,17 @@ def parse_seconds(text: str) -> int:
     """
     if not text.isascii() or not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    """Return a number of workers, from 1 to `MAX_WORKERS`.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_WORKERS}")
     return int(text)
 
 
@@ -214,6 +245,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="first return the tables to the state of this release, which loses what it does not know",
     )
     database.set_defaults(run=run_database)
+    parser.add_argument(
+        "--workers",
+        type=parse_workers,
+        metavar="N",
+        help="serve with N processes at one port; SIGHUP loads new code. Needs CELERY_BROKER_URL",
+    )
+    parser.add_argument(RESUME, type=Resumed.parse, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.prepare_only and options.run is not None:
         parser.error("--prepare-only cannot be combined with a command")
@@ -258,6 +296,61 @@ def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:
     except KeyboardInterrupt:
         logger.info("stopped")
     return 0 if server.started else 1
+
+
+def require_shared_services(settings: Settings) -> None:
+    """Check that several workers can share what they count and store.
+
+    Raises:
+        InvalidSettings: A setting is missing.
+    """
+    if settings.celery_broker_url is None:
+        raise InvalidSettings(
+            "--workers needs CELERY_BROKER_URL: without Redis each worker counts rate limits for itself, so "
+            "that they multiply, and does the background work of all"
+        )
+    if not settings.database_url:
+        raise InvalidSettings(
+            "--workers needs DATABASE_URL: it serves from a PostgreSQL server, not from the embedded database"
+        )
+
+
+def serve_with_workers(settings: Settings, workers: int, resumed: Resumed | None) -> int:
+    """Serve with several processes until SIGINT or SIGTERM and return the exit status."""
+    return_freed_memory()
+    # The metrics of all workers are served by a process of their own.
+    app = create_app(replace(settings, metrics_port=0))
+    config = uvicorn.Config(app, **uvicorn_options(settings))
+    # Before the fork, so that the workers share what it imports.
+    config.load()
+    supervisor = Supervisor(workers, (settings.host, settings.port), resumed)
+    folder, parent = supervisor.state.metrics_folder, os.getpid()
+
+    def serve_in_worker(slot: int) -> None:
+        record_pool = share_values(folder, slot, app.database)
+        server = Server(config, partial(supervisor.mark_ready, slot), app.drain)
+
+        async def watch() -> None:
+            record_pool()
+            # Without its supervisor nobody would stop or replace this worker.
+            server.should_exit |= os.getppid() != parent
+
+        config.callback_notify, config.timeout_notify = watch, 1
+        server.run([supervisor.listener])
+
+    def serve_metrics() -> None:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, folder)
+        MetricsServer(
+            settings.metrics_host, settings.metrics_port, None, settings.database_url, registry
+        ).start()
+        while os.getppid() == parent:
+            time.sleep(1)
+
+    has_metrics = settings.metrics_port != 0
+    return supervisor.run(
+        serve_in_worker, serve_metrics if has_metrics else None, partial(print_banner, settings)
+    )
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

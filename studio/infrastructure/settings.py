@@ -899,6 +899,11 @@ def load_env_file(environment: MutableMapping[str, str] = os.environ) -> None:
             environment.setdefault(name, value)
 
 
+def set_metrics_folder(folder: str) -> None:
+    """Have the metrics library of this process keep values in a folder. It reads only this variable."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+
+
 class _Reader(Env):
     """Reads variables from a mapping, and collects all errors until it is sealed."""
 

@@ -19,7 +19,15 @@ from tools.demo import EMAIL, PASSWORD, Api
 from tools.sample_images.photograph import load_phone_photo
 from tools.servers.prepared_folder import copy_prepared_folder
 from tools.servers.processes import RedisServer
-from tools.servers.server import ROOT, find_interpreter, free_port, prepare_folder, running_server
+from tools.servers.server import (
+    COMPUTE_WEBHOOK_SECRET,
+    ROOT,
+    SECRET_KEY,
+    find_interpreter,
+    free_port,
+    prepare_folder,
+    running_server,
+)
 from tools.servers.server_databases import database_of
 
 # Needed only for rendering, or if a broker, a bucket or a trace collector is configured.
@@ -182,6 +190,36 @@ def test_production_does_not_start_with_the_default_secret(
     assert cli.main([]) == 2
     assert capsys.readouterr().err.startswith("Not started: SECRET_KEY")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"CELERY_BROKER_URL": "", "DATABASE_URL": "postgresql://localhost/name"}, "CELERY_BROKER_URL"),
+        ({"CELERY_BROKER_URL": "redis://localhost", "DATABASE_URL": ""}, "DATABASE_URL"),
+    ],
+)
+def test_several_workers_need_what_they_share(
+    settings: dict[str, str],
+    missing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = {"SARTIQ_ENV": "test", "SECRET_KEY": SECRET_KEY, "MAIL": "off", "DATA_DIR": str(tmp_path / "data")}
+    for name, value in {**own, "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET, **settings}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["--workers", "2"]) == 2
+    assert capsys.readouterr().err.startswith(f"Not started: --workers needs {missing}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", ["0", "65", "-1", "two"])
+def test_the_number_of_workers_has_limits(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--workers", count])
+    assert ended.value.code == 2
+    assert f"'{count}' is not a number from 1 to 64" in capsys.readouterr().err
 
 
 @pytest.mark.slow("it starts a process")

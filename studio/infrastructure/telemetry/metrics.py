@@ -8,11 +8,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+    values,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import ColumnElement, QueuePool, and_, case, func, select, text
@@ -23,6 +32,7 @@ from db.base import utc_now
 from db.engine import build_engine
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database
+from studio.infrastructure.settings import set_metrics_folder
 from studio.state_machines import GENERATION_STATES, OPEN_GENERATION
 
 logger = logging.getLogger(__name__)
@@ -50,7 +60,9 @@ _durations = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60),
 )
 _in_progress = Gauge(
-    "sartiq_requests_in_progress", "Requests in progress, including long polling and streams"
+    "sartiq_requests_in_progress",
+    "Requests in progress, including long polling and streams",
+    multiprocess_mode="livesum",
 )
 _defects = Counter(
     "sartiq_contract_defects",
@@ -106,11 +118,55 @@ _outbound = Counter(
 # The size of the rows: it costs no scan, and needs no privilege.
 _DEFAULT_PARTITION_BYTES = text(f"SELECT pg_relation_size(to_regclass('public.{DEFAULT_PARTITION}'))")
 
-# Each series exists from the start with the value 0: `rate()` needs it to see the first increment.
-for _outcome in GENERATION_OUTCOMES:
-    _generations.labels(_outcome)
-for _outcome in DELIVERY_OUTCOMES:
-    _deliveries.labels(_outcome)
+OWN_METRICS: tuple[Counter | Gauge | Histogram, ...] = (
+    _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values,
+    _generations, _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
+)  # fmt: skip
+
+
+def _create_series() -> None:
+    # Each series exists from the start with the value 0: `rate()` needs it to see the first increment.
+    for outcome in GENERATION_OUTCOMES:
+        _generations.labels(outcome)
+    for outcome in DELIVERY_OUTCOMES:
+        _deliveries.labels(outcome)
+
+
+_create_series()
+
+
+def share_values(folder: str, slot: int, database: Database) -> Callable[[], None]:
+    """Keep the values of this worker in files, which the process that serves all metrics adds up.
+
+    A worker continues the counts of the one that had its slot before, so that no sum ever decreases.
+
+    Args:
+        folder: The folder of the files.
+        slot: The number of the worker, unique among those that run.
+        database: The database whose connection pool is measured.
+
+    Returns:
+        A function that records the size and use of the connection pool at the time of the call.
+    """
+    with_labels = [metric for metric in OWN_METRICS if metric._labelnames]
+    for metric in with_labels:
+        metric.clear()
+    set_metrics_folder(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)
+    for metric in set(OWN_METRICS).difference(with_labels):
+        metric._metric_init()
+    _create_series()
+    families = list(PoolCollector(database).describe())
+    gauges = [
+        Gauge(family.name, family.documentation, registry=None, multiprocess_mode="livesum")
+        for family in families
+    ]
+
+    def record_pool() -> None:
+        for gauge, family in zip(gauges, PoolCollector(database).collect(), strict=False):
+            gauge.set(family.samples[0].value)
+
+    return record_pool
 
 
 def record_request_start() -> None:
@@ -346,11 +402,7 @@ class MetricDescription(NamedTuple):
 
 def describe_metrics() -> Iterator[MetricDescription]:
     """Yield the description of each metric that a process can serve."""
-    own = (
-        _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values,
-        _generations, _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
-    )  # fmt: skip
-    for collector in own:
+    for collector in OWN_METRICS:
         (family,) = collector.describe()
         suffix = "_total" if family.type == "counter" else ""
         yield MetricDescription(
@@ -362,13 +414,20 @@ def describe_metrics() -> Iterator[MetricDescription]:
 
 
 class MetricsServer:
-    """Serves the metrics of this process over HTTP at every path; call `start` and `stop` once each.
+    """Serves the metrics of a registry over HTTP at every path; call `start` and `stop` once each.
 
-    With port 0, nothing is served.
+    With port 0, nothing is served. Without a database, the connection pool is not measured.
     """
 
-    def __init__(self, host: str, port: int, database: Database, database_url: str) -> None:
-        self._host, self._port = host, port
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        database: Database | None,
+        database_url: str,
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        self._host, self._port, self._registry = host, port, registry
         self._app_database, self._url = database, database_url
         self._collectors: list[Collector] = []
 
@@ -381,26 +440,24 @@ class MetricsServer:
         if self._port == 0:
             return
         try:
-            self._server, self._thread = start_http_server(self._port, self._host)
+            self._server, self._thread = start_http_server(self._port, self._host, self._registry)
         except OSError as error:
             message = f"the metrics cannot be served at {self._host}:{self._port}: {error.strerror}"
             raise OSError(error.errno, message) from error
         # A connection of its own: metrics are needed most when all connections of the pool are in use.
         self._database = Database(build_engine(self._url, pool_size=1))
-        self._collectors = [
-            PoolCollector(self._app_database),
-            QueueCollector(self._database),
-            AuditCollector(self._database),
-        ]
+        self._collectors = [QueueCollector(self._database), AuditCollector(self._database)]
+        if self._app_database is not None:
+            self._collectors.append(PoolCollector(self._app_database))
         for collector in self._collectors:
-            REGISTRY.register(collector)
+            self._registry.register(collector)
 
     def stop(self) -> None:
         """Stop listening."""
         if not self._collectors:
             return
         for collector in self._collectors:
-            REGISTRY.unregister(collector)
+            self._registry.unregister(collector)
         self._collectors = []
         self._server.shutdown()
         self._server.server_close()
