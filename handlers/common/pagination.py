@@ -22,12 +22,16 @@ from itsdangerous import BadData, URLSafeSerializer
 from marshmallow import Schema
 from sqlalchemy import (
     ARRAY,
+    Boolean,
     ColumnElement,
     Integer,
     Select,
     SQLColumnExpression,
+    Text,
+    Uuid,
     any_,
     bindparam,
+    cast,
     func,
     literal,
     or_,
@@ -71,6 +75,9 @@ MAX_ORGANIZATION_LINKS = 10
 DEEP_OFFSET = 500
 """Above this offset, ids are skipped first and joined afterwards, so that skipped rows cost no joins."""
 
+MIN_SEARCH_LENGTH = 3
+"""Shorter texts find the start of the name: an index of trigrams knows no others."""
+
 MAX_PRODUCTS = 100
 """How many products a filter covers: one of a tenant, and public ones with the same SKU or external id."""
 PRODUCT_FILTERS = {"product_id": Product.id, "sku": Product.sku, "external_id": Product.external_id}
@@ -79,19 +86,27 @@ PRODUCT_FILTERS = {"product_id": Product.id, "sku": Product.sku, "external_id": 
 Strategy = Literal["first", "skip", "deep_skip", "cursor"]
 """How the rows of a page are selected."""
 
+Search = Literal["", "contains", "starts", "found"]
+
+_SCOPES = {RowFilterKind.ORGANIZATION: "organization_id", RowFilterKind.PERSONAL: "caller_id"}
+"""The value of a filter that is the tenant, by the kind of the filter."""
+
 
 class _QueryShape(NamedTuple):
     """What the statement of a page depends on, apart from bound values."""
 
     row_filter_kind: RowFilterKind | None
     with_public: bool
-    has_search_text: bool
+    search: Search = ""
+    """How a text is searched: in the columns, at the start of the first, or in rows that an index found."""
     filter_names: frozenset[str] = frozenset()
     """The filters in use."""
     single_names: frozenset[str] = frozenset()
     """Those of them that are arrays with one value."""
     sort: str = DEFAULT_SORT
     strategy: Strategy = "first"
+    is_counted: bool = False
+    """Whether the number of rows is known, as the bound value `total`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +195,6 @@ class ListQuery:
         single = {name: items[0] for name, items in single.items() if len(items) == 1}
         values |= {f"{name}_single": value for name, value in single.items()}
         values |= tenant_filter.values if tenant_filter else {}
-        if text := params.get("q") or params.get("search"):
-            values["text"] = like_pattern(text)
         strategy: Strategy = "first"
         if params.get("cursor") is not None:
             strategy = "cursor"
@@ -189,7 +202,12 @@ class ListQuery:
             strategy, values["skip"] = "deep_skip" if skip > DEEP_OFFSET else "skip", skip
         kind = tenant_filter.kind if tenant_filter else None
         with_public = tenant_filter.with_public if tenant_filter else False
-        shape = _QueryShape(kind, with_public, bool(text), filter_names, frozenset(single), sort, strategy)
+        search: Search = ""
+        if text := params.get("q") or params.get("search"):
+            search = yield from self._read_found(text, tenant_filter, values)
+        is_counted = "total" in values and not filter_names
+        names = filter_names, frozenset(single)
+        shape = _QueryShape(kind, with_public, search, *names, sort, strategy, is_counted)
         if strategy == "cursor":
             position = _decode_cursor(params["cursor"], self._cursor_scope(shape, values))
             values["place"], values["place_id"] = position
@@ -200,6 +218,8 @@ class ListQuery:
             total: int = rows[0][-1]
         elif strategy == "first" and not self.kept_counts:
             total = 0
+        elif shape.is_counted:
+            total = values["total"]
         else:
             (((total,),),) = yield Step([Query(_build_count(self, shape), values)])
         records = self.projection.build_records(rows[:limit], collections)
@@ -224,6 +244,29 @@ class ListQuery:
             headers["Link"] = links
         return ApiResponse(200, page, headers, may_compress=True)
 
+    def _read_found(
+        self, text: str, tenant_filter: RowFilter | None, values: dict[str, Any]
+    ) -> Reading[Search]:
+        """Look for a text in the index; return how the page searches it, and add the values of the statement.
+
+        Without an index, and for a text that is in very many rows, the page finds the text itself.
+        """
+        is_prefix = len(text) < MIN_SEARCH_LENGTH and issubclass(self.model, Owned)
+        values["text"] = escape_like(text) + "%" if is_prefix else like_pattern(text)
+        search: Search = "starts" if is_prefix else "contains"
+        if tenant_filter is None or tenant_filter.kind not in _SCOPES:
+            return search
+        arguments = {"scope_id": tenant_filter.values[_SCOPES[tenant_filter.kind]], "searched": text}
+        arguments |= {"pattern": values["text"], "most": values["most"]}
+        arguments["with_public"] = tenant_filter.with_public
+        (((total, found),),) = yield Step([Query(_search_index(self.model.__tablename__), arguments)])
+        if total is not None:
+            values["total"] = total
+        if found is None:
+            return search
+        values["found"] = found
+        return "found"
+
     def _read_rows(
         self, statement: Select[Any], shape: _QueryShape, values: Mapping[str, Any], limit: int
     ) -> Reading[tuple[list[Row], list[list[Row]]]]:
@@ -232,7 +275,7 @@ class ListQuery:
         if not self.projection.has_collections:
             (rows,) = yield Step([query])
             return rows, []
-        if shape.has_search_text or shape.strategy in ("skip", "deep_skip"):
+        if shape.search or shape.strategy in ("skip", "deep_skip"):
             # Finding the rows a second time would cost more than a second message.
             (rows,) = yield Step([query])
             if not rows:
@@ -266,7 +309,7 @@ class ListQuery:
     def read_latest(self, text: str, limit: int, tenant_filter: RowFilter) -> Reading[list[dict[str, Any]]]:
         """Return the newest visible rows in which a text is found, serialized."""
         values = {**tenant_filter.values, "text": like_pattern(text), "rows": limit}
-        shape = _QueryShape(tenant_filter.kind, tenant_filter.with_public, has_search_text=True)
+        shape = _QueryShape(tenant_filter.kind, tenant_filter.with_public, search="contains")
         rows, collections = yield from self._read_rows(_build_latest(self, shape), shape, values, limit)
         return serialize_many(self.projection.build_records(rows, collections), self.schema)
 
@@ -391,10 +434,26 @@ def _select_products(kind: RowFilterKind, with_public: bool, names: tuple[str, .
     return found.order_by(Product.id).limit(MAX_PRODUCTS)
 
 
+@cache
+def _search_index(table: str) -> Select[Any]:
+    """Return the statement that searches the index of a table: the number of rows, and an array of their ids.
+
+    Migration 0053 creates the functions and describes them.
+    """
+    names = {"scope_id": Uuid, "with_public": Boolean, "searched": Text, "pattern": Text, "most": Integer}
+    arguments = (bindparam(name, type_=kind()) for name, kind in names.items())
+    found = getattr(func, f"sartiq_search_{table}")(*arguments).table_valued("total", "ids")
+    return select(found.c.total, found.c.ids)
+
+
+def escape_like(text: str) -> str:
+    """Return a text as a LIKE pattern that matches only it, escaped with a backslash."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
 def like_pattern(text: str) -> str:
-    """Return the LIKE pattern that matches values containing a text, escaped with a backslash."""
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
+    """Return the LIKE pattern that matches values containing a text."""
+    return f"%{escape_like(text)}%"
 
 
 def matches_any(columns: Iterable[SQLColumnExpression[Any]]) -> ColumnElement[bool]:
@@ -434,8 +493,15 @@ def _select_rows(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
     if shape.row_filter_kind is not None:
         conditions += row_filter(list_query.model, shape.row_filter_kind, shape.with_public)
     conditions += [_find_condition(list_query, shape, name) for name in sorted(shape.filter_names)]
-    if shape.has_search_text:
-        conditions.append(matches_any(list_query.search_columns))
+    if shape.search:
+        columns = list_query.search_columns
+        # Also for rows that were found: they may have changed since.
+        conditions.append(matches_any(columns[:1] if shape.search == "starts" else columns))
+    if shape.search == "found":
+        # As a text, which no process parses but PostgreSQL.
+        found = cast(bindparam("found", type_=Text), ARRAY(Uuid()))
+        # Not `= ANY`, for which PostgreSQL may read the index of the order.
+        conditions.append(list_query.model.id.in_(select(func.unnest(found))))
     return select(list_query.model).where(*conditions)
 
 
@@ -455,7 +521,9 @@ def _find_condition(list_query: ListQuery, shape: _QueryShape, name: str) -> SQL
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def _build_page(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
     """Select the columns of a page, with the count of all rows as the column `counted`."""
-    count = _build_count(list_query, shape).correlate(None).scalar_subquery()
+    count: ColumnElement[int] = bindparam("total", type_=Integer)
+    if not shape.is_counted:
+        count = _build_count(list_query, shape).correlate(None).scalar_subquery()
     return list_query.projection.apply(_select_window(list_query, shape)).add_columns(count.label("counted"))
 
 
@@ -505,7 +573,7 @@ def _build_count(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
 def _is_capped(list_query: ListQuery, shape: _QueryShape) -> bool:
     return (
         list_query.capped_count
-        or shape.has_search_text
+        or shape.search != ""
         or len(shape.filter_names) >= 2
         # No counter cache covers these, and most rows can match.
         or any(

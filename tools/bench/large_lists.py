@@ -128,6 +128,10 @@ def list_pages(api: Api, organization_id: str) -> dict[str, Page]:
     latest = add("changes, from now on", "/changes/", **tenant, start="latest")
     add("changes, none", "/changes/", **tenant, cursor=latest["next_cursor"])
 
+    # A text in no product, in few, in thousands, in more than the count reaches, and in all.
+    for text in ("zzzz", "abcdef", "abc", "uct f", "product", "p"):
+        add(f"products: q={text}", "/products/", **tenant, q=text)
+
     board = add("board: shootings", "/shootings/", **tenant, archived="false", limit=SHOOTINGS)
     add("board: search", "/shootings/", **tenant, archived="false", q="ing 19", limit=SHOOTINGS)
     half = api.get("/shootings/", **tenant, archived="false", skip=board["count"] // 2)
