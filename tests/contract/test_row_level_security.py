@@ -147,6 +147,21 @@ def test_s01_a_query_without_filter_returns_no_rows_of_other_tenants(
         assert count_reached_rows(session, select(TABLES[name])) == INSUFFICIENT_PRIVILEGE, name
 
 
+@pytest.mark.parametrize("plan", ["force_generic_plan", "force_custom_plan"])
+def test_s01_a_plan_made_for_one_role_is_not_used_for_another(
+    session: Session, tenant_rows: tuple[TenantRows, TenantRows], plan: str
+) -> None:
+    """The planner replaces the condition of the system role, so a plan is valid for one role only."""
+    first, second = tenant_rows
+    session.execute(text(f"SET LOCAL plan_cache_mode = {plan}"))
+    session.execute(text("PREPARE of_brands AS SELECT id FROM brands"))
+    both = first.keys["brands"] | second.keys["brands"]
+    seen = {SYSTEM: both, ANONYMOUS: set(), first.owner: first.keys["brands"]}
+    for role in (SYSTEM, first.owner, ANONYMOUS, SYSTEM, ANONYMOUS, first.owner, SYSTEM):
+        switch_role(role)
+        assert set(map(tuple, session.execute(text("EXECUTE of_brands")))) & both == seen[role]
+
+
 def test_s01_an_anonymous_role_sees_no_rows(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
