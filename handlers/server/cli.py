@@ -25,8 +25,6 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
@@ -58,7 +56,7 @@ from studio.infrastructure.listening import require_free_address
 from studio.infrastructure.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
 from studio.infrastructure.storage_backends import open_storage
 from studio.infrastructure.telemetry.logs import configure_logging
-from studio.infrastructure.telemetry.metrics import MetricsServer, share_values
+from studio.infrastructure.telemetry.metrics import MetricsServer, share_registry, share_values
 from studio.media.memory_gate import return_freed_memory
 from studio.seed import seed_database
 from studio.seed.published_accounts import (
@@ -339,10 +337,8 @@ def serve_with_workers(settings: Settings, workers: int, resumed: Resumed | None
         server.run([supervisor.listener])
 
     def serve_metrics() -> None:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)
         MetricsServer(
-            settings.metrics_host, settings.metrics_port, None, settings.database_url, registry
+            settings.metrics_host, settings.metrics_port, None, settings.database_url, share_registry(folder)
         ).start()
         while os.getppid() == parent:
             time.sleep(1)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from prometheus_client.multiprocess import mark_process_dead
+from studio.infrastructure.telemetry.metrics import forget_worker
 
 logger = logging.getLogger("sartiq.server")
 
@@ -169,7 +169,7 @@ class Supervisor:
         for pid, slot in list(self.retiring.items()):
             if _find_status(pid) is not None:
                 del self.retiring[pid]
-                mark_process_dead(slot, self.state.metrics_folder)
+                forget_worker(self.state.metrics_folder, slot)
         for pid, slot in list(self.running.items()):
             status = _find_status(pid)
             if status is not None:
@@ -189,7 +189,7 @@ class Supervisor:
         delay = 0.0 if is_stable else min(MAX_DELAY_SECONDS, 0.25 * 2**self.failures)
         if slot != METRICS:
             self.ready[slot] = 0
-            mark_process_dead(slot, self.state.metrics_folder)
+            forget_worker(self.state.metrics_folder, slot)
         logger.error("worker %d ended with status %d; another one starts in %.1f s", pid, status, delay)
         self.start_at[slot] = now + delay
 

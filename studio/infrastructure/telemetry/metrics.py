@@ -23,6 +23,7 @@ from prometheus_client import (
     values,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 from sqlalchemy import ColumnElement, QueuePool, and_, case, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -167,6 +168,18 @@ def share_values(folder: str, slot: int, database: Database) -> Callable[[], Non
             gauge.set(family.samples[0].value)
 
     return record_pool
+
+
+def share_registry(folder: str) -> CollectorRegistry:
+    """Return a registry with the sums of what the workers keep in a folder."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)
+    return registry
+
+
+def forget_worker(folder: str, slot: int) -> None:
+    """Leave out the gauges of a worker that has ended; its counts stay in the sums."""
+    mark_process_dead(slot, folder)
 
 
 def record_request_start() -> None:
