@@ -1,6 +1,6 @@
 """Hold the connections of an event loop that reads run on, and run queries on them.
 
-A read that fails because the connection or a prepared statement is gone is run once more on a new connection.
+A read runs again, on a new connection, if its connection has ended or a prepared statement is missing.
 """
 
 from __future__ import annotations

@@ -330,7 +330,7 @@ def serve_with_workers(settings: Settings, workers: int, resumed: Resumed | None
 
         async def watch() -> None:
             record_pool()
-            # Without its supervisor nobody would stop or replace this worker.
+            # A worker ends when its supervisor has ended: no process would stop or replace it.
             server.should_exit |= os.getppid() != parent
 
         config.callback_notify, config.timeout_notify = watch, 1

@@ -37,7 +37,11 @@ def search(session: Session, scope: Any, searched: str, public: bool = False, mo
     return total, ids and set(filter(None, ids.strip("{}").split(",")))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example has its own organization
+)
 @given(names=st.lists(st.tuples(TEXTS, st.none() | TEXTS), min_size=1, max_size=8), data=st.data())
 def test_the_index_finds_what_the_conditions_find(
     session: Session, customer: Customer, names: list[tuple[str, str | None]], data: st.DataObject

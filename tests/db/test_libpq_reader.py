@@ -181,7 +181,7 @@ def test_a_message_that_exceeds_the_buffers_of_both_sides_is_sent_and_answered(e
     run(engine, read)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error")  # the driver warns of a connection that nobody closed
 def test_an_event_loop_that_ends_without_closing_leaves_no_connection(
     engine: Engine, database_url: str
 ) -> None:

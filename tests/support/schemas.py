@@ -33,7 +33,7 @@ def dump_schema(url: str) -> str:
     """
     options = [
         "--schema-only",
-        "--exclude-table=public.audit_events_*",
+        "--exclude-table=public.audit_events_*",  # their names depend on the month of the migration
         "--dbname",
         url.replace("+psycopg", "", 1),
     ]
