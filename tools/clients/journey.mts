@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import createClient from "openapi-fetch";
-import type { components, paths } from "../../../.clients/typescript/sartiq.d.ts";
+import type { components, paths } from "../../.clients/typescript/sartiq.d.ts";
 
 type Generation = components["schemas"]["Generation"];
 type Problem = components["schemas"]["Problem"];
