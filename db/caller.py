@@ -95,6 +95,10 @@ class Caller:
         """Return whether the caller has a permission in an organization (None: on personal rows)."""
         return self.is_superuser or permission is None or permission in self.permissions_in(organization_id)
 
+    def has_permission_anywhere(self, permission: str | None) -> bool:
+        """Return whether the caller has a permission in an organization or on personal rows."""
+        return any(self.has_permission(permission, scope_id) for scope_id in (None, *self.permissions))
+
     def to_session_role(self) -> SessionRole:
         """Return the database role under which row-level security limits this caller."""
         if self.guest is not None:

@@ -64,6 +64,7 @@ from handlers.pipeline.middleware.security_headers import (
     declared_request_headers,
     declared_response_headers,
 )
+from handlers.pipeline.path_access import PathAccess, find_row_reads
 from handlers.pipeline.policies import ServedOperation, compile_served_operations, find_policy_errors
 from handlers.pipeline.reads.callers import KnownCallers
 from handlers.pipeline.reads.endpoint import DeclaredReads, ReadEndpoint
@@ -237,6 +238,7 @@ def create_app(
     router = Router(contract.base_path, operations)
     targets = TargetResolver(router, operations)
     lock_waits = LockWaits(settings.request_threads)
+    row_reads = find_row_reads(operations, handlers)
     audited = operations if package == "handlers" else []
     recorders = {operation.operation_id: AuditRecorder(operation, targets) for operation in audited}
     endpoints = {
@@ -247,6 +249,7 @@ def create_app(
             load_caller,
             rate_limiter,
             lock_waits,
+            PathAccess(operation, row_reads),
             recorders.get(operation.operation_id),
         )
         for operation in operations

@@ -29,6 +29,7 @@ from db.errors import (
 )
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from handlers.common.permissions import is_self_authenticating
+from handlers.common.reads import run_in_transaction
 from handlers.common.responses import ApiResponse, EncodedResponse
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline import idempotency
@@ -45,6 +46,7 @@ from handlers.pipeline.audit import AuditRecorder, insert_events
 from handlers.pipeline.errors import record_problem
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.middleware.observability import request_caller_context
+from handlers.pipeline.path_access import PathAccess
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -69,6 +71,7 @@ class Endpoint:
         load_caller: loads the caller from the claims of the credential.
         limits: the rate limiter, which counts the organization.
         lock_waits: limits how many request threads wait for row locks.
+        access: checks the permission without the body.
         audit_recorder: records audit events; None for an application without an audit log.
     """
 
@@ -80,6 +83,7 @@ class Endpoint:
         load_caller: CallerLoader,
         limits: RateLimiter,
         lock_waits: LockWaits,
+        access: PathAccess,
         audit_recorder: AuditRecorder | None = None,
     ) -> None:
         self._operation = operation
@@ -90,6 +94,7 @@ class Endpoint:
         self._load_caller = load_caller
         self._limits = limits
         self._lock_waits = lock_waits
+        self._access = access
         self._audit_recorder = audit_recorder
         # The system role only loads the caller; `_authorize_caller` then switches to the caller's role.
         self._session_role = (
@@ -103,7 +108,8 @@ class Endpoint:
         """Authorize a request without its body; return the account that a signed URL stands for.
 
         Raises:
-            Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them.
+            Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them, as far as
+                path, query and credential decide.
         """
         authorize = None if self._precheck is None else self._precheck.authorize
         with (
@@ -111,7 +117,11 @@ class Endpoint:
             self._transaction(False, self._session_role),
             self._authorize_caller(context),
         ):
-            return None if authorize is None else authorize(**context.arguments)
+            if authorize is not None:
+                return authorize(**context.arguments)
+            if not self._operation.is_public:
+                run_in_transaction(self._access.check(context.arguments))
+            return None
 
     def __call__(self, **_path_values: Any) -> Response:
         """Serve the running request; an exception rolls back and becomes a problem."""

@@ -157,6 +157,11 @@ class Request:
             app, method or self.operation.method, self.target, sent, body=encoded, stalls=stalls
         )
 
+    def with_any_body(self) -> list[Request]:
+        """Return the request and, if it has JSON, the same one with a body that is none: for denials."""
+        has_json = (self.media_type or "").endswith("json")
+        return [self, self.replace(body=b"{")] if has_json else [self]
+
     def replace(self, **changes: Any) -> Request:
         """Return a copy with other attributes."""
         other = copy.deepcopy(self)

@@ -175,8 +175,11 @@ class Tenant:
         """Return an account with the permission to call an operation."""
         return self.superuser if is_for_superusers(operation) else self.owner
 
-    def request_for(self, operation_id: str) -> Request:
-        """Return a request to which the operation should return its success status."""
+    def request_for(self, operation_id: str, is_prepared: bool = True) -> Request:
+        """Return a request to which the operation should return its success status.
+
+        `is_prepared` changes rows where success needs it: an account that is deleted leaves its organization.
+        """
         operation = OPERATIONS[operation_id]
         request = Request(operation)
         for name in operation.path_names():
@@ -190,7 +193,7 @@ class Tenant:
             request.media_type = operation.media_types[0]
             request.body = self.body_for(operation, request.media_type)
         prepare = PREPARATIONS.get(operation_id)
-        if prepare is not None:
+        if prepare is not None and is_prepared:
             prepare(self, request)
         return request
 

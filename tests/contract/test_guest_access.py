@@ -89,7 +89,8 @@ def test_s03_a_guest_can_call_no_other_operation(
     app: Application, tenant: Tenant, headers: dict[str, str]
 ) -> None:
     requests, before = {name: tenant.request_for(name) for name in OTHER_OPERATIONS}, snapshot_rows(app)
-    for name, request in requests.items():
+    sent = [(name, each) for name, valid in requests.items() for each in valid.with_any_body()]
+    for name, request in sent:
         response = request.send(app, headers)
         declares_403 = "403" in OPERATIONS[name].raw["responses"]
         expected = (403, "guest_not_allowed") if declares_403 else (401, "invalid_token")

@@ -36,7 +36,7 @@ def list_unwritable_properties(operation: Operation) -> set[str]:
 
 def build_request(tenant: Tenant, operation: Operation, forbidden: set[str]) -> Request:
     """Return a request that would succeed without these properties of its body."""
-    request = tenant.request_for(operation.operation_id)
+    request = tenant.request_for(operation.operation_id, is_prepared=False)
     request.media_type = "application/json"
     request.body = tenant.body_for(operation, "application/json") | dict.fromkeys(forbidden, "mine")
     return request

@@ -128,7 +128,7 @@ def test_s33_no_operation_accepts_a_compressed_body(app: Application, database: 
     # The rejected requests change nothing, so they share the rows of a tenant.
     tenant = Tenant(app.settings)
     for name in WITH_BODY:
-        request = tenant.request_for(name)
+        request = tenant.request_for(name, is_prepared=False)
         caller = (
             {} if request.operation.is_public else auth_headers(app, tenant.caller_for(request.operation))
         )

@@ -1,20 +1,30 @@
 """Validate parameters and body against the contract and pass them to the endpoint.
 
 A file is stored while it arrives, so requests with files are authorized before their first byte is read.
-Other bodies are small: they are validated first, and the endpoint authorizes the request.
+Other bodies are small, and the endpoint authorizes the request. But if its body is wrong, the request is
+authorized first: a caller without the permission gets 403 or 404, and learns nothing about the body.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import lru_cache
 from uuid import UUID
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers.contract.errors import NotAcceptable, PathNotFound, ValidationFailed, Violation
+from handlers.contract.errors import (
+    BadRequest,
+    ContentTooLarge,
+    NotAcceptable,
+    PathNotFound,
+    UnsupportedMediaType,
+    ValidationFailed,
+    Violation,
+)
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import PROBLEM_JSON
@@ -22,6 +32,9 @@ from handlers.pipeline.admission.body_limits import UnfinishedBodies
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.infrastructure.fair_slots import current_requester
+
+_BODY_ERRORS = (BadRequest, ContentTooLarge, UnsupportedMediaType, ValidationFailed)
+"""What a body alone can cause, with the same credential and parameters."""
 
 Authorize = Callable[[ServedOperation, Scope], Awaitable[UUID | None]]
 """Authorizes a request without its body, and returns the account that a signed URL stands for."""
@@ -41,6 +54,8 @@ class RequestValidation:
         Raises:
             ValidationFailed: with the violations of parameters and body together. A file is not read if the
                 parameters have violations.
+            Unauthenticated, PermissionDenied, NotFound: the body is not valid, and the caller could not make
+                the request with another one.
             NotAcceptable: the Accept header excludes every media type of the operation.
             TooManyBodyBytes: too many bytes of unfinished bodies are held.
             TooManyConcurrentRequests: the account of the signed URL runs as many requests as it may, or has
@@ -63,7 +78,34 @@ class RequestValidation:
             _require_valid(violations)
             await self.app(scope, receive, send)
             return
-        body = operation.request_body.announce(headers)
+        with ExitStack() as until_served:
+            try:
+                await self._read_body(operation, context, violations, scope, receive, until_served)
+            except ClientDisconnected:
+                return
+            except _BODY_ERRORS:
+                # With wrong parameters it is not known which row the request is about.
+                if not violations and not operation.is_public:
+                    await self.authorize(operation, scope)
+                raise
+            await self.app(scope, receive, send)
+
+    async def _read_body(
+        self,
+        operation: ServedOperation,
+        context: RequestContext,
+        violations: list[Violation],
+        scope: Scope,
+        receive: Receive,
+        until_served: ExitStack,
+    ) -> None:
+        """Read the body into the arguments; its bytes count until the request is served.
+
+        Raises:
+            RequestError: The body, or with it the parameters, are not valid.
+            ClientDisconnected: The body is not complete.
+        """
+        body = operation.request_body.announce(Headers(raw=scope["headers"]))
         is_file = body is not None and body.has_file
         if is_file:
             _require_valid(violations)
@@ -71,15 +113,11 @@ class RequestValidation:
             if account_id is not None and context.owner is not None:
                 # Before, the request counted for the address of the client.
                 context.owner.assign(account_id)
-        with self.unfinished_bodies.track(current_requester(), is_file) as count:
-            try:
-                context.arguments["body"], body_violations = await operation.request_body.read(
-                    body, _watch_body(receive, context, count), context.files_to_close
-                )
-            except ClientDisconnected:
-                return
-            _require_valid(violations + body_violations)
-            await self.app(scope, receive, send)
+        count = until_served.enter_context(self.unfinished_bodies.track(current_requester(), is_file))
+        context.arguments["body"], body_violations = await operation.request_body.read(
+            body, _watch_body(receive, context, count), context.files_to_close
+        )
+        _require_valid(violations + body_violations)
 
 
 def _require_valid(violations: list[Violation]) -> None:
