@@ -202,11 +202,11 @@ def record_transfer(row: Owned, organization_id: UUID | None, owner_id: UUID) ->
     record_change("organization_id", row.organization_id, organization_id)
 
 
-def record_insert(row: Identified) -> None:
-    """Record a row whose INSERT bypassed the session's flushes."""
+def record_flush(row: Identified, is_new: bool = False, is_deleted: bool = False) -> None:
+    """Record a row that was written without a flush of a `Session`."""
     tracker = _tracker.get()
     if tracker is not None:
-        tracker.track(row, is_new=True)
+        tracker.track(row, is_new, is_deleted)
 
 
 def insert_event(event: Mapping[str, Any]) -> None:
@@ -216,7 +216,7 @@ def insert_event(event: Mapping[str, Any]) -> None:
     """
     values = _complete_event(event)
     if not insert_later(_INSERT, values):
-        _DRIVER_INSERT.execute(current_write_connection(), values)
+        _DRIVER_INSERT.execute_later(current_write_connection(), values)
 
 
 def build_cte_values(event: Mapping[str, Any]) -> dict[str, Any]:

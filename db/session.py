@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Insert, Select, event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.util import await_only
 
 from db.change_feed.touched_rows import forget_touched_rows
 from db.dialect import set_at_begin
@@ -28,11 +30,13 @@ from db.errors import (
     ExternalIdTaken,
     InUse,
     NotFound,
+    RateLimited,
     SkuTaken,
     SlugTaken,
     SubscriptionExists,
 )
-from db.libpq.reader import Reader, fetch_in_transaction
+from db.event_loop_session import EventLoopSession, SessionNeeded
+from db.libpq.reader import Reader, TransactionInSavepoint, fetch_in_transaction
 from db.libpq.statements import Fetched, Query
 from db.rls.session_role import SYSTEM, SYSTEM_ROLE, SessionRole, set_role
 
@@ -82,6 +86,12 @@ def current_session() -> Session:
         RuntimeError: There is no running transaction.
     """
     return _current_unit_of_work().session
+
+
+def find_event_loop_session() -> EventLoopSession | None:
+    """Return the session of a transaction on the event loop; None for one in a thread."""
+    session: Any = current_session()
+    return session if isinstance(session, EventLoopSession) else None
 
 
 def current_write_connection() -> Connection:
@@ -403,6 +413,45 @@ class Database:
             return await fetch_in_transaction(self._connection, queries)
         finally:
             self._connection_lock.release()
+
+    @contextmanager
+    def event_loop_transaction(
+        self, write: bool, role: SessionRole = SYSTEM, *, record: Callable[..., None]
+    ) -> Iterator[EventLoopSession]:
+        """Open the transaction of `current_session()` on the event loop, in a greenlet of it.
+
+        Args:
+            write: Whether the transaction writes.
+            role: The database role, until a statement changes it.
+            record: Called with each row that is written.
+
+        Raises:
+            SessionNeeded: The block or the commit failed, for whatever reason, and is rolled back.
+            DBAPIError: The connection ended during the commit, so whether it was is not known.
+            RateLimited: The block raised it.
+        """
+        transaction: Any = self._reader.begin() if self._connection is None else self._begin_in_savepoint()
+        session = EventLoopSession(transaction, {_ROLE_KEY: role}, record)
+        unit = _UnitOfWork(cast("Session", session))
+        token = _unit_of_work.set(unit)
+        try:
+            yield session
+            session.commit()
+        except Exception as error:
+            # A rate limit counts a request once, whoever serves it.
+            if session.may_be_committed or isinstance(error, RateLimited):
+                raise
+            raise SessionNeeded from error
+        finally:
+            _unit_of_work.reset(token)
+            await_only(transaction.end())
+        if unit.after_commit:
+            await_only(asyncio.to_thread(_run_callbacks, unit.after_commit))
+
+    def _begin_in_savepoint(self) -> TransactionInSavepoint:
+        connection = cast("Connection", self._connection)
+        reset = partial(set_role, role=SYSTEM)
+        return TransactionInSavepoint(connection, self._connection_lock, forget_touched_rows, reset)
 
     async def close_reader(self) -> None:
         """Close the connections of `fetch` on the running event loop."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -44,8 +45,10 @@ from db.caller import (
     require_permission_on,
 )
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
+from db.event_loop_session import EventLoopSession
+from db.fast_path.entities import EntityLoader
 from db.guests import guest_condition
-from db.session import current_session, is_in_savepoint, is_writing
+from db.session import current_session, find_event_loop_session, is_in_savepoint, is_writing
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 LabeledModel = TypeVar("LabeledModel", bound=Labeled)
@@ -199,6 +202,27 @@ def get_visible(
         raise NotFound(value=row_id)
     require_permission_on(row)
     return row
+
+
+def load_visible(
+    session: EventLoopSession, model: type[OwnedModel], row_id: UUID, loader: EntityLoader
+) -> OwnedModel:
+    """Return one row locked for a change on the event loop, with what its loader loads, as `get_visible`.
+
+    Raises:
+        SessionNeeded: There is no such row, or the caller may not change it.
+        PermissionDenied: The caller sees the row but lacks the running operation's permission there.
+    """
+    rows = readable_filter()
+    statement = _select_for_loader(model, rows.kind, loader)
+    row = cast("OwnedModel", session.load_locked(statement, loader, {"row_id": row_id, **rows.values}))
+    require_permission_on(row)
+    return row
+
+
+@lru_cache(maxsize=256)
+def _select_for_loader(model: type[Owned], kind: RowFilterKind, loader: EntityLoader) -> Select[Any]:
+    return loader.apply(_select_by_id(model, kind, True, ()))
 
 
 def find_by_external_id(
@@ -360,6 +384,8 @@ def get_references(
         lock: Whether the rows stay in their tenant until the transaction ends, as a foreign key needs that
             is written after this check. `studio.products.transfers` moves rows.
     """
+    if (session := find_event_loop_session()) is not None:
+        return _read_references(session, model, row_ids, organization_id, owner_id)
     query, found = select_visible(model).where(model.id.in_(row_ids)), {}
     if lock and is_writing():
         # Row-level security hides rows that the caller may not change from statements that lock.
@@ -373,6 +399,38 @@ def get_references(
             raise NotFound(value=row_id)
         _require_same_tenant(found[row_id], organization_id, owner_id)
     return [found[row_id] for row_id in row_ids]
+
+
+def _read_references(
+    session: EventLoopSession,
+    model: type[OwnedModel],
+    row_ids: Sequence[UUID],
+    organization_id: UUID | None,
+    owner_id: UUID | None,
+) -> list[OwnedModel]:
+    """Return the rows of `get_references` on the event loop, locked, with few columns."""
+    rows = readable_filter()
+    values = {**rows.values, "row_ids": list(row_ids)}
+    found = {row[0]: row for row in session.run_one(_select_references(model, rows.kind), values).rows}
+    names = _reference_columns(model)
+    references = [SimpleNamespace(**dict(zip(names, found[row_id], strict=True))) for row_id in row_ids]
+    for row in references:
+        _require_same_tenant(cast("Owned", row), organization_id, owner_id)
+    return cast("list[OwnedModel]", references)
+
+
+def _reference_columns(model: type[Owned]) -> list[str]:
+    return ["id", "organization_id", "owner_id", *(["public"] if hasattr(model, "public") else [])]
+
+
+@lru_cache(maxsize=256)
+def _select_references(model: type[Owned], kind: RowFilterKind) -> Select[Any]:
+    columns = [getattr(model, name) for name in _reference_columns(model)]
+    conditions = row_filter(model, kind, with_public=True)
+    found = select(*columns).where(
+        *conditions, _is_one_of(model.id, bindparam("row_ids", type_=ARRAY(Uuid())))
+    )
+    return found.order_by(model.id).with_for_update(read=True, key_share=True, of=model)
 
 
 def _require_same_tenant(row: Owned, organization_id: UUID | None, owner_id: UUID | None) -> None:

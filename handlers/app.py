@@ -29,10 +29,13 @@ from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from db.audit import record_flush
 from db.engine import build_engine
 from db.session import Database
 from handlers.common.context import AppServices, HttpRequest, use_services
+from handlers.common.plain_writes import is_plain_write
 from handlers.common.reads import is_read
+from handlers.common.responses import EncodedResponse
 from handlers.contract.body_checks import load_body_checks
 from handlers.contract.document import Document
 from handlers.contract.request_bodies import BodyLimits
@@ -50,6 +53,14 @@ from handlers.pipeline.audit import AuditRecorder, TargetResolver
 from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
+from handlers.pipeline.event_loop import (
+    EventLoopCallers,
+    EventLoopLimits,
+    EventLoopLockWaits,
+    EventLoopOperations,
+    PlainWrite,
+    build_messages,
+)
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.image_conversion import ImageConversion
 from handlers.pipeline.middleware.long_polling import LongPolling
@@ -66,8 +77,10 @@ from handlers.pipeline.middleware.security_headers import (
 )
 from handlers.pipeline.path_access import PathAccess, find_row_reads
 from handlers.pipeline.policies import ServedOperation, compile_served_operations, find_policy_errors
+from handlers.pipeline.prechecks import authorizes_files
 from handlers.pipeline.reads.callers import KnownCallers
-from handlers.pipeline.reads.endpoint import DeclaredReads, ReadEndpoint
+from handlers.pipeline.reads.endpoint import ReadEndpoint
+from handlers.pipeline.request_context import REQUEST_CONTEXT
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
 from studio.cutouts.worker import make_sample, run_next_cutout
@@ -101,6 +114,9 @@ from studio.rate_limits.memory_store import MemoryStore
 from studio.webhooks.dispatcher import WebhookDispatcher
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
+
+NO_RESPONSE = EncodedResponse(204, "", {}, None)
+"""The result of a check that rejects nothing."""
 
 Hook = Callable[[], object]
 
@@ -141,6 +157,7 @@ class Application(BridgedFlaskApp):
         database: Any,
         services: AppServices,
         endpoints: dict[str, Endpoint | ReadEndpoint],
+        plain_writes: dict[str, PlainWrite],
         change_hub: ChangeHub,
         mock: Mock | None = None,
         **options: Any,
@@ -150,7 +167,7 @@ class Application(BridgedFlaskApp):
         self.database = database
         self.services = services
         """What code that serves a request looks up."""
-        self.endpoints = endpoints
+        self.endpoints, self.plain_writes = endpoints, plain_writes
         self.on_startup: list[Hook] = []
         self.change_hub = change_hub
         # Close long-polling connections first. They would delay the shutdown by up to a minute.
@@ -249,7 +266,6 @@ def create_app(
             load_caller,
             rate_limiter,
             lock_waits,
-            PathAccess(operation, row_reads),
             recorders.get(operation.operation_id),
         )
         for operation in operations
@@ -271,6 +287,41 @@ def create_app(
         for operation in operations
         if is_read(handlers[operation.operation_id])
     }
+    accesses = {
+        operation.operation_id: ReadEndpoint(
+            operation,
+            PathAccess(operation, row_reads),
+            database,
+            known_callers,
+            rate_limiter,
+            read_slots,
+            settings.request_seconds,
+            recorders[operation.operation_id],
+            lambda *_: NO_RESPONSE,
+        )
+        for operation in audited
+        if not operation.is_public and not authorizes_files(handlers[operation.operation_id])
+    }
+    plain_writes = {
+        operation.operation_id: PlainWrite(
+            endpoints[operation.operation_id],
+            Endpoint(
+                operation,
+                endpoints[operation.operation_id].call,
+                partial(database.event_loop_transaction, record=record_flush),
+                EventLoopCallers(known_callers).load,
+                EventLoopLimits(rate_limiter),
+                EventLoopLockWaits(),
+                recorders.get(operation.operation_id),
+                build_messages,
+            ),
+            known_callers,
+            read_slots,
+            settings.request_seconds,
+        )
+        for operation in operations
+        if is_plain_write(handlers[operation.operation_id])
+    }
     storage = open_storage(settings)
     change_hub = ChangeHub(database.transaction)
     concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
@@ -279,8 +330,13 @@ def create_app(
     mock = _build_mock(settings, contract, rate_limiter, owners) if settings.mode == "mock" else None
 
     async def authorize(operation: ServedOperation, scope: Scope) -> UUID | None:
+        name = operation.operation_id
+        if not authorizes_files(handlers[name]):
+            if name in accesses:
+                await accesses[name].serve(scope[REQUEST_CONTEXT])
+            return None
         # Called while serving, when `app` exists.
-        return await app.bridge.call(endpoints[operation.operation_id].authorize, scope)
+        return await app.bridge.call(endpoints[name].authorize, scope)
 
     middlewares = _build_middlewares(
         settings,
@@ -290,7 +346,7 @@ def create_app(
         concurrency_limit,
         change_hub,
         authorize,
-        reads,
+        {**reads, **plain_writes},
         storage,
         _build_pages(settings) if extra_routes is None else extra_routes,
         mock,
@@ -310,6 +366,7 @@ def create_app(
         database,
         services,
         {**endpoints, **reads},
+        plain_writes,
         change_hub,
         mock,
         lock_waits=lock_waits,
@@ -338,7 +395,7 @@ def _build_middlewares(
     concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,
     authorize: Authorize,
-    reads: Mapping[str, ReadEndpoint],
+    on_event_loop: Mapping[str, ReadEndpoint | PlainWrite],
     storage: Storage,
     extra_routes: Mapping[str, ASGIApp],
     mock: Mock | None,
@@ -389,7 +446,7 @@ def _build_middlewares(
         partial(CallerRateLimit, limits=rate_limiter),
         concurrency_limit,
         request_validation,
-        partial(DeclaredReads, endpoints=reads),
+        partial(EventLoopOperations, endpoints=on_event_loop),
         partial(ImageConversion, storage=storage),
         LifespanMiddleware,
         ContextMiddleware,

@@ -13,6 +13,7 @@ from db.queries.references import delete_unreferenced
 from db.session import current_session
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
 from handlers.common.reads import One
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
@@ -30,6 +31,7 @@ BACKGROUND_PRESETS = ListQuery(
 list_background_presets = Page(BACKGROUND_PRESETS, Permission.BACKGROUND_PRESETS_READ)
 
 
+@plain_write
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
 @prefetches_images(precheck_create, "image_url")
 def create_background_preset(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
@@ -45,6 +47,7 @@ def create_background_preset(body: dict[str, Any], organization_id: UUID | None 
 get_background_preset = One(BackgroundPreset, BackgroundPresetSchema, Permission.BACKGROUND_PRESETS_READ)
 
 
+@plain_write
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
 @prefetches_images(
     precheck_update(BackgroundPreset, "background_preset_id", BackgroundPresetSchema, IMAGE_OPTIONS),
@@ -61,6 +64,7 @@ def update_background_preset(background_preset_id: UUID, body: dict[str, Any]) -
     return ok(preset, BackgroundPresetSchema)
 
 
+@plain_write
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
 def delete_background_preset(background_preset_id: UUID) -> ApiResponse:
     """Delete a background preset that no row refers to."""

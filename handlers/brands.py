@@ -15,6 +15,7 @@ from db.session import current_session
 from db.tenancy import get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
 from handlers.common.reads import One
 from handlers.common.references import check_references, precheck_create, resolve_images, resolve_ownership
@@ -32,6 +33,7 @@ BRANDS = ListQuery(Brand, BrandSchema, search_columns=(Brand.name,))
 list_brands = Page(BRANDS, Permission.BRANDS_READ)
 
 
+@plain_write
 @requires(Permission.BRANDS_WRITE)
 @prefetches_images(precheck_create, "logo_url")
 def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
@@ -45,6 +47,7 @@ def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> A
 get_brand = One(Brand, BrandSchema, Permission.BRANDS_READ)
 
 
+@plain_write
 @requires(Permission.BRANDS_WRITE)
 @prefetches_images(precheck_update(Brand, "brand_id", BrandSchema, LOGO_OPTIONS), "logo_url")
 def update_brand(brand_id: UUID, body: dict[str, Any]) -> ApiResponse:

@@ -17,6 +17,7 @@ from db.session import current_session
 from db.tenancy import get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.reads import One
 from handlers.common.references import check_references, deduplicate_ids, resolve_ownership
@@ -31,6 +32,7 @@ GUIDELINES = ListQuery(Guidelines, GuidelinesSchema, search_columns=(Guidelines.
 list_guidelines = Page(GUIDELINES, Permission.GUIDELINES_READ)
 
 
+@plain_write
 @requires(Permission.GUIDELINES_WRITE)
 def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Create guidelines."""
@@ -43,6 +45,7 @@ def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None)
 get_guidelines = One(Guidelines, GuidelinesSchema, Permission.GUIDELINES_READ)
 
 
+@plain_write
 @requires(Permission.GUIDELINES_WRITE)
 def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update guidelines; a list is replaced as a whole."""
@@ -52,6 +55,7 @@ def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
     return ok(guidelines, GuidelinesSchema)
 
 
+@plain_write
 @requires(Permission.GUIDELINES_WRITE)
 def delete_guidelines(guidelines_id: UUID) -> ApiResponse:
     """Delete guidelines that no row refers to."""

@@ -17,6 +17,7 @@ from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImage
 from db.tenancy import find_by_external_id, get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import (
     apply_changes,
     get_for_update,
@@ -76,6 +77,7 @@ PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id
 list_products = Page(PRODUCTS, Permission.PRODUCTS_READ, narrowed_by={"brand_id": Brand})
 
 
+@plain_write
 @requires(Permission.PRODUCTS_WRITE)
 @prefetches_images(precheck_create, "cover_image", "images/*/url")
 def create_product(
@@ -107,6 +109,7 @@ def create_product(
 get_product = One(Product, ProductSchema, Permission.PRODUCTS_READ)
 
 
+@plain_write
 @requires(Permission.PRODUCTS_WRITE)
 @prefetches_images(precheck_update(Product, "product_id", ProductSchema, IMAGE_OPTIONS), "cover_image")
 def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
@@ -167,6 +170,7 @@ def put_product_by_external_id(
     return ok(product, ProductSchema)
 
 
+@plain_write
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> ApiResponse:
     """Delete a product that no row refers to, with its photos."""

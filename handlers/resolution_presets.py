@@ -11,6 +11,7 @@ from db.queries.references import delete_unreferenced
 from db.session import current_session
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.reads import One
 from handlers.common.references import resolve_ownership
@@ -26,6 +27,7 @@ RESOLUTION_PRESETS = ListQuery(
 list_resolution_presets = Page(RESOLUTION_PRESETS, Permission.RESOLUTION_PRESETS_READ)
 
 
+@plain_write
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Create a resolution preset."""
@@ -39,6 +41,7 @@ def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None 
 get_resolution_preset = One(ResolutionPreset, ResolutionPresetSchema, Permission.RESOLUTION_PRESETS_READ)
 
 
+@plain_write
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update a resolution preset."""
@@ -49,6 +52,7 @@ def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -
     return ok(preset, ResolutionPresetSchema)
 
 
+@plain_write
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def delete_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
     """Delete a resolution preset that no row refers to."""

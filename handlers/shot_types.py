@@ -9,6 +9,7 @@ from db.models.presets import ShotType
 from db.session import current_session
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.reads import One
 from handlers.common.references import resolve_ownership
@@ -24,6 +25,7 @@ SHOT_TYPES = ListQuery(ShotType, ShotTypeSchema, search_columns=(ShotType.name,)
 list_shot_types = Page(SHOT_TYPES, Permission.SHOT_TYPES_READ)
 
 
+@plain_write
 @requires(Permission.SHOT_TYPES_WRITE)
 def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Create a shot type; the label defaults to the name, the slug to one made from it."""
@@ -37,6 +39,7 @@ def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) 
 get_shot_type = One(ShotType, ShotTypeSchema, Permission.SHOT_TYPES_READ)
 
 
+@plain_write
 @requires(Permission.SHOT_TYPES_WRITE)
 def update_shot_type(shot_type_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update a shot type."""

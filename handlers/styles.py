@@ -12,6 +12,7 @@ from db.session import current_session
 from db.tenancy import get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
 from handlers.common.reads import One
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
@@ -30,6 +31,7 @@ STYLES = ListQuery(Style, StyleSchema, search_columns=(Style.name,))
 list_styles = Page(STYLES, Permission.STYLES_READ)
 
 
+@plain_write
 @requires(Permission.STYLES_WRITE)
 @prefetches_images(precheck_create, "cover_image")
 def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
@@ -45,6 +47,7 @@ def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> A
 get_style = One(Style, StyleSchema, Permission.STYLES_READ)
 
 
+@plain_write
 @requires(Permission.STYLES_WRITE)
 @prefetches_images(precheck_update(Style, "style_id", StyleSchema, COVER_OPTIONS), "cover_image")
 def update_style(style_id: UUID, body: dict[str, Any]) -> ApiResponse:

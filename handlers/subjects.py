@@ -14,6 +14,7 @@ from db.session import current_session
 from db.tenancy import get_reference, get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.plain_writes import plain_write
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
 from handlers.common.reads import One, Reading
 from handlers.common.references import accept_image, precheck_create, resolve_images, resolve_ownership
@@ -54,6 +55,7 @@ def list_subjects(only_with_base_images: bool = False, **params: Any) -> Reading
     return (yield from SUBJECT_PAGE(**params, only_with_base_images=only_with_base_images or None))
 
 
+@plain_write
 @requires(Permission.SUBJECTS_WRITE)
 @prefetches_images(precheck_create, "cover_image")
 def create_subject(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:

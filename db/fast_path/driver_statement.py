@@ -10,6 +10,7 @@ Benchmark: `make bench-profile`, column "create", and the costs of an audit even
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +26,18 @@ class _Compiled(NamedTuple):
     text: str
     constants: Mapping[str, Any]
     processors: tuple[tuple[str, Callable[[Any], Any]], ...]
+
+
+class MessageConnection(ABC):
+    """A connection that sends several statements in one message (`db/event_loop_session.py`)."""
+
+    @abstractmethod
+    def run_one(self, statement: Statement, values: Mapping[str, Any]) -> Any:
+        """Run a statement; return its `rows` and its `row_count`."""
+
+    @abstractmethod
+    def run_later(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        """Run a statement, at the latest when the transaction commits."""
 
 
 class DriverStatement:
@@ -43,7 +56,9 @@ class DriverStatement:
         self._statement = statement.execution_options(preserve_rowcount=True)
         self._compiled: _Compiled | None = None
 
-    def fetch_one(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    def fetch_one(
+        self, connection: Connection | MessageConnection, values: Mapping[str, Any]
+    ) -> tuple[Any, ...] | None:
         """Run the statement, which returns at most one row, and return the row.
 
         Args:
@@ -53,12 +68,14 @@ class DriverStatement:
         Raises:
             SQLAlchemyError: As `connection.execute` raises it.
         """
+        if isinstance(connection, MessageConnection):
+            return next(iter(connection.run_one(self._statement, values).rows), None)
         if _needs_sqlalchemy(connection):
             row = connection.execute(self._statement, values).one_or_none()
             return None if row is None else tuple(row)
         return cast("tuple[Any, ...] | None", self._execute(connection, values).fetchone())
 
-    def execute(self, connection: Connection, values: Mapping[str, Any]) -> int:
+    def execute(self, connection: Connection | MessageConnection, values: Mapping[str, Any]) -> int:
         """Run the statement and return the number of rows that it has written.
 
         Args:
@@ -68,9 +85,18 @@ class DriverStatement:
         Raises:
             SQLAlchemyError: As `connection.execute` raises it.
         """
+        if isinstance(connection, MessageConnection):
+            return cast("int", connection.run_one(self._statement, values).row_count)
         if _needs_sqlalchemy(connection):
             return connection.execute(self._statement, values).rowcount
         return cast("int", self._execute(connection, values).rowcount)
+
+    def execute_later(self, connection: Connection | MessageConnection, values: Mapping[str, Any]) -> None:
+        """Run the statement now or, where several can be sent together, at the latest with the commit."""
+        if isinstance(connection, MessageConnection):
+            connection.run_later(self._statement, values)
+        else:
+            self.execute(connection, values)
 
     def _execute(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         compiled = self._compiled
@@ -96,6 +122,13 @@ def _needs_sqlalchemy(connection: Connection) -> bool:
 
 def _compile(statement: Statement, dialect: Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
+    # Values in the statement itself, whose parameters SQLAlchemy names.
+    constants = {name: parameter.value for parameter, name in compiled.bind_names.items() if parameter.unique}
+    return _Compiled(str(compiled), constants, tuple(list_processors(compiled, dialect)))
+
+
+def list_processors(compiled: Any, dialect: Dialect) -> list[tuple[str, Callable[[Any], Any]]]:
+    """Return the functions that convert parameters of a compiled statement for the driver, by name."""
     processors = []
     for parameter, name in compiled.bind_names.items():
         kind = parameter.type.dialect_impl(dialect)
@@ -103,9 +136,7 @@ def _compile(statement: Statement, dialect: Dialect) -> _Compiled:
         convert = _json_encoder(kind) if isinstance(kind, JSON) else kind.bind_processor(dialect)
         if convert is not None:
             processors.append((name, convert))
-    # Values in the statement itself, whose parameters SQLAlchemy names.
-    constants = {name: parameter.value for parameter, name in compiled.bind_names.items() if parameter.unique}
-    return _Compiled(str(compiled), constants, tuple(processors))
+    return processors
 
 
 def _json_encoder(kind: JSON) -> Callable[[Any], str | None]:

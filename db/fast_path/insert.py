@@ -16,8 +16,9 @@ from sqlalchemy import ColumnElement, Table, bindparam, insert, inspect
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
-from db.audit import record_insert
+from db.audit import record_flush
 from db.base import Base, Identified
+from db.event_loop_session import EventLoopSession
 from db.fast_path.driver_statement import DriverStatement
 from db.session import current_session, current_write_connection, is_in_savepoint
 
@@ -44,6 +45,7 @@ def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) ->
         RuntimeError: The transaction was opened for reading.
     """
     session, attributes, plan = current_session(), row.__dict__, _build_plan(type(row))
+    is_message = isinstance(session, EventLoopSession)
     if is_in_savepoint() or any(attributes.get(name) for name in plan.relationships):
         session.add(row)
         session.flush()
@@ -63,7 +65,7 @@ def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) ->
     connection, statement = current_write_connection(), _build_statement(type(row), tuple(values), returning)
     inserted = None if returning is None else statement.fetch_one(connection, values)
     if returning is None:
-        statement.execute(connection, values)
+        statement.execute_later(connection, values)
     for name, value in values.items():
         # Defaults such as the id are new; the object must have them too.
         attribute = plan.columns[name]
@@ -71,8 +73,9 @@ def insert_row(row: Identified, returning: ColumnElement[bool] | None = None) ->
             set_committed_value(row, attribute, value)
     # An object with a primary key that is detached and added counts as loaded, so no flush inserts it again.
     make_transient_to_detached(row)
-    session.add(row)
-    record_insert(row)
+    if not is_message:
+        session.add(row)
+    record_flush(row, is_new=True)
     return None if inserted is None else bool(inserted[0])
 
 

@@ -64,7 +64,7 @@ class Projection:
     """
 
     def __init__(self, model: type[Any], paths: Iterable[str]) -> None:
-        tree = _build_tree(paths)
+        tree = build_tree(paths)
         self._collections = {
             name: collection
             for name in tree
@@ -194,7 +194,8 @@ def _build_record_type(names: Sequence[str]) -> Any:
     return namedtuple("Record", names)
 
 
-def _build_tree(paths: Iterable[str]) -> dict[str, Any]:
+def build_tree(paths: Iterable[str]) -> dict[str, Any]:
+    """Return the tree of paths."""
     tree: dict[str, Any] = {}
     for path in paths:
         node = tree

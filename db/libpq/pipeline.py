@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from db.libpq.statements import PreparedStatement
@@ -79,6 +79,11 @@ class Pipeline:
     def is_usable(self) -> bool:
         """Whether the connection is open and has answered everything that it was sent."""
         return self._is_open and self._waiting is None
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether a message has begun a transaction that none has ended."""
+        return self._connection.transaction_status != TransactionStatus.IDLE
 
     def detach(self) -> None:
         """Stop watching the connection, and leave it as it was if it is idle."""

@@ -1,14 +1,17 @@
-"""Hold the connections of an event loop that reads run on, and run queries on them.
+"""Hold the connections of an event loop, and run queries and transactions on them.
 
-A read runs again, on a new connection, if its connection has ended or a prepared statement is missing.
+A read, or the first message of a transaction, runs again on a new connection if its connection has ended or
+a prepared statement is missing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -27,15 +30,17 @@ logger = logging.getLogger(__name__)
 MAX_EVENT_LOOP_BYTES = 100_000
 """Rows with more bytes of texts and JSON are worked on in threads."""
 CANCEL_SECONDS = 5.0
+LOCK_MILLISECONDS = 100
+"""How long a transaction waits for a row lock, with a connection that reads of others wait for."""
 _GONE = frozenset(("26000", "0A000", "42P05", "57P01", "57P02", "57P03"))
 """The SQLSTATEs after which a new connection helps: a prepared statement is missing, out of date or in the
 way, or PostgreSQL shuts down."""
 
-_PREPARED = "libpq_prepared"
-"""The key in `Connection.info` of the statements that a connection of a test has prepared."""
-
+Hook = Callable[[Connection], object]
 _SNAPSHOT = Command(PreparedStatement("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), ())
+_BEGIN = Command(PreparedStatement("BEGIN"), ())
 _COMMIT = Command(PreparedStatement("COMMIT"), ())
+_ROLLBACK = Command(PreparedStatement("ROLLBACK"), ())
 
 
 def compile_queries(queries: Sequence[Query]) -> list[Command]:
@@ -58,9 +63,9 @@ async def _load(commands: Sequence[Command], results: Sequence[PGresult]) -> Fet
     return Fetched(await asyncio.to_thread(load) if text_bytes > MAX_EVENT_LOOP_BYTES else load(), text_bytes)
 
 
-def begin_command(engine: Engine) -> Command:
-    """Return the command that sets what the dialect sets at the begin of a transaction."""
-    settings = cast("PsycopgDialect", engine.dialect).settings_at_begin
+def begin_command(engine: Engine, **more: str) -> Command:
+    """Return the command that sets what the dialect sets at the begin of a transaction, and more settings."""
+    settings = {**cast("PsycopgDialect", engine.dialect).settings_at_begin, **more}
     columns = [func.set_config(name, value, true()) for name, value in settings.items()]
     return compile_queries([Query(select(*columns), {})])[0]
 
@@ -78,6 +83,7 @@ class Reader:
         self._size = size
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
         self._begin: Command | None = None
+        self._begin_writing: Command | None = None
 
     async def fetch(self, queries: Sequence[Query], is_snapshot: bool = False) -> Fetched:
         """Return the rows of each query. All run under the system role until one of them changes it.
@@ -101,6 +107,15 @@ class Reader:
             raise _to_sqlalchemy(error, self._engine) from error
         return await _load(commands, results[len(before) : len(before) + len(commands)])
 
+    def begin(self) -> Transaction:
+        """Return a transaction that writes, and waits for row locks no longer than `LOCK_MILLISECONDS`.
+
+        It takes a connection with its first message.
+        """
+        if self._begin_writing is None:
+            self._begin_writing = begin_command(self._engine, lock_timeout=str(LOCK_MILLISECONDS))
+        return Transaction(self._pool(), [_BEGIN, self._begin_writing], self._engine)
+
     async def close(self) -> None:
         """Close the connections of the running event loop."""
         pool = self._pools.pop(asyncio.get_running_loop(), None)
@@ -115,6 +130,104 @@ class Reader:
         return pool
 
 
+class Sent(NamedTuple):
+    """The rows that a statement of a transaction returned, and the number of those that it wrote."""
+
+    rows: list[Row]
+    row_count: int
+
+
+class Transaction:
+    """A transaction of several messages. Call `end` in any case.
+
+    Args:
+        pool: The pool of its connection.
+        begin: The commands that begin it.
+        engine: The engine whose errors are raised.
+    """
+
+    def __init__(self, pool: _Pool, begin: Sequence[Command], engine: Engine) -> None:
+        self._pool, self._begin, self._engine = pool, begin, engine
+        self._connection: _Connection | None = None
+
+    async def send(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
+        """Run queries in one message, and commit at its end if `commits`.
+
+        Raises:
+            DBAPIError: As SQLAlchemy raises it for a statement.
+            sqlalchemy.exc.TimeoutError: No connection was free in time.
+        """
+        commands = compile_queries(queries)
+        message = [*commands, *([_COMMIT] if commits else [])]
+        try:
+            if self._connection is None:
+                message = [*self._begin, *message]
+                self._connection, results = await self._pool.begin(message)
+                results = results[len(self._begin) :]
+            else:
+                results = await self._connection.pipeline.run(message)
+        except psycopg.Error as error:
+            raise _to_sqlalchemy(error, self._engine) from error
+        return [
+            Sent(command.statement.load(result), result.command_tuples or 0)
+            for command, result in zip(commands, results, strict=False)
+        ]
+
+    async def end(self) -> None:
+        """Roll back what is not committed, and give the connection back."""
+        if self._connection is None:
+            return
+        connection, self._connection = self._connection, None
+        await self._pool.give_back(connection)
+
+
+class TransactionInSavepoint:
+    """A `Transaction` that is a savepoint of a connection, for tests.
+
+    Args:
+        connection: The connection, in a transaction.
+        lock: Held from the first message to the end.
+        begin: Called when the lock is held.
+        end: Called before it is released.
+    """
+
+    def __init__(self, connection: Connection, lock: threading.Lock, begin: Hook, end: Hook) -> None:
+        self._connection, self._lock = connection, lock
+        self._hooks = begin, end
+        self._pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+        self._is_open = self._is_committed = False
+
+    async def send(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
+        """Run queries, as `Transaction.send`."""
+        if not self._is_open:
+            await asyncio.to_thread(self._lock.acquire)
+            self._is_open = True
+            self._hooks[0](self._connection)
+            self._pgconn.exec_(b"SAVEPOINT writes")
+        commands = compile_queries(queries)
+        try:
+            results = await _run_on(self._connection, commands)
+        except psycopg.Error as error:
+            raise _to_sqlalchemy(error, self._connection.engine) from error
+        self._is_committed = commits
+        return [
+            Sent(command.statement.load(result), result.command_tuples or 0)
+            for command, result in zip(commands, results, strict=True)
+        ]
+
+    async def end(self) -> None:
+        """Undo what is not committed, and release the lock."""
+        if not self._is_open:
+            return
+        try:
+            if not self._is_committed:
+                self._pgconn.exec_(b"ROLLBACK TO SAVEPOINT writes")
+            self._pgconn.exec_(b"RELEASE SAVEPOINT writes")
+            self._hooks[1](self._connection)
+        finally:
+            self._lock.release()
+
+
 async def fetch_in_transaction(connection: Connection, queries: Sequence[Query]) -> Fetched:
     """Return the rows of queries on the connection of a running transaction, for tests.
 
@@ -122,39 +235,34 @@ async def fetch_in_transaction(connection: Connection, queries: Sequence[Query])
     `Command` before it runs as a message of its own.
     """
     commands = compile_queries(queries)
-    sent = [begin_command(connection.engine), *commands]
-    listeners = list(connection.dispatch.before_cursor_execute)
-    messages = [[command] for command in sent] if listeners else [sent]
+    pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+    pgconn.exec_(b"SAVEPOINT reads")
     try:
-        results = await _run_in_savepoint(connection, messages, listeners)
-    except psycopg.errors.InvalidSqlStatementName:
-        # The driver has sent DEALLOCATE ALL, as it does after some rollbacks.
-        del connection.info[_PREPARED]
-        results = await _run_in_savepoint(connection, messages, [])
+        results = await _run_on(connection, [begin_command(connection.engine), *commands])
     except psycopg.Error as error:
         raise _to_sqlalchemy(error, connection.engine) from error
+    finally:
+        pgconn.exec_(b"ROLLBACK TO SAVEPOINT reads; RELEASE SAVEPOINT reads")
     return await _load(commands, results[1:])
 
 
-async def _run_in_savepoint(
-    connection: Connection, messages: Sequence[Sequence[Command]], listeners: Sequence[Callable[..., Any]]
-) -> list[PGresult]:
+async def _run_on(connection: Connection, commands: Sequence[Command]) -> list[PGresult]:
+    """Run commands on the connection of a test, for whose listeners each is a message of its own."""
     pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
-    prepared = connection.info.setdefault(_PREPARED, PreparedNames())
+    listeners = list(connection.dispatch.before_cursor_execute)
     results: list[PGresult] = []
-    pgconn.exec_(b"SAVEPOINT reads")
-    try:
-        for commands in messages:
-            for notify in listeners:
-                notify(connection, None, commands[0].statement.text.decode(), commands[0], None, False)
-            pipeline = Pipeline(pgconn, prepared)
-            try:
-                results += await pipeline.run(commands)
-            finally:
-                pipeline.detach()
-        return results
-    finally:
-        pgconn.exec_(b"ROLLBACK TO SAVEPOINT reads; RELEASE SAVEPOINT reads")
+    for message in [[command] for command in commands] if listeners else [commands]:
+        for notify in listeners:
+            notify(connection, None, message[0].statement.text.decode(), message[0], None, False)
+        prepared = PreparedNames()
+        # The driver sends DEALLOCATE ALL after some rollbacks, so whether they are prepared is not known.
+        prepared.forget({command.statement.name for command in message})
+        pipeline = Pipeline(pgconn, prepared)
+        try:
+            results += await pipeline.run(message)
+        finally:
+            pipeline.detach()
+    return results
 
 
 def _to_sqlalchemy(error: psycopg.Error, engine: Engine) -> Exception:
@@ -210,18 +318,44 @@ class _Pool:
             sqlalchemy.exc.TimeoutError: No connection was free in time.
             psycopg.Error: A statement failed, or PostgreSQL cannot be reached.
         """
+        connection, results = await self.begin(commands)
+        await self.give_back(connection)
+        return results
+
+    async def begin(self, commands: Sequence[Command]) -> tuple[_Connection, list[PGresult]]:
+        """Run the commands on a free connection, and keep it until `give_back`.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: No connection was free in time.
+            psycopg.Error: A statement failed, or PostgreSQL cannot be reached. No connection is kept.
+        """
         await self._take_slot()
+        connection = self._find_idle()
+        is_new = connection is None
         try:
-            connection = self._find_idle()
-            if connection is not None:
+            while True:
+                connection = connection or await self._connect()
                 try:
-                    return await self._run_on(connection, commands)
+                    return connection, await connection.pipeline.run(commands)
                 except psycopg.Error as error:
-                    # A read has no effects, so it can run again.
-                    if not _is_gone(error):
+                    # Nothing is committed, so it can run again.
+                    if is_new or not _is_gone(error):
                         raise
-            return await self._run_on(await self._connect(), commands)
+                self._put_back(connection)
+                connection, is_new = None, True
+        except BaseException:
+            if connection is None:
+                self._free.release()
+            else:
+                await self.give_back(connection)
+            raise
+
+    async def give_back(self, connection: _Connection) -> None:
+        """Let others use a connection of `begin`; an open transaction is rolled back."""
+        try:
+            await self._roll_back(connection)
         finally:
+            self._put_back(connection)
             self._free.release()
 
     async def close(self) -> None:
@@ -248,14 +382,17 @@ class _Pool:
             connection.finish()
         return None
 
-    async def _run_on(self, connection: _Connection, commands: Sequence[Command]) -> list[PGresult]:
-        try:
-            return await connection.pipeline.run(commands)
-        finally:
-            if connection.pipeline.is_usable:
-                self._idle.append(connection)
-            else:
-                self._close(connection)
+    async def _roll_back(self, connection: _Connection) -> None:
+        """End the transaction that a failed message has left, if the connection still answers."""
+        if connection.pipeline.is_usable and connection.pipeline.is_in_transaction:
+            with suppress(psycopg.Error):
+                await connection.pipeline.run([_ROLLBACK])
+
+    def _put_back(self, connection: _Connection) -> None:
+        if connection.pipeline.is_usable:
+            self._idle.append(connection)
+        else:
+            self._close(connection)
 
     def _close(self, connection: _Connection) -> None:
         closing = asyncio.get_running_loop().create_task(connection.cancel_and_close())

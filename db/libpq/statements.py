@@ -12,10 +12,11 @@ import psycopg
 from psycopg.adapt import AdaptersMap, PyFormat, Transformer
 from psycopg.pq.abc import PGresult
 from psycopg.types.json import set_json_loads
-from sqlalchemy import Select
+from sqlalchemy import LargeBinary, Select
 from sqlalchemy.types import TypeDecorator
 
 from db.dialect import PsycopgDialect
+from db.fast_path.driver_statement import Statement, list_processors
 from db.fast_path.json_columns import load_json
 
 CACHE_SIZE = 1_024
@@ -24,13 +25,13 @@ Row = tuple[Any, ...]
 
 
 class Query(NamedTuple):
-    """A query with the values of its bind parameters.
+    """A query, or a statement that writes, with the values of its bind parameters.
 
     A parameter with `literal_execute`, such as the limit of a list, becomes a part of the text. Parameters
     that SQLAlchemy expands, such as the list of `in_`, are not supported: compare with `any_` of an array.
     """
 
-    statement: Select[Any]
+    statement: Statement
     values: Mapping[str, Any]
 
 
@@ -70,11 +71,12 @@ class PreparedStatement:
         parameters: Sequence[str] = (),
         constants: Mapping[str, Any] | None = None,
         converters: Mapping[int, Callable[[Any], Any]] | None = None,
+        processors: Sequence[tuple[str, Callable[[Any], Any]]] = (),
     ) -> None:
         self.text = text.encode()
         self.name = b"r_" + hashlib.blake2b(self.text, digest_size=12).hexdigest().encode()
         self._parameters, self._constants = parameters, constants or {}
-        self._converters = converters or {}
+        self._converters, self._processors = converters or {}, processors
         self._formats = [PyFormat.TEXT] * len(parameters)
         self.types: Sequence[int] | None = None
         """The types of the parameters for PostgreSQL, 0 where it infers them, known after `dump`."""
@@ -84,6 +86,9 @@ class PreparedStatement:
     def dump(self, values: Mapping[str, Any]) -> Sequence[Any]:
         """Return the parameters as PostgreSQL reads them."""
         constants = self._constants
+        if self._processors:
+            values = {**constants, **values}
+            values.update({name: convert(values[name]) for name, convert in self._processors})
         sequence = [values[name] if name in values else constants[name] for name in self._parameters]
         if self.types is None:
             # A boolean may also be compared with a text, in the key of a stored count.
@@ -119,13 +124,13 @@ def prepare(query: Query) -> PreparedStatement:
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _find_literals(statement: Select[Any]) -> tuple[str, ...]:
+def _find_literals(statement: Statement) -> tuple[str, ...]:
     compiled = statement.compile(dialect=_DIALECT)
     return tuple(compiled.bind_names[parameter] for parameter in compiled.literal_execute_params)
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _compile(statement: Select[Any], literals: tuple[int, ...]) -> PreparedStatement:
+def _compile(statement: Statement, literals: tuple[int, ...]) -> PreparedStatement:
     parameters = statement.compile(dialect=_DIALECT).bind_names
     constants: dict[str, Any] = {}
     for parameter, name in parameters.items():
@@ -136,18 +141,31 @@ def _compile(statement: Select[Any], literals: tuple[int, ...]) -> PreparedState
     # The texts of literals and of lists of constants need values for all parameters.
     values: dict[str, Any] = {name: None for parameter, name in parameters.items() if not parameter.unique}
     values |= dict(zip(_find_literals(statement), literals, strict=True))
-    compiled = statement.params(values).compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    types = enumerate(column.type for column in statement.selected_columns)
+    filled, types = statement, []
+    # What a statement that writes returns has no types of our own.
+    if isinstance(statement, Select):
+        filled, types = statement.params(values), [column.type for column in statement.selected_columns]
+    compiled = filled.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     converters = {
         number: partial(kind.process_result_value, dialect=_DIALECT)
-        for number, kind in types
+        for number, kind in enumerate(types)
         if isinstance(kind, TypeDecorator) and _converts_results(kind)
     }
-    return PreparedStatement(str(compiled), compiled.positiontup or (), constants, converters)
+    sent = compiled.positiontup or ()
+    processors = [(name, convert) for name, convert in list_processors(compiled, _DIALECT) if name in sent]
+    # Without a connection, the driver would write bytes in the old format, with doubled backslashes.
+    processors += [
+        (name, _to_hex) for each, name in compiled.bind_names.items() if isinstance(each.type, LargeBinary)
+    ]
+    return PreparedStatement(str(compiled), sent, constants, converters, processors)
 
 
 def _converts_results(kind: TypeDecorator[Any]) -> bool:
     return type(kind).process_result_value is not TypeDecorator.process_result_value
+
+
+def _to_hex(value: bytes | None) -> str | None:
+    return None if value is None else "\\x" + bytes(value).hex()
 
 
 def _keep(value: Any) -> Any:

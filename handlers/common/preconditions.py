@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from flask import request
 from marshmallow import Schema
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Labeled, Owned
 from db.errors import PreconditionFailed
-from db.tenancy import get_visible
+from db.fast_path.entities import EntityLoader
+from db.session import find_event_loop_session
+from db.tenancy import get_visible, load_visible
+from handlers.common.context import current_request
 from handlers.common.responses import encode_json, serialize, strong_etag
+from handlers.schemas.serializer import list_attribute_paths
 from studio.catalog.custom_metadata import merge_metadata
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
@@ -52,7 +56,7 @@ def require_etag_match(row: object, schema: type[Schema]) -> None:
         PreconditionFailed: The header does not contain the ETag of the row.
     """
     item_condition = _item_condition.get()
-    header = request.headers.get("If-Match") if item_condition is None else item_condition[0]
+    header = current_request().find_header(b"if-match") if item_condition is None else item_condition[0]
     if header is None or header.strip() == "*":
         return
     etags = parse_etags(header)
@@ -71,11 +75,11 @@ def require_put_preconditions(row: object | None, schema: type[Schema]) -> None:
         PreconditionFailed: If-Match names no current version, or If-None-Match names one.
     """
     if row is None:
-        if "If-Match" in request.headers:
+        if current_request().find_header(b"if-match") is not None:
             raise PreconditionFailed("There is no such resource, so it has no ETag: omit If-Match")
         return
     require_etag_match(row, schema)
-    header = request.headers.get("If-None-Match")
+    header = current_request().find_header(b"if-none-match")
     if header is None:
         return
     if matches_if_none_match(header, strong_etag(encode_json(serialize(row, schema)))):
@@ -104,9 +108,19 @@ def get_for_update(
         NotFound, PermissionDenied: As `db.tenancy.get_visible`.
         PreconditionFailed: If-Match does not contain the ETag of the row.
     """
-    row = get_visible(model, row_id, for_update=True, options=options, where=where)
+    session = find_event_loop_session()
+    if session is None or where:
+        row = get_visible(model, row_id, for_update=True, options=options, where=where)
+    else:
+        loader = _build_loader(model, schema)
+        row = load_visible(session, model, row_id, loader)
     require_etag_match(row, schema)
     return row
+
+
+@cache
+def _build_loader(model: type[Owned], schema: type[Schema]) -> EntityLoader:
+    return EntityLoader(model, list(list_attribute_paths(schema())))
 
 
 def precheck_update(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from marshmallow import Schema
@@ -21,7 +21,6 @@ from db.caller import require_permission_for, require_permission_of_member, sele
 from db.errors import NotFound
 from db.fast_path.projections import Projection, Record
 from db.libpq.statements import Query, Row
-from db.session import current_session
 from db.tenancy import readable_filter, select_row
 from handlers.common.permissions import Permission
 from handlers.common.responses import ApiResponse, ok
@@ -182,19 +181,6 @@ def read_permission_in(organization_id: UUID | None) -> Reading[None]:
     """
     yield from read_membership(organization_id)
     require_permission_of_member(organization_id)
-
-
-def run_in_transaction(reading: Reading[Value]) -> Value:
-    """Return the value of a read, or of a part of it, whose queries run in the running transaction."""
-    rows: list[list[Row]] | None = None
-    try:
-        while True:
-            # Before the first queries there are no rows to send.
-            step = next(reading) if rows is None else reading.send(rows)
-            results = [current_session().execute(query.statement, query.values) for query in step.queries]
-            rows = [[tuple(row) for row in result] for result in results]
-    except StopIteration as end:
-        return cast("Value", end.value)
 
 
 def is_read(handler: Callable[..., object]) -> bool:

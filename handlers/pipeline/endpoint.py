@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import orjson
@@ -27,9 +27,10 @@ from db.errors import (
     NotFound,
     Unauthenticated,
 )
+from db.event_loop_session import SessionNeeded
 from db.rls.session_role import ANONYMOUS, SYSTEM
+from handlers.common.context import current_request
 from handlers.common.permissions import is_self_authenticating
-from handlers.common.reads import run_in_transaction
 from handlers.common.responses import ApiResponse, EncodedResponse
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline import idempotency
@@ -46,7 +47,6 @@ from handlers.pipeline.audit import AuditRecorder, insert_events
 from handlers.pipeline.errors import record_problem
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.middleware.observability import request_caller_context
-from handlers.pipeline.path_access import PathAccess
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prechecks import LOADED, DecodingNeeded, StoringNeeded, find_precheck
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -61,6 +61,9 @@ Transaction = Callable[..., AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
 
 
+_SERVED_AGAIN = (DecodingNeeded, StoringNeeded, SessionNeeded)
+
+
 class Endpoint:
     """The view function of one operation.
 
@@ -71,8 +74,8 @@ class Endpoint:
         load_caller: loads the caller from the claims of the credential.
         limits: the rate limiter, which counts the organization.
         lock_waits: limits how many request threads wait for row locks.
-        access: checks the permission without the body.
         audit_recorder: records audit events; None for an application without an audit log.
+        build: builds what `serve` returns, before the commit: whatever can fail must fail there.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class Endpoint:
         load_caller: CallerLoader,
         limits: RateLimiter,
         lock_waits: LockWaits,
-        access: PathAccess,
         audit_recorder: AuditRecorder | None = None,
+        build: Callable[[EncodedResponse], Any] | None = None,
     ) -> None:
         self._operation = operation
         self._handler = handler
@@ -94,8 +97,8 @@ class Endpoint:
         self._load_caller = load_caller
         self._limits = limits
         self._lock_waits = lock_waits
-        self._access = access
         self._audit_recorder = audit_recorder
+        self._build = build
         # The system role only loads the caller; `_authorize_caller` then switches to the caller's role.
         self._session_role = (
             ANONYMOUS if operation.is_public and not is_self_authenticating(handler) else SYSTEM
@@ -105,11 +108,10 @@ class Endpoint:
         self.__name__ = operation.operation_id
 
     def authorize(self, context: RequestContext) -> UUID | None:
-        """Authorize a request without its body; return the account that a signed URL stands for.
+        """Authorize a request before its file is received; return the account that a signed URL stands for.
 
         Raises:
-            Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them, as far as
-                path, query and credential decide.
+            Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them.
         """
         authorize = None if self._precheck is None else self._precheck.authorize
         with (
@@ -117,16 +119,24 @@ class Endpoint:
             self._transaction(False, self._session_role),
             self._authorize_caller(context),
         ):
-            if authorize is not None:
-                return authorize(**context.arguments)
-            if not self._operation.is_public:
-                run_in_transaction(self._access.check(context.arguments))
-            return None
+            return None if authorize is None else authorize(**context.arguments)
 
     def __call__(self, **_path_values: Any) -> Response:
-        """Serve the running request; an exception rolls back and becomes a problem."""
-        context: RequestContext = request.environ[REQUEST_CONTEXT]
-        key = request.headers.get(idempotency.HEADER) if self._operation.accepts_idempotency_key else None
+        """Serve the running request of Flask; an exception rolls back and becomes a problem."""
+        return cast("Response", self.serve(request.environ[REQUEST_CONTEXT]))
+
+    def call(self, **arguments: Any) -> ApiResponse:
+        """Call the handler."""
+        return self._handler(**arguments)
+
+    def needs_slow_work(self, context: RequestContext) -> bool:
+        """Return whether files are received, decoded or fetched before the handler is called."""
+        return self._precheck is not None and self._precheck.is_needed(context.arguments)
+
+    def serve(self, context: RequestContext) -> Any:
+        """Return the response to a request; an exception has rolled back what it did."""
+        accepts_key = self._operation.accepts_idempotency_key
+        key = current_request().find_header(idempotency.FIELD) if accepts_key else None
         try:
             with (
                 self._describe_rejection(context),
@@ -163,9 +173,7 @@ class Endpoint:
             describe_rejection(self._operation, context, error)
             raise
 
-    def _serve(
-        self, context: RequestContext, idempotent_request: IdempotentRequest | None = None
-    ) -> Response:
+    def _serve(self, context: RequestContext, idempotent_request: IdempotentRequest | None = None) -> Any:
         if context.failure is not None:
             raise context.failure
         arguments = self._prepare(context, idempotent_request)
@@ -183,8 +191,7 @@ class Endpoint:
             handled = idempotency.call_handler(idempotent_request, self._handler, arguments)
             encoded = respond(self._operation, context, handled)
             self._record_success(context, tracker, idempotent_request, encoded)
-            # Inside the transaction: whatever can fail must fail before the commit.
-            response = _build_response(encoded)
+            response = self._finish(encoded)
             if not context.try_complete():
                 raise TookTooLong(Limit.REQUEST_TIME)
             return response
@@ -231,7 +238,7 @@ class Endpoint:
         context.prepared_arguments = precheck.prepare(arguments)
         return context.prepared_arguments
 
-    def _serve_idempotent(self, context: RequestContext, key: str) -> Response:
+    def _serve_idempotent(self, context: RequestContext, key: str) -> Any:
         """Serve the first request with this key; replay its response to the others."""
         idempotent_request = context.idempotent_request
         if idempotent_request is None:
@@ -256,7 +263,7 @@ class Endpoint:
             return self._serve(context, idempotent_request)
         except Exception as error:
             describe_rejection(self._operation, context, error)
-            is_served_again = isinstance(error, (DecodingNeeded, StoringNeeded)) or context.awaits_lock_slot
+            is_served_again = isinstance(error, _SERVED_AGAIN) or context.awaits_lock_slot
             if idempotent_request.lock is not None and not is_served_again:
                 idempotency.store_or_release(idempotent_request.lock, error, self._transaction)
             raise
@@ -267,12 +274,15 @@ class Endpoint:
         # A second attempt of a sign-in would count as one.
         return self._lock_waits.limit(context, is_repeatable=self._attempt_limit is None)
 
-    def _replay(self, context: RequestContext, stored: EncodedResponse) -> Response:
+    def _finish(self, encoded: EncodedResponse) -> Any:
+        return _build_response(encoded) if self._build is None else self._build(encoded)
+
+    def _replay(self, context: RequestContext, stored: EncodedResponse) -> Any:
         body = orjson.loads(stored.body or b"null")
         validate_response(self._operation, context, stored, body)
         if stored.status > 399:
             record_problem(body["code"])
-        return _build_response(stored)
+        return self._finish(stored)
 
     @contextmanager
     def _authorize_caller(self, context: RequestContext) -> Iterator[ChangeTracker | None]:

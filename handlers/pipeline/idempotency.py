@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEADER = "Idempotency-Key"
+FIELD = HEADER.lower().encode()
 REPLAYED = "Idempotency-Replayed"
 
 _CHUNK_BYTES = 1_048_576

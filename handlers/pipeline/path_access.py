@@ -36,8 +36,8 @@ class PathAccess:
         self._names = re.findall(r"\{(\w+)\}", path)
         self._names_organization = "organization_id" in operation.parameters.arguments
 
-    def check(self, arguments: Mapping[str, Any]) -> Reading[None]:
-        """Check the permission for the arguments of a request; those of the body are not used.
+    def __call__(self, **arguments: Any) -> Reading[None]:
+        """Check the permission for the arguments of a request; the body is not used.
 
         Raises:
             NotFound: The caller does not see the row or is not a member of the organization.

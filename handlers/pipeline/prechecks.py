@@ -110,6 +110,12 @@ def find_precheck(handler: Callable[..., object]) -> Precheck | None:
     return getattr(handler, "__precheck__", None)
 
 
+def authorizes_files(handler: Callable[..., object]) -> bool:
+    """Return whether a handler authorizes requests before their file is received."""
+    precheck = find_precheck(handler)
+    return precheck is not None and precheck.authorize is not None
+
+
 def require_uploaded_images(handler: Callable[..., object], arguments: Arguments) -> None:
     """Check that a handler can be called without slow work, within the transaction of a batch.
 

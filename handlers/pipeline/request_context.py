@@ -74,6 +74,10 @@ class RequestContext:
         """
         return self._completion_lock.acquire(blocking=False)
 
+    def reopen(self) -> None:
+        """Let the request be completed again, after an attempt that was rolled back."""
+        self._completion_lock = threading.Lock()
+
     def has_consumed(self, policy: str) -> bool:
         """Return whether the rate limit of this name has counted the request."""
         return any(usage.policy.name == policy for usage in self.limit_usages)

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from db.audit import EVENT_CTE, build_cte_values, insert_event
 from db.base import affected_one, new_id, utc_now
-from db.fast_path.driver_statement import DriverStatement
+from db.fast_path.driver_statement import DriverStatement, MessageConnection
 from db.models.idempotency import NO_ORGANIZATION_ID, IdempotencyKey
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
@@ -210,13 +210,19 @@ def _insert(
     else:
         for event in events:
             insert_event(event)
-    return _build_insert(has_event).execute(current_session().connection(), row) == 1
+    connection = current_session().connection()
+    if isinstance(connection, MessageConnection):
+        _build_insert(has_event, raises=True).execute_later(connection, row)
+        return True
+    return _build_insert(has_event).execute(connection, row) == 1
 
 
 @cache
-def _build_insert(has_event: bool) -> DriverStatement:
-    # Without an error on conflict, which would abort the whole transaction.
-    statement = insert(IdempotencyKey).on_conflict_do_nothing()
+def _build_insert(has_event: bool, raises: bool = False) -> DriverStatement:
+    """Return the INSERT of a key: an error on conflict would abort the transaction if it `raises`."""
+    statement = insert(IdempotencyKey)
+    if not raises:
+        statement = statement.on_conflict_do_nothing()
     return DriverStatement(statement.add_cte(EVENT_CTE) if has_event else statement)
 
 

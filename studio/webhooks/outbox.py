@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, event, insert, literal_co
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, new_id, utc_now
+from db.fast_path.insert import insert_row
 from db.models.webhooks import DeliveryMode, WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session, insert_later
 from studio.infrastructure.pubsub import WEBHOOKS
@@ -133,7 +134,7 @@ def publish_to(
     for listener in listeners:
         values = _build_delivery(listener, message_id, payload)
         if not insert_later(_INSERT, values):
-            current_session().add(WebhookDelivery(**values))
+            insert_row(WebhookDelivery(**values))
     after_commit(WEBHOOKS.notify)
 
 

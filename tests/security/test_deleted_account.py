@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,20 +34,20 @@ WRITES = [
 ]
 
 
-class DeletedWhileLoaded:
+class DeletionWhileLoaded:
     """Deletes the caller's account, in a transaction of its own, after an endpoint has loaded it."""
 
-    def __init__(self, database: Database, load_caller: Any, number: int) -> None:
-        self._database, self._load_caller, self._number = database, load_caller, number
-        self.is_deleted = False
+    def __init__(self, database: Database, number: int) -> None:
+        self._database, self._number = database, number
+        self.is_done = False
 
-    def __call__(self, claims: dict[str, Any]) -> Caller:
+    def load(self, load_caller: Callable[[dict[str, Any]], Caller], claims: dict[str, Any]) -> Caller:
         """Load the caller; delete the account at the call of this number."""
-        caller: Caller = self._load_caller(claims)
+        caller = load_caller(claims)
         self._number -= 1
         if self._number == 0:
             run_in_thread(self._delete, caller)
-            self.is_deleted = True
+            self.is_done = True
         return caller
 
     def _delete(self, caller: Caller) -> None:
@@ -91,12 +92,14 @@ def send_and_delete(
         factories.make_subscription(account)
         request = tenant.request_for(operation.operation_id)
         headers = credentials(app, tenant, account)
-    endpoint = app.endpoints[operation.operation_id]
+    plain = app.plain_writes.get(operation.operation_id)
+    endpoints = [app.endpoints[operation.operation_id], *([plain._endpoint] if plain else [])]
+    deletion = DeletionWhileLoaded(database, number)
     with pytest.MonkeyPatch.context() as patch:
-        load = DeletedWhileLoaded(database, endpoint._load_caller, number)
-        patch.setattr(endpoint, "_load_caller", load)
+        for endpoint in endpoints:
+            patch.setattr(endpoint, "_load_caller", partial(deletion.load, endpoint._load_caller))
         response = request.send(app, headers)
-    return response if load.is_deleted else None
+    return response if deletion.is_done else None
 
 
 @pytest.fixture

@@ -86,9 +86,9 @@ def assert_no_internals(
     assert [word for word in INTERNAL_WORDS if word in content] == []
 
 
-def create_brand(client: Callable[..., ClientResponse]) -> ClientResponse:
-    """Return the response to a request that passes every layer."""
-    return client("POST", "/brands/", {"name": "Linen"}, headers={"x-request-id": "request-with-a-fault"})
+def create_shooting(client: Callable[..., ClientResponse]) -> ClientResponse:
+    """Return the response to a request that passes every layer, those of a thread included."""
+    return client("POST", "/shootings/", {"name": "Linen"}, headers={"x-request-id": "request-with-a-fault"})
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -96,12 +96,12 @@ def test_s23_an_exception_in_a_layer_is_a_generic_problem(
     layer: str, customer: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(LAYERS[layer], raise_internal_error)
-    response = create_brand(customer.client)
+    response = create_shooting(customer.client)
     monkeypatch.undo()
     assert_no_internals(response, 500, "internal_error")
     # The log has the message.
     assert INTERNAL_MESSAGE in caplog.text
-    assert customer.client("GET", "/brands/").json()["count"] == 0
+    assert customer.client("GET", "/shootings/").json()["count"] == 0
 
 
 @pytest.mark.parametrize("layer", OUTER_LAYERS)
@@ -110,7 +110,7 @@ def test_s23_an_exception_in_outer_middleware_is_a_generic_problem_with_every_he
 ) -> None:
     expected = customer.client("GET", "/brands/")
     monkeypatch.setattr(OUTER_LAYERS[layer], raise_internal_error)
-    response, head = create_brand(customer.client), customer.client("HEAD", "/brands/")
+    response, head = create_shooting(customer.client), customer.client("HEAD", "/brands/")
     # If reading the request's own id fails, the server generates one.
     request_id = response.headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{20}" if layer == "request id" else "request-with-a-fault", request_id)
@@ -132,7 +132,7 @@ def test_s23_an_exception_in_outer_middleware_is_logged_as_500(
 ) -> None:
     caplog.set_level("INFO", "sartiq.access")
     monkeypatch.setattr(OUTER_LAYERS[layer], raise_internal_error)
-    assert create_brand(customer.client).status == 500
+    assert create_shooting(customer.client).status == 500
     assert rejections.take() == {(500, "internal_error", None)}
     (line,) = [record for record in caplog.records if record.name == "sartiq.access"]
     assert vars(line)["status"] == 500
@@ -146,8 +146,8 @@ def test_s23_an_exception_in_the_error_handling_is_a_problem(
         "handlers.pipeline.middleware.response_validation.build_problem",
     ):
         monkeypatch.setattr(target, raise_internal_error)
-    monkeypatch.setattr(customer.client.app.endpoints["create_brand"], "_handler", raise_internal_error)
-    assert_no_internals(create_brand(customer.client), 500, "internal_error")
+    monkeypatch.setattr(customer.client.app.endpoints["create_shooting"], "_handler", raise_internal_error)
+    assert_no_internals(create_shooting(customer.client), 500, "internal_error")
 
 
 def test_s23_an_unreachable_database_gives_a_problem_without_internals(
@@ -170,17 +170,17 @@ def test_s23_a_pool_without_a_free_connection_gives_a_problem_without_internals(
     url = committing_server.database.engine.url.render_as_string(hide_password=False)
     small = Database(build_engine(url, pool_size=1))
     with small.engine.connect(), committing_server.client.app.database.switched_to(small):
-        response = create_brand(committing_server.client)
+        response = create_shooting(committing_server.client)
     small.dispose()
     assert_no_internals(response, 503, "unavailable")
     assert rejections.take() == {(503, "unavailable", Limit.DATABASE_CONNECTIONS)}
 
 
 @contextmanager
-def locked_brands(database: Database) -> Iterator[None]:
-    """Hold a lock within the block that keeps other transactions from writing brands."""
+def locked_shootings(database: Database) -> Iterator[None]:
+    """Hold a lock within the block that keeps other transactions from writing shootings."""
     with database.engine.connect() as connection, connection.begin():
-        connection.execute(text("LOCK TABLE brands IN ACCESS EXCLUSIVE MODE"))
+        connection.execute(text("LOCK TABLE shootings IN ACCESS EXCLUSIVE MODE"))
         yield
 
 
@@ -191,8 +191,8 @@ def test_s23_a_held_database_lock_gives_a_problem_without_internals(
     url = committing_server.database.engine.url.render_as_string(hide_password=False)
     impatient = Database(build_engine(url, pool_size=2, statement_seconds=20))
     app = committing_server.client.app
-    with locked_brands(committing_server.database), app.database.switched_to(impatient):
-        response = create_brand(committing_server.client)
+    with locked_shootings(committing_server.database), app.database.switched_to(impatient):
+        response = create_shooting(committing_server.client)
     impatient.dispose()
     assert_no_internals(response, 503, "unavailable")
     assert rejections.take() == {(503, "unavailable", Limit.ROW_LOCKED)}
@@ -202,7 +202,7 @@ def test_s23_a_missing_file_is_a_problem(customer: Customer, monkeypatch: pytest
     """The file is opened before the response starts, so an error can still become a problem."""
     monkeypatch.setattr("handlers.pipeline.wsgi_bridge._open_and_read", raise_internal_error)
     monkeypatch.setattr(customer.client.app.bridge, "_serve", _with_file(customer.client.app.bridge._serve))
-    assert_no_internals(create_brand(customer.client), 500, "internal_error")
+    assert_no_internals(create_shooting(customer.client), 500, "internal_error")
 
 
 def _with_file(serve: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import jsonschema_rs
@@ -27,7 +28,7 @@ from handlers.app import Application
 from handlers.contract.strict_json import MAX_ITEMS
 from handlers.contract.validation_errors import MAX_VIOLATIONS
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
-from handlers.pipeline.endpoint import Endpoint
+from handlers.pipeline.reads.endpoint import ReadEndpoint
 from tests.architecture.bundle import list_schemas, request_roots
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
 from tests.support.client import ClientResponse, new_item, send_request
@@ -55,7 +56,7 @@ def app(application: Application) -> Iterator[Application]:
     """Return the real application without a database; every caller has every permission."""
     with pytest.MonkeyPatch.context() as patch:
         # It needs the database, and runs after the body was read.
-        patch.setattr(Endpoint, "authorize", lambda *_: None)
+        patch.setattr(ReadEndpoint, "serve", AsyncMock())
         yield application
 
 

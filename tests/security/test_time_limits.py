@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 
 from db.engine import build_engine
-from db.models import Brand
+from db.models import Shooting
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.responding import respond
@@ -46,9 +46,9 @@ class SlowHandler:
 def slow_handler(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SlowHandler]:
-    """Yield a handler of `create_brand` that takes longer than the time limit of a request."""
+    """Yield a handler of `create_shooting` that takes longer than the time limit of a request."""
     app = committing_server.client.app
-    endpoint = app.endpoints["create_brand"]
+    endpoint = app.endpoints["create_shooting"]
     handler = SlowHandler(endpoint._handler)
     monkeypatch.setattr(endpoint, "_handler", handler)
     monkeypatch.setattr(app.bridge, "seconds", TIMEOUT_SECONDS)
@@ -65,22 +65,22 @@ def wait_for_threads(pool: ThreadPoolExecutor) -> None:
         entered.result()
 
 
-def create_brand(committing_server: CommittingServer, **headers: str) -> ClientResponse:
-    """Return the response to a request that creates a brand."""
-    return committing_server.client("POST", "/brands/", {"name": NAME}, headers=headers)
+def create_shooting(committing_server: CommittingServer, **headers: str) -> ClientResponse:
+    """Return the response to a request that creates a shooting."""
+    return committing_server.client("POST", "/shootings/", {"name": NAME}, headers=headers)
 
 
-def count_brands(committing_server: CommittingServer) -> int:
-    """Return the number of stored brands with the test's name."""
+def count_shootings(committing_server: CommittingServer) -> int:
+    """Return the number of stored shootings with the test's name."""
     with committing_server.database.transaction(write=False) as session:
-        return session.scalar(select(func.count()).select_from(Brand).where(Brand.name == NAME)) or 0
+        return session.scalar(select(func.count()).select_from(Shooting).where(Shooting.name == NAME)) or 0
 
 
 def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
     committing_server: CommittingServer, slow_handler: SlowHandler, rejections: Rejections
 ) -> None:
     start = time.monotonic()
-    response = create_brand(committing_server)
+    response = create_shooting(committing_server)
     assert TIMEOUT_SECONDS <= time.monotonic() - start < TIMEOUT_SECONDS + 5
     assert (response.status, response.headers["retry-after"]) == (503, "5")
     assert response.json() == {
@@ -94,17 +94,17 @@ def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
     assert rejections.take() == {(503, "took_too_long", Limit.REQUEST_TIME)}
     slow_handler.released.set()
     wait_for_threads(committing_server.client.app.bridge.pool)
-    assert (slow_handler.calls, count_brands(committing_server)) == (1, 0)
+    assert (slow_handler.calls, count_shootings(committing_server)) == (1, 0)
 
 
 def test_s19_the_idempotency_key_of_a_timed_out_request_can_be_reused(
     committing_server: CommittingServer, slow_handler: SlowHandler
 ) -> None:
-    assert create_brand(committing_server, **{"idempotency-key": "once"}).status == 503
+    assert create_shooting(committing_server, **{"idempotency-key": "once"}).status == 503
     slow_handler.released.set()
     wait_for_threads(committing_server.client.app.bridge.pool)
-    again = create_brand(committing_server, **{"idempotency-key": "once"})
-    assert (again.status, count_brands(committing_server)) == (201, 1)
+    again = create_shooting(committing_server, **{"idempotency-key": "once"})
+    assert (again.status, count_shootings(committing_server)) == (201, 1)
     assert "idempotency-replayed" not in again.headers
 
 
@@ -114,11 +114,11 @@ def test_s19_a_request_without_a_free_thread_in_time_is_dropped_and_never_starts
     app = committing_server.client.app
     with ThreadPoolExecutor(1) as single_thread:
         monkeypatch.setattr(app.bridge, "pool", single_thread)
-        responses = [create_brand(committing_server) for _ in range(3)]
+        responses = [create_shooting(committing_server) for _ in range(3)]
         slow_handler.released.set()
     assert [response.json()["code"] for response in responses] == ["took_too_long"] * 3
     assert slow_handler.calls == 1
-    assert count_brands(committing_server) == 0
+    assert count_shootings(committing_server) == 0
 
 
 def test_s19_a_request_that_has_started_to_commit_does_not_time_out(
@@ -140,7 +140,7 @@ def test_s19_a_request_that_has_started_to_commit_does_not_time_out(
 
     monkeypatch.setattr("handlers.pipeline.endpoint.respond", respond_late)
     monkeypatch.setattr(app.bridge, "seconds", TIMEOUT_SECONDS)
-    assert (create_brand(committing_server).status, count_brands(committing_server)) == (201, 1)
+    assert (create_shooting(committing_server).status, count_shootings(committing_server)) == (201, 1)
 
 
 def test_s19_postgresql_statements_and_lock_waits_time_out(

@@ -62,6 +62,14 @@ class SwitchedDatabase:
             raise RuntimeError("no database is set: use `switched_to`, or a fixture that does")
         return await self.current.fetch(queries, is_snapshot)
 
+    def event_loop_transaction(
+        self, write: bool = True, actor: SessionRole = SYSTEM, **options: Any
+    ) -> AbstractContextManager[Any]:
+        """Open a transaction of the event loop on the current database."""
+        if self.current is None:
+            raise RuntimeError("no database is set: use `switched_to`, or a fixture that does")
+        return self.current.event_loop_transaction(write, actor, **options)
+
     async def close_reader(self) -> None:
         """Do nothing: the fixtures dispose of their databases."""
 

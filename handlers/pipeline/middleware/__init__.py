@@ -17,7 +17,7 @@
 | `rate_limits.CallerRateLimit` | counts requests by account or API key |
 | `concurrency` | limits the requests that an account or address runs at the same time |
 | `request_validation` | parameters and body against the contract |
-| `endpoint.DeclaredReads` | serves the reads; the rest is for all other operations |
+| `event_loop.EventLoopOperations` | serves reads and plain writes; the rest is for all other operations |
 | `image_conversion` | decodes and stores files and makes image variants without a request thread |
 | (`LifespanMiddleware`) | start and end of the server |
 | (`ContextMiddleware`) | Connexion's request context |

@@ -6,7 +6,7 @@ This module knows no operation by name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -15,7 +15,6 @@ from uuid import UUID
 
 from anyio import to_thread
 from flask import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.caller import current_organization, first_grant
 from db.errors import DomainError, Unauthenticated
@@ -24,7 +23,7 @@ from db.libpq.statements import Fetched, Query, Row
 from db.queries.api_keys import touch_last_used
 from db.rls.session_role import ANONYMOUS, role_query
 from handlers.common.reads import Reading, Step
-from handlers.common.responses import ApiResponse, EncodedResponse
+from handlers.common.responses import EncodedResponse
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.admission.rate_limits import (
@@ -38,7 +37,7 @@ from handlers.pipeline.auth import CallerReading, find_last_use, read_caller
 from handlers.pipeline.middleware.observability import request_caller_context
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.reads.callers import KnownCaller, KnownCallers
-from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from handlers.pipeline.request_context import RequestContext
 from handlers.pipeline.responding import describe_rejection, require_access, respond
 from studio.infrastructure.fair_slots import FairSlots, current_requester
 from studio.rate_limits.limiter import RateLimiter
@@ -61,22 +60,24 @@ class ReadEndpoint:
         slots: The slots of the connections.
         seconds: How long a request takes at most.
         audit_recorder: Records denials; None for an application without an audit log.
+        finish: Returns the response for what the read returns.
     """
 
     def __init__(
         self,
         operation: ServedOperation,
-        handler: Callable[..., Reading[ApiResponse]],
+        handler: Callable[..., Reading[Any]],
         database: Any,
         callers: KnownCallers,
         limits: RateLimiter,
         slots: FairSlots,
         seconds: float,
         audit_recorder: AuditRecorder | None,
+        finish: Callable[[ServedOperation, RequestContext, Any], EncodedResponse] = respond,
     ) -> None:
         self._operation, self._handler, self._database = operation, handler, database
         self._callers, self._limits, self._slots, self._seconds = callers, limits, slots, seconds
-        self._audit_recorder = audit_recorder
+        self._audit_recorder, self._finish = audit_recorder, finish
         self.__name__ = operation.operation_id
 
     def __call__(self, **_path_values: Any) -> Response:
@@ -202,7 +203,7 @@ class ReadEndpoint:
         return result
 
     async def _advance(
-        self, context: RequestContext, reading: Reading[ApiResponse], fetched: Fetched | None
+        self, context: RequestContext, reading: Reading[Any], fetched: Fetched | None
     ) -> Step | EncodedResponse:
         """Return the next queries of a read, or its response."""
 
@@ -211,7 +212,7 @@ class ReadEndpoint:
                 # Before the first queries there are no rows to send.
                 return next(reading) if fetched is None else reading.send(fetched.rows)
             except StopIteration as end:
-                return respond(self._operation, context, end.value)
+                return self._finish(self._operation, context, end.value)
 
         if fetched is not None and fetched.text_bytes > MAX_EVENT_LOOP_BYTES:
             return await to_thread.run_sync(advance)
@@ -233,34 +234,3 @@ class ReadEndpoint:
     def _record_denial(self, recorder: AuditRecorder, context: RequestContext, error: DomainError) -> None:
         with self._database.transaction(False):
             recorder.record_denial(context, error)
-
-
-class DeclaredReads:
-    """Serve the operations whose handler is a read, and pass on all others.
-
-    Args:
-        app: The application that serves the others.
-        endpoints: The endpoints of reads by operationId.
-    """
-
-    def __init__(self, app: ASGIApp, *, endpoints: Mapping[str, ReadEndpoint]) -> None:
-        self.app = app
-        self._endpoints = endpoints
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        context: RequestContext | None = scope.get(REQUEST_CONTEXT)
-        operation = None if context is None else context.operation
-        endpoint = None if operation is None else self._endpoints.get(operation.operation_id)
-        if context is None or endpoint is None:
-            await self.app(scope, receive, send)
-            return
-        encoded = await endpoint.serve(context)
-        context.is_validated = True
-        headers = list(encoded.headers.items())
-        body = encoded.body or b""
-        if encoded.status != 304:
-            headers += [("Content-Type", encoded.media_type), ("Content-Length", str(len(body)))]
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        await send({"type": "http.response.start", "status": encoded.status, "headers": raw})
-        await send({"type": "http.response.body", "body": body})
