@@ -352,6 +352,7 @@ class Database:
     def __init__(self, engine: Engine, read_connections: int = 2) -> None:
         self.engine = engine
         set_at_begin(engine, "role", SYSTEM_ROLE)
+        self.read_connections = read_connections
         self._reader = Reader(engine, read_connections)
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
@@ -452,6 +453,11 @@ class Database:
         connection = cast("Connection", self._connection)
         reset = partial(set_role, role=SYSTEM)
         return TransactionInSavepoint(connection, self._connection_lock, forget_touched_rows, reset)
+
+    @property
+    def reading_connections(self) -> int:
+        """The number of connections on which `fetch` runs queries now."""
+        return self._reader.connections_in_use
 
     async def close_reader(self) -> None:
         """Close the connections of `fetch` on the running event loop."""

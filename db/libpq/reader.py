@@ -122,6 +122,11 @@ class Reader:
         if pool is not None:
             await pool.close()
 
+    @property
+    def connections_in_use(self) -> int:
+        """The number of connections on which queries run now."""
+        return sum(pool.in_use for pool in list(self._pools.values()))
+
     def _pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
@@ -307,6 +312,7 @@ class _Pool:
     def __init__(self, engine: Engine, size: int) -> None:
         self._engine = engine
         self._free = asyncio.Semaphore(size)
+        self.in_use = 0
         # The last one that was used comes first: PostgreSQL has its data in the cache of a core.
         self._idle: list[_Connection] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -330,6 +336,7 @@ class _Pool:
             psycopg.Error: A statement failed, or PostgreSQL cannot be reached. No connection is kept.
         """
         await self._take_slot()
+        self.in_use += 1
         connection = self._find_idle()
         is_new = connection is None
         try:
@@ -345,7 +352,7 @@ class _Pool:
                 connection, is_new = None, True
         except BaseException:
             if connection is None:
-                self._free.release()
+                self._release_slot()
             else:
                 await self.give_back(connection)
             raise
@@ -356,7 +363,11 @@ class _Pool:
             await self._roll_back(connection)
         finally:
             self._put_back(connection)
-            self._free.release()
+            self._release_slot()
+
+    def _release_slot(self) -> None:
+        self.in_use -= 1
+        self._free.release()
 
     async def close(self) -> None:
         """Close all connections that are not in use."""

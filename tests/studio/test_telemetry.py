@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -15,11 +16,12 @@ import time_machine
 import yaml
 from opentelemetry.trace import format_span_id, format_trace_id
 from prometheus_client import REGISTRY
-from sqlalchemy import literal, select, table
+from sqlalchemy import func, literal, select, table
 from sqlalchemy.exc import DBAPIError
 
 import studio.infrastructure.telemetry
 from db.engine import build_engine
+from db.libpq.statements import Query
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database
 from studio.generations.lifecycle import transition
@@ -449,6 +451,30 @@ def test_queue_metrics_are_absent_while_the_database_is_unavailable(
     assert list(AuditCollector(unreachable).collect()) == []
     assert "metrics of the audit log unavailable" in caplog.text
     unreachable.dispose()
+
+
+def test_the_connections_of_reads_and_of_threads_count(database_url: str) -> None:
+    database = Database(build_engine(database_url, pool_size=3), read_connections=2)
+
+    def measure() -> list[float]:
+        return [family.samples[0].value for family in PoolCollector(database).collect()]
+
+    async def read() -> list[float]:
+        reading = asyncio.create_task(database.fetch([Query(select(func.pg_sleep(0.3)), {})]))
+        try:
+            while database.reading_connections == 0:
+                await asyncio.sleep(0.01)
+            return measure()
+        finally:
+            await reading
+            await database.close_reader()
+
+    assert measure() == [0, 5]
+    with database.transaction(write=False) as session:
+        session.execute(select(1))
+        assert asyncio.run(read()) == [2, 5]
+    assert measure() == [0, 5]
+    database.dispose()
 
 
 def list_metric_labels() -> dict[str, tuple[str, ...]]:

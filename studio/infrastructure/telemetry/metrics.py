@@ -379,10 +379,10 @@ class AuditCollector(Collector):
 
 
 class PoolCollector(Collector):
-    """The number of database connections of this process that are in use."""
+    """The number of database connections of this process that are in use, by threads and by reads."""
 
     def __init__(self, database: Database) -> None:
-        self._pool = database.engine.pool
+        self._database = database
 
     def describe(self) -> list[Metric]:
         """Return the metric families, whatever the connection pool."""
@@ -390,8 +390,11 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families with their values, or none if connections are not pooled."""
-        if isinstance(self._pool, QueuePool):
-            yield from self._families(self._pool.checkedout(), self._pool.size())
+        database, pool = self._database, self._database.engine.pool
+        if isinstance(pool, QueuePool):
+            yield from self._families(
+                pool.checkedout() + database.reading_connections, pool.size() + database.read_connections
+            )
 
     @staticmethod
     def _families(held: int, size: int) -> Iterator[Metric]:
@@ -399,7 +402,7 @@ class PoolCollector(Collector):
             "sartiq_database_connections_in_use", "Database connections in use by this process", value=held
         )
         yield GaugeMetricFamily(
-            "sartiq_database_connections_max", "Size of the connection pool of this process", value=size
+            "sartiq_database_connections_max", "Database connections of this process at most", value=size
         )
 
 
