@@ -48,6 +48,7 @@ from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.event_loop_session import EventLoopSession
 from db.fast_path.entities import EntityLoader
 from db.guests import guest_condition
+from db.libpq.statements import Query
 from db.session import current_session, find_event_loop_session, is_in_savepoint, is_writing
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
@@ -163,6 +164,21 @@ def select_visible(model: type[OwnedModel]) -> Select[OwnedModel]:
     return select(model).where(*row_filter(model, rows.kind, rows.with_public, rows.values))
 
 
+def visible_rows_query(model: type[Owned], row_ids: Sequence[UUID]) -> Query:
+    """Return the query of those rows that the caller may read, without the check of a permission.
+
+    Its statement is the same object for all ids.
+    """
+    rows = readable_filter()
+    return Query(_select_by_ids(model, rows.kind), {"row_ids": row_ids, **rows.values})
+
+
+@lru_cache(maxsize=512)
+def _select_by_ids(model: type[Owned], kind: RowFilterKind) -> Select[Owned]:
+    wanted = model.id == any_(bindparam("row_ids", type_=ARRAY(Uuid())))
+    return select(model).where(*row_filter(model, kind, with_public=True), wanted)
+
+
 def _readable_kind(caller: Caller) -> RowFilterKind:
     if caller.is_superuser:
         return RowFilterKind.EVERYTHING
@@ -246,6 +262,21 @@ def find_by_external_id(
         PermissionDenied: The caller lacks the running operation's permission there.
     """
     require_permission_in(organization_id)
+    query = external_id_query(model, external_id, organization_id, for_update, options)
+    return cast("LabeledModel | None", current_session().scalars(*query).unique().one_or_none())
+
+
+def external_id_query(
+    model: type[Labeled],
+    external_id: str,
+    organization_id: UUID | None,
+    for_update: bool = False,
+    options: Sequence[ORMOption] = (),
+) -> Query:
+    """Return the query of the row that `find_by_external_id` finds, for a caller with the permission.
+
+    Its statement is the same object for each external id.
+    """
     values: dict[str, Any] = {"external_id": external_id}
     if (guest := current_caller().guest) is not None:
         kind, values["guest_shooting_id"] = RowFilterKind.GUEST, guest.shooting_id
@@ -253,8 +284,7 @@ def find_by_external_id(
         kind, values["caller_id"] = RowFilterKind.PERSONAL, current_caller().user_id
     else:
         kind, values["organization_id"] = RowFilterKind.ORGANIZATION, organization_id
-    statement = _select_by_external_id(model, kind, for_update, tuple(options))
-    return cast("LabeledModel | None", current_session().scalars(statement, values).unique().one_or_none())
+    return Query(_select_by_external_id(model, kind, for_update, tuple(options)), values)
 
 
 @lru_cache(maxsize=512)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from db.caller import current_caller, require_permission_in
+from db.base import utc_now
+from db.caller import current_caller
 from db.change_feed.queries import Position
 from handlers.common.pagination import decode_position, encode_position
 from handlers.common.permissions import Permission, requires
+from handlers.common.reads import Reading, Step, read_permission_in
 from handlers.common.responses import ApiResponse, serialize_many
 from handlers.schemas.changes import ChangeSchema
 from studio import changes
@@ -18,13 +20,15 @@ from studio.changes import FeedCursor
 @requires(Permission.CHANGES_READ)
 def list_changes(
     limit: int, organization_id: UUID | None = None, cursor: str | None = None, start: str = "earliest"
-) -> ApiResponse:
+) -> Reading[ApiResponse]:
     """Return the changes of a tenant's resources after a cursor."""
-    require_permission_in(organization_id)
+    yield from read_permission_in(organization_id)
     tenant_id = organization_id or current_caller().user_id
     scope = f"changes {tenant_id}"
     known = None if cursor is None else _decode_cursor(cursor, scope)
-    page = changes.read_page(organization_id, tenant_id, limit, known, start == "latest")
+    place, now = (known, start == "latest"), utc_now()
+    found = yield Step(changes.select_page(organization_id, tenant_id, limit, *place))
+    page = changes.build_page(found, limit, *place, now)
     body = {
         "data": serialize_many(page.changes, ChangeSchema),
         "next_cursor": _encode_cursor(page.cursor, scope),

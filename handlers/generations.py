@@ -15,6 +15,7 @@ from db.session import current_session
 from db.tenancy import get_reference, get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
+from handlers.common.reads import Reading, VisibleRows
 from handlers.common.references import (
     OF_PRODUCTS,
     SHOTS_OF_SHOOTING,
@@ -31,6 +32,7 @@ from studio.generations.watch import snapshot
 from studio.state_machines import OPEN_GENERATION
 
 RETRY_AFTER_SECONDS = 1
+GENERATION_ROWS = VisibleRows(Generation, GenerationSchema)
 PREDICTION_OPTIONS = [selectinload(Generation.predictions)]
 
 GENERATIONS = ListQuery(
@@ -80,9 +82,9 @@ def create_generation(
 
 
 @requires(Permission.GENERATIONS_READ)
-def get_generation(generation_id: UUID) -> ApiResponse:
+def get_generation(generation_id: UUID) -> Reading[ApiResponse]:
     """Return a generation with its progress and predictions."""
-    generation = get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)
+    generation = yield from GENERATION_ROWS.get(generation_id)
     response = ok(generation, GenerationSchema, watched=snapshot(generation))
     if generation.status in OPEN_GENERATION:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -90,9 +92,9 @@ def get_generation(generation_id: UUID) -> ApiResponse:
 
 
 @requires(Permission.GENERATIONS_READ)
-def stream_generation_events(generation_id: UUID) -> ApiResponse:
+def stream_generation_events(generation_id: UUID) -> Reading[ApiResponse]:
     """Stream the events of a generation."""
-    return event_stream(snapshot(get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)))
+    return event_stream(snapshot((yield from GENERATION_ROWS.get(generation_id))))
 
 
 @requires(Permission.GENERATIONS_WRITE)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 from uuid import UUID
 
+from marshmallow import Schema, fields
+from sqlalchemy import Select
 from sqlalchemy.orm import joinedload, load_only
 
 from db.audit import set_target
 from db.base import new_id
 from db.caller import current_caller, require_permission_in
 from db.errors import ExternalIdTaken, NotFound, names_place
+from db.libpq.statements import Query
 from db.models.brands import Brand
 from db.models.media import MediaResource
-from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductImageCutout, ProductState
-from db.tenancy import find_by_external_id, get_visible
+from db.models.products import SKU_OR_EMPTY, Product, ProductImage, ProductState
+from db.tenancy import external_id_query, find_by_external_id, get_visible
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.plain_writes import plain_write
@@ -25,7 +29,7 @@ from handlers.common.preconditions import (
     require_etag_match,
     require_put_preconditions,
 )
-from handlers.common.reads import One
+from handlers.common.reads import One, Reading, Step, VisibleRows, read_permission_in
 from handlers.common.references import (
     accept_image,
     check_references,
@@ -56,7 +60,6 @@ IMAGE_OPTIONS = [
 NULL_BY_DEFAULT = ("sku", "description", "category", "gender", "materials", "color", "brand_id")
 """The properties that a PUT sets to null where they are absent."""
 FILE_OPTIONS = [joinedload(ProductImage.media), joinedload(ProductImage.mask_media)]
-CUTOUT_OPTIONS = [joinedload(ProductImage.cutout).joinedload(ProductImageCutout.media)]
 WRITE_OPTIONS = [*FILE_OPTIONS, joinedload(ProductImage.product), joinedload(ProductImage.cutout)]
 PRODUCTS = ListQuery(
     Product,
@@ -70,6 +73,9 @@ PRODUCTS = ListQuery(
     },
     search_columns=(Product.name, Product.sku),
     sort_expressions={"sku": SKU_OR_EMPTY},
+)
+PHOTO_CUTOUTS = VisibleRows(
+    ProductImage, Schema.from_dict({"cutout": fields.Nested(ProductImageCutoutSchema)})
 )
 PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id": ProductImage.product_id})
 
@@ -123,12 +129,22 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.PRODUCTS_READ)
-def get_product_by_external_id(external_id: str, organization_id: UUID | None = None) -> ApiResponse:
+def get_product_by_external_id(external_id: str, organization_id: UUID | None = None) -> Reading[ApiResponse]:
     """Return a product of a tenant by its external id."""
-    product = find_by_external_id(Product, external_id, organization_id, options=IMAGE_OPTIONS)
-    if product is None:
+    yield from read_permission_in(organization_id)
+    query = external_id_query(Product, external_id, organization_id)
+    queries = [Query(statement, query.values) for statement in _select_with_photos(query.statement)]
+    found, *collections = yield Step(queries, is_snapshot=True)
+    if not found:
         raise NotFound(value=external_id)
-    return ok(product, ProductSchema)
+    return ok(PRODUCTS.projection.build_records(found, collections)[0], ProductSchema)
+
+
+@cache
+def _select_with_photos(product: Select[Any]) -> list[Select[Any]]:
+    """Return the statements of what a product shows, and of its photos."""
+    projection = PRODUCTS.projection
+    return [projection.apply(product), *projection.collections_of(product.with_only_columns(Product.id))]
 
 
 def _find_for_put(external_id: str, organization_id: UUID | None, for_update: bool) -> Product | None:
@@ -261,11 +277,10 @@ def delete_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
 
 
 @requires(Permission.PRODUCTS_READ)
-def get_product_image_cutout(product_id: UUID, image_id: UUID) -> ApiResponse:
+def get_product_image_cutout(product_id: UUID, image_id: UUID) -> Reading[ApiResponse]:
     """Return the cut-out of a photo, once a worker has made it."""
-    of_product = [ProductImage.product_id == product_id]
-    image = get_visible(ProductImage, image_id, options=CUTOUT_OPTIONS, where=of_product)
-    return ok(require_cutout(image), ProductImageCutoutSchema)
+    photo = yield from PHOTO_CUTOUTS.get(image_id, product_id=product_id)
+    return ok(require_cutout(photo.cutout), ProductImageCutoutSchema)
 
 
 def _lock_image(product_id: UUID, image_id: UUID) -> ProductImage:

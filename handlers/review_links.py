@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam
 
+from db.base import utc_now
 from db.caller import current_caller
+from db.errors import NotFound
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.tenancy import get_visible
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, authenticates_itself, may_have_guests, requires
+from handlers.common.reads import Reading, Rows, VisibleRows
 from handlers.common.responses import (
     NO_STORE,
     ApiResponse,
@@ -31,6 +35,8 @@ from handlers.schemas.review_links import ReviewLinkSchema
 from studio.review import review_links
 
 DEFAULT_GUEST_NAME = "Guest"
+SHOOTINGS = VisibleRows(Shooting)
+LINK_ROWS = Rows(ReviewLink, ReviewLinkSchema)
 REVIEW_LINKS = ListQuery(
     ReviewLink,
     ReviewLinkSchema,
@@ -58,10 +64,13 @@ def create_review_link(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.REVIEW_LINKS_MANAGE)
-def get_review_link(shooting_id: UUID, review_link_id: UUID) -> ApiResponse:
+def get_review_link(shooting_id: UUID, review_link_id: UUID) -> Reading[ApiResponse]:
     """Return a review link, without its URL."""
-    shooting = get_visible(Shooting, shooting_id)
-    return ok(review_links.get_review_link(shooting, review_link_id), ReviewLinkSchema)
+    yield from SHOOTINGS.get(shooting_id)
+    link = yield from LINK_ROWS.get(review_link_id, id=review_link_id, shooting_id=shooting_id)
+    if datetime.fromisoformat(link.expires_at) <= utc_now():
+        raise NotFound(value=review_link_id)
+    return ok(link, ReviewLinkSchema)
 
 
 @requires(Permission.REVIEW_LINKS_MANAGE)

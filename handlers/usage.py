@@ -10,24 +10,33 @@ from uuid import UUID
 
 from db.models.usage import UsageDimension
 from db.queries.organizations import get_organization
-from db.usage.queries import sum_usage
+from db.usage.queries import Usage, groups_query, parse_groups, total_query
 from handlers.common.pagination import DEFAULT_LIMIT, build_next_link, decode_position, encode_position
 from handlers.common.permissions import Permission, requires
+from handlers.common.reads import Reading, Step, read_permission_in
 from handlers.common.responses import SANDBOX_CSP, ApiResponse
 from studio.billing import usage
 from studio.exports.names import build_content_disposition
 
 
 @requires(Permission.USAGE_READ)
-def get_organization_usage(organization_id: UUID, **params: Any) -> ApiResponse:
+def get_organization_usage(organization_id: UUID, **params: Any) -> Reading[ApiResponse]:
     """Return a page of groups, and the totals of the period."""
-    get_organization(organization_id)
+    yield from read_permission_in(organization_id)
     period, dimension = _parse(params)
     # A cursor is valid only for the organization, period and grouping that it was issued for.
     scope = f"usage {organization_id} {dimension} {period.first} {period.last}"
     limit = params.get("limit") or DEFAULT_LIMIT
     after = _parse_cursor(params.get("cursor"), scope, dimension)
-    groups = usage.list_groups(organization_id, dimension, period, after, limit + 1)
+    total, found = yield Step(
+        [
+            total_query(organization_id, *period),
+            groups_query(organization_id, dimension, *period, after, limit + 1),
+        ]
+    )
+    groups = parse_groups(dimension, found)
+    query = usage.names_query(organization_id, dimension, groups)
+    (names,) = [[]] if query is None else (yield Step([query]))
     headers, next_cursor = {}, None
     if len(groups) > limit:
         groups = groups[:limit]
@@ -38,8 +47,8 @@ def get_organization_usage(organization_id: UUID, **params: Any) -> ApiResponse:
         "group_by": dimension,
         "from": period.first,
         "to": period.last,
-        "totals": sum_usage(organization_id, period.first, period.last)._asdict(),
-        "data": groups,
+        "totals": Usage(*total[0])._asdict(),
+        "data": usage.describe_groups(groups, names),
         "next_cursor": next_cursor,
     }
     return ApiResponse(200, page, headers, may_compress=True)

@@ -46,6 +46,7 @@ from studio.infrastructure.mail import get_mailer
 from studio.infrastructure.storage import export_key
 
 EXPORT_ROWS = Rows(AccountExport, AccountExportSchema)
+USER_ROWS = Rows(User, UserSchema)
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
 SESSIONS = ListQuery(
     TokenFamily,
@@ -66,9 +67,10 @@ def create_user(body: dict[str, Any]) -> ApiResponse:
 
 
 @requires(Permission.ACCOUNT_SELF)
-def get_current_user() -> ApiResponse:
+def get_current_user() -> Reading[ApiResponse]:
     """Return the caller's account."""
-    return ok(get_account(current_caller().user_id), UserSchema)
+    user_id = current_caller().user_id
+    return (yield from USER_ROWS.ok(user_id, id=user_id))
 
 
 @requires(Permission.ACCOUNT_SELF)
@@ -175,12 +177,12 @@ def _get_account_export(export_id: UUID) -> AccountExport:
 
 
 @requires(Permission.ACCOUNT_SELF)
-def get_user(user_id: UUID) -> ApiResponse:
+def get_user(user_id: UUID) -> Reading[ApiResponse]:
     """Return an account: the caller's own, or any for superusers."""
     caller = current_caller()
     if user_id != caller.user_id and not caller.is_superuser:
         raise NotFound(value=user_id)
-    return ok(get_account(user_id), UserSchema)
+    return (yield from USER_ROWS.ok(user_id, id=user_id))
 
 
 @requires(Permission.USERS_ADMIN)

@@ -1,24 +1,23 @@
-"""Read a page of a tenant's change feed, and check that the position of a client is still valid."""
+"""Build a page of a tenant's change feed, and check that the position of a client is still valid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
-from db.base import utc_now
 from db.change_feed.queries import (
+    FEED_ID,
     RETENTION,
     START,
+    ChangeRow,
     Position,
-    get_feed_id,
-    get_latest_position,
-    list_changes,
+    changes_query,
+    latest_query,
 )
 from db.errors import Conflict
+from db.libpq.statements import Query, Row
 
 
 class CursorExpired(Conflict):
@@ -44,15 +43,15 @@ class FeedCursor:
 class ChangePage:
     """A page of changes, and the cursor after it."""
 
-    changes: list[Row[Any]]
+    changes: list[ChangeRow]
     cursor: FeedCursor
     has_more: bool
 
 
-def read_page(
+def select_page(
     organization_id: UUID | None, owner_id: UUID, limit: int, cursor: FeedCursor | None, from_latest: bool
-) -> ChangePage:
-    """Return the changes of a tenant after a cursor.
+) -> list[Query]:
+    """Return the queries of a page of a tenant's changes, for `build_page`.
 
     Args:
         organization_id: The organization; None for personal resources.
@@ -60,20 +59,37 @@ def read_page(
         limit: The maximum number of changes.
         cursor: Where to begin; None to begin with the oldest change that is kept.
         from_latest: Without a cursor, begin after the changes of now: the page is empty.
+    """
+    if cursor is None and from_latest:
+        return [FEED_ID, latest_query()]
+    position = START if cursor is None else cursor.position
+    return [FEED_ID, changes_query(organization_id, owner_id, position, limit + 1)]
+
+
+def build_page(
+    found: Sequence[Sequence[Row]], limit: int, cursor: FeedCursor | None, from_latest: bool, now: datetime
+) -> ChangePage:
+    """Return the page of what the queries of `select_page` found.
+
+    Args:
+        found: The rows of each query.
+        limit: As for `select_page`, like `cursor` and `from_latest`.
+        cursor: See there.
+        from_latest: See there.
+        now: A time before the queries, so that a cursor is never younger than its page.
 
     Raises:
         CursorExpired: Changes after the cursor may have been deleted, or the cursor belongs to another
             database.
     """
-    # Before the page, so that a cursor is never younger than its page.
-    now, feed_id = utc_now(), get_feed_id()
+    ((feed_id,),), rows = found
+    if cursor is None and from_latest:
+        ((xid,),) = rows
+        return ChangePage([], FeedCursor(feed_id, Position(xid, 0), now), has_more=False)
     if cursor is not None and (cursor.feed_id != feed_id or cursor.issued_at <= now - RETENTION):
         raise CursorExpired(parameter="cursor")
-    if cursor is None and from_latest:
-        return ChangePage([], FeedCursor(feed_id, get_latest_position(), now), has_more=False)
+    page = [ChangeRow(*row) for row in rows[:limit]]
     position = START if cursor is None else cursor.position
-    rows = list_changes(organization_id, owner_id, position, limit + 1)
-    page = rows[:limit]
     if page:
         position = Position(page[-1].xid, page[-1].sequence)
     return ChangePage(page, FeedCursor(feed_id, position, now), has_more=len(rows) > limit)

@@ -7,7 +7,7 @@ number and after later transactions have committed. So changes are ordered by th
 transaction that stays open delays the feed; it loses nothing.
 
 **A position belongs to one database.** A restored database repeats numbers, or continues after other ones.
-`get_feed_id` changes then, and readers start again.
+`FEED_ID` differs then, and readers start again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
-    Row,
     Select,
     Text,
     Uuid,
@@ -29,14 +28,16 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    literal_column,
     select,
     text,
     tuple_,
 )
 
 from db.change_feed.touched_rows import TOUCHED_TABLES
+from db.libpq.statements import Query
 from db.models.changes import Change, PendingTouch
-from db.session import Database, current_session
+from db.session import Database
 
 RETENTION = timedelta(days=30)
 """How long a position is valid."""
@@ -54,22 +55,29 @@ class Position(NamedTuple):
 
 START = Position(0, 0)
 
+
+class ChangeRow(NamedTuple):
+    """A change, as `changes_query` finds it."""
+
+    resource_type: str
+    resource_id: UUID
+    external_id: str | None
+    change: str
+    changed_at: datetime
+    xid: int
+    sequence: int
+
+
 _OLDEST_OPEN_XID: ColumnElement[int] = cast(
     cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger
 )
-_COLUMNS: tuple[Any, ...] = (
-    Change.resource_type,
-    Change.resource_id,
-    Change.external_id,
-    Change.change,
-    Change.changed_at,
-    Change.xid,
-    Change.sequence,
-)
+_COLUMNS: tuple[Any, ...] = tuple(getattr(Change, name) for name in ChangeRow._fields)
 
 # The identifier of the cluster, because each cluster numbers its transactions, and that of the table, which
 # a restored dump creates again.
-_FEED_ID = text("SELECT (pg_control_system()).system_identifier || '.' || 'public.changes'::regclass::oid")
+_IDENTIFIER = "(pg_control_system()).system_identifier || '.' || 'public.changes'::regclass::oid"
+FEED_ID = Query(select(literal_column(_IDENTIFIER, Text())), {})
+"""Finds an identifier of the numbers in the feed, which differs after the database was restored."""
 
 # One statement: an entry is deleted only if its row was moved, or no longer exists. The UPDATE comes after
 # the commit of the transaction that left the entry, whose changes a reader of the new `updated_at` thus sees.
@@ -91,20 +99,14 @@ _APPLY_TOUCHES = """
 """
 
 
-def get_feed_id() -> str:
-    """Return an identifier of the numbers in the feed, which differs after the database was restored."""
-    return str(current_session().execute(_FEED_ID).scalar_one())
+@cache
+def latest_query() -> Query:
+    """Return the query of the transaction before which are all changes that `changes_query` finds now."""
+    return Query(select(_OLDEST_OPEN_XID), {})
 
 
-def get_latest_position() -> Position:
-    """Return the position after all changes that `list_changes` returns now."""
-    return Position(current_session().execute(select(_OLDEST_OPEN_XID)).scalar_one(), 0)
-
-
-def list_changes(
-    organization_id: UUID | None, owner_id: UUID, position: Position, limit: int
-) -> list[Row[Any]]:
-    """Return the changes of a tenant after a position, in order.
+def changes_query(organization_id: UUID | None, owner_id: UUID, position: Position, limit: int) -> Query:
+    """Return the query of a tenant's changes after a position, in order: its rows are those of `ChangeRow`.
 
     Args:
         organization_id: The organization; None for personal resources.
@@ -114,7 +116,7 @@ def list_changes(
     """
     statement = _build_page(organization_id is None)
     values = {"tenant_id": organization_id or owner_id, "rows": limit, **position._asdict()}
-    return list(current_session().execute(statement, values).all())
+    return Query(statement, values)
 
 
 @cache

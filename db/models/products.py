@@ -175,12 +175,6 @@ class ProductImageCutout(Owned):
     image: Mapped[ProductImage] = relationship(back_populates="cutout", lazy="raise")
     media: Mapped[MediaResource | None] = relationship(lazy="raise")
 
-    @property
-    def box(self) -> dict[str, float]:
-        """Where the cut-out is in the photo, as shares of its width and height."""
-        whole = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0}
-        return self.facts.get("placement") or whole
-
     @hybrid_property
     def public(self) -> bool:
         """Whether all tenants may read the cut-out. The photo and its product must be loaded."""

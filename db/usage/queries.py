@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import cache
 from typing import Any, NamedTuple
@@ -38,8 +38,8 @@ from sqlalchemy import (
     text,
 )
 
+from db.libpq.statements import Query, Row
 from db.models.usage import NO_KEY, UsageDimension, UsageRecord
-from db.session import current_session
 
 KEY = "organization_id, dimension, key, day, entry"
 AMOUNTS = ("credits", "generations", "failures", "storage_bytes")
@@ -87,21 +87,22 @@ class UsageGroup(NamedTuple):
     usage: Usage
 
 
-def sum_usage(organization_id: UUID, first: date, last: date) -> Usage:
-    """Return the usage of an organization from the first to the last day."""
-    values = _bind(organization_id, UsageDimension.DAY, first, last)
-    return Usage(*current_session().execute(_build_total(), values).one())
+def total_query(organization_id: UUID, first: date, last: date) -> Query:
+    """Return the query of the usage of an organization from the first to the last day: a row of `Usage`."""
+    return Query(_build_total(), _bind(organization_id, UsageDimension.DAY, first, last))
 
 
-def list_usage(
+def groups_query(
     organization_id: UUID,
     dimension: UsageDimension,
     first: date,
     last: date,
     after: date | UUID | None,
     limit: int,
-) -> list[UsageGroup]:
-    """Return groups of usage in the order of days or ids. Groups without usage are left out.
+) -> Query:
+    """Return the query of groups of usage, for `parse_groups`, in the order of days or ids.
+
+    Groups without usage are left out.
 
     Args:
         organization_id: The organization.
@@ -114,7 +115,11 @@ def list_usage(
     values = _bind(organization_id, dimension, first, last) | {"rows": limit}
     if after is not None:
         values["after"] = after
-    rows = current_session().execute(_build_groups(dimension, after is not None), values)
+    return Query(_build_groups(dimension, after is not None), values)
+
+
+def parse_groups(dimension: UsageDimension, rows: Iterable[Row]) -> list[UsageGroup]:
+    """Return the groups that `groups_query` found."""
     if dimension is UsageDimension.DAY:
         return [UsageGroup(NO_KEY, row[0], Usage(*row[1:])) for row in rows]
     return [UsageGroup(row[0], None, Usage(*row[1:])) for row in rows]

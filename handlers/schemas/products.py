@@ -1,7 +1,10 @@
 """Serialize products and their photos."""
 
+from __future__ import annotations
+
 from marshmallow import Schema, fields
 
+from db.models.products import ProductImageCutout
 from handlers.schemas.fields import IdentifiedSchema, LabeledSchema, MediaUrl, SortedMap, Timestamp, Uuid
 
 
@@ -24,11 +27,17 @@ class ProductImageCutoutSchema(Schema):
     url = MediaUrl(attribute="media")
     width = fields.Raw(attribute="media.width")
     height = fields.Raw(attribute="media.height")
-    box = SortedMap()
+    box = fields.Function(lambda cutout: _get_box(cutout))
     confidence = fields.Raw()
     warnings = fields.Raw()
     method = fields.Raw()
     created_at = Timestamp(attribute="made_at")
+
+
+def _get_box(cutout: ProductImageCutout) -> dict[str, float]:
+    """Return where the cut-out is in the photo, as shares of its width and height, in the order of names."""
+    whole = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0}
+    return dict(sorted((cutout.facts.get("placement") or whole).items()))
 
 
 class ProductSchema(LabeledSchema):

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import IO, Any
+from functools import cache
+from typing import IO, Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, func, select
 
 from db.base import utc_now
 from db.errors import Conflict
+from db.libpq.statements import Query, Row
 from db.models.api_keys import ApiKey
 from db.models.generation_models import GenerationModel
 from db.models.organizations import Membership
@@ -23,8 +24,8 @@ from db.models.products import Product
 from db.models.usage import NO_KEY, UsageDimension
 from db.models.users import User
 from db.session import current_session
-from db.tenancy import select_visible
-from db.usage.queries import Usage, UsageGroup, list_usage
+from db.tenancy import visible_rows_query
+from db.usage.queries import Usage, UsageGroup, groups_query, parse_groups
 from studio.infrastructure.csv_cells import format_cell
 
 MAX_DAYS = 366
@@ -40,8 +41,7 @@ class RangeTooLong(Conflict):
     default_detail = f"A report covers at most {MAX_DAYS} days: send a later `from` or an earlier `to`"
 
 
-@dataclass(frozen=True)
-class Period:
+class Period(NamedTuple):
     """The days of a report, in UTC. It is empty if the first day is after the last one."""
 
     first: date
@@ -61,26 +61,31 @@ def resolve_period(first: date | None, last: date | None) -> Period:
     return Period(first, last)
 
 
-def list_groups(
-    organization_id: UUID, dimension: UsageDimension, period: Period, after: date | UUID | None, limit: int
-) -> list[dict[str, Any]]:
-    """Return groups of usage in the order of days or ids, as in the contract.
+def names_query(
+    organization_id: UUID, dimension: UsageDimension, groups: Iterable[UsageGroup]
+) -> Query | None:
+    """Return the query of the present names of groups by id, None for groups without names.
 
-    Args:
-        organization_id: The organization, which the caller may see.
-        dimension: What to group by.
-        period: The days.
-        after: The day or the id after which the groups begin; None for the first ones.
-        limit: The maximum of groups.
+    What was deleted has no name.
     """
-    groups = list_usage(organization_id, dimension, period.first, period.last, after, limit)
-    names = _find_names(organization_id, dimension, [group.key for group in groups])
-    return [_describe(group, names) for group in groups]
+    ids = [group.key for group in groups if group.key != NO_KEY]
+    if not ids:
+        return None
+    if dimension is UsageDimension.PRODUCT:
+        products = visible_rows_query(Product, ids)
+        return Query(_select_product_names(products.statement), products.values)
+    return Query(_select_names(dimension), {"row_ids": ids, "organization_id": organization_id})
 
 
-def get_position(group: dict[str, Any]) -> date | UUID:
+def describe_groups(groups: Iterable[UsageGroup], names: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return groups of usage as in the contract, with the names that `names_query` found."""
+    by_id: dict[UUID, str] = dict(names)
+    return [_describe(group, by_id) for group in groups]
+
+
+def get_position(group: UsageGroup) -> date | UUID:
     """Return the `after` of the groups that follow a group."""
-    return group["day"] or group["id"] or NO_KEY
+    return group.day or group.key
 
 
 def write_csv(target: IO[str], organization_id: UUID, dimension: UsageDimension, period: Period) -> None:
@@ -95,10 +100,15 @@ def write_csv(target: IO[str], organization_id: UUID, dimension: UsageDimension,
 def _iterate_groups(
     organization_id: UUID, dimension: UsageDimension, period: Period
 ) -> Iterator[dict[str, Any]]:
-    after = None
-    while groups := list_groups(organization_id, dimension, period, after, CSV_BATCH_SIZE):
-        yield from groups
-        after = get_position(groups[-1])
+    after, session = None, current_session()
+    while True:
+        query = groups_query(organization_id, dimension, *period, after, CSV_BATCH_SIZE)
+        found = parse_groups(dimension, session.execute(*query))
+        if not found:
+            return
+        names = names_query(organization_id, dimension, found)
+        yield from describe_groups(found, [] if names is None else map(tuple, session.execute(*names)))
+        after = get_position(found[-1])
 
 
 def _describe(group: UsageGroup, names: dict[UUID, str]) -> dict[str, Any]:
@@ -110,26 +120,25 @@ def _describe(group: UsageGroup, names: dict[UUID, str]) -> dict[str, Any]:
     }
 
 
-def _find_names(organization_id: UUID, dimension: UsageDimension, keys: Iterable[UUID]) -> dict[UUID, str]:
-    """Return the present names by id. What was deleted has none."""
-    ids = {key for key in keys if key != NO_KEY}
-    if not ids or dimension is UsageDimension.DAY:
-        return {}
-    return {
-        row[0]: row[1] for row in current_session().execute(_select_names(organization_id, dimension, ids))
-    }
+@cache
+def _select_product_names(products: Select[Any]) -> Any:
+    return products.with_only_columns(Product.id, Product.name)
 
 
-def _select_names(organization_id: UUID, dimension: UsageDimension, ids: set[UUID]) -> Any:
+@cache
+def _select_names(dimension: UsageDimension) -> Select[Any]:
+    organization_id = bindparam("organization_id", type_=Uuid())
+    names: Any
     match dimension:
-        case UsageDimension.MODEL:
-            return select(GenerationModel.id, GenerationModel.name).where(GenerationModel.id.in_(ids))
         case UsageDimension.MEMBER:
+            model: Any = User
             name = func.coalesce(User.full_name, User.email)
             members = select(User.id, name).join(Membership, Membership.user_id == User.id)
-            return members.where(Membership.organization_id == organization_id, User.id.in_(ids))
+            names = members.where(Membership.organization_id == organization_id)
         case UsageDimension.API_KEY:
-            keys = select(ApiKey.id, ApiKey.name).where(ApiKey.organization_id == organization_id)
-            return keys.where(ApiKey.id.in_(ids))
-    products = select_visible(Product).where(Product.id.in_(ids))
-    return products.with_only_columns(Product.id, Product.name)
+            model = ApiKey
+            names = select(ApiKey.id, ApiKey.name).where(ApiKey.organization_id == organization_id)
+        case _:
+            model = GenerationModel
+            names = select(GenerationModel.id, GenerationModel.name)
+    return names.where(model.id == any_(bindparam("row_ids", type_=ARRAY(Uuid()))))

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from db.base import utc_now
 from db.errors import Conflict, TemporaryConflict
+from db.fast_path.projections import Record
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout
 from db.session import after_commit, current_session
 from studio.infrastructure.pubsub import GENERATIONS
@@ -86,14 +87,13 @@ def restart(cutout: ProductImageCutout) -> None:
     cutout.warnings, cutout.facts = [], {}
 
 
-def require_cutout(image: ProductImage) -> ProductImageCutout:
-    """Return the finished cut-out of a photo.
+def require_cutout(cutout: Record | None) -> Record:
+    """Return the cut-out of a photo if it is finished. None is one that was never requested.
 
     Raises:
         CutoutPending: It is not made yet.
         CutoutFailed: It could not be made.
     """
-    cutout = image.cutout
     if cutout is not None and cutout.status == CutoutStatus.COMPLETED:
         return cutout
     raise CutoutFailed() if cutout is not None and cutout.status == CutoutStatus.FAILED else CutoutPending()

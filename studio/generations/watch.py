@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
+from db.fast_path.projections import Record
 from db.models.generations import Generation, Prediction
 from studio.infrastructure.change_hub import Transaction
 from studio.state_machines import GENERATION_STATES
@@ -58,10 +59,11 @@ class GenerationState:
         return deleted | {state.generation_id: state for state in states}
 
 
-def snapshot(generation: Generation) -> GenerationState:
-    """Return the state of a generation whose predictions are loaded."""
+def snapshot(generation: Generation | Record) -> GenerationState:
+    """Return the state of a generation whose predictions are loaded, or of its record."""
     return GenerationState(
-        generation_id=generation.id,
+        # The id of a record is text.
+        generation_id=UUID(str(generation.id)),
         revision=generation.revision,
         status=generation.status,
         progress=generation.progress,

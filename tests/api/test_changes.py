@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 
 from db.change_feed.queries import RETENTION
+from db.libpq.statements import Query
 from db.models import Change, Organization
+from handlers import changes as handler
 from handlers.app import Application
 from studio import changes
 from tests.api.conftest import Client, CommittingServer
@@ -130,9 +132,9 @@ def test_a_cursor_expires_after_30_days(
 ) -> None:
     cursor = read(client, organization)["next_cursor"]
     now = datetime.now(UTC)
-    monkeypatch.setattr(changes, "utc_now", lambda: now + RETENTION - timedelta(minutes=1))
+    monkeypatch.setattr(handler, "utc_now", lambda: now + RETENTION - timedelta(minutes=1))
     read(client, organization, cursor=cursor)
-    monkeypatch.setattr(changes, "utc_now", lambda: now + RETENTION + timedelta(minutes=1))
+    monkeypatch.setattr(handler, "utc_now", lambda: now + RETENTION + timedelta(minutes=1))
     response = client("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
     assert (response.status, response.json()["code"]) == (409, "cursor_expired")
 
@@ -141,7 +143,7 @@ def test_a_cursor_of_another_database_has_expired(
     client: Client, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cursor = read(client, organization)["next_cursor"]
-    monkeypatch.setattr(changes, "get_feed_id", lambda: "restored")
+    monkeypatch.setattr(changes, "FEED_ID", Query(select(literal("restored")), {}))
     response = client("GET", f"/changes/?organization_id={organization.id}&cursor={cursor}")
     assert (response.status, response.json()["code"]) == (409, "cursor_expired")
 

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import delete, select, text, update
 
 from db.base import new_id
-from db.change_feed.queries import START, Position, get_latest_position, list_changes
+from db.change_feed.queries import START, ChangeRow, Position, changes_query, latest_query
 from db.engine import build_engine
 from db.models import Brand
 from db.session import Database
@@ -39,8 +39,8 @@ def wait_for_open_transactions(database: Database) -> None:
         newest = session.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")) or 0
     give_up_at = time.monotonic() + MAX_WAIT_SECONDS
     while True:
-        with database.transaction(write=False):
-            if get_latest_position().xid >= newest:
+        with database.transaction(write=False) as session:
+            if session.execute(*latest_query()).scalar_one() >= newest:
                 return
         assert time.monotonic() < give_up_at, "another transaction stays open"
         time.sleep(0.05)
@@ -56,8 +56,9 @@ class Reader:
 
     def read_page(self, database: Database) -> int:
         """Read one page; return how many changes it had."""
-        with database.transaction(write=False):
-            rows = list_changes(*self.tenant, self.position, PAGE)
+        with database.transaction(write=False) as session:
+            found = session.execute(*changes_query(*self.tenant, self.position, PAGE))
+            rows = [ChangeRow(*row) for row in found]
         self.entries += [(row.resource_id, row.change) for row in rows]
         if rows:
             self.position = Position(rows[-1].xid, rows[-1].sequence)
@@ -209,8 +210,8 @@ def test_a_latest_position_misses_no_transaction_that_was_open(database_url: str
             early._change(session, random.Random(1), [], early.committed, "early")
 
             def find_latest() -> Position:
-                with database.transaction(write=False):
-                    return get_latest_position()
+                with database.transaction(write=False) as reading:
+                    return Position(reading.execute(*latest_query()).scalar_one(), 0)
 
             with pages_end_at(OLDEST_OF_THIS_DATABASE), ThreadPoolExecutor(1) as pool:
                 # Its transactions end, and have later numbers than the one that is still open.

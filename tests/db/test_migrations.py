@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Engine, func, inspect, select, text
 
 from db.base import Base, utc_now
-from db.change_feed.queries import get_feed_id
+from db.change_feed.queries import FEED_ID
 from db.engine import build_engine
 from db.migrations import DatabaseIsNewer, build_config, downgrade, head_revision, is_current, upgrade
 from db.models import Change, Export, ExportItem, Guidelines, MediaResource, Prediction
@@ -109,7 +109,7 @@ def test_migrations_go_down_and_up_with_rows_in_the_tables(own_database_url: str
     assert is_current(own_database_url)
     database = Database(build_engine(own_database_url, pool_size=1))
     with database.transaction(write=True) as session:
-        first_feed = get_feed_id()
+        first_feed = session.execute(*FEED_ID).scalar_one()
         prediction = make_prediction()
         session.execute(text("UPDATE shots SET approved_prediction_id = (SELECT id FROM predictions)"))
         assert prediction.index == 0
@@ -120,9 +120,9 @@ def test_migrations_go_down_and_up_with_rows_in_the_tables(own_database_url: str
     upgrade(own_database_url)
     assert is_current(own_database_url)
     # The changes of new tables are another feed, so that its readers start again.
-    with database.transaction(write=False):
-        feed = get_feed_id()
-        assert first_feed != feed == get_feed_id()
+    with database.transaction(write=False) as session:
+        feed = session.execute(*FEED_ID).scalar_one()
+        assert first_feed != feed == session.execute(*FEED_ID).scalar_one()
     database.dispose()
 
 

@@ -18,14 +18,25 @@ from db.migrations import downgrade, upgrade
 from db.models import Generation, MediaResource, Organization, Prediction, UsageDimension, UsageRecord
 from db.models.usage import NO_KEY, TOTAL
 from db.rls.session_role import APPLICATION_ROLE, SYSTEM, SessionRole
-from db.session import Database, rollback_and_continue, switch_role
-from db.usage.queries import Usage, compact_usage, list_usage, sum_usage
+from db.session import Database, current_session, rollback_and_continue, switch_role
+from db.usage.queries import Usage, UsageGroup, compact_usage, groups_query, parse_groups, total_query
 from studio.jobs.maintenance import MAINTENANCE_TASKS
 from tests.support import factories as make
 from tests.support.concurrency import run_concurrently
 
 DAYS = (date(2000, 1, 1), date(2199, 12, 31))
 Amounts = dict[tuple[UUID, str, UUID, date], Usage]
+
+
+def sum_usage(organization_id: UUID, first: date, last: date) -> Usage:
+    """Return the usage of an organization from the first to the last day."""
+    return Usage(*current_session().execute(*total_query(organization_id, first, last)).one())
+
+
+def list_usage(organization_id: UUID, dimension: UsageDimension, *arguments: Any) -> list[UsageGroup]:
+    """Return groups of usage; the arguments are those of `groups_query`."""
+    query = groups_query(organization_id, dimension, *arguments)
+    return parse_groups(dimension, current_session().execute(*query))
 
 
 def recorded(session: Session) -> Amounts:

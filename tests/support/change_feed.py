@@ -39,6 +39,11 @@ def pages_end_at(xid: str) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queries, "_OLDEST_OPEN_XID", literal_column(f"({xid})", BigInteger))
-        queries._build_page.cache_clear()
+        _clear_caches()
         yield
+    _clear_caches()
+
+
+def _clear_caches() -> None:
     queries._build_page.cache_clear()
+    queries.latest_query.cache_clear()

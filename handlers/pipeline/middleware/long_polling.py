@@ -260,7 +260,7 @@ class LongPolling:
             state, now = listener.state, time.monotonic()
             if state is None or listener.closed or now >= ends_at:
                 return
-            # Not for each progress event: there are many, and a dispatch costs a thread and a transaction.
+            # Not for each progress event: there are many, and a dispatch costs a message to PostgreSQL.
             if state.status != last_state.status or now >= authorized_at + HEARTBEAT_SECONDS:
                 if not await self._is_still_authorized(request):
                     return

@@ -17,7 +17,7 @@ from anyio import to_thread
 from flask import Response
 
 from db.caller import current_organization, first_grant
-from db.errors import DomainError, Unauthenticated
+from db.errors import DomainError, NotFound, Unauthenticated
 from db.libpq.reader import MAX_EVENT_LOOP_BYTES
 from db.libpq.statements import Fetched, Query, Row
 from db.queries.api_keys import touch_last_used
@@ -117,8 +117,14 @@ class ReadEndpoint:
             reading = read_caller(claims)
             while True:
                 known = self._callers.find(claims) or await self._load(claims, reading)
-                with suppress(_CallerChangedError):  # which is known now
-                    return await self._read_as(context, claims, reading, known)
+                try:
+                    with suppress(_CallerChangedError):  # which is known now
+                        return await self._read_as(context, claims, reading, known)
+                except NotFound:
+                    if not self._operation.responses.declares(404):
+                        # The account may have been deleted between two queries, as for `Endpoint`.
+                        await self._load(claims, reading)
+                    raise
         except DENIALS as error:
             if self._audit_recorder is not None:
                 await to_thread.run_sync(self._record_denial, self._audit_recorder, context, error)
