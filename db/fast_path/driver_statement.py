@@ -9,13 +9,13 @@ Benchmark: `make bench-profile`, column "create", and the costs of an audit even
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-import orjson
 from sqlalchemy import JSON, Connection, Dialect, Select, UpdateBase
+
+from db.fast_path.json_columns import dump_json
 
 Statement = Select[Any] | UpdateBase
 
@@ -143,10 +143,6 @@ def _json_encoder(kind: JSON) -> Callable[[Any], str | None]:
     def encode(value: Any) -> str | None:
         if value is None and kind.none_as_null:
             return None
-        try:
-            return orjson.dumps(value).decode()
-        except TypeError:
-            # Such as integers of more than 64 bits.
-            return json.dumps(value)
+        return dump_json(value)
 
     return encode

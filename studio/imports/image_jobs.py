@@ -47,28 +47,27 @@ def create_image_jobs(
     jobs = [
         {
             "id": new_id(),
-            "import_id": product_import.id,
             "line": row.line,
             "ordinal": ordinal,
             "product_id": product_id,
-            "image_id": None,
             "source": image.source,
             "host": image.host,
             "type": image.type,
             "alt_text": image.alt_text,
-            "status": ImportImageStatus.PENDING,
-            "attempts": 0,
-            "available_at": now,
-            "lease_owner": None,
-            "lease_expires_at": None,
-            "created_at": now,
-            "updated_at": now,
         }
         for row, product_id, ordinal, image in named
         if image.host is None or (product_id, hash_source(image.source)) not in known
     ]
     if jobs:
-        insert_new(cast("Table", ProductImportImage.__table__), jobs)
+        shared = {
+            "import_id": product_import.id,
+            "status": ImportImageStatus.PENDING,
+            "attempts": 0,
+            "available_at": now,
+            "created_at": now,
+            "updated_at": now,
+        }
+        insert_new(cast("Table", ProductImportImage.__table__), jobs, shared)
     product_import.image_count += len(named)
     product_import.image_unchanged_count += len(named) - len(jobs)
 

@@ -8,6 +8,7 @@ Knows nothing of files and products.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -64,22 +65,20 @@ def record_results(
         [
             {
                 "id": new_id(),
-                "import_id": row.id,
                 "line": result.line,
                 "external_id": result.external_id,
                 "sku": result.sku,
                 "status": result.status,
                 "product_id": result.product_id,
                 "problem": result.problem,
-                "created_at": now,
-                "updated_at": now,
             }
             for result in results
         ],
+        {"import_id": row.id, "created_at": now, "updated_at": now},
     )
-    for result in results:
-        name = f"{result.status}_count"
-        setattr(row, name, getattr(row, name) + 1)
+    for status, count in Counter(result.status for result in results).items():
+        name = f"{status}_count"
+        setattr(row, name, getattr(row, name) + count)
     row.next_offset, row.next_line = end.offset, end.line
     # Only attempts without an imported group are limited: a large file may outlive many workers.
     row.attempts = 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, RowMapping, String, Table, any_, literal, select
+from sqlalchemy import ARRAY, ColumnElement, RowMapping, String, Table, func, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from db.base import new_id, utc_now
@@ -148,10 +148,13 @@ def _check_brands(lease: ImportLease, rows: Iterable[Row]) -> None:
             row.problem = describe_error(NotFound(), f"The tenant has no brand {named[row.line]}")
 
 
-def _is_one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
-    """Return the condition that a column has one of many values."""
-    # One parameter: the text of the statement does not depend on the number of values.
-    return column == any_(literal(list(values), ARRAY(String)))
+def _unnest(values: Iterable[str]) -> ColumnElement[str]:
+    """Return texts as the column of a table to join.
+
+    With `= ANY (values)` instead, a generic plan reads all products of a tenant without statistics, and
+    compares each one with all values: 50 ms per group at 8,000 products, beside 2.
+    """
+    return func.unnest(literal(list(values), ARRAY(String))).column_valued("wanted")
 
 
 def _find_products(lease: ImportLease, rows: Iterable[Row]) -> dict[str, RowMapping]:
@@ -159,8 +162,8 @@ def _find_products(lease: ImportLease, rows: Iterable[Row]) -> dict[str, RowMapp
     key = _TABLE.c[lease.options.match_by]
     values = {row.values[lease.options.match_by] for row in rows}
     # unscoped: the products of the import's tenant; a worker has no caller
-    query = select(_TABLE).where(*_of_tenant(lease, Product), _is_one_of(key, values))
-    found = current_session().execute(query.order_by(_TABLE.c.id).with_for_update()).mappings()
+    query = select(_TABLE).where(*_of_tenant(lease, Product), key == _unnest(values))
+    found = current_session().execute(query.order_by(_TABLE.c.id).with_for_update(of=_TABLE)).mappings()
     return {product[key.name]: product for product in found}
 
 
@@ -174,7 +177,7 @@ def _find_holders(lease: ImportLease, rows: Iterable[Row]) -> dict[str, dict[str
         column = _TABLE.c[name]
         # unscoped: the products of the import's tenant; a worker has no caller
         query = select(column.label("value"), _TABLE.c.id)
-        query = query.where(*_of_tenant(lease, Product), _is_one_of(column, values))
+        query = query.where(*_of_tenant(lease, Product), column == _unnest(values))
         holders[name] = {row.value: row.id for row in current_session().execute(query)}
     return holders
 
@@ -221,23 +224,18 @@ def _insert_products(lease: ImportLease, rows: Sequence[Row]) -> dict[int, UUID]
         return {}
     now = utc_now()
     ids = {new_id(): row for row in rows}
-    nothing = dict.fromkeys((column.name for column in _TABLE.c if column.nullable), None)
     values = [
-        {
-            **nothing,
-            "id": product_id,
-            "owner_id": lease.owner_id,
-            "organization_id": lease.organization_id,
-            "state": ProductState.READY,
-            "public": False,
-            "metadata": {},
-            "created_at": now,
-            "updated_at": now,
-            **_to_columns(row.values, None),
-        }
+        {"id": product_id, "state": ProductState.READY, "metadata": {}, **_to_columns(row.values, None)}
         for product_id, row in ids.items()
     ]
-    return {ids[product_id].line: product_id for product_id in insert_new(_TABLE, values)}
+    shared = {
+        "owner_id": lease.owner_id,
+        "organization_id": lease.organization_id,
+        "public": False,
+        "created_at": now,
+        "updated_at": now,
+    }
+    return {ids[product_id].line: product_id for product_id in insert_new(_TABLE, values, shared)}
 
 
 def _update_products(updates: Sequence[_Update]) -> list[_Update]:
@@ -271,16 +269,11 @@ def _try_update(each: _Update) -> bool:
 def _execute_updates(updates: Sequence[_Update]) -> None:
     """Update products with one statement: products without a change of a column keep its value."""
     names = sorted({name for each in updates for name in each.changes})
-    now = utc_now()
     rows = [
-        {
-            "id": each.product["id"],
-            "updated_at": now,
-            **{name: each.changes.get(name, each.product[name]) for name in names},
-        }
+        {"id": each.product["id"], **{name: each.changes.get(name, each.product[name]) for name in names}}
         for each in updates
     ]
-    update_by_id(_TABLE, rows)
+    update_by_id(_TABLE, rows, {"updated_at": utc_now()})
 
 
 def _to_result(row: Row, status: ResultStatus, product_id: UUID | None = None) -> RowResult:

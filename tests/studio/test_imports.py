@@ -188,6 +188,24 @@ def test_rows_are_matched_by_external_id_and_merge_metadata(
     assert (products[None].external_id, products[None].custom_metadata) == ("+3", {})
 
 
+def test_problems_and_metadata_keep_characters_that_json_escapes(
+    database: Database, storage: LocalDisk, organization: Organization
+) -> None:
+    metadata = {"quotes": '"\\"', "lines": "a\nb", "accents": "\u00e9\u2028\U0001f457"}
+    rows = [{"sku": "A-1", "name": "\x00\\u0000"}, {"sku": "A-2", "name": "\\u0000", "metadata": metadata}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    done = import_text(database, storage, organization, text, format="jsonl")
+    assert list_results(database, done.id) == [(1, "failed", "invalid_request"), (2, "created", None)]
+    product = list_products(database, organization)["A-2"]
+    assert (product.name, product.custom_metadata) == ("\\u0000", metadata)
+    with database.transaction(write=False) as reading:
+        problem = reading.scalars(
+            select(ProductImportResult.problem).where(ProductImportResult.line == 1)
+        ).one()
+    assert problem is not None
+    assert problem["errors"][0]["input"] == "\x00\\u0000"
+
+
 def test_metadata_have_at_most_50_keys(
     database: Database, storage: LocalDisk, organization: Organization
 ) -> None:
