@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.base import new_id
+from db.base import new_id, utc_now
 from db.models import Product
 from db.rls.session_role import APPLICATION_ROLE, SYSTEM, SessionRole
 from db.session import switch_role
+from handlers.common import pagination
 from handlers.common.pagination import escape_like, like_pattern
 from tests.support import factories
 from tests.support.factories.catalog import Customer
@@ -100,6 +103,38 @@ def test_a_frequent_text_has_a_count_and_no_ids(session: Session, customer: Cust
     switch_role(SessionRole(APPLICATION_ROLE, customer.owner.id, (customer.organization.id,)))
     assert search(session, customer.organization.id, "linen", most=3) == (3, None)
     switch_role(SYSTEM)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_pages_of_a_search_follow_each_other_in_every_order(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    start = utc_now() - timedelta(days=1)
+    # Created in another order than the ids, two at a time.
+    for number in (3, 0, 4, 1, 6, 2, 5):
+        created_at = start + timedelta(hours=number // 2)
+        values = {"name": f"Linen dress {number * 5 % 7}", "category": f"c{number % 2}"}
+        factories.make_product(organization=customer.organization, created_at=created_at, **values)
+    factories.make_product(organization=customer.organization, name="Coat")
+    if changes:
+        # As if a row of each page had been deleted after the index was searched.
+        slice_ids = pagination._slice_ids
+        monkeypatch.setattr(
+            pagination, "_slice_ids", lambda *part: re.sub(r"^{[^,}]+", f"{{{new_id()}", slice_ids(*part))
+        )
+    path = f"/products/{customer.organization_query}"
+    for sort in ("-created_at", "created_at", "-name"):
+        for more in ("", "&category=c0"):
+            listed = customer.client("GET", f"{path}&sort={sort}{more}").json()["data"]
+            expected = [row for row in listed if row["name"] != "Coat"]
+            search = f"{path}&sort={sort}&q=inen{more}"
+            pages = [customer.client("GET", f"{search}&limit=2").json()]
+            while cursor := pages[-1]["next_cursor"]:
+                pages.append(customer.client("GET", f"{search}&limit=2&cursor={quote(cursor)}").json())
+            assert [row for page in pages for row in page["data"]] == expected
+            for skip in range(len(expected) + 2):
+                page = customer.client("GET", f"{search}&limit=3&skip={skip}").json()
+                assert (page["data"], page["count"]) == (expected[skip : skip + 3], len(expected))
 
 
 def test_the_system_role_uses_the_indexes(session: Session) -> None:
