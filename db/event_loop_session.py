@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 from sqlalchemy import Delete, Select, Table, Update, bindparam, delete, inspect, update
 from sqlalchemy.exc import DBAPIError
@@ -23,7 +23,8 @@ from db.fast_path.entities import EntityLoader
 from db.libpq.reader import Sent, Transaction
 from db.libpq.statements import Query, Row
 
-Model = TypeVar("Model", bound=Identified)
+MAX_RELATED_ROWS = 20
+"""Rows of a collection that the event loop builds and serializes; more would take it milliseconds."""
 
 
 class SessionNeeded(Exception):
@@ -98,13 +99,10 @@ class EventLoopSession(MessageConnection):
             loader: The loader that was applied to the statement.
             values: The parameters.
         """
-        (found, *collections) = self.run(
-            [
-                Query(statement, values),
-                *(Query(each, {"row_id": values["row_id"]}) for each in loader.collections),
-            ]
-        )
-        if not found.rows:
+        of_row = {"row_id": values["row_id"]}
+        queries = [Query(statement, values), *(Query(each, of_row) for each in loader.collections)]
+        found, *collections = self.run(queries)
+        if not found.rows or any(len(each.rows) > MAX_RELATED_ROWS for each in collections):
             raise SessionNeeded
         entity = loader.build(found.rows[0], [collection.rows for collection in collections])
         self._entities.append(entity)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
+from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import Select, Uuid, bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from db.base import new_id
@@ -88,16 +89,19 @@ def _choose_slug(row: Sluggable, slug: str) -> str:
         # A number would tell how many others have the name.
         is_taken = query_as_system(select(model.slug).where(model.slug == slug))
         return add_random_suffix(slug) if is_taken else slug
+    tenant = row.organization_id or row.owner_id
     # A long slug loses its end to the number, so search for slugs with the same beginning.
-    slugs = select(model.slug).where(model.slug.startswith(slug[: MAX_SLUG_LENGTH - _SUFFIX_LENGTH]))
+    values = {"start": slug[: MAX_SLUG_LENGTH - _SUFFIX_LENGTH], "tenant": tenant}
+    taken = current_session().scalars(_select_slugs(model, row.organization_id is None), values)
+    return make_unique(slug, taken.all())
+
+
+@cache
+def _select_slugs(model: Any, is_personal: bool) -> Select[str]:
+    """Return the statement for the slugs of a `tenant` that begin with `start`."""
+    tenant = bindparam("tenant", type_=Uuid())
+    of_tenant = model.organization_id == tenant
+    if is_personal:
+        of_tenant = model.organization_id.is_(None) & (model.owner_id == tenant)
     # unscoped: filtered by the tenant of the row
-    return make_unique(slug, current_session().scalars(slugs.where(_same_tenant(row))).all())
-
-
-def _same_tenant(row: Brand | ShotType | Style | Subject) -> ColumnElement[bool]:
-    model: Any = type(row)
-    if row.organization_id is not None:
-        condition: ColumnElement[bool] = model.organization_id == row.organization_id
-    else:
-        condition = model.organization_id.is_(None) & (model.owner_id == row.owner_id)
-    return condition
+    return select(model.slug).where(model.slug.startswith(bindparam("start")), of_tenant)
