@@ -218,7 +218,7 @@ def main() -> int:
             ]
             print("\n".join(lines))
             print(publish_table("bench-balanced", lines, is_steady=is_steady))
-            print(f"{target.title}: {target.format_limit(target.limit)}")
+            print(f"{target.title}: {target.format_limit()}")
     except DependencyMissing as missing:
         print(f"Not measured: missing {missing}", file=sys.stderr)
         return 2

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import sqlalchemy
 
 from db.base import Base
 from tools.bench.feature_toggles import disable_policies
-from tools.bench.processes import pin_process, pinned_to_cores
+from tools.bench.processes import cpu_seconds, pin_process, pinned_to_cores
 from tools.bench.rows import Scale, build_token, create_rows, write_published_images
 from tools.bench.servers import OURS, ServerSpec
 from tools.servers.processes import PostgresServer, run_postgres
@@ -55,7 +54,8 @@ class BenchServer:
     spec: ServerSpec
     url: str
     process_id: int
-    seconds_to_first_response: float
+    start_cpu_seconds: float
+    """The CPU time until the first response."""
     database: str
 
 
@@ -149,7 +149,7 @@ def start_server(
     cores: Sequence[int] = (SERVER_CORE,),
     **environment: str,
 ) -> Iterator[BenchServer]:
-    """Run a server on a database. Its startup time ends with the first successful read of a product."""
+    """Run a server on a database. Its start ends with the first successful read of a product."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folder = Path(tempfile.mkdtemp(prefix=spec.name, dir=bench_environment.folder))
@@ -157,7 +157,6 @@ def start_server(
     variables |= {"MEDIA_DIR": str(bench_environment.media), **environment}
     command = [part.format(port=port) for part in spec.command]
     with (folder / "log").open("ab") as log, pinned_to_cores(*cores):
-        started_at = time.perf_counter()
         process = subprocess.Popen(
             command,
             cwd=spec.folder,
@@ -170,6 +169,6 @@ def start_server(
         product_url = f"{url}/api/v1/products/{bench_environment.scale.product_id(1, 1)}"
         headers = {"Authorization": f"Bearer {build_token(1)}"}
         wait_for_response(product_url, process, folder / "log", headers, pause=0.01)
-        yield BenchServer(spec, url, process.pid, time.perf_counter() - started_at, database)
+        yield BenchServer(spec, url, process.pid, cpu_seconds(process.pid), database)
     finally:
         stop(process)

@@ -111,6 +111,12 @@ class _Comparison:
             [1e6 * (one - other) for one, other in zip(self.totals, self.totals_without, strict=True)]
         )
 
+    def ratio(self) -> Estimate:
+        """Return the ratio of the totals, with the guarantee to without it."""
+        return Estimate.from_samples(
+            [one / other for one, other in zip(self.totals, self.totals_without, strict=True)]
+        )
+
     def share(self) -> Estimate:
         """Return the cost of the guarantee as a share of the total."""
         return Estimate.from_samples(
@@ -127,6 +133,8 @@ class Costs:
     share_of_checks: Estimate
     timed_share: float
     """The same share, timed in the functions of the validations."""
+    redis_ratio: Estimate
+    """The CPU time of a read with limits in Redis, divided by that with limits in memory."""
     rounds: Mapping[str, int]
 
 
@@ -235,5 +243,6 @@ def _build_costs(
         totals,
         pairs["list_100"][BOTH_CHECKS].share(),
         checks / totals["list_100"].median,
+        pairs["read"][LIMITS_IN_REDIS].ratio(),
         {name: len(found[POLICIES].totals) for name, found in pairs.items()},
     )

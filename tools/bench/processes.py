@@ -79,9 +79,14 @@ def peak_bytes(process_id: int) -> int:
     return _sum_memory(process_id, "VmHWM")
 
 
-def _sum_memory(process_id: int, field: str) -> int:
+def proportional_bytes(process_id: int) -> int:
+    """Return the memory of a process and its descendants; what several of them share is counted once."""
+    return _sum_memory(process_id, "Pss", "smaps_rollup")
+
+
+def _sum_memory(process_id: int, field: str, file: str = "status") -> int:
     kilobytes = 0
     for each in process_tree(process_id):
-        lines = Path(f"/proc/{each}/status").read_text().splitlines()
+        lines = Path(f"/proc/{each}/{file}").read_text().splitlines()
         kilobytes += next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
     return kilobytes * 1024

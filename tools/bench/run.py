@@ -1,6 +1,7 @@
 """`make bench`: compare the server with peers on other frameworks, with the same rows and the same contract.
 
-The exit status is 1 if a target is missed and 2 if nothing could be measured.
+The exit status is 1 if a request or a measurement failed or a rule is broken, and 2 if nothing could be
+measured. A missed target is shown as missed and does not change it.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def try_measure(name: str, failed: dict[str, str], measure: Callable[[], Result]
 def run_benchmark(
     specs: Sequence[ServerSpec], plan: Plan, scale: Scale, results_file: Path | None, wait_seconds: float
 ) -> bool:
-    """Measure, write the results, and return whether every target was met.
+    """Measure, write the results, and return whether no rule is broken.
 
     Args:
         results_file: The committed file of the results, or None if they are not complete.
@@ -165,7 +166,7 @@ def run_benchmark(
     REPORT.write_text(text, encoding="utf-8")
     if results_file is not None:
         publish(text, results_file, steadiness, report.plot_data())
-    return all(each.is_met for each in verdicts)
+    return all(each.is_met for each in verdicts if each.target.is_rule)
 
 
 def publish(text: str, results_file: Path, steadiness: Steadiness, plot_data: dict[str, Any]) -> None:

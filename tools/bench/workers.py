@@ -16,9 +16,10 @@ import httpx
 from tools.bench.closed_loop import LoadResult, run_load
 from tools.bench.environment import BOTH_CORES, BenchEnvironment, start_server
 from tools.bench.operations import OPERATIONS_BY_NAME
-from tools.bench.processes import cpu_seconds_by_process
+from tools.bench.processes import cpu_seconds_by_process, proportional_bytes
 from tools.bench.servers import OURS, ServerSpec
 from tools.bench.statistics import Estimate, paired_ratios, rotate
+from tools.servers.processes import run_redis
 
 COUNTS = (1, 2)
 CONNECTIONS = 32
@@ -34,6 +35,8 @@ class Workers:
     two: Sequence[LoadResult]
     cores: Sequence[float]
     """How many cores server, PostgreSQL and load generator used with one worker."""
+    further_bytes: int
+    """The memory of a second worker after the load; what both use is counted once."""
 
     def gain(self) -> Estimate:
         """Return the ratio of the request rates, two workers to one."""
@@ -47,9 +50,7 @@ class Workers:
 
 
 def _with_workers(count: int) -> ServerSpec:
-    command = (OURS.command[0], "-m", "uvicorn", "wsgi:app", "--lifespan", "on", "--workers", str(count))
-    options = ("--port", "{port}", "--no-access-log", "--timeout-keep-alive", "30", "--log-level", "warning")
-    return replace(OURS, name=f"workers_{count}", command=(*command, *options))
+    return replace(OURS, name=f"workers_{count}", command=(*OURS.command, "--workers", str(count)))
 
 
 def measure_workers(environment: BenchEnvironment, database: str, rounds: int, seconds: int) -> Workers:
@@ -58,11 +59,10 @@ def measure_workers(environment: BenchEnvironment, database: str, rounds: int, s
     results: dict[int, list[LoadResult]] = {count: [] for count in COUNTS}
     cores: dict[int, list[float]] = {count: [] for count in COUNTS}
     with environment.using_both_cores(), contextlib.ExitStack() as stack:
+        variables = {**NO_BACKGROUND_WORK, "CELERY_BROKER_URL": stack.enter_context(run_redis()).url}
         servers = {
             count: stack.enter_context(
-                start_server(
-                    environment, _with_workers(count), database, cores=BOTH_CORES, **NO_BACKGROUND_WORK
-                )
+                start_server(environment, _with_workers(count), database, cores=BOTH_CORES, **variables)
             )
             for count in COUNTS
         }
@@ -81,7 +81,8 @@ def measure_workers(environment: BenchEnvironment, database: str, rounds: int, s
                 if number:
                     results[count].append(result)
                     cores[count].append((result.cpu_seconds + database + generator) / result.seconds)
-    return Workers(results[1], results[2], cores[1])
+        one, two = (proportional_bytes(servers[count].process_id) for count in COUNTS)
+    return Workers(results[1], results[2], cores[1], two - one)
 
 
 def _load_generator_cpu_seconds() -> float:
