@@ -155,6 +155,8 @@ def measure_costs(environment: BenchEnvironment, database: str, seconds: float) 
         every = [pair for found in pairs.values() for pair in found.values()]
         for pair in every:
             pair.warm_up()
+        for each in (server, another):
+            each.find_backends()
         timed = {
             name: _measure_timed(_Variant(server, _build_requests(environment, server, name)), name)
             for name in OPERATIONS

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httptools
 import httpx
@@ -35,6 +34,7 @@ from tools.bench.servers import OURS
 PORT = 8000
 HOST = f"127.0.0.1:{PORT}"
 TIMEOUT_SECONDS = 60
+_BACKENDS = sqlalchemy.text("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
 
 
 class _MemoryTransport(asyncio.Transport):
@@ -95,13 +95,14 @@ class InProcessServer(httpx.BaseTransport):
         app.bridge.pool = ProfiledPool(self._profiler)
         self._app = app
         self.backends: list[int] = []
-        """The process ids of this server's PostgreSQL backends."""
-        sqlalchemy.event.listen(app.database.engine, "connect", self._record_backend)
+        """The process ids of this server's PostgreSQL backends, when they were last looked for."""
         self._wire = _MemoryTransport()
         self._connection = self._loop.run_until_complete(self._connect(settings))
 
-    def _record_backend(self, connection: Any, _record: object) -> None:
-        self.backends.append(connection.info.backend_pid)
+    def find_backends(self) -> None:
+        """Look for the backends of the database, once requests have opened the connections they need."""
+        with self._app.database.engine.connect() as connection:
+            self.backends = list(connection.scalars(_BACKENDS))
 
     async def _connect(self, settings: Settings) -> _Connection:
         config = uvicorn.Config(self._app, **uvicorn_options(settings))
