@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Engine, Integer, String, bindparam, func, literal_column, select
+from sqlalchemy import Engine, Integer, String, bindparam, delete, func, insert, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
+from db.base import new_id, utc_now
 from db.engine import build_engine
 from db.libpq.pipeline import Command
 from db.libpq.reader import Reader, compile_queries
 from db.libpq.statements import PreparedStatement, Query
+from db.models import Organization
 from db.rls.session_role import SYSTEM_ROLE
 from db.session import Database
 from tools.servers.processes import wait_until
@@ -24,6 +26,10 @@ Value = TypeVar("Value")
 ONE = Query(select(literal_column("1", Integer)), {})
 BACKEND = Query(select(func.pg_backend_pid()), {})
 FAILING = Query(select(literal_column("1 / 0", Integer)), {})
+SLUG = "written-by-a-test"
+ROW = {"id": new_id(), "name": "A", "slug": SLUG, "created_at": utc_now(), "updated_at": utc_now()}
+WRITING = Query(insert(Organization).values({name: bindparam(name) for name in ROW}), ROW)
+WRITTEN = Query(select(func.count()).select_from(Organization).where(Organization.slug == SLUG), {})
 SLEEPING = Query(select(func.pg_sleep(bindparam("seconds"))), {"seconds": 30})
 
 
@@ -229,5 +235,71 @@ def test_an_unreachable_server_raises_what_sqlalchemy_raises() -> None:
         with pytest.raises(DBAPIError) as error:
             await reader.fetch([ONE])
         assert error.value.connection_invalidated
+
+    run(engine, read)
+
+
+@pytest.fixture
+def unwritten(engine: Engine) -> Iterator[None]:
+    """Delete what a test has committed."""
+    yield
+    with engine.begin() as connection:
+        connection.execute(delete(Organization).where(Organization.slug == SLUG))
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("unwritten")
+@pytest.mark.parametrize("commits", [False, True])
+def test_a_transaction_commits_with_its_last_message_or_leaves_nothing(engine: Engine, commits: bool) -> None:
+    async def read(reader: Reader) -> None:
+        transaction = reader.begin()
+        try:
+            (sent,) = await transaction.send([WRITING])
+            assert sent.row_count == 1
+            (own,) = await transaction.send([WRITTEN], commits)
+            assert own.rows == [(1,)]
+        finally:
+            await transaction.end()
+        assert (await reader.fetch([WRITTEN])).rows == [[(int(commits),)]]
+
+    run(engine, read)
+
+
+@pytest.mark.parametrize("queries", [[FAILING], [WRITING, FAILING]])
+def test_a_transaction_that_fails_gives_its_connection_back_without_a_transaction(
+    engine: Engine, queries: list[Query]
+) -> None:
+    async def read(reader: Reader) -> None:
+        (backend,) = (await reader.fetch([BACKEND])).rows
+        transaction = reader.begin()
+        await transaction.send([ONE])
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await transaction.send(queries, commits=True)
+        await transaction.end()
+        # Also in the first message, and in a read in a snapshot, which has BEGIN, too.
+        transaction = reader.begin()
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await transaction.send(queries)
+        await transaction.end()
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await reader.fetch([ONE, FAILING], is_snapshot=True)
+        assert (await reader.fetch([WRITTEN, BACKEND])).rows == [[(0,)], backend]
+
+    run(engine, read)
+
+
+def test_a_transaction_begins_on_a_new_connection_if_its_first_one_has_ended(
+    engine: Engine, database_url: str
+) -> None:
+    async def read(reader: Reader) -> None:
+        (((backend,),),) = (await reader.fetch([BACKEND])).rows
+        login = build_engine(database_url, pool_size=1)
+        with login.connect() as connection:
+            connection.execute(select(func.pg_terminate_backend(backend)))
+        login.dispose()
+        transaction = reader.begin()
+        (other,) = await transaction.send([BACKEND])
+        await transaction.end()
+        assert other.rows != [(backend,)]
 
     run(engine, read)
