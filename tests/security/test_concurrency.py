@@ -72,12 +72,12 @@ def limiter(application: Application, monkeypatch: pytest.MonkeyPatch) -> Concur
 
 @pytest.fixture
 def blocked(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedHandler]:
-    """Yield the handler of `list_changes`, which waits until the test releases it.
+    """Yield the handler of `create_shooting`, which waits until the test releases it.
 
     Each account can have half of the threads, also while there are others.
     """
     monkeypatch.setattr("studio.infrastructure.fair_slots.CONTENDED_SECONDS", 0)
-    endpoint = application.endpoints["list_changes"]
+    endpoint = application.endpoints["create_shooting"]
     handler = BlockedHandler(endpoint._handler)
     monkeypatch.setattr(endpoint, "_handler", handler)
     yield handler
@@ -105,6 +105,11 @@ def open_requests(client: Client, path: str, count: int) -> list[StreamingReques
     return [StreamingRequest(client, "GET", path, None, {}) for _ in range(count)]
 
 
+def open_writes(client: Client, count: int, query: str = "") -> list[StreamingRequest]:
+    """Return requests that a thread serves."""
+    return [StreamingRequest(client, "POST", f"/shootings/{query}", {"name": "A"}, {}) for _ in range(count)]
+
+
 async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while not condition():
@@ -127,7 +132,7 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
     other, _ = make_client(committing_server)
 
     async def scenario() -> None:
-        connections = open_requests(hostile, "/changes/", 60)
+        connections = open_writes(hostile, 60)
         await wait_until(lambda: sum(each.task.done() for each in connections) == 60 - LIMIT)
         threads = bridge.pool._max_workers // 2
         await wait_until(lambda: blocked.running == threads)
@@ -143,7 +148,7 @@ def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
         assert blocked.running == threads
         blocked.released.set()
         statuses = [(await each.read_response()).status for each in connections]
-        assert (statuses.count(200), statuses.count(429)) == (LIMIT, 60 - LIMIT)
+        assert (statuses.count(201), statuses.count(429)) == (LIMIT, 60 - LIMIT)
         assert blocked.most == threads
         assert limiter.count_running(owner_name) == 0
 
@@ -160,7 +165,7 @@ def test_s34_accounts_that_wait_for_a_thread_take_turns(
     monkeypatch.setattr(app.bridge, "thread_slots", slots)
     (first, first_owner), (second, second_owner) = (make_client(committing_server) for _ in range(2))
     third, third_owner = make_client(committing_server)
-    endpoint, released = app.endpoints["list_changes"], threading.Semaphore(0)
+    endpoint, released = app.endpoints["create_shooting"], threading.Semaphore(0)
     real = endpoint._handler
 
     def handle(**arguments: Any) -> Any:
@@ -170,15 +175,15 @@ def test_s34_accounts_that_wait_for_a_thread_take_turns(
     monkeypatch.setattr(endpoint, "_handler", handle)
 
     async def scenario() -> None:
-        hostile = open_requests(first, "/changes/", 20) + open_requests(second, "/changes/", 20)
+        hostile = open_writes(first, 20) + open_writes(second, 20)
         await wait_until(lambda: slots.count_waiting(first_owner) == slots.count_waiting(second_owner) == 18)
-        (request,) = open_requests(third, "/users/me", 1)
+        request = StreamingRequest(third, "POST", "/organizations/", {"name": "A"}, {})
         await wait_until(lambda: slots.count_waiting(third_owner) == 1)
         # Each of the two accounts has at most one turn before the third account.
         released.release(3)
-        assert (await request.read_response()).status == 200
+        assert (await request.read_response()).status == 201
         released.release(40)
-        assert {(await each.read_response()).status for each in hostile} == {200}
+        assert {(await each.read_response()).status for each in hostile} == {201}
 
     asyncio.run(scenario())
 
@@ -192,23 +197,21 @@ def test_s34_an_api_key_counts_for_its_user(
         user = factories.make_user()
         organizations = [factories.make_organization(user) for _ in range(2)]
         headers = [
-            api_key_headers(application, organization, scopes=["changes:read"])
+            api_key_headers(application, organization, scopes=["shootings:write"])
             for organization in organizations
         ]
     by_token, owner_name = make_client(committing_server, user)
     by_key = [Client(application, each) for each in headers]
 
     async def scenario() -> None:
-        paths = [f"/changes/?organization_id={each.id}" for each in organizations]
-        requests = [
-            *open_requests(by_key[0], paths[0], 2), *open_requests(by_key[1], paths[1], 1),
-        ]  # fmt: skip
+        queries = [f"?organization_id={each.id}" for each in organizations]
+        requests = [*open_writes(by_key[0], 2, queries[0]), *open_writes(by_key[1], 1, queries[1])]
         await wait_until(lambda: limiter.count_running(owner_name) == 3)
-        for client, path in zip([*by_key, by_token], [*paths, "/users/me"], strict=True):
-            (request,) = open_requests(client, path, 1)
+        for client, query in zip([*by_key, by_token], [*queries, ""], strict=True):
+            (request,) = open_writes(client, 1, query)
             assert_too_many(await request.read_response())
         blocked.released.set()
-        assert [(await each.read_response()).status for each in requests] == [200, 200, 200]
+        assert [(await each.read_response()).status for each in requests] == [201, 201, 201]
 
     asyncio.run(scenario())
 
@@ -242,7 +245,7 @@ def test_s34_an_address_with_many_accounts_leaves_a_thread_for_other_addresses(
     threads = bridge.pool._max_workers
 
     async def scenario() -> None:
-        connections = [each for client in hostile for each in open_requests(client, "/changes/", threads)]
+        connections = [each for client in hostile for each in open_writes(client, threads)]
         await wait_until(lambda: bridge.thread_slots.count_waiting("address 127.0.0.1") == 2 * threads + 1)
         await wait_until(lambda: blocked.running == threads - 1)
         assert bridge.thread_slots.count_held("address 127.0.0.1") == threads - 1
@@ -251,7 +254,7 @@ def test_s34_an_address_with_many_accounts_leaves_a_thread_for_other_addresses(
         assert blocked.running == threads - 1
         blocked.released.set()
         # Nothing was rejected.
-        assert {(await each.read_response()).status for each in connections} == {200}
+        assert {(await each.read_response()).status for each in connections} == {201}
 
     asyncio.run(scenario())
 
@@ -463,7 +466,7 @@ def test_s34_the_thread_of_an_aborted_request_still_counts(
     monkeypatch.setattr(bridge, "seconds", 0.3)
 
     async def scenario() -> None:
-        aborted = open_requests(client, "/changes/", threads + 1)
+        aborted = open_writes(client, threads + 1)
         responses = [await each.read_response() for each in aborted]
         assert {(each.status, each.json()["code"]) for each in responses} == {(503, "took_too_long")}
         assert bridge.thread_slots.count_held(owner_name) == threads
