@@ -1,9 +1,9 @@
 """The session of a write that runs on the event loop: what plain writes use of a `Session`, in few messages.
 
-The write runs in a greenlet, so that it waits like any other code. A statement whose result nobody needs is
-sent with the next one that has one, the last ones together with COMMIT. What this session cannot do raises
-`SessionNeeded`: the request is rolled back and served in a thread, with a `Session`. So this module has no
-errors of its own: whatever is unusual, a thread decides.
+The write runs in a greenlet: it calls this session like a blocking one, and the event loop serves other
+requests while PostgreSQL works. A statement whose result is not used, such as an INSERT, is sent together
+with the next query or with COMMIT. What this session cannot do raises `SessionNeeded`, and so does every
+error: the transaction is rolled back, and a thread serves the request from the start, with a `Session`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, Self, cast
 
 from sqlalchemy import Delete, Select, Table, Update, bindparam, delete, inspect, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
 from db.base import Identified, utc_now
@@ -51,8 +50,6 @@ class EventLoopSession(MessageConnection):
     def __init__(self, transaction: Transaction, info: dict[str, Any], record: Callable[..., None]) -> None:
         self.info = info
         self._record = record
-        self.may_be_committed = False
-        """Whether the transaction was committed, as far as it is known."""
         self._transaction = transaction
         self._expected: tuple[Query, list[Row]] | None = None
         self._pending: list[Query] = []
@@ -64,21 +61,13 @@ class EventLoopSession(MessageConnection):
 
     def run(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
         """Run the pending statements and these queries in one message; return the results of these."""
-        expected, self._expected = self._expected, None
-        if expected is not None and commits:
-            # The expectation is checked before the commit.
-            self._expected = expected
+        if commits and self._expected is not None:
+            # The expectation is compared before the commit.
             self.run(())
-            expected = None
+        expected, self._expected = self._expected, None
         first = [] if expected is None else [expected[0]]
         pending, self._pending = self._pending, []
-        self.may_be_committed = commits
-        try:
-            sent = await_only(self._transaction.send([*first, *pending, *queries], commits))
-        except DBAPIError as error:
-            # PostgreSQL reports what it has rolled back; a connection that ends reports nothing.
-            self.may_be_committed = commits and error.connection_invalidated
-            raise
+        sent = await_only(self._transaction.send([*first, *pending, *queries], commits))
         if expected is not None and sent[0].rows != expected[1]:
             raise SessionNeeded
         return sent[len(first) + len(pending) :]
@@ -127,10 +116,6 @@ class EventLoopSession(MessageConnection):
     def scalar(self, statement: Any, values: Mapping[str, Any] | None = None) -> Any:
         """Return the first value of a query of one column, None for no row."""
         return next(iter(self.scalars(statement, values)), None)
-
-    def add(self, row: Identified) -> None:
-        """Reject a new row: `insert_row` inserts it."""
-        raise SessionNeeded
 
     def delete(self, row: Identified) -> None:
         """Delete a loaded row, at the latest with the commit."""

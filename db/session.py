@@ -38,7 +38,7 @@ from db.errors import (
 from db.event_loop_session import EventLoopSession, SessionNeeded
 from db.libpq.reader import Reader, TransactionInSavepoint, fetch_in_transaction
 from db.libpq.statements import Fetched, Query
-from db.rls.session_role import SYSTEM, SYSTEM_ROLE, SessionRole, set_role
+from db.rls.session_role import SYSTEM, SYSTEM_ROLE, SessionRole, role_query, set_role
 
 logger = logging.getLogger(__name__)
 
@@ -422,7 +422,7 @@ class Database:
         """Open the transaction of `current_session()` on the event loop, in a greenlet of it.
 
         Args:
-            write: Whether the transaction writes.
+            write: As in `transaction`, without effect: no statement differs.
             role: The database role, until a statement changes it.
             record: Called with each row that is written.
 
@@ -431,16 +431,18 @@ class Database:
             DBAPIError: The connection ended during the commit, so whether it was is not known.
             RateLimited: The block raised it.
         """
-        transaction: Any = self._reader.begin() if self._connection is None else self._begin_in_savepoint()
+        transaction = self._reader.begin() if self._connection is None else self._begin_in_savepoint()
         session = EventLoopSession(transaction, {_ROLE_KEY: role}, record)
+        if role != SYSTEM:
+            session.run_later(*role_query(role))
         unit = _UnitOfWork(cast("Session", session))
         token = _unit_of_work.set(unit)
         try:
             yield session
             session.commit()
         except Exception as error:
-            # A rate limit counts a request once, whoever serves it.
-            if session.may_be_committed or isinstance(error, RateLimited):
+            # The thread would not count the request again, and so would not reject it.
+            if transaction.may_be_committed or isinstance(error, RateLimited):
                 raise
             raise SessionNeeded from error
         finally:

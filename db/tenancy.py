@@ -456,10 +456,7 @@ def _reference_columns(model: type[Owned]) -> list[str]:
 @lru_cache(maxsize=256)
 def _select_references(model: type[Owned], kind: RowFilterKind) -> Select[Any]:
     columns = [getattr(model, name) for name in _reference_columns(model)]
-    conditions = row_filter(model, kind, with_public=True)
-    found = select(*columns).where(
-        *conditions, _is_one_of(model.id, bindparam("row_ids", type_=ARRAY(Uuid())))
-    )
+    found = _select_by_ids(model, kind).with_only_columns(*columns, maintain_column_froms=True)
     return found.order_by(model.id).with_for_update(read=True, key_share=True, of=model)
 
 

@@ -273,34 +273,25 @@ def create_app(
     }
     known_callers = KnownCallers()
     read_slots = share_threads(settings.read_connections)
-    reads = {
-        operation.operation_id: ReadEndpoint(
-            operation,
-            handlers[operation.operation_id],
-            database,
-            known_callers,
-            rate_limiter,
-            read_slots,
-            settings.request_seconds,
-            recorders.get(operation.operation_id),
+
+    def build_read(operation: ServedOperation, read: Any, **options: Any) -> ReadEndpoint:
+        recorder, seconds = recorders.get(operation.operation_id), settings.request_seconds
+        return ReadEndpoint(
+            operation, read, database, known_callers, rate_limiter, read_slots, seconds, recorder, **options
         )
+
+    reads = {
+        operation.operation_id: build_read(operation, handlers[operation.operation_id])
         for operation in operations
         if is_read(handlers[operation.operation_id])
     }
     accesses = {
-        operation.operation_id: ReadEndpoint(
-            operation,
-            PathAccess(operation, row_reads),
-            database,
-            known_callers,
-            rate_limiter,
-            read_slots,
-            settings.request_seconds,
-            recorders[operation.operation_id],
-            lambda *_: NO_RESPONSE,
+        operation.operation_id: build_read(
+            operation, PathAccess(operation, row_reads), finish=lambda *_: NO_RESPONSE
         )
         for operation in audited
-        if not operation.is_public and not authorizes_files(handlers[operation.operation_id])
+        if operation.has_body
+        and not (operation.is_public or authorizes_files(handlers[operation.operation_id]))
     }
     plain_writes = {
         operation.operation_id: PlainWrite(

@@ -8,7 +8,7 @@ from uuid import UUID
 from db.base import utc_now
 from db.caller import current_caller
 from db.change_feed.queries import Position
-from handlers.common.pagination import decode_position, encode_position
+from handlers.common.cursors import decode_position, encode_position
 from handlers.common.permissions import Permission, requires
 from handlers.common.reads import Reading, Step, read_permission_in
 from handlers.common.responses import ApiResponse, serialize_many

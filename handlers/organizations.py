@@ -14,7 +14,8 @@ from db.queries import organizations as query
 from db.queries.users import get_user
 from db.session import current_session
 from handlers.common.context import current_settings
-from handlers.common.pagination import ListQuery, Page, matches_one_of
+from handlers.common.list_statements import matches_one_of
+from handlers.common.pagination import ListQuery, Page
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
 from handlers.common.reads import Reading, Rows, read_permission_in

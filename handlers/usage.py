@@ -11,7 +11,8 @@ from uuid import UUID
 from db.models.usage import UsageDimension
 from db.queries.organizations import get_organization
 from db.usage.queries import Usage, groups_query, parse_groups, total_query
-from handlers.common.pagination import DEFAULT_LIMIT, build_next_link, decode_position, encode_position
+from handlers.common.cursors import build_next_link, decode_position, encode_position
+from handlers.common.pagination import DEFAULT_LIMIT
 from handlers.common.permissions import Permission, requires
 from handlers.common.reads import Reading, Step, read_permission_in
 from handlers.common.responses import SANDBOX_CSP, ApiResponse

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import Connection, Engine, func, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -154,6 +154,8 @@ class Transaction:
     def __init__(self, pool: _Pool, begin: Sequence[Command], engine: Engine) -> None:
         self._pool, self._begin, self._engine = pool, begin, engine
         self._connection: _Connection | None = None
+        self.may_be_committed = False
+        """Whether the transaction was committed, or the connection ended before PostgreSQL said so."""
 
     async def send(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
         """Run queries in one message, and commit at its end if `commits`.
@@ -163,20 +165,24 @@ class Transaction:
             sqlalchemy.exc.TimeoutError: No connection was free in time.
         """
         commands = compile_queries(queries)
-        message = [*commands, *([_COMMIT] if commits else [])]
+        self.may_be_committed = commits
         try:
-            if self._connection is None:
-                message = [*self._begin, *message]
-                self._connection, results = await self._pool.begin(message)
-                results = results[len(self._begin) :]
-            else:
-                results = await self._connection.pipeline.run(message)
+            results = await self._run(commands, commits)
         except psycopg.Error as error:
+            # PostgreSQL reports what it has rolled back; a connection that ends reports nothing.
+            self.may_be_committed = commits and error.sqlstate is None
             raise _to_sqlalchemy(error, self._engine) from error
         return [
             Sent(command.statement.load(result), result.command_tuples or 0)
-            for command, result in zip(commands, results, strict=False)
+            for command, result in zip(commands, results, strict=True)
         ]
+
+    async def _run(self, commands: Sequence[Command], commits: bool) -> list[PGresult]:
+        message = [*commands, *([_COMMIT] if commits else [])]
+        if self._connection is not None:
+            return (await self._connection.pipeline.run(message))[: len(commands)]
+        self._connection, results = await self._pool.begin([*self._begin, *message])
+        return results[len(self._begin) :][: len(commands)]
 
     async def end(self) -> None:
         """Roll back what is not committed, and give the connection back."""
@@ -186,8 +192,8 @@ class Transaction:
         await self._pool.give_back(connection)
 
 
-class TransactionInSavepoint:
-    """A `Transaction` that is a savepoint of a connection, for tests.
+class TransactionInSavepoint(Transaction):
+    """A transaction that is a savepoint of a connection, for tests.
 
     Args:
         connection: The connection, in a transaction.
@@ -197,40 +203,34 @@ class TransactionInSavepoint:
     """
 
     def __init__(self, connection: Connection, lock: threading.Lock, begin: Hook, end: Hook) -> None:
-        self._connection, self._lock = connection, lock
-        self._hooks = begin, end
-        self._pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
-        self._is_open = self._is_committed = False
+        self._shared, self._lock, self._hooks = connection, lock, (begin, end)
+        self._engine = connection.engine
+        self._pgconn = _find_pgconn(connection)
+        self._is_open = self.may_be_committed = False
 
-    async def send(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
-        """Run queries, as `Transaction.send`."""
+    async def _run(self, commands: Sequence[Command], commits: bool) -> list[PGresult]:
         if not self._is_open:
             await asyncio.to_thread(self._lock.acquire)
             self._is_open = True
-            self._hooks[0](self._connection)
+            self._hooks[0](self._shared)
             self._pgconn.exec_(b"SAVEPOINT writes")
-        commands = compile_queries(queries)
-        try:
-            results = await _run_on(self._connection, commands)
-        except psycopg.Error as error:
-            raise _to_sqlalchemy(error, self._connection.engine) from error
-        self._is_committed = commits
-        return [
-            Sent(command.statement.load(result), result.command_tuples or 0)
-            for command, result in zip(commands, results, strict=True)
-        ]
+        return await _run_on(self._shared, commands)
 
     async def end(self) -> None:
         """Undo what is not committed, and release the lock."""
         if not self._is_open:
             return
         try:
-            if not self._is_committed:
+            if not self.may_be_committed:
                 self._pgconn.exec_(b"ROLLBACK TO SAVEPOINT writes")
             self._pgconn.exec_(b"RELEASE SAVEPOINT writes")
-            self._hooks[1](self._connection)
+            self._hooks[1](self._shared)
         finally:
             self._lock.release()
+
+
+def _find_pgconn(connection: Connection) -> PGconn:
+    return cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
 
 
 async def fetch_in_transaction(connection: Connection, queries: Sequence[Query]) -> Fetched:
@@ -240,7 +240,7 @@ async def fetch_in_transaction(connection: Connection, queries: Sequence[Query])
     `Command` before it runs as a message of its own.
     """
     commands = compile_queries(queries)
-    pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+    pgconn = _find_pgconn(connection)
     pgconn.exec_(b"SAVEPOINT reads")
     try:
         results = await _run_on(connection, [begin_command(connection.engine), *commands])
@@ -253,7 +253,7 @@ async def fetch_in_transaction(connection: Connection, queries: Sequence[Query])
 
 async def _run_on(connection: Connection, commands: Sequence[Command]) -> list[PGresult]:
     """Run commands on the connection of a test, for whose listeners each is a message of its own."""
-    pgconn = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+    pgconn = _find_pgconn(connection)
     listeners = list(connection.dispatch.before_cursor_execute)
     results: list[PGresult] = []
     for message in [[command] for command in commands] if listeners else [commands]:

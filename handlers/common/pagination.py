@@ -1,77 +1,69 @@
 """Answer the lists of the contract: filters, search, sort order, pages and the number of rows.
 
-A list is declared once, as a `ListQuery`. Its statements are built on first use and cached, because building
-one takes longer than PostgreSQL takes to execute it; the values of a request are bound parameters. The module
-knows no resource, and the tenant filter comes from `db.tenancy`.
-
-A cursor is a signed position in the sort order and grants no access: each page is filtered like the first.
+A list is declared once, as a `ListQuery`. `list_statements` builds its statements, `cursors` signs positions.
+The module knows no resource, and the tenant filter comes from `db.tenancy`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache, cached_property, lru_cache
-from typing import Any, Literal, NamedTuple
-from urllib.parse import urlencode
+from functools import cached_property, lru_cache
+from typing import Any
 from uuid import UUID
 
-from itsdangerous import BadData, URLSafeSerializer
 from marshmallow import Schema
-from sqlalchemy import (
-    ARRAY,
-    Boolean,
-    ColumnElement,
-    Integer,
-    Select,
-    SQLColumnExpression,
-    Text,
-    Uuid,
-    any_,
-    bindparam,
-    cast,
-    func,
-    literal,
-    or_,
-    select,
-    tuple_,
-)
+from sqlalchemy import Select, SQLColumnExpression, bindparam, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Labeled, Owned, utc_now
 from db.caller import current_caller, require_permission_of_member
-from db.errors import NotFound
 from db.fast_path.projections import Projection
 from db.libpq.statements import Query, Row
-from db.models.metadata_entries import MetadataEntry
 from db.models.products import Product
-from db.row_counts.queries import stored_count
 from db.tenancy import (
-    FILTER_PARAMETERS,
     RowFilter,
     RowFilterKind,
     list_filter_of_member,
     readable_filter,
     row_filter,
 )
-from handlers.common.context import current_request, current_settings
+from handlers.common.cursors import (
+    build_next_link,
+    build_organization_links,
+    decode_position,
+    encode_position,
+)
+from handlers.common.list_statements import (
+    DEFAULT_SORT,
+    STATEMENT_CACHE_SIZE,
+    QueryShape,
+    Search,
+    Strategy,
+    build_collections,
+    build_conditions,
+    build_count,
+    build_latest,
+    build_page,
+    escape_like,
+    has_metadata,
+    is_capped,
+    like_pattern,
+    matches_one_of,
+    search_index,
+)
 from handlers.common.permissions import Permission
 from handlers.common.reads import Reading, Step, VisibleRows, read_membership, read_permission_in
 from handlers.common.responses import ApiResponse, serialize_many
 from handlers.schemas.serializer import list_attribute_paths
 
-DEFAULT_SORT = "-created_at"
 DEFAULT_LIMIT = 100
 MAX_EXACT_COUNT = 10_000
 TEXT_SORTS = frozenset(("name", "sku"))
 """The sort orders by a text; all others are by a time."""
 PAGING_PARAMETERS = frozenset(("skip", "limit", "cursor", "sort", "q", "search"))
-STATEMENT_CACHE_SIZE = 256
-"""Of each kind of statement: a list has thousands of possible shapes, and clients use a few."""
-MAX_ORGANIZATION_LINKS = 10
-"""The number of organizations that an empty list of personal resources links to."""
 DEEP_OFFSET = 500
 """Above this offset, ids are skipped first and joined afterwards, so that skipped rows cost no joins."""
 
@@ -86,30 +78,8 @@ MAX_PRODUCTS = 100
 PRODUCT_FILTERS = {"product_id": Product.id, "sku": Product.sku, "external_id": Product.external_id}
 """The columns of the filters of `read_products`."""
 
-Strategy = Literal["first", "skip", "deep_skip", "cursor"]
-"""How the rows of a page are selected."""
-
-Search = Literal["", "contains", "starts", "found"]
-
 _SCOPES = {RowFilterKind.ORGANIZATION: "organization_id", RowFilterKind.PERSONAL: "caller_id"}
 """The value of a filter that is the tenant, by the kind of the filter."""
-
-
-class _QueryShape(NamedTuple):
-    """What the statement of a page depends on, apart from bound values."""
-
-    row_filter_kind: RowFilterKind | None
-    with_public: bool
-    search: Search = ""
-    """How a text is searched: in the columns, at the start of the first, or in rows that an index found."""
-    filter_names: frozenset[str] = frozenset()
-    """The filters in use."""
-    single_names: frozenset[str] = frozenset()
-    """Those of them that are arrays with one value."""
-    sort: str = DEFAULT_SORT
-    strategy: Strategy = "first"
-    is_counted: bool = False
-    """Whether the number of rows is known, as the bound value `total`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +130,7 @@ class ListQuery:
         before = {f"{name}_before": column < bindparam(f"{name}_before") for name, column in times.items()}
         arrays = {name: matches_one_of(column, name) for name, column in self.array_columns.items()}
         own = {"metadata": has_metadata(self.model)} if issubclass(self.model, Labeled) else {}
-        return {**after, **before, **arrays, **own, **_build_conditions(self.filters)}
+        return {**after, **before, **arrays, **own, **build_conditions(self.filters)}
 
     @cached_property
     def array_columns(self) -> Mapping[str, InstrumentedAttribute[Any]]:
@@ -181,7 +151,7 @@ class ListQuery:
             params: The paging parameters (`skip`, `limit`, `cursor`, `sort`, `created_after`,
                 `updated_after`, `created_before`, `updated_before`, and `q` or `search`), the filters, `ids`,
                 the arrays of values of a filter (`status_in`), and the values of `parent`. With a search
-                text, two filters or one of `_is_capped`, the count stops at `MAX_EXACT_COUNT`, and
+                text, two filters or one of `is_capped`, the count stops at `MAX_EXACT_COUNT`, and
                 `count_exact` is then false.
             tenant_filter: The rows that the caller may see; required for rows of tenants.
 
@@ -210,7 +180,7 @@ class ListQuery:
             search = yield from self._read_found(text, tenant_filter, values)
         is_counted = "total" in values and not filter_names
         names = filter_names, frozenset(single)
-        shape = _QueryShape(kind, with_public, search, *names, sort, strategy, is_counted)
+        shape = QueryShape(kind, with_public, search, *names, sort, strategy, is_counted)
         if strategy == "cursor":
             position = _decode_cursor(params["cursor"], self._cursor_scope(shape, values))
             values["place"], values["place_id"] = position
@@ -224,9 +194,9 @@ class ListQuery:
         elif shape.is_counted:
             total = values["total"]
         else:
-            (((total,),),) = yield Step([Query(_build_count(self, shape), values)])
+            (((total,),),) = yield Step([Query(build_count(self, shape), values)])
         records = self.projection.build_records(rows[:limit], collections)
-        is_exact = not _is_capped(self, shape) or total <= MAX_EXACT_COUNT
+        is_exact = not is_capped(self, shape) or total <= MAX_EXACT_COUNT
         page: dict[str, Any] = {
             "data": serialize_many(records, self.schema),
             "count": total if is_exact else MAX_EXACT_COUNT,
@@ -243,7 +213,7 @@ class ListQuery:
                 sorted_by = _format_position(sorted_by)
             page["next_cursor"] = encode_position(scope, sorted_by, last.id)
             headers["Link"] = build_next_link(page["next_cursor"])
-        elif total == 0 and kind is RowFilterKind.PERSONAL and (links := _build_organization_links()):
+        elif total == 0 and kind is RowFilterKind.PERSONAL and (links := build_organization_links()):
             headers["Link"] = links
         return ApiResponse(200, page, headers, may_compress=True)
 
@@ -262,7 +232,7 @@ class ListQuery:
         arguments = {"scope_id": tenant_filter.values[_SCOPES[tenant_filter.kind]], "searched": text}
         arguments |= {"pattern": values["text"], "most": values["most"]}
         arguments["with_public"] = tenant_filter.with_public
-        (((total, found),),) = yield Step([Query(_search_index(self.model.__tablename__), arguments)])
+        (((total, found),),) = yield Step([Query(search_index(self.model.__tablename__), arguments)])
         if total is not None:
             values["total"] = total
         if found is None:
@@ -271,7 +241,7 @@ class ListQuery:
         return "found"
 
     def _read_found_rows(
-        self, shape: _QueryShape, values: Mapping[str, Any], limit: int
+        self, shape: QueryShape, values: Mapping[str, Any], limit: int
     ) -> Reading[tuple[list[Row], list[list[Row]]]]:
         """Return the rows of a page, and the rows of their collections.
 
@@ -284,17 +254,17 @@ class ListQuery:
             start, is_ordered = place // ID_LENGTH + 1, is_ordered and place >= 0
         if shape.search == "found" and is_ordered and not (shape.filter_names or self.parent):
             found = _slice_ids(values["found"], start, limit + 1)
-            of_page = _QueryShape(shape.row_filter_kind, shape.with_public, "found", is_counted=True)
+            of_page = QueryShape(shape.row_filter_kind, shape.with_public, "found", is_counted=True)
             page = yield from self._read_rows(
-                _build_page(self, of_page), of_page, {**values, "found": found}, limit
+                build_page(self, of_page), of_page, {**values, "found": found}, limit
             )
             # A row that has changed since is missing: then the next ones fill the page.
             if len(page[0]) == len(found) // ID_LENGTH:
                 return page
-        return (yield from self._read_rows(_build_page(self, shape), shape, values, limit))
+        return (yield from self._read_rows(build_page(self, shape), shape, values, limit))
 
     def _read_rows(
-        self, statement: Select[Any], shape: _QueryShape, values: Mapping[str, Any], limit: int
+        self, statement: Select[Any], shape: QueryShape, values: Mapping[str, Any], limit: int
     ) -> Reading[tuple[list[Row], list[list[Row]]]]:
         """Return the rows of a statement, and the rows of the collections of the first `limit` of them."""
         query = Query(statement, values)
@@ -307,12 +277,12 @@ class ListQuery:
             if not rows:
                 return rows, [[] for _ in self.projection.collection_queries([])]
             return rows, (yield Step(self.projection.collection_queries([row[0] for row in rows[:limit]])))
-        of_page = [Query(each, values) for each in _build_collections(self, shape)]
+        of_page = [Query(each, values) for each in build_collections(self, shape)]
         # In one snapshot: the collections are those of the same rows.
         rows, *collections = yield Step([query, *of_page], is_snapshot=True)
         return rows, collections
 
-    def _cursor_scope(self, shape: _QueryShape, values: Mapping[str, Any]) -> str:
+    def _cursor_scope(self, shape: QueryShape, values: Mapping[str, Any]) -> str:
         """Return a name of the sorted and filtered list, for which alone a cursor is valid.
 
         It starts with the sort order, which tells the type of the position in the cursor.
@@ -335,8 +305,8 @@ class ListQuery:
     def read_latest(self, text: str, limit: int, tenant_filter: RowFilter) -> Reading[list[dict[str, Any]]]:
         """Return the newest visible rows in which a text is found, serialized."""
         values = {**tenant_filter.values, "text": like_pattern(text), "rows": limit}
-        shape = _QueryShape(tenant_filter.kind, tenant_filter.with_public, search="contains")
-        rows, collections = yield from self._read_rows(_build_latest(self, shape), shape, values, limit)
+        shape = QueryShape(tenant_filter.kind, tenant_filter.with_public, search="contains")
+        rows, collections = yield from self._read_rows(build_latest(self, shape), shape, values, limit)
         return serialize_many(self.projection.build_records(rows, collections), self.schema)
 
 
@@ -460,187 +430,6 @@ def _select_products(kind: RowFilterKind, with_public: bool, names: tuple[str, .
     return found.order_by(Product.id).limit(MAX_PRODUCTS)
 
 
-@cache
-def _search_index(table: str) -> Select[Any]:
-    """Return the statement that searches the index of a table: the number of rows, and an array of their ids.
-
-    Migration 0053 creates the functions and describes them; since 0054 the ids are in the default order.
-    """
-    names = {"scope_id": Uuid, "with_public": Boolean, "searched": Text, "pattern": Text, "most": Integer}
-    arguments = (bindparam(name, type_=kind()) for name, kind in names.items())
-    found = getattr(func, f"sartiq_search_{table}")(*arguments).table_valued("total", "ids")
-    return select(found.c.total, found.c.ids)
-
-
-def _slice_ids(ids: str, start: int, count: int) -> str:
-    """Return a part of an array of ids, both in the text form of PostgreSQL."""
-    return f"{{{ids[1:-1][start * ID_LENGTH : (start + count) * ID_LENGTH].rstrip(',')}}}"
-
-
-def escape_like(text: str) -> str:
-    """Return a text as a LIKE pattern that matches only it, escaped with a backslash."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def like_pattern(text: str) -> str:
-    """Return the LIKE pattern that matches values containing a text."""
-    return f"%{escape_like(text)}%"
-
-
-def matches_any(columns: Iterable[SQLColumnExpression[Any]]) -> ColumnElement[bool]:
-    """Return the condition that a column matches the bound pattern `text`, ignoring case."""
-    return or_(*(column.ilike(bindparam("text"), escape="\\") for column in columns))
-
-
-def has_metadata(model: Any, scope_id: ColumnElement[Any] | None = None) -> ColumnElement[bool]:
-    """Return the condition that the metadata of a row has the bound parameter `metadata`, `key:value`.
-
-    Args:
-        model: The model of the rows.
-        scope_id: The tenant that all rows of the list belong to, if there is one, for the index.
-    """
-    entries = select(MetadataEntry.resource_id).where(MetadataEntry.pair == bindparam("metadata"))
-    if scope_id is not None:
-        entries = entries.where(MetadataEntry.scope_id == scope_id)
-    condition: ColumnElement[bool] = model.id.in_(entries)
-    return condition
-
-
-def matches_one_of(column: InstrumentedAttribute[Any], name: str) -> ColumnElement[bool]:
-    """Return the condition that a column has one of the values of the bound parameter `name`, a list."""
-    return column == any_(bindparam(name, type_=ARRAY(column.type)))
-
-
-def _build_conditions(named: Mapping[str, SQLColumnExpression[Any]]) -> dict[str, SQLColumnExpression[bool]]:
-    return {
-        name: column == bindparam(name) if isinstance(column, InstrumentedAttribute) else column
-        for name, column in named.items()
-    }
-
-
-def _select_rows(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
-    """Select all rows of a list, unordered."""
-    conditions: list[Any] = [*_build_conditions(list_query.parent).values()]
-    if shape.row_filter_kind is not None:
-        conditions += row_filter(list_query.model, shape.row_filter_kind, shape.with_public)
-    conditions += [_find_condition(list_query, shape, name) for name in sorted(shape.filter_names)]
-    if shape.search:
-        columns = list_query.search_columns
-        # Also for rows that were found: they may have changed since.
-        conditions.append(matches_any(columns[:1] if shape.search == "starts" else columns))
-    if shape.search == "found":
-        # As a text, which no process parses but PostgreSQL.
-        found = cast(bindparam("found", type_=Text), ARRAY(Uuid()))
-        # Not `= ANY`, for which PostgreSQL may read the index of the order.
-        conditions.append(list_query.model.id.in_(select(func.unnest(found))))
-    return select(list_query.model).where(*conditions)
-
-
-def _find_condition(list_query: ListQuery, shape: _QueryShape, name: str) -> SQLColumnExpression[bool]:
-    if name in shape.single_names:
-        # Only with a comparison with one value does an index have the rows in the order of the list.
-        return list_query.array_columns[name] == bindparam(f"{name}_single")
-    if name == "metadata" and not shape.with_public:
-        match shape.row_filter_kind:
-            case RowFilterKind.ORGANIZATION:
-                return has_metadata(list_query.model, FILTER_PARAMETERS["organization_id"])
-            case RowFilterKind.PERSONAL:
-                return has_metadata(list_query.model, FILTER_PARAMETERS["caller_id"])
-    return list_query.conditions[name]
-
-
-@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _build_page(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
-    """Select the columns of a page, with the count of all rows as the column `counted`."""
-    count: ColumnElement[int] = bindparam("total", type_=Integer)
-    if not shape.is_counted:
-        count = _build_count(list_query, shape).correlate(None).scalar_subquery()
-    return list_query.projection.apply(_select_window(list_query, shape)).add_columns(count.label("counted"))
-
-
-@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _build_latest(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
-    return list_query.projection.apply(_select_window(list_query, shape))
-
-
-@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _build_collections(list_query: ListQuery, shape: _QueryShape) -> list[Select[Any]]:
-    """Select the collections of the rows of a page."""
-    ids = _select_window(list_query, shape).with_only_columns(list_query.model.id)
-    return list_query.projection.collections_of(ids)
-
-
-def _select_window(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
-    """Select the rows of a page, ordered."""
-    model, is_descending = list_query.model, shape.sort.startswith("-")
-    name = shape.sort.lstrip("-")
-    column = list_query.sort_expressions.get(name, getattr(model, name))
-    # The limit is literal SQL, because PostgreSQL reuses a plan only where it knows the number of rows.
-    # Planning a list for each request took two fifths of its time.
-    window = _select_rows(list_query, shape).limit(bindparam("rows", type_=Integer, literal_execute=True))
-    window = window.order_by(*((column.desc(), model.id.desc()) if is_descending else (column, model.id)))
-    skip = bindparam("skip", type_=Integer)
-    if shape.strategy == "cursor":
-        last = tuple_(bindparam("place", type_=column.type), bindparam("place_id", type_=model.id.type))
-        row = tuple_(column, model.id)
-        window = window.where(row < last if is_descending else row > last)
-    elif shape.strategy == "deep_skip":
-        window = window.where(model.id.in_(window.with_only_columns(model.id).offset(skip)))
-    elif shape.strategy == "skip":
-        window = window.offset(skip)
-    return window
-
-
-@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _build_count(list_query: ListQuery, shape: _QueryShape) -> Select[Any]:
-    if (stored := _find_stored_count(list_query, shape)) is not None:
-        return stored
-    rows = _select_rows(list_query, shape).with_only_columns(literal(1), maintain_column_froms=True)
-    if _is_capped(list_query, shape):
-        rows = rows.limit(bindparam("most", type_=Integer))
-    return select(func.count()).select_from(rows.subquery())
-
-
-def _is_capped(list_query: ListQuery, shape: _QueryShape) -> bool:
-    return (
-        list_query.capped_count
-        or shape.search != ""
-        or len(shape.filter_names) >= 2
-        # No counter cache covers these, and most rows can match.
-        or any(
-            name.endswith(("_in", "_after", "_before")) or name in ("products", "metadata")
-            for name in shape.filter_names
-        )
-    )
-
-
-def _find_stored_count(list_query: ListQuery, shape: _QueryShape) -> Select[Any] | None:
-    """Return the statement that reads a count which is kept, None where there is no such count."""
-    if _is_capped(list_query, shape) or shape.with_public:
-        return None
-    column = next(iter(shape.filter_names), None)
-    if list_query.parent:
-        return list_query.kept_counts.get(column or "")
-    if column is not None and not isinstance(list_query.filters.get(column), InstrumentedAttribute):
-        return None
-    match shape.row_filter_kind:
-        case RowFilterKind.EVERYTHING:
-            return stored_count(list_query.model, column, None)
-        case RowFilterKind.ORGANIZATION:
-            return stored_count(list_query.model, column, FILTER_PARAMETERS["organization_id"])
-        case RowFilterKind.PERSONAL:
-            return stored_count(list_query.model, column, FILTER_PARAMETERS["caller_id"])
-    return None
-
-
-@cache
-def cursor_serializer(secret_keys: tuple[str, ...]) -> URLSafeSerializer:
-    """Return the serializer that signs cursors with the last of these keys and verifies them with all."""
-    # The salt keeps signatures made for another purpose with the same key from being accepted as cursors.
-    options = {"digest_method": hashlib.sha256}
-    return URLSafeSerializer(secret_keys[::-1], salt="cursor", signer_kwargs=options)
-
-
 def _format_position(time: datetime | str) -> str:
     """Return a time as cursors have it."""
     return (datetime.fromisoformat(time) if isinstance(time, str) else time).isoformat()
@@ -657,46 +446,6 @@ def _decode_cursor(cursor: str, scope: str) -> tuple[Any, UUID]:
     return (value if is_text else datetime.fromisoformat(value)), UUID(row_id)
 
 
-def encode_position(scope: str, *values: Any) -> str:
-    """Return a cursor: signed values that are valid for one list with its filters, the scope."""
-    return str(cursor_serializer(current_settings().secret_keys).dumps([scope, *values]))
-
-
-def decode_position(cursor: str, scope: str, count: int) -> list[Any]:
-    """Return the values in a cursor.
-
-    Raises:
-        NotFound: The signature is invalid, or the cursor belongs to another list, sort order or filter.
-    """
-    try:
-        signed_scope, *values = cursor_serializer(current_settings().secret_keys).loads(cursor)
-    except BadData:
-        detail = "The cursor is not a `next_cursor` of this API: request the first page without `cursor`"
-        raise NotFound(detail, value=cursor) from None
-    if signed_scope != scope or len(values) != count:
-        detail = "The cursor belongs to another list, sort order or filter: repeat those of the first page"
-        raise NotFound(detail, value=cursor)
-    return values
-
-
-def build_next_link(cursor: str) -> str:
-    """Return the `Link` header of the next page: this URL with the cursor instead of `skip`."""
-    request = current_request()
-    query = [
-        (name, value) for name, value in request.query.items(multi=True) if name not in ("cursor", "skip")
-    ]
-    return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'
-
-
-def _build_organization_links() -> str:
-    """Return a `Link` header with the same list of each organization of the caller, or an empty text.
-
-    A client that forgot `organization_id` gets an empty list of its personal resources, which is no error.
-    """
-    request = current_request()
-    query = [(name, value) for name, value in request.query.items(multi=True) if name != "cursor"]
-    organizations = sorted(str(organization_id) for organization_id in current_caller().roles)
-    return ", ".join(
-        f'<{request.path}?{urlencode([*query, ("organization_id", organization_id)])}>; rel="related"'
-        for organization_id in organizations[:MAX_ORGANIZATION_LINKS]
-    )
+def _slice_ids(ids: str, start: int, count: int) -> str:
+    """Return a part of an array of ids, both in the text form of PostgreSQL."""
+    return f"{{{ids[1:-1][start * ID_LENGTH : (start + count) * ID_LENGTH].rstrip(',')}}}"

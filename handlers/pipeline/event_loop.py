@@ -8,6 +8,7 @@ This module knows no operation by name.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -32,6 +33,8 @@ from studio.infrastructure.fair_slots import FairSlots, current_requester
 from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.limits import LimitUsage, NamedLimit
 
+logger = logging.getLogger(__name__)
+
 Messages = tuple[Message, Message]
 
 
@@ -43,6 +46,7 @@ class EventLoopLimits(RateLimiter):
     """
 
     def __init__(self, limiter: RateLimiter) -> None:
+        # The same policies, store and clock, also after one of them is replaced.
         self.__dict__ = limiter.__dict__
 
     def consume(self, limits: Sequence[NamedLimit]) -> list[LimitUsage]:
@@ -139,7 +143,8 @@ class PlainWrite:
             raise TookTooLong(Limit.REQUEST_TIME)
         try:
             return cast("Messages", await serving)
-        except SessionNeeded:
+        except SessionNeeded as error:
+            logger.debug("a thread serves the request: %r", error.__cause__ or error)
             self._callers.forget(context.claims or {})
             context.reopen()
             return None

@@ -1,7 +1,8 @@
 """Check the permission of a request without its body: what its path, its query and its credential decide.
 
-A caller without the permission is told so whatever the body is, and learns nothing about its violations.
-The handler checks again, with the body. This module knows no operation by name.
+The server runs it for a request whose body is wrong: a caller without the permission gets 403 or 404 then,
+and no violations. With a right body, the handler checks the permission. This module knows no operation by
+name.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from db.models import Product
 from db.rls.session_role import APPLICATION_ROLE, SYSTEM, SessionRole
 from db.session import switch_role
 from handlers.common import pagination
-from handlers.common.pagination import escape_like, like_pattern
+from handlers.common.list_statements import escape_like, like_pattern
 from tests.support import factories
 from tests.support.factories.catalog import Customer
 

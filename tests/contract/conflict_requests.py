@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import object_session
 
 from db.models import Look, PredictionComment, ProductImage, Upload
-from handlers.common.pagination import cursor_serializer
+from handlers.common.cursors import cursor_serializer
 from studio.accounts.api_keys import MAX_KEYS
 from studio.catalog.image_limits import MAX_IMAGES
 from studio.media.uploads import MAX_PENDING

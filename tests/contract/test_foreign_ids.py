@@ -16,7 +16,7 @@ import pytest
 from db import tenancy
 from db.models import Brand
 from handlers.app import Application
-from handlers.common.pagination import cursor_serializer
+from handlers.common.cursors import cursor_serializer
 from handlers.common.permissions import Permission
 from handlers.common.reads import One
 from handlers.schemas.brands import BrandSchema

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DBAPIError
 
+from db.base import Identified
 from db.libpq.reader import Sent, TransactionInSavepoint
 from db.libpq.statements import Query
 from db.models import AuditEvent, Brand, Membership, WebhookDelivery
@@ -80,12 +81,13 @@ def send_write(
 def describe_effects(response: ClientResponse) -> dict[str, Any]:
     """Return what a write has sent and stored, without ids, times and tags."""
     session = factories.get_session()
+    models: list[type[Identified]] = [AuditEvent, WebhookDelivery]
     stored = {
-        model.__tablename__: [
+        str(model.__tablename__): [
             {key: value for key, value in vars(row).items() if not key.startswith("_")}
-            for row in session.scalars(select(model).order_by(model.id)).all()  # type: ignore[attr-defined]  # both have an id
+            for row in session.scalars(select(model).order_by(model.id)).all()
         ]
-        for model in (AuditEvent, WebhookDelivery)
+        for model in models
     }
     headers = {name for name in response.headers if not name.startswith("ratelimit")}
     sent = response.status, sorted(headers), response.body.decode()

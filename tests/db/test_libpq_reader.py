@@ -53,6 +53,14 @@ def run(engine: Engine, read: Callable[[Reader], Awaitable[Value]], size: int = 
     return asyncio.run(read_and_close())
 
 
+def end_backend(database_url: str, backend: int) -> None:
+    """End a connection as its login, which may do so; the role of the system may not."""
+    login = build_engine(database_url, pool_size=1)
+    with login.connect() as connection:
+        connection.execute(select(func.pg_terminate_backend(backend)))
+    login.dispose()
+
+
 def test_queries_of_a_message_are_one_transaction_that_leaves_nothing_behind(engine: Engine) -> None:
     role = Query(select(func.current_setting("role"), func.transaction_timestamp()), {})
     changed = Query(select(func.set_config("role", "sartiq_app", True)), {})
@@ -92,11 +100,7 @@ def test_a_failed_query_raises_and_the_connection_serves_the_next_one(engine: En
 def test_a_connection_that_postgresql_has_ended_is_replaced(engine: Engine, database_url: str) -> None:
     async def read(reader: Reader) -> None:
         (((backend,),),) = (await reader.fetch([BACKEND])).rows
-        # Its login may end the connection, the role of the system may not.
-        login = build_engine(database_url, pool_size=1)
-        with login.connect() as connection:
-            connection.execute(select(func.pg_terminate_backend(backend)))
-        login.dispose()
+        end_backend(database_url, backend)
         (((other,),),) = (await reader.fetch([BACKEND])).rows
         assert other != backend
 
@@ -293,10 +297,7 @@ def test_a_transaction_begins_on_a_new_connection_if_its_first_one_has_ended(
 ) -> None:
     async def read(reader: Reader) -> None:
         (((backend,),),) = (await reader.fetch([BACKEND])).rows
-        login = build_engine(database_url, pool_size=1)
-        with login.connect() as connection:
-            connection.execute(select(func.pg_terminate_backend(backend)))
-        login.dispose()
+        end_backend(database_url, backend)
         transaction = reader.begin()
         (other,) = await transaction.send([BACKEND])
         await transaction.end()

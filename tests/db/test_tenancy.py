@@ -28,7 +28,7 @@ from tests.support.factories import make_brand, make_style, make_user
 
 
 def select_list(model: Any, organization_id: UUID | None, include_public: bool = False) -> Select[Any]:
-    """Build the query of a list as `handlers/common/pagination.py` does."""
+    """Build the query of a list as `handlers/common/list_statements.py` does."""
     scope = list_filter(organization_id, include_public)
     return select(model).where(*row_filter(model, scope.kind, scope.with_public, scope.values))
 

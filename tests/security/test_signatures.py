@@ -131,7 +131,7 @@ VERIFIERS = (
     Verifier(("studio.accounts.api_keys",), api_key),
     Verifier(("jwt.algorithms",), access_token),
     Verifier(("standardwebhooks.webhooks",), callback),
-    Verifier(("itsdangerous.signer",), cursor, caller="handlers.common.pagination"),
+    Verifier(("itsdangerous.signer",), cursor, caller="handlers.common.cursors"),
     Verifier(("handlers.pipeline.idempotency",), replay),
     Verifier(("studio.infrastructure.idempotency",), replay_after_crash),
 )

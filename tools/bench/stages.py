@@ -100,6 +100,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.common.reads",
         "handlers.login",
         "handlers.generations",
+        "handlers.common.cursors",
+        "handlers.common.list_statements",
         "handlers.common.pagination",
         "handlers.products",
         "handlers.common.references",

@@ -6,6 +6,7 @@ It knows nothing about their requests.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
@@ -64,11 +65,29 @@ class RunningServer:
         return self.origin + BASE_PATH
 
 
+_FIRST_PORT, _LAST_PORT = 12_000, 32_000
+_RESERVED: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port of the loopback interface, which no other call returns while this process runs.
+
+    A datagram socket with the same number reserves it: several processes start servers at the same time.
+    """
+    for number in itertools.count(os.getpid() * 100):
+        # Not a port that the system gives to connections.
+        port = _FIRST_PORT + number % (_LAST_PORT - _FIRST_PORT)
+        reservation = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            reservation.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:  # in use: the next one is tried
+            reservation.close()
+        else:
+            _RESERVED.append(reservation)
+            return port
+    raise AssertionError("the numbers do not end")
 
 
 def build_environment(folder: Path, port: int, settings: Mapping[str, str] | None = None) -> dict[str, str]:
