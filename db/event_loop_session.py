@@ -26,6 +26,21 @@ MAX_RELATED_ROWS = 20
 """Rows of a collection that the event loop builds and serializes; more would take it milliseconds."""
 
 
+_Receive = Callable[["EventLoopSession", Any, list[Row]], None]
+_loaded_with: dict[type[Identified], tuple[Select[Any], _Receive]] = {}
+
+
+def load_with(model: type[Identified], statement: Select[Any], receive: _Receive) -> None:
+    """Run a query together with each one that locks a row of a model.
+
+    Args:
+        model: The model.
+        statement: A query of columns with the parameter `row_id`.
+        receive: Called with the session, the entity of the row, and the rows of the query.
+    """
+    _loaded_with[model] = statement, receive
+
+
 class SessionNeeded(Exception):
     """The request must be served in a thread, with a `Session`."""
 
@@ -51,30 +66,28 @@ class EventLoopSession(MessageConnection):
         self.info = info
         self._record = record
         self._transaction = transaction
-        self._expected: tuple[Query, list[Row]] | None = None
-        self._pending: list[Query] = []
+        self._pending: list[tuple[Query, list[Row] | None]] = []
         self._entities: list[Identified] = []
 
-    def expect(self, query: Query, rows: list[Row]) -> None:
-        """Run a query first, with the next message; other rows than these raise SessionNeeded."""
-        self._expected = query, rows
-
-    def run(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
-        """Run the pending statements and these queries in one message; return the results of these."""
-        if commits and self._expected is not None:
-            # The expectation is compared before the commit.
-            self.run(())
-        expected, self._expected = self._expected, None
-        first = [] if expected is None else [expected[0]]
-        pending, self._pending = self._pending, []
-        sent = await_only(self._transaction.send([*first, *pending, *queries], commits))
-        if expected is not None and sent[0].rows != expected[1]:
-            raise SessionNeeded
-        return sent[len(first) + len(pending) :]
+    def expect(self, statement: Statement, values: Mapping[str, Any], rows: list[Row]) -> None:
+        """Run a query with the next message; other rows than these raise SessionNeeded."""
+        self._pending.append((Query(statement, values), rows))
 
     def run_later(self, statement: Statement, values: Mapping[str, Any]) -> None:
         """Run a statement, at the latest with the commit."""
-        self._pending.append(Query(statement, values))
+        self._pending.append((Query(statement, values), None))
+
+    def run(self, queries: Sequence[Query], commits: bool = False) -> list[Sent]:
+        """Run the pending statements and these queries in one message; return the results of these."""
+        if commits and any(expected is not None for _, expected in self._pending):
+            # What is expected is compared before the commit.
+            self.run(())
+        pending, self._pending = self._pending, []
+        sent = await_only(self._transaction.send([*(query for query, _ in pending), *queries], commits))
+        for (_, expected), received in zip(pending, sent, strict=False):
+            if expected is not None and received.rows != expected:
+                raise SessionNeeded
+        return sent[len(pending) :]
 
     def run_one(self, statement: Statement, values: Mapping[str, Any]) -> Sent:
         """Run a statement now."""
@@ -90,11 +103,17 @@ class EventLoopSession(MessageConnection):
         """
         of_row = {"row_id": values["row_id"]}
         queries = [Query(statement, values), *(Query(each, of_row) for each in loader.collections)]
-        found, *collections = self.run(queries)
+        with_row = _loaded_with.get(loader.model)
+        if with_row is not None:
+            queries.append(Query(with_row[0], of_row))
+        found, *others = self.run(queries)
+        collections = others[: len(loader.collections)]
         if not found.rows or any(len(each.rows) > MAX_RELATED_ROWS for each in collections):
             raise SessionNeeded
         entity = loader.build(found.rows[0], [collection.rows for collection in collections])
         self._entities.append(entity)
+        if with_row is not None:
+            with_row[1](self, entity, others[-1].rows)
         return entity
 
     # Named as in `Session`:

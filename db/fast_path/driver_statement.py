@@ -36,6 +36,10 @@ class MessageConnection(ABC):
         """Run a statement; return its `rows` and its `row_count`."""
 
     @abstractmethod
+    def expect(self, statement: Statement, values: Mapping[str, Any], rows: list[tuple[Any, ...]]) -> None:
+        """Run a query before the transaction commits, and end the transaction if it returns other rows."""
+
+    @abstractmethod
     def run_later(self, statement: Statement, values: Mapping[str, Any]) -> None:
         """Run a statement, at the latest when the transaction commits."""
 
@@ -74,6 +78,18 @@ class DriverStatement:
             row = connection.execute(self._statement, values).one_or_none()
             return None if row is None else tuple(row)
         return cast("tuple[Any, ...] | None", self._execute(connection, values).fetchone())
+
+    def fetch_usual(
+        self,
+        connection: Connection | MessageConnection,
+        values: Mapping[str, Any],
+        usual: tuple[Any, ...],
+    ) -> tuple[Any, ...] | None:
+        """Return the row as `fetch_one`, or at once the usual one if any other ends the transaction."""
+        if isinstance(connection, MessageConnection):
+            connection.expect(self._statement, values, [usual])
+            return usual
+        return self.fetch_one(connection, values)
 
     def execute(self, connection: Connection | MessageConnection, values: Mapping[str, Any]) -> int:
         """Run the statement and return the number of rows that it has written.

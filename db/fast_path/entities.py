@@ -32,6 +32,7 @@ class EntityLoader:
     """
 
     def __init__(self, model: type[Any], paths: Sequence[str]) -> None:
+        self.model = model
         mapper = inspect(model)
         tree = build_tree(paths)
         for name in [

@@ -91,7 +91,7 @@ class EventLoopCallers:
             known = KnownCaller(row, reading.parse(row))
             self._known.remember(claims, known)
         else:
-            session.expect(reading.query, [cast("Any", known.row)])
+            session.expect(*reading.query, [cast("Any", known.row)])
         if known.row is not None and find_last_use(claims, known.row) is not None:
             raise SessionNeeded
         role = known.caller.to_session_role()

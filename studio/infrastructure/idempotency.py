@@ -89,6 +89,10 @@ class StoredKey(NamedTuple):
     body: bytes | None
 
 
+_NEW_KEY = (True, *(None for _ in StoredKey._fields))
+"""What the statement of `acquire` returns for a key that no request has used: the lock, and no row."""
+
+
 class RequestInProgress(Exception):
     """Another request holds the lock."""
 
@@ -107,7 +111,7 @@ def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> Ide
         RequestInProgress: Another transaction holds the lock.
     """
     values = {**namespace.columns(), "number": namespace.lock_id()}
-    found = _build_select().fetch_one(current_session().connection(), values)
+    found = _build_select().fetch_usual(current_session().connection(), values, _NEW_KEY)
     # The statement returns one row.
     is_locked, *columns = cast("tuple[Any, ...]", found)
     key = None if columns[0] is None else StoredKey(*columns)

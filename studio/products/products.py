@@ -17,10 +17,11 @@ from studio.catalog.external_ids import insert_unless_taken
 from studio.catalog.visibility import sync_media_visibility
 from studio.cutouts.requests import list_image_media_ids
 from studio.webhooks.events import emit_product_event
-from studio.webhooks.outbox import has_endpoints
+from studio.webhooks.outbox import has_endpoints, load_endpoints_with
 
 # One object, so that the statement that returns it is compiled once.
 _HAS_ENDPOINTS = has_endpoints(Product)
+load_endpoints_with(Product)
 
 
 def lock_new_products(organization_id: UUID | None, owner_id: UUID) -> None:

@@ -17,7 +17,9 @@ from sqlalchemy import ColumnElement, and_, bindparam, event, insert, literal_co
 from sqlalchemy.orm import Session
 
 from db.base import Identified, Owned, new_id, utc_now
+from db.event_loop_session import EventLoopSession, load_with
 from db.fast_path.insert import insert_row
+from db.libpq.statements import Row
 from db.models.webhooks import DeliveryMode, WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session, insert_later
 from studio.infrastructure.pubsub import WEBHOOKS
@@ -84,6 +86,22 @@ def has_endpoints(model: type[Owned]) -> ColumnElement[bool]:
     return or_(
         endpoints.where(of_organization).exists(),
         and_(organization_id.is_(None), endpoints.where(personal).exists()),
+    )
+
+
+def load_endpoints_with(model: type[Owned]) -> None:
+    """Load the endpoints of a tenant together with each locked row of `model` that events are about."""
+    organization_id = select(model.organization_id).where(
+        model.id == bindparam("row_id")
+    )  # unscoped: see above
+
+    def receive(session: EventLoopSession, row: Owned, endpoints: list[Row]) -> None:
+        # The owner of personal rows would need a query of its own, because one with OR would use no index.
+        if row.organization_id is not None:
+            _loaded_endpoints(session)[tenant_of(row)] = [_Listener(*endpoint) for endpoint in endpoints]
+
+    load_with(
+        model, _LOCKED.where(WebhookEndpoint.organization_id == organization_id.scalar_subquery()), receive
     )
 
 
@@ -165,7 +183,7 @@ def _list_listeners(event_type: str, tenant: Tenant) -> list[_Listener]:
 
 def _load_endpoints(tenant: Tenant) -> list[_Listener]:
     """Return the enabled endpoints of a tenant, locked, with one statement per transaction."""
-    loaded: dict[Tenant, list[_Listener]] = current_session().info.setdefault(_LOADED, {})
+    loaded = _loaded_endpoints(current_session())
     if tenant not in loaded:
         query, of_tenant = _OF_ORGANIZATION, {"organization_id": tenant.organization_id}
         if tenant.organization_id is None:
@@ -174,6 +192,11 @@ def _load_endpoints(tenant: Tenant) -> list[_Listener]:
         rows = current_session().connection().execute(query, of_tenant)
         loaded[tenant] = [_Listener(*row) for row in rows]
     return loaded[tenant]
+
+
+def _loaded_endpoints(session: Session | EventLoopSession) -> dict[Tenant, list[_Listener]]:
+    loaded: dict[Tenant, list[_Listener]] = session.info.setdefault(_LOADED, {})
+    return loaded
 
 
 def _forget_endpoints(session: Session, _transaction: object) -> None:
