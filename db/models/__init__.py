@@ -29,7 +29,7 @@ from db.models.imports import (
     ProductImportResult,
     ResultStatus,
 )
-from db.models.media import MediaResource, Upload, UploadStatus
+from db.models.media import MediaCheck, MediaResource, Upload, UploadStatus
 from db.models.metadata_entries import MetadataEntry
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -89,6 +89,7 @@ __all__ = [
     "LookGuidelines",
     "LookProduct",
     "LookShotType",
+    "MediaCheck",
     "MediaResource",
     "Membership",
     "MetadataEntry",

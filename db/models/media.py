@@ -6,10 +6,17 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, Identity, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, Publishable, tenant_indexes, unique_per_tenant
+from db.base import (
+    TRIGGER_MAINTAINED,
+    Base,
+    Owned,
+    Publishable,
+    tenant_indexes,
+    unique_per_tenant,
+)
 
 
 class MediaResource(Publishable):
@@ -37,6 +44,20 @@ class MediaResource(Publishable):
     height: Mapped[int]
     has_alpha: Mapped[bool] = mapped_column(default=False)
     dominant_color: Mapped[str | None] = mapped_column(String(7))
+
+
+class MediaCheck(Base):
+    """A row is an image that may have no reference any more, or a new one: garbage collection looks at it.
+
+    Triggers write it, so it has no foreign key: deleting an image must not wait for them.
+    """
+
+    __tablename__ = "media_checks"
+    __table_args__ = ({"info": {TRIGGER_MAINTAINED: True}},)
+
+    entry: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    media_id: Mapped[UUID]
+    due_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class UploadStatus(StrEnum):

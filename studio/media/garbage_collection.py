@@ -5,8 +5,9 @@ without a row that are older than 24 hours (a crash leaves them behind). Younger
 belong to a transaction that has not committed yet. It runs concurrently with requests and can be repeated at
 any time.
 
-A run looks at a bounded part of the files and of the rows of images, in constant memory, and stores where the
-next one continues.
+Triggers record which images may have lost their last reference (`MediaCheck`). For what they have not seen, a
+run also looks at a bounded part of the files and of the rows of images, in constant memory, and stores where
+the next one continues.
 """
 
 import logging
@@ -17,7 +18,21 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, delete, exists, literal, or_, select, text
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Interval,
+    Uuid,
+    any_,
+    delete,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Base
@@ -25,7 +40,7 @@ from db.errors import NotFound
 from db.models.account_exports import AccountExport
 from db.models.exports import Export
 from db.models.imports import ProductImport
-from db.models.media import MediaResource, Upload, UploadStatus
+from db.models.media import MediaCheck, MediaResource, Upload, UploadStatus
 from db.session import Database, after_commit, current_session
 from studio.infrastructure.storage import (
     Storage,
@@ -41,9 +56,9 @@ logger = logging.getLogger(__name__)
 GRACE_PERIOD = timedelta(hours=24)
 """The lifetime of an upload, and the age from which files that nothing refers to are deleted."""
 _BATCH_SIZE = 200
-MIN_ROWS = 100_000
-"""How many rows of images one run looks at, unless a day would not suffice for all of them."""
-RUNS_PER_DAY = 24
+MIN_ROWS = 20_000
+"""How many rows of images one run looks at, unless a week would not suffice for all of them."""
+RUNS_PER_WEEK = 7 * 24
 MAX_FILES = 200_000
 """How many files of a folder one run looks at; the next run continues there."""
 PAGE_FILES = 1_000
@@ -71,6 +86,7 @@ def delete_unreferenced(database: Database, storage: Storage, now: datetime) -> 
     ):
         while deleted := _run_in_transaction(database, delete_batch, storage, now):
             total += deleted
+    total += _delete_checked(database, storage, now)
     total += _delete_orphans(database, storage, now)
     total += _delete_orphan_files(database, storage, now)
     if total:
@@ -142,17 +158,36 @@ def _delete_expired_account_exports(storage: Storage, now: datetime) -> int:
     return len(deleted_ids)
 
 
+def _delete_checked(database: Database, storage: Storage, now: datetime) -> int:
+    """Delete the images without a reference of all checks that are due."""
+    total, has_more = 0, True
+    while has_more:
+        with database.transaction(write=True) as session:
+            due = select(MediaCheck.entry).where(MediaCheck.due_at <= now).order_by(MediaCheck.due_at)
+            due = due.limit(_BATCH_SIZE).with_for_update(skip_locked=True)
+            checks = delete(MediaCheck).where(MediaCheck.entry.in_(due)).returning(MediaCheck.media_id)
+            ids = set(session.scalars(checks))
+            total += _delete_orphans_of([MediaResource.id.in_(ids)], storage, now)
+            # unscoped: garbage collection covers all tenants
+            young = select(
+                MediaResource.id, MediaResource.updated_at + literal(GRACE_PERIOD, Interval)
+            ).where(MediaResource.id.in_(ids), MediaResource.updated_at > now - GRACE_PERIOD)
+            session.execute(insert(MediaCheck).from_select(["media_id", "due_at"], young))
+            has_more = bool(ids)
+    return total
+
+
 def _delete_orphans(database: Database, storage: Storage, now: datetime) -> int:
     """Delete old images that no row refers to, with their files, of the next part of the table.
 
-    All images are looked at each hour up to `MIN_ROWS`, and within a day if there are more.
+    All images are looked at each hour up to `MIN_ROWS`, and within a week if there are more.
     """
     position = _read_position(storage, "rows")
     after = (MediaResource.id > UUID(position),) if position else ()
     with database.transaction(write=False) as reading:
         estimate = "SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)"
         rows = reading.scalar(text(estimate), {"name": MediaResource.__tablename__}) or 0
-        count = max(MIN_ROWS, int(rows / RUNS_PER_DAY) + 1)
+        count = max(MIN_ROWS, int(rows / RUNS_PER_WEEK) + 1)
         # unscoped: garbage collection covers all tenants
         ids = select(MediaResource.id).where(*after).order_by(MediaResource.id)
         end = reading.scalar(ids.offset(count - 1).limit(1))
@@ -184,14 +219,17 @@ def _delete_orphans_of(part: Sequence[ColumnElement[bool]], storage: Storage, no
 
 
 def _unreferenced_conditions() -> list[ColumnElement[bool]]:
-    """Return one condition per foreign key to an image. They are read from the schema, so new ones count."""
-    referring_columns = [
+    return [~exists().where(column == MediaResource.id) for column in list_referring_columns()]
+
+
+def list_referring_columns() -> list[Column[Any]]:
+    """Return the columns that refer to images. They are read from the schema, so new ones count."""
+    return [
         foreign_key.parent
         for table in Base.metadata.tables.values()
         for foreign_key in table.foreign_keys
         if foreign_key.column is MediaResource.__table__.c.id and table is not Upload.__table__
     ]
-    return [~exists().where(column == MediaResource.id) for column in referring_columns]
 
 
 def _delete_orphan_files(database: Database, storage: Storage, now: datetime) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from db.base import utc_now
-from db.models import MediaResource
+from db.models import Brand, MediaCheck, MediaResource
 from db.session import Database
 from studio.infrastructure.storage import LocalDisk, StoredFile, media_folder, media_key
 from studio.media import garbage_collection
@@ -141,6 +141,59 @@ def test_a_row_that_is_committed_while_the_files_are_listed_keeps_its_file(
         patch.setattr(storage, "list_files", list_files)
         assert delete_unreferenced(database, storage, utc_now()) == 0
     assert set(list_keys(storage)) == {key, young}
+
+
+def test_an_image_that_has_lost_its_last_reference_is_deleted_by_the_next_run(
+    database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage_collection, "_delete_orphans", lambda *_: 0)
+    with database.transaction(write=True) as session:
+        images = [factories.make_media() for _ in range(4)]
+        kept, replaced, of_deleted, new = [image.id for image in images]
+        brand = factories.make_brand(logo_media_id=replaced)
+        factories.make_brand(logo_media_id=kept)
+        deleted = factories.make_brand(logo_media_id=of_deleted)
+        before = update(MediaResource).where(MediaResource.id != new)  # unscoped: the images of this test
+        session.execute(before.values(updated_at=utc_now() - 2 * GRACE_PERIOD))
+    assert delete_unreferenced(database, storage, utc_now()) == 0
+    with database.transaction(write=True) as session:
+        session.execute(update(Brand).where(Brand.id == brand.id).values(logo_media_id=kept))
+        session.execute(delete(Brand).where(Brand.id == deleted.id))
+    assert delete_unreferenced(database, storage, utc_now()) == 2
+    with database.transaction(write=True) as session:
+        # unscoped: the images of this test
+        assert set(session.scalars(select(MediaResource.id))) == {kept, new}
+        # The new one and the kept one are checked after the grace period.
+        assert session.scalar(select(func.count()).select_from(MediaCheck)) == 4
+    assert delete_unreferenced(database, storage, utc_now() + GRACE_PERIOD) == 1
+    with database.transaction(write=False) as session:
+        assert session.scalars(select(MediaResource.id)).all() == [kept]  # unscoped: see above
+        assert session.scalar(select(func.count()).select_from(MediaCheck)) == 0
+
+
+def test_a_check_of_an_image_that_changed_meanwhile_is_repeated(
+    database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage_collection, "_delete_orphans", lambda *_: 0)
+    with database.transaction(write=True) as session:
+        factories.make_media()
+        # unscoped: the image of this test
+        session.execute(update(MediaResource).values(updated_at=utc_now() + GRACE_PERIOD / 2))
+    after = [
+        delete_unreferenced(database, storage, utc_now() + count * GRACE_PERIOD) for count in (1.1, 1.4, 1.6)
+    ]
+    assert after == [0, 0, 1]
+
+
+def test_every_reference_to_an_image_has_its_triggers(database: Database) -> None:
+    named = text("SELECT tgname FROM pg_trigger WHERE tgfoid = to_regproc('sartiq_check_media')")
+    with database.transaction(write=False) as session:
+        triggers = set(session.scalars(named))
+    columns = garbage_collection.list_referring_columns()
+    for column in columns:
+        name = f"{column.table.name}_{column.name}_check"
+        assert {f"{name}_delete", f"{name}_update"} <= triggers
+    assert len(triggers) == 2 * len(columns) + 2
 
 
 def test_a_run_looks_at_a_part_of_the_rows_and_the_next_one_continues(

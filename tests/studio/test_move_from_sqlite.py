@@ -128,7 +128,9 @@ def test_every_row_is_moved_unchanged_to_the_schema_of_a_new_database(
     assert old.list_files() == before
     assert sorted(path.name for path in old.folder.iterdir()) == ["media", SQLITE_FILE]
     with connect_to_all_rows(target) as connection:
-        assert all(digest.rows for digest in digest_tables(connection, list_tables(connection)).values())
+        digests = digest_tables(connection, list_tables(connection))
+        # The old release has no such rows, and triggers do not run.
+        assert [name for name, digest in digests.items() if not digest.rows] == ["media_checks"]
         assert stored_counts(connection) == actual_counts(connection) != {}
         assert connection.scalar(select(func.max(RowCount.entry))) == 0
         assert connection.scalar(text("SELECT count(*) FROM changes")) == 0
