@@ -150,7 +150,10 @@ def test_the_metrics_of_all_workers_are_added_up_at_one_port(
     assert {name for name, times in names.items() if times > 1} == set()
     assert {"sartiq_queue_depth", "sartiq_database_connections_max"} <= set(names)
     assert 'sartiq_generations_total{outcome="completed"} 0.0' in text
-    assert "pid=" not in text
+    memory = re.findall(r"^process_resident_memory_bytes{pid=\"(\d+)\"} (\S+)$", text, re.MULTILINE)
+    assert {int(pid) for pid, _ in memory} == list_children(server)
+    assert min(float(size) for _, size in memory) > 10_000_000
+    assert not re.search("^sartiq.*pid=", text, re.MULTILINE)
 
 
 def test_a_further_worker_needs_little_memory(server: RunningServer) -> None:

@@ -5,6 +5,7 @@ It knows nothing about their requests.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -66,7 +67,8 @@ class RunningServer:
 
 
 _FIRST_PORT, _LAST_PORT = 12_000, 32_000
-_RESERVED: list[socket.socket] = []
+_RESERVED = contextlib.ExitStack()
+atexit.register(_RESERVED.close)
 
 
 def free_port() -> int:
@@ -85,7 +87,7 @@ def free_port() -> int:
         except OSError:  # in use: the next one is tried
             reservation.close()
         else:
-            _RESERVED.append(reservation)
+            _RESERVED.enter_context(reservation)
             return port
     raise AssertionError("the numbers do not end")
 

@@ -6,10 +6,14 @@ Labels have few values: no ids and no paths. Each process has its own port; Prom
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import (
@@ -18,6 +22,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     start_http_server,
     values,
@@ -171,9 +176,10 @@ def share_values(folder: str, slot: int, database: Database) -> Callable[[], Non
 
 
 def share_registry(folder: str) -> CollectorRegistry:
-    """Return a registry with the sums of what the workers keep in a folder."""
+    """Return a registry with the sums of what the workers keep in a folder, and their use of the machine."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, folder)
+    registry.register(SiblingCollector())
     return registry
 
 
@@ -404,6 +410,27 @@ class PoolCollector(Collector):
         yield GaugeMetricFamily(
             "sartiq_database_connections_max", "Database connections of this process at most", value=size
         )
+
+
+class SiblingCollector(Collector):
+    """CPU time, memory and open files of the children of this process's parent, by process id (Linux)."""
+
+    def describe(self) -> list[Metric]:
+        """Return no families: nothing else in the registry is about processes."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families with a series per process."""
+        parent = os.getppid()
+        with suppress(OSError):
+            processes = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            families: dict[str, Metric] = {}
+            for process in processes:
+                for family in ProcessCollector(pid=partial(int, process), registry=None).collect():
+                    merged = families.setdefault(family.name, family)
+                    samples = [sample._replace(labels={"pid": process}) for sample in family.samples]
+                    merged.samples = samples if merged is family else [*merged.samples, *samples]
+            yield from families.values()
 
 
 class MetricDescription(NamedTuple):
