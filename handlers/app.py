@@ -101,6 +101,7 @@ from studio.infrastructure.telemetry.traces import Tracing
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports, run_task
 from studio.jobs.periodic import PeriodicTask
 from studio.media.ladder import LadderBuilder
+from studio.mail.queue import run_pending_emails
 from studio.mock import webhooks as mock_webhooks
 from studio.mock.generations import MockRunner
 from studio.mock.scenario import Scenario
@@ -519,6 +520,7 @@ def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
         mock.scenario,
         partial(_run_exports, services),
         lambda: run_imports(services),
+        lambda: run_pending_emails(services.worker, services.settings),
         partial(run_next_cutout, services.worker, make_sample),
     )
     # Tasks with a trigger are the jobs that the runner completes.

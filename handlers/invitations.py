@@ -18,7 +18,7 @@ from handlers.common.responses import ApiResponse, created, no_content
 from handlers.pipeline.admission.attempt_limits import consume_mail_quota, limits_invalid_tokens
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
 from studio.accounts import invitations
-from studio.infrastructure.mail import get_mailer
+from studio.mail.mailer import get_mailer
 
 INVITING_ROLES = frozenset(role for role, granted in ROLES.items() if Permission.INVITATIONS_WRITE in granted)
 INVITATION_ROWS = Rows(Invitation, InvitationSchema)
@@ -38,7 +38,6 @@ def create_invitation(organization_id: UUID, body: dict[str, Any]) -> ApiRespons
         body["role"],
         current_caller(),
         get_mailer(settings),
-        settings.public_url,
     )
     consume_mail_quota()
     location = f"/api/v1/organizations/{organization.id}/invitations/{invitation.id}"

@@ -24,7 +24,7 @@ from handlers.pipeline.admission.attempt_limits import (
 from handlers.pipeline.auth import decode_access_token, issue_access_token
 from handlers.schemas.users import UserSchema
 from studio.accounts.identity import recovery, sessions
-from studio.infrastructure.mail import get_mailer
+from studio.mail.mailer import get_mailer
 
 RECOVERY_MESSAGE = "If there is an account with this address, a mail with further steps is on its way"
 
@@ -76,7 +76,7 @@ def logout() -> ApiResponse:
 def recover_password(email: str) -> ApiResponse:
     """Mail a recovery token; the response is the same if the account does not exist."""
     settings = current_settings()
-    recovery.recover_password(email, get_mailer(settings), settings.public_url)
+    recovery.recover_password(email, get_mailer(settings))
     return json_response({"message": RECOVERY_MESSAGE})
 
 

@@ -26,7 +26,7 @@ from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations
 from studio.accounts.identity.users import require_password
-from studio.infrastructure.mail import get_mailer
+from studio.mail.mailer import get_mailer
 
 LOGO_OPTIONS = [joinedload(Organization.logo_media)]
 ORGANIZATION_ROWS = Rows(Organization, OrganizationSchema)
@@ -95,7 +95,7 @@ def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> ApiRespon
     settings = current_settings()
     require_password(get_user(current_caller().user_id), body["password"])
     account = organizations.transfer_ownership(organization, body["user_id"])
-    organizations.notify_new_owner(organization, account, get_mailer(settings), settings.public_url)
+    organizations.notify_new_owner(organization, account, get_mailer(settings))
     return ok(organization, OrganizationSchema)
 
 

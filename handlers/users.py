@@ -42,7 +42,7 @@ from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, S
 from studio.account_exports import create as account_exports
 from studio.accounts.identity import deletions, email_changes, sessions, users
 from studio.exports.names import build_content_disposition
-from studio.infrastructure.mail import get_mailer
+from studio.mail.mailer import get_mailer
 from studio.infrastructure.storage import export_key
 
 EXPORT_ROWS = Rows(AccountExport, AccountExportSchema)
@@ -81,7 +81,7 @@ def update_current_user(body: dict[str, Any]) -> ApiResponse:
     apply_changes(user, body, "full_name")
     if "email" in body:
         password, mailer = body.get("current_password"), get_mailer(settings)
-        if email_changes.request_email_change(user, body["email"], password, mailer, settings.public_url):
+        if email_changes.request_email_change(user, body["email"], password, mailer):
             consume_mail_quota()
     current_session().flush()
     return ok(user, UserSchema)
@@ -120,7 +120,7 @@ def request_account_deletion(body: dict[str, Any]) -> ApiResponse:
     """Schedule the deletion of the caller's account and end its sessions."""
     user, settings = get_account(current_caller().user_id, for_update=True), current_settings()
     deletion = deletions.request_account_deletion(
-        user, body["password"], get_mailer(settings), settings.public_url
+        user, body["password"], get_mailer(settings)
     )
     return accepted(deletion, AccountDeletionSchema, "/api/v1/users/me")
 

@@ -20,7 +20,8 @@ from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.attempt_limits import consume_mail_quota
 from handlers.pipeline.admission.limits import Limit
 from studio.infrastructure.database import is_embedded
-from studio.infrastructure.mail import get_mailer
+from studio.mail.emails import Email
+from studio.mail.mailer import get_mailer
 from studio.infrastructure.settings import VERSION
 from studio.infrastructure.storage import check_writable
 
@@ -42,7 +43,16 @@ def test_email(email_to: str) -> ApiResponse:
     """Send a message without a token, to check the settings of the mail server."""
     mailer = get_mailer(current_settings())
     consume_mail_quota()
-    mailer.send(mailer.compose(email_to, "Test e-mail", "The mail settings of this server work."))
+    mailer.send(
+        Email(
+            kind="test",
+            recipient=email_to,
+            subject="Test e-mail",
+            text="The mail settings of this server work.",
+            label="This server",
+            url=mailer.public_url,
+        )
+    )
     return json_response({"message": "Test email sent"})
 
 

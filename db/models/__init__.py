@@ -8,6 +8,7 @@ from db.models.brands import Brand
 from db.models.changes import Change, ChangeKind, PendingTouch
 from db.models.comments import PredictionComment
 from db.models.destinations import DeliveryState, Destination, DestinationKind, ExportDelivery
+from db.models.emails import EmailStatus, QueuedEmail
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
 from db.models.generations import (
@@ -70,6 +71,7 @@ __all__ = [
     "Destination",
     "DestinationKind",
     "EmailChange",
+    "EmailStatus",
     "Export",
     "ExportDelivery",
     "ExportItem",
@@ -110,6 +112,7 @@ __all__ = [
     "ProductImportImage",
     "ProductImportResult",
     "ProductState",
+    "QueuedEmail",
     "RefreshToken",
     "ResolutionPreset",
     "ResultStatus",

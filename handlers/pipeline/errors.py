@@ -83,7 +83,7 @@ from handlers.contract.errors import (
     Violation,
 )
 from handlers.pipeline.admission.limits import Limit
-from studio.infrastructure.mail import MailDisabled
+from studio.mail.mailer import MailDisabled
 from studio.infrastructure.storage import StorageUnavailable, is_storage_unavailable
 from studio.infrastructure.telemetry.context import current_log_context
 from studio.infrastructure.telemetry.metrics import count_contract_defect, count_rate_limited

@@ -18,11 +18,12 @@ from db.errors import AlreadyMember, Conflict, InvalidToken, PermissionDenied
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.users import User, email_key
 from db.queries.users import find_user_by_email
-from db.session import after_commit, current_session
+from db.session import current_session
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import PasswordRequired, create_user
 from studio.accounts.organizations import create_membership
-from studio.infrastructure.mail import Mailer, strip_newlines
+from studio.mail.emails import Email, as_text
+from studio.mail.mailer import Mailer
 
 LIFETIME = timedelta(days=7)
 MAX_OPEN_INVITATIONS = 50
@@ -30,21 +31,11 @@ MAX_OPEN_INVITATIONS = 50
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 """The rank of each role. 0 is the owner, who can grant every role."""
 
-_INVITATION_EMAIL = """\
-Hello,
-
-{inviter} invites you to the organization {organization} at Sartiq, as {role}.
-This token accepts the invitation. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
-
-{token}
-
-Send it to
-{public_url}/api/v1/invitations/accept
-
-If this address has no account yet, send a password too: the account is created with it.
-
-If you did not expect this invitation, ignore this e-mail: nothing changes.
+_TEXT = """\
+{inviter} invites you to the organization "{organization}" at Sartiq, as {role}.
+The link works once, until {expires_at:%d %B %Y, %H:%M} UTC.
 """
+_CLOSING = "If you did not expect this invitation, ignore this e-mail: nothing changes."
 
 
 class TooManyInvitations(Conflict):
@@ -62,9 +53,9 @@ class InvitationVoid(Conflict):
 
 
 def create_invitation(
-    organization: Organization, email: str, role: str, inviter: Caller, mailer: Mailer, public_url: str
+    organization: Organization, email: str, role: str, inviter: Caller, mailer: Mailer
 ) -> Invitation:
-    """Invite an address to a locked organization, and send it the token after the commit.
+    """Invite an address to a locked organization, and send it a link with the token.
 
     An open invitation of the address is replaced, and its token stops working.
 
@@ -99,16 +90,24 @@ def create_invitation(
     )
     current_session().add(invitation)
     current_session().flush()
-    text = _INVITATION_EMAIL.format(
+    text = _TEXT.format(
         inviter=inviter.email,
-        organization=strip_newlines(organization.name),
+        organization=as_text(organization.name),
         role=role,
         expires_at=invitation.expires_at,
-        token=token,
-        public_url=public_url,
     )
-    message = mailer.compose(invitation.email, "An invitation to Sartiq", text, invitation.expires_at)
-    after_commit(lambda: mailer.send(message))
+    mailer.send(
+        Email(
+            kind="invitation",
+            recipient=invitation.email,
+            subject="An invitation to Sartiq",
+            text=text,
+            label="Accept the invitation",
+            url=mailer.link_to("invitation", token),
+            closing=_CLOSING,
+            expires_at=invitation.expires_at,
+        )
+    )
     return invitation
 
 

@@ -22,7 +22,8 @@ from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user, lock_for_count
 from db.session import after_commit, as_system, current_session, query_as_system
 from studio.catalog.slugs import insert_with_slug
-from studio.infrastructure.mail import Mailer, strip_newlines
+from studio.mail.emails import Email, as_text
+from studio.mail.mailer import Mailer
 
 MAX_OWNED = 20
 
@@ -62,14 +63,9 @@ class TooManyOrganizations(Conflict):
     default_detail = f"An account owns at most {MAX_OWNED} organizations: delete or transfer one first"
 
 
-_NEW_OWNER_EMAIL = """\
-Hello,
-
-you are now the owner of the organization {organization} at Sartiq.
+_NEW_OWNER_TEXT = """\
+You are now the owner of the organization "{organization}" at Sartiq.
 From now on your plan pays for its generations. The previous owner stays as an admin.
-
-If you do not want that, transfer it to another member with
-POST {public_url}/api/v1/organizations/{organization_id}/transfer-ownership
 """
 
 
@@ -216,13 +212,19 @@ def _touch(organization_id: UUID) -> None:
     current_session().execute(touched.execution_options(synchronize_session=False))
 
 
-def notify_new_owner(organization: Organization, account: User, mailer: Mailer, public_url: str) -> None:
-    """Tell the new owner by e-mail, after the commit, that their plan pays from now on."""
-    text = _NEW_OWNER_EMAIL.format(
-        organization=strip_newlines(organization.name), organization_id=organization.id, public_url=public_url
+def notify_new_owner(organization: Organization, account: User, mailer: Mailer) -> None:
+    """Tell the new owner by e-mail that their plan pays from now on."""
+    mailer.send(
+        Email(
+            kind="new_owner",
+            recipient=account.email,
+            subject="You are the owner of an organization",
+            text=_NEW_OWNER_TEXT.format(organization=as_text(organization.name)),
+            label="Sign in",
+            url=mailer.sign_in_url,
+            closing="If you do not want that, transfer the organization to another member.",
+        )
     )
-    message = mailer.compose(account.email, "You are the owner of an organization", text)
-    after_commit(lambda: mailer.send(message))
 
 
 def _delete_invitation(organization_id: UUID, user: User) -> None:

@@ -19,11 +19,11 @@ from db.session import Database, current_session
 from studio.destinations import targets
 from studio.destinations.credentials import (
     Credentials,
-    CredentialsUnreadable,
     decrypt_credentials,
     encrypt_credentials,
     fingerprint_key,
 )
+from studio.infrastructure.encryption import SecretUnreadable
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.settings import Settings
 
@@ -85,13 +85,13 @@ class EncryptedTarget:
         """Return the target with its credentials.
 
         Raises:
-            CredentialsUnreadable: They were encrypted with another SECRET_KEY, or a bucket has none.
+            SecretUnreadable: They were encrypted with another SECRET_KEY, or a bucket has none.
         """
         if self.credentials is not None:
             credentials = decrypt_credentials(settings.secret_keys, self.destination_id, self.credentials)
             return replace(self.target, credentials=credentials)
         if self.target.kind == DestinationKind.S3:
-            raise CredentialsUnreadable
+            raise SecretUnreadable
         return self.target
 
 
@@ -181,7 +181,7 @@ def test_destination(client: SafeHttpClient, target: EncryptedTarget, settings: 
     deleted = None
     try:
         decrypted = target.decrypt(settings)
-    except CredentialsUnreadable:
+    except SecretUnreadable:
         written = targets.Outcome(error="credentials_unreadable")
     else:
         content = b"This file shows that the destination can be written to. You can delete it.\n"
@@ -216,7 +216,7 @@ def encrypt_again(database: Database, settings: Settings) -> int:
                 credentials = decrypt_credentials(
                     settings.secret_keys, destination.id, destination.credentials
                 )
-            except CredentialsUnreadable:
+            except SecretUnreadable:
                 continue
             _store_credentials(destination, credentials, settings)
             changed += 1

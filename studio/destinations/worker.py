@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from db.errors import NotFound
-from studio.destinations.credentials import CredentialsUnreadable
 from studio.destinations.queue import (
     DELIVERIES,
     DeliveryLease,
@@ -24,6 +23,7 @@ from studio.destinations.queue import (
     record_delivered,
 )
 from studio.destinations.targets import File, Outcome, PutFile, Target, put_file
+from studio.infrastructure.encryption import SecretUnreadable
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import export_key
@@ -89,7 +89,7 @@ def run_pending_deliveries(
 def _open_target(settings: Settings, lease: DeliveryLease) -> Target:
     try:
         return lease.target.decrypt(settings)
-    except CredentialsUnreadable as error:
+    except SecretUnreadable as error:
         logger.error("credentials of destination %s cannot be decrypted", lease.target.destination_id)
         raise AttemptFailed(Failure(Outcome(error="credentials_unreadable"))) from error
 

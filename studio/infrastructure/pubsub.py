@@ -56,5 +56,7 @@ EXPORTS = Topic()
 """An export may be pending."""
 DELIVERIES = Topic()
 """An export may have to be delivered to its destination."""
+EMAILS = Topic()
+"""An e-mail may be queued."""
 IMPORTS = Topic()
 """An import may be pending."""

@@ -31,11 +31,12 @@ from studio.imports.problems import FindViolations
 from studio.imports.worker import ImportRunner
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.idempotency import delete_expired_keys
-from studio.infrastructure.mail import delete_expired_files
-from studio.infrastructure.pubsub import DELIVERIES, EXPORTS, IMPORTS, Topic
+from studio.infrastructure.pubsub import DELIVERIES, EMAILS, EXPORTS, IMPORTS, Topic
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import Storage
 from studio.infrastructure.telemetry import metrics
+from studio.mail.queue import delete_old_emails, run_pending_emails
+from studio.mail.transports import delete_expired_files
 from studio.media.garbage_collection import delete_unreferenced
 from studio.publications.worker import run_pending_publications
 from studio.queue.running import Worker
@@ -83,7 +84,7 @@ class MaintenanceTask:
 
 
 EXPORT_SECONDS = DELIVERY_SECONDS = PUBLICATION_SECONDS = 2
-IMPORT_SECONDS = 2
+IMPORT_SECONDS = EMAIL_SECONDS = 2
 TOUCH_SECONDS = 1
 """How late `updated_at` of a resource moves whose row was locked when its counts changed."""
 COUNTS_SECONDS = 2
@@ -139,6 +140,15 @@ MAINTENANCE_TASKS = (
         "deletion of failed attempts",
         lambda services: delete_expired_attempts(services.database, utc_now()),
         600,
+    ),
+    MaintenanceTask(
+        "e-mails",
+        lambda services: run_pending_emails(services.worker, services.settings),
+        EMAIL_SECONDS,
+        trigger=EMAILS,
+    ),
+    MaintenanceTask(
+        "deletion of sent e-mails", lambda services: delete_old_emails(services.database), 3_600
     ),
     MaintenanceTask(
         "deletion of expired e-mails",

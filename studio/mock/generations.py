@@ -1,4 +1,4 @@
-"""Run the generations, cut-outs, exports and imports of a mock: at once, or as its scenario says."""
+"""Run the generations, cut-outs, exports, imports and e-mails of a mock: at once, or as its scenario says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.models.generations import GenerationStatus
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
-from studio.infrastructure.pubsub import EXPORTS, GENERATIONS, IMPORTS
+from studio.infrastructure.pubsub import EMAILS, EXPORTS, GENERATIONS, IMPORTS
 from studio.mock.scenario import Rule, Scenario
 from studio.queue.row_queue import LeaseLost
 
@@ -23,7 +23,7 @@ STEP_SECONDS = 0.25
 
 
 class MockRunner:
-    """Runs generations, exports and imports in the thread that creates them and before its response.
+    """Runs generations, exports, imports and e-mails in the thread that creates them and before its response.
 
     A new generation is final when the client receives it, and ids are given out in the order of the requests.
     Only a generation that takes time by a rule of the scenario runs in a thread of its own. Call `start` and
@@ -34,6 +34,7 @@ class MockRunner:
         scenario: The scenario of the mock.
         run_exports: Runs all pending exports.
         run_imports: Runs all pending imports.
+        send_emails: Sends all pending e-mails.
         run_cutout: Makes the next cut-out; returns False if there is none.
     """
 
@@ -43,16 +44,22 @@ class MockRunner:
         scenario: Scenario,
         run_exports: Callable[[], object],
         run_imports: Callable[[], object],
+        send_emails: Callable[[], object],
         run_cutout: Callable[[], bool],
     ) -> None:
         self._executor, self._scenario, self._run_cutout = executor, scenario, run_cutout
         self._worker = executor.worker
         # Held while a generation is leased: the rules are used in the order in which generations run.
         self._lock = threading.Lock()
-        self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports), (IMPORTS, run_imports))
+        self._subscriptions = (
+            (GENERATIONS, self._run_all),
+            (EXPORTS, run_exports),
+            (IMPORTS, run_imports),
+            (EMAILS, send_emails),
+        )
 
     def start(self) -> None:
-        """Subscribe to new generations, exports and imports."""
+        """Subscribe to new work."""
         for topic, callback in self._subscriptions:
             topic.subscribe(callback)
 

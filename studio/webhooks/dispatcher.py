@@ -24,10 +24,11 @@ from db.models.users import User
 from db.models.webhooks import WebhookEndpoint
 from db.session import Database
 from studio.infrastructure.http_client import HttpClientError, HttpResponse, SafeHttpClient
-from studio.infrastructure.mail import get_mailer
 from studio.infrastructure.pubsub import WEBHOOKS
 from studio.infrastructure.retry_after import parse_retry_after
 from studio.infrastructure.settings import Settings
+from studio.mail.emails import Email, as_text
+from studio.mail.mailer import get_mailer
 from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 from studio.webhooks import queue
 from studio.webhooks.messages import Sign, sign_message
@@ -231,13 +232,16 @@ def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> N
     reason = _DISABLED_REASONS.get(endpoint.disabled_reason or "")
     if reason is None:
         return
-    mailer = get_mailer(settings)
     # Only the host is named: the rest of the URL may hold a credential.
     host = urlsplit(endpoint.url or "").hostname
-    text = (
-        f"Your webhook endpoint at {host} was disabled, because {reason}.\n\n"
-        f"When it works again, enable it with PATCH {settings.public_url}/api/v1/webhook-endpoints/"
-        f'{endpoint.id} and {{"is_enabled": true}}, then send the failed messages again with POST to its '
-        "/redeliver.\n"
+    mailer = get_mailer(settings)
+    message = Email(
+        kind="webhook_endpoint_disabled",
+        recipient=email,
+        subject="A webhook endpoint was disabled",
+        text=f"Your webhook endpoint at {as_text(str(host))} was disabled, because {reason}.",
+        label="How to enable it, and to send the failed messages again",
+        url=f"{settings.public_url}/guides/webhooks/",
     )
-    mailer.send(mailer.compose(email, "A webhook endpoint was disabled", text))
+    with database.transaction(write=True):
+        mailer.send(message)

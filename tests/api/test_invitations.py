@@ -66,8 +66,8 @@ def test_an_invitation_is_mailed_and_shown_without_its_token(
     assert client("GET", f"{invitations_path(organization)}/{shown['id']}").json() == shown
     assert client("GET", invitations_path(organization)).json()["data"] == [shown]
     message, token = list_emails_to(app, "ines@example.com")[-1], get_invitation_token(app)
-    # A user chooses the name of an organization: it must not add lines to the message.
-    expected_name = "the organization Maison https://elsewhere.example.com Demo at Sartiq"
+    # A user chooses the name of an organization: it must not add lines or links to the message.
+    expected_name = 'the organization "Maison https :// elsewhere . example . com Demo" at Sartiq'
     assert f"dana@example.com invites you to {expected_name}, as member." in message
     with database.transaction(write=False) as reading:
         row = reading.connection().exec_driver_sql("SELECT * FROM invitations").one()

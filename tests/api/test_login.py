@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import email
-import email.policy
-import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -29,6 +26,7 @@ from tests.support import auth, factories
 from tests.support.auth import assert_unauthorized, get_token_owner, refresh
 from tests.support.client import ClientResponse
 from tests.support.concurrency import run_concurrently
+from tests.support.mailbox import get_mailed_token, list_emails_to
 
 PASSWORD = "päss wörd 🔑 & % =+"
 
@@ -44,19 +42,8 @@ def sign_in(
     return auth.sign_in(client, username, password, **fields)
 
 
-def list_emails(app: Application, to: str) -> list[str]:
-    found = []
-    for path in sorted(app.settings.outbox_dir.glob("*.eml")):
-        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-        if message["To"] == to:
-            found.append(message.get_content())
-    return found
-
-
 def get_recovery_token(app: Application, to: str) -> str:
-    found = re.search(r"^(pr_\S+)\s*$", list_emails(app, to)[-1], re.MULTILINE)
-    assert found
-    return found[1]
+    return get_mailed_token(app, to, "pr")
 
 
 def test_signing_in_returns_a_token_pair_that_must_not_be_cached(anonymous: Client, user: User) -> None:
@@ -212,8 +199,8 @@ def test_recovery_returns_the_same_response_for_known_and_unknown_addresses(
     unknown = anonymous("POST", "/password-recovery/nobody@example.com")
     assert (known.status, known.json()) == (200, unknown.json())
     assert (unknown.status, set(known.json())) == (200, {"message"})
-    assert list_emails(app, "dana@example.com")
-    assert not list_emails(app, "nobody@example.com")
+    assert list_emails_to(app, "dana@example.com")
+    assert not list_emails_to(app, "nobody@example.com")
 
 
 @pytest.mark.parametrize(
@@ -335,4 +322,4 @@ def test_the_next_recovery_request_deletes_expired_recovery_tokens(
 def test_a_locked_account_gets_no_recovery_email(app: Application, anonymous: Client) -> None:
     factories.make_user(email="locked@example.com", is_active=False)
     assert anonymous("POST", "/password-recovery/locked@example.com").status == 200
-    assert not list_emails(app, "locked@example.com")
+    assert not list_emails_to(app, "locked@example.com")

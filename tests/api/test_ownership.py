@@ -66,7 +66,7 @@ def test_a_member_becomes_the_owner_and_the_owner_an_admin(
     assert after["updated_at"] > before["updated_at"]
     assert response.headers["etag"] == client("GET", f"/organizations/{organization.id}").headers["etag"]
     assert list_roles(client, organization) == {str(owner.id): "admin", str(new_owner.id): "owner"}
-    assert "owner of the organization Maison Demo at Sartiq" in list_emails_to(app, new_owner.email)[-1]
+    assert 'owner of the organization "Maison Demo" at Sartiq' in list_emails_to(app, new_owner.email)[-1]
     (event,) = client("GET", f"/organizations/{organization.id}/audit-events").json()["data"]
     assert (event["action"], event["target_id"]) == ("transfer_ownership", str(organization.id))
     assert event["changes"] == [{"field": "owner_id", "before": str(owner.id), "after": str(new_owner.id)}]

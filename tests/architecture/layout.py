@@ -46,7 +46,7 @@ SHARED_SERVICES = {
     "catalog.visibility.check_may_publish": "guards every resource that can be public",
     "webhooks.endpoints.require_capacity": "limits endpoints; the handler creates the row",
     # Values, which write nothing.
-    "infrastructure.mail.get_mailer": "sends mail for several operations",
+    "mail.mailer.get_mailer": "sends mail for several operations",
     "generations.inputs.resolve": "reads the inputs of a generation; create_generation writes it",
     "generations.inputs.sharing_rows": "loads rows once for several shots; nothing is stored",
     "generations.snapshot.freeze": "copies the inputs of a generation; create_generation writes it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,11 +19,12 @@ from db.engine import build_engine
 from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
 from db.session import Database, current_session
 from studio.infrastructure.http_client import SafeHttpClient
-from studio.infrastructure.mail import FileTransport, Mailer
+from studio.mail.queue import run_pending_emails
 from studio.queue.retries import JITTER, WEBHOOK_MESSAGES
 from studio.webhooks import dispatcher, queue
 from tests.support import factories
 from tests.support.concurrency import wait_for
+from tests.support.mailbox import list_emails_in
 from tests.support.queues import LEASE, build_worker, try_record
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
@@ -38,15 +40,10 @@ from tests.support.servers.webhook_receiver import (
 from tools.servers.http_recorder import StubResponse, run_http_recorder
 
 
-@pytest.fixture(autouse=True)
-def mail_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture
+def mail_folder(tmp_path: Path) -> Path:
     """Return the folder to which e-mails to the owners are written."""
-    folder = tmp_path / "mail"
-    monkeypatch.setattr(
-        "studio.webhooks.dispatcher.get_mailer",
-        lambda settings: Mailer(FileTransport(folder), settings.mail_from),
-    )
-    return folder
+    return tmp_path / "mail"
 
 
 def test_a_failing_delivery_is_attempted_ten_times_over_three_days(
@@ -137,9 +134,8 @@ def test_a_410_response_disables_the_endpoint_and_its_owner_gets_an_email(
     delivery, found = get_only_delivery(database), get_endpoint(database, endpoint)
     assert (delivery.status, delivery.last_error, delivery.last_status_code) == ("failed", "gone", 410)
     assert (found.is_enabled, found.disabled_reason) == (False, "gone")
-    (email,) = mail_folder.glob("*.eml")
-    text = email.read_text().replace("=\n", "")
-    assert "To: owner@example.com" in text
+    run_pending_emails(build_worker(database), replace(SETTINGS, outbox_dir=mail_folder))
+    (text,) = list_emails_in(mail_folder, "owner@example.com")
     assert "127.0.0.1 was disabled, because its responses have status 410 (Gone)" in text
     assert "/hooks" not in text
 

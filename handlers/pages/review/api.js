@@ -113,6 +113,8 @@ export const post = async (path, body = {}, headers = {}) => {
   const options = json("POST", body);
   return readJson(await authorized(path, { ...options, headers: { ...options.headers, ...headers } }));
 };
+/** Call an operation that needs no session. */
+export const call = async (method, path, body) => readJson(await send(path, body ? json(method, body) : { method }));
 export const patch = async (path, body) => readJson(await authorized(path, json("PATCH", body)));
 export const remove = async (path) => readJson(await authorized(path, { method: "DELETE" }));
 

@@ -1,5 +1,6 @@
 // The review board: sign-in, shootings of an organization, and the contact sheet of a shooting.
 
+import { showAccountPage } from "./account.js";
 import * as api from "./api.js";
 import { apiImage, ask, button, chip, describeDecision, describeRemark, element, forgetMessage, say, showConnection } from "./dom.js";
 import { Shooting } from "./shooting.js";
@@ -56,7 +57,8 @@ function showSignIn(note) {
     element("input", { id: "email", name: "email", type: "email", autocomplete: "username", required: true }),
     element("label", { for: "password" }, "Password"),
     element("input", { id: "password", name: "password", type: "password", autocomplete: "current-password", required: true }),
-    element("button", { type: "submit", class: "primary" }, "Sign in")));
+    element("button", { type: "submit", class: "primary" }, "Sign in"),
+    element("p", {}, element("a", { href: "#/forgot-password" }, "Forgot your password?"))));
 }
 
 function showNote(title, text) {
@@ -312,6 +314,10 @@ async function route() {
     api.forget();
     account.replaceChildren();
     showEntrance(token);
+    return;
+  }
+  if (showAccountPage(show)) {
+    account.replaceChildren();
     return;
   }
   try {

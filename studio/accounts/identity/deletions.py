@@ -26,12 +26,13 @@ from db.queries.users import (
     owns_organization,
     revoke_mailed_tokens,
 )
-from db.session import Database, after_commit, current_session
+from db.session import Database, current_session
 from studio.accounts.identity.sessions import end_sessions
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import OwnsOrganization, delete_account, require_password
-from studio.infrastructure.mail import Mailer
 from studio.infrastructure.storage import Storage
+from studio.mail.emails import Email
+from studio.mail.mailer import Mailer
 
 logger = logging.getLogger(__name__)
 
@@ -40,31 +41,17 @@ RETRY_DELAY = timedelta(days=1)
 MAX_LISTED_ORGANIZATIONS = 10
 BATCH_SIZE = 100
 
-_REQUESTED_EMAIL = """\
-Hello,
-
-the deletion of your Sartiq account was requested. All sessions have ended.
+_REQUESTED_TEXT = """\
+The deletion of your Sartiq account was requested. All sessions have ended.
 On {deletes_at:%d %B %Y, %H:%M} UTC the account and your personal resources are deleted.
 API keys that you created for organizations stop working then.
 
-This token cancels the deletion, once, until then:
-
-{token}
-
-Send it to
-{public_url}/api/v1/account-deletion/cancel
-
-If it was not you, cancel the deletion and change your password.
-"""
-_CANCELED_EMAIL = """\
-Hello,
-
-the deletion of your Sartiq account is canceled. You can sign in again.
+The link cancels the deletion, once, until then.
 """
 
 
-def request_account_deletion(user: User, password: str, mailer: Mailer, public_url: str) -> AccountDeletion:
-    """Schedule the deletion of a locked account, end its sessions and mail a token that cancels it.
+def request_account_deletion(user: User, password: str, mailer: Mailer) -> AccountDeletion:
+    """Schedule the deletion of a locked account, end its sessions and mail a link that cancels it.
 
     A second request returns the first deletion and mails nothing.
 
@@ -91,9 +78,18 @@ def request_account_deletion(user: User, password: str, mailer: Mailer, public_u
     # Tokens that were mailed before would let their owner in again.
     revoke_mailed_tokens(user.id)
     end_sessions(user.id)
-    text = _REQUESTED_EMAIL.format(deletes_at=deletion.deletes_at, token=token, public_url=public_url)
-    message = mailer.compose(user.email, "The deletion of your Sartiq account", text, deletion.deletes_at)
-    after_commit(lambda: mailer.send(message))
+    mailer.send(
+        Email(
+            kind="account_deletion",
+            recipient=user.email,
+            subject="The deletion of your Sartiq account",
+            text=_REQUESTED_TEXT.format(deletes_at=deletion.deletes_at),
+            label="Cancel the deletion",
+            url=mailer.link_to("cancel-deletion", token),
+            closing="If it was not you, cancel the deletion and change your password.",
+            expires_at=deletion.deletes_at,
+        )
+    )
     return deletion
 
 
@@ -110,8 +106,16 @@ def cancel_account_deletion(token: str, mailer: Mailer) -> None:
     if user is None or not user.is_active or not discard_deletion(user.id):
         raise InvalidToken()
     set_actor(user)
-    message = mailer.compose(user.email, "Your Sartiq account is not deleted", _CANCELED_EMAIL)
-    after_commit(lambda: mailer.send(message))
+    mailer.send(
+        Email(
+            kind="account_deletion_canceled",
+            recipient=user.email,
+            subject="Your Sartiq account is not deleted",
+            text="The deletion of your Sartiq account is canceled. You can sign in again.",
+            label="Sign in",
+            url=mailer.sign_in_url,
+        )
+    )
 
 
 def discard_deletion(user_id: UUID) -> bool:

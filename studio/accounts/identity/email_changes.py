@@ -7,8 +7,8 @@ the number of messages are the same in both cases.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
-from email.message import EmailMessage
 
 from sqlalchemy import select
 
@@ -17,54 +17,37 @@ from db.base import utc_now
 from db.errors import EmailTaken, InvalidToken
 from db.models.users import EmailChange, User, email_key
 from db.queries.users import delete_email_change, revoke_mailed_tokens
-from db.session import after_commit, current_session, query_as_system
+from db.session import current_session, query_as_system
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import PasswordRequired, require_password
-from studio.infrastructure.mail import Mailer
+from studio.mail.emails import Email
+from studio.mail.mailer import Mailer
 
 LIFETIME = timedelta(hours=24)
 
-_CONFIRMATION_EMAIL = """\
-Hello,
-
-this address was entered for a Sartiq account.
-This token confirms it. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
-
-{token}
-
-Send it to
-{public_url}/api/v1/email-change/confirm
-
-If it was not you, ignore this e-mail: nothing changes.
+_CONFIRMATION_TEXT = """\
+This address was entered for a Sartiq account.
+The link confirms it. It works once, until {expires_at:%d %B %Y, %H:%M} UTC.
 """
-_ADDRESS_TAKEN_EMAIL = """\
-Hello,
-
-this address was entered for another Sartiq account. It belongs to your account, so nothing changes.
-
-If it was you, sign in to the account that you have. If it was not you, ignore this e-mail.
-"""
-_OLD_ADDRESS_EMAIL = """\
-Hello,
-
-the address {email} was requested for your Sartiq account.
+_ADDRESS_TAKEN_TEXT = (
+    "This address was entered for another Sartiq account. It belongs to your account, so nothing changes.\n\n"
+    "If it was you, sign in to the account that you have."
+)
+_OLD_ADDRESS_TEXT = """\
+The address {email} was requested for your Sartiq account.
 Nothing changes until the e-mail that was sent there is confirmed.
-
-If it was not you, change your password now: that cancels the change and ends all other sessions.
 """
-_CHANGED_EMAIL = """\
-Hello,
-
-your Sartiq account uses the address {email} from now on. Sign in with it.
-
-If it was not you, contact the operator of this server.
-"""
+_OLD_ADDRESS_CLOSING = (
+    "If it was not you, set a new password now: that cancels the change and ends all sessions."
+)
+_NOT_YOU = "If it was not you, ignore this e-mail: nothing changes."
+_CHANGED_TEXT = "Your Sartiq account uses the address {email} from now on. Sign in with it."
 
 
 def request_email_change(
-    user: User, email: str, current_password: str | None, mailer: Mailer, public_url: str
+    user: User, email: str, current_password: str | None, mailer: Mailer
 ) -> bool:
-    """Send a token to the new address of a locked account and a notice to the old one, after the commit.
+    """Send a link with a token to the new address of a locked account, and a notice to the old one.
 
     A pending change is replaced.
 
@@ -88,14 +71,31 @@ def request_email_change(
     current_session().add(change)
     current_session().flush()
     # An address that has an account gets no token, so this change can never be confirmed.
-    text = _ADDRESS_TAKEN_EMAIL if _has_account(email) else _CONFIRMATION_EMAIL
-    text = text.format(expires_at=expires_at, token=token, public_url=public_url)
-    confirmation = mailer.compose(change.email, "Your address at Sartiq", text, expires_at)
-    notice = mailer.compose(
-        user.email, "Your address at Sartiq", _OLD_ADDRESS_EMAIL.format(email=change.email)
+    confirmation = Email(
+        kind="email_change",
+        recipient=change.email,
+        subject="Your address at Sartiq",
+        text=_CONFIRMATION_TEXT.format(expires_at=expires_at),
+        label="Confirm the address",
+        url=mailer.link_to("confirm-email", token),
+        closing=_NOT_YOU,
+        expires_at=expires_at,
+    )
+    if _has_account(email):
+        confirmation = replace(
+            confirmation, text=_ADDRESS_TAKEN_TEXT, label="Sign in", url=mailer.sign_in_url, expires_at=None
+        )
+    notice = Email(
+        kind="email_change_notice",
+        recipient=user.email,
+        subject="Your address at Sartiq",
+        text=_OLD_ADDRESS_TEXT.format(email=change.email),
+        label="Set a new password",
+        url=mailer.forgot_password_url,
+        closing=_OLD_ADDRESS_CLOSING,
     )
     for message in (confirmation, notice):
-        _send_after_commit(mailer, message)
+        mailer.send(message)
     return True
 
 
@@ -121,13 +121,18 @@ def confirm_email_change(token: str, mailer: Mailer) -> None:
     old_address, user.email = user.email, change.email
     revoke_mailed_tokens(user.id)
     current_session().flush()
-    text = _CHANGED_EMAIL.format(email=user.email)
-    _send_after_commit(mailer, mailer.compose(old_address, "Your address at Sartiq has changed", text))
+    mailer.send(
+        Email(
+            kind="email_changed",
+            recipient=old_address,
+            subject="Your address at Sartiq has changed",
+            text=_CHANGED_TEXT.format(email=user.email),
+            label="Sign in",
+            url=mailer.sign_in_url,
+            closing="If it was not you, contact the operator of this server.",
+        )
+    )
 
 
 def _has_account(email: str) -> bool:
     return bool(query_as_system(select(User.id).where(User.email_key == email_key(email))))
-
-
-def _send_after_commit(mailer: Mailer, message: EmailMessage) -> None:
-    after_commit(lambda: mailer.send(message))

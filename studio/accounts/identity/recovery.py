@@ -16,28 +16,21 @@ from db.session import after_commit, current_session
 from studio.accounts.identity.deletions import discard_deletion
 from studio.accounts.identity.sessions import set_password
 from studio.accounts.identity.tokens import generate_token, hash_token
-from studio.infrastructure.mail import Mailer
+from studio.mail.emails import Email
+from studio.mail.mailer import Mailer
 
 LIFETIME = timedelta(hours=1)
 MIN_SECONDS = 0.05
 
-_RECOVERY_EMAIL = """\
-Hello,
-
-a new password was requested for your Sartiq account.
-This token sets one. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
-
-{token}
-
-Send it with the new password to
-{public_url}/api/v1/reset-password/
-
-If you did not request it, ignore this e-mail: your password does not change.
+_TEXT = """\
+A new password was requested for your Sartiq account.
+The link works once, until {expires_at:%d %B %Y, %H:%M} UTC.
 """
+_CLOSING = "If you did not request it, ignore this e-mail: your password does not change."
 
 
-def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
-    """Send a token to the address after the commit, if it belongs to an active account.
+def recover_password(email: str, mailer: Mailer) -> None:
+    """Send a link with a token to the address, if it belongs to an active account.
 
     The response must not reveal whether the address has an account (OWASP Forgot Password Cheat Sheet). So an
     unknown address runs the same statements and composes the same message, and a minimum duration after the
@@ -56,12 +49,19 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
         )
     )
     account = current_session().execute(select(User.id, User.email).where(*is_account)).one_or_none()
-    address = account.email if account else email
-    text = _RECOVERY_EMAIL.format(expires_at=expires_at, token=token, public_url=public_url)
-    message = mailer.compose(address, "Your new password for Sartiq", text, expires_at)
+    message = Email(
+        kind="password_recovery",
+        recipient=account.email if account else email,
+        subject="Your new password for Sartiq",
+        text=_TEXT.format(expires_at=expires_at),
+        label="Set a new password",
+        url=mailer.link_to("reset-password", token),
+        closing=_CLOSING,
+        expires_at=expires_at,
+    )
+    mailer.send(message, select(User.id).where(*is_account).exists())
     if account is not None:
         set_target("user", account.id)
-        after_commit(lambda: mailer.send(message))
     after_commit(lambda: time.sleep(max(0.0, started + MIN_SECONDS - time.monotonic())))
 
 

@@ -90,6 +90,7 @@ _unknown_values = Counter(
 _rate_limited = Counter("sartiq_rate_limited", "Requests that a rate limit rejects", ["policy"])
 GENERATION_OUTCOMES = tuple(status for status, following in GENERATION_STATES.items() if not following)
 DELIVERY_OUTCOMES = ("delivered", "retried", "failed")
+EMAIL_OUTCOMES = ("sent", "retried", "failed")
 PERIODIC_TASK_OUTCOMES = ("completed", "failed")
 
 
@@ -111,6 +112,7 @@ _deliveries = Counter(
     f"Attempts to deliver a webhook message: {_quote(DELIVERY_OUTCOMES)}",
     ["outcome"],
 )
+_emails = Counter("sartiq_emails", f"Attempts to send an e-mail: {_quote(EMAIL_OUTCOMES)}", ["outcome"])
 _periodic_tasks = Counter(
     "sartiq_periodic_task_runs",
     f"Runs of periodic tasks in this process: {_quote(PERIODIC_TASK_OUTCOMES)}",
@@ -126,7 +128,7 @@ _DEFAULT_PARTITION_BYTES = text(f"SELECT pg_relation_size(to_regclass('public.{D
 
 OWN_METRICS: tuple[Counter | Gauge | Histogram, ...] = (
     _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values,
-    _generations, _generation_durations, _recoveries, _deliveries, _periodic_tasks, _outbound,
+    _generations, _generation_durations, _recoveries, _deliveries, _emails, _periodic_tasks, _outbound,
 )  # fmt: skip
 
 
@@ -136,6 +138,8 @@ def _create_series() -> None:
         _generations.labels(outcome)
     for outcome in DELIVERY_OUTCOMES:
         _deliveries.labels(outcome)
+    for outcome in EMAIL_OUTCOMES:
+        _emails.labels(outcome)
 
 
 _create_series()
@@ -261,6 +265,11 @@ def count_lease_recovery() -> None:
 def count_webhook_delivery(outcome: str) -> None:
     """Count an attempt to deliver a webhook, by outcome: `delivered`, `retried` (later) or `failed`."""
     _deliveries.labels(outcome).inc()
+
+
+def count_email(outcome: str) -> None:
+    """Count an attempt to send an e-mail, by outcome: `sent`, `retried` (later) or `failed`."""
+    _emails.labels(outcome).inc()
 
 
 def declare_periodic_task(task: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import re
 import time
 import uuid
 from pathlib import Path
@@ -18,6 +17,7 @@ import httpx
 import requests
 
 from tests.contract.fuzzing.images import build_image
+from tests.support.mailbox import find_token, list_emails_in
 from tests.support.servers.compute import signature_headers
 
 # Required properties besides the name, by collection, of rows that need no other row.
@@ -42,6 +42,8 @@ SEEDED_PRODUCT = "01990000-5eed-7000-8000-000500000001"
 SEEDED_SHOOTING = "01990000-5eed-7000-8000-000700000001"
 SEEDED_SHOT_TYPE = "01990000-5eed-7000-8000-000e00000001"
 GENERATION_TIMEOUT_SECONDS = 120
+MAIL_SECONDS = 3
+_returned_tokens: set[str] = set()
 PASSWORDS = {"demo": "sartiq-demo", "second": "sartiq-second", "admin": "sartiq-admin"}
 ACCOUNTS = {f"{name}@example.com" for name in PASSWORDS}
 
@@ -456,15 +458,18 @@ def _sign_in_as(email: str, password: str) -> dict[str, str]:
 
 
 def find_mailed_token(prefix: str, address: str) -> str | None:
-    """Return the token with a prefix from the newest e-mail to an address that contains one, or None."""
-    emails = sorted(
-        Path(os.environ["SARTIQ_CONTRACT_OUTBOX"]).glob("*.eml"), key=lambda path: path.stat().st_mtime
-    )
-    for path in reversed(emails):
-        text = path.read_text().replace("=\n", "")
-        found = re.search(rf"^{prefix}_[A-Za-z0-9_-]+", text, re.MULTILINE)
-        if found and f"To: {address}" in text:
-            return found[0]
+    """Return the newest token with a prefix that was mailed to an address and not returned before, or None.
+
+    The server sends an e-mail a moment after its response.
+    """
+    folder, deadline = Path(os.environ["SARTIQ_CONTRACT_OUTBOX"]), time.monotonic() + MAIL_SECONDS
+    while time.monotonic() < deadline:
+        for text in reversed(list_emails_in(folder, address)):
+            token = find_token(text, prefix)
+            if token is not None and token not in _returned_tokens:
+                _returned_tokens.add(token)
+                return token
+        time.sleep(0.05)
     return None
 
 

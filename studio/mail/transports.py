@@ -1,53 +1,45 @@
-"""Send e-mails through an SMTP server, or write them to a folder if no server is configured.
+"""Deliver messages to an SMTP server, or write them to a folder if no server is configured.
 
 The folder contains RFC 5322 files that mail programs can open; a periodic task deletes them when they expire.
-SMTP runs in its own thread, so that no request waits for it. A message that cannot be delivered is logged and
-not retried: every e-mail can be requested again.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
-from email.utils import format_datetime, make_msgid, parseaddr, parsedate_to_datetime
-from functools import cache
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from db.base import new_id, utc_now
-from db.errors import DomainError
+from db.base import new_id
 from studio.infrastructure.settings import SMTP_PORTS, Settings
+from studio.queue.running import AttemptFailed
 
 if TYPE_CHECKING:
     import smtplib
 
-logger = logging.getLogger(__name__)
-
 TIMEOUT_SECONDS = 10
+_PERMANENT = 500
+"""The first status of SMTP with which a server says that the same message is never accepted (RFC 5321, 4.2.1)."""
 _UUID = "????????-????-????-????-????????????"
 MAX_LIFETIME = timedelta(days=7)
 """How long a message without a token stays in the outbox: as long as one with the longest-lived token."""
 
 
-class MailDisabled(DomainError):
-    """This server sends no e-mail (`MAIL=off`), so nothing that needs one can be done."""
-
-    code = "mail_disabled"
-    default_detail = "This server sends no e-mail: ask its operator"
+class Rejected(Exception):
+    """The mail server will never accept the message."""
 
 
 class Transport(Protocol):
     """What delivers messages."""
 
     def deliver(self, message: EmailMessage) -> None:
-        """Deliver the message, or queue it."""
+        """Deliver the message."""
 
 
 class FileTransport:
@@ -106,15 +98,30 @@ class SmtpTransport:
         self._scheme, self._host = parts.scheme, parts.hostname or "localhost"
         self._port = parts.port or SMTP_PORTS[parts.scheme]
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._queue = ThreadPoolExecutor(1, thread_name_prefix="mail")
 
     def deliver(self, message: EmailMessage) -> None:
-        """Queue the message. A failed delivery is logged."""
-        self._queue.submit(self._send, message).add_done_callback(_log_failure)
+        """Send the message.
 
-    def close(self) -> None:
-        """Wait until delivery of all queued messages has been attempted."""
-        self._queue.shutdown()
+        Raises:
+            Rejected: The server will never accept the message: it knows no such address.
+            AttemptFailed: The server cannot be reached, or does not accept the message now.
+        """
+        # Imported with the first message, as the policy above.
+        import smtplib
+
+        try:
+            self._send(message)
+        except smtplib.SMTPRecipientsRefused as error:
+            ((code, _text),) = error.recipients.values()
+            raise (Rejected if code >= _PERMANENT else AttemptFailed)(f"SMTP {code}") from error
+        except smtplib.SMTPDataError as error:
+            code = error.smtp_code
+            raise (Rejected if code >= _PERMANENT else AttemptFailed)(f"SMTP {code}") from error
+        except smtplib.SMTPResponseException as error:
+            # What the server rejects for all messages, such as a wrong password, can be mended.
+            raise AttemptFailed(f"SMTP {error.smtp_code}") from error
+        except (smtplib.SMTPException, OSError) as error:
+            raise AttemptFailed(type(error).__name__) from error
 
     def _send(self, message: EmailMessage) -> None:
         with self._connect() as server:
@@ -125,7 +132,6 @@ class SmtpTransport:
             server.send_message(message)
 
     def _connect(self) -> smtplib.SMTP:
-        # Imported with the first message, as the policy above.
         import smtplib
 
         if self._scheme == "smtps":
@@ -134,53 +140,6 @@ class SmtpTransport:
         return smtplib.SMTP(self._host, self._port, timeout=TIMEOUT_SECONDS)
 
 
-def _log_failure(delivery: Future[None]) -> None:
-    if delivery.exception() is not None:
-        logger.error("e-mail delivery failed", exc_info=delivery.exception())
-
-
-class Mailer:
-    """Composes messages from the configured sender and sends them."""
-
-    def __init__(self, transport: Transport, sender: str) -> None:
-        self._transport = transport
-        self._sender = sender
-        self._domain = parseaddr(sender)[1].rpartition("@")[2] or None
-
-    def compose(
-        self, recipient: str, subject: str, text: str, expires_at: datetime | None = None
-    ) -> EmailMessage:
-        """Return a plain text message; `expires_at` is the end of the token in it (RFC 4021, `Expires`)."""
-        message = EmailMessage()
-        message["From"] = self._sender
-        message["To"] = recipient
-        message["Subject"] = subject
-        message["Date"] = format_datetime(utc_now())
-        if expires_at is not None:
-            message["Expires"] = format_datetime(expires_at)
-        message["Message-ID"] = make_msgid(domain=self._domain)
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(text)
-        return message
-
-    def send(self, message: EmailMessage) -> None:
-        """Deliver the message, or queue it."""
-        self._transport.deliver(message)
-
-
-def strip_newlines(name: str) -> str:
-    """Return a user's name for the text of a message, without line breaks and control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in name).split())
-
-
-@cache
-def get_mailer(settings: Settings) -> Mailer:
-    """Return the mailer of these settings. There is one for each `Settings` object.
-
-    Raises:
-        MailDisabled: `MAIL` is `off`.
-    """
-    if settings.mail == "off":
-        raise MailDisabled()
-    transport = SmtpTransport(settings.smtp_url) if settings.smtp_url else FileTransport(settings.outbox_dir)
-    return Mailer(transport, settings.mail_from)
+def build_transport(settings: Settings) -> Transport:
+    """Return what delivers the messages of a process."""
+    return SmtpTransport(settings.smtp_url) if settings.smtp_url else FileTransport(settings.outbox_dir)
