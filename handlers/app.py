@@ -482,7 +482,7 @@ def _attach_services(app: Application) -> None:
     # They start first and stop last, so that they record how the other services start and stop.
     telemetry: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
-        MetricsServer(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
+        MetricsServer(settings, app.database),
     ]
     workers = _background_services(services) if app.mock is None else _mock_services(services, app.mock)
     app.on_startup.extend(service.start for service in (*telemetry, *workers))

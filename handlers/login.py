@@ -10,7 +10,7 @@ from flask import request
 
 from db.caller import current_caller
 from db.queries.users import get_user
-from handlers.common.context import current_session_id, current_settings
+from handlers.common.context import current_request, current_session_id, current_settings
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.responses import ApiResponse, json_response, no_content, ok
 from handlers.pipeline.admission.attempt_limits import (
@@ -24,7 +24,7 @@ from handlers.pipeline.admission.attempt_limits import (
 from handlers.pipeline.auth import decode_access_token, issue_access_token
 from handlers.schemas.users import UserSchema
 from studio.accounts.identity import recovery, sessions
-from studio.mail.mailer import get_mailer
+from studio.mail.mailer import find_mailer, get_mailer
 
 RECOVERY_MESSAGE = "If there is an account with this address, a mail with further steps is on its way"
 
@@ -33,9 +33,10 @@ RECOVERY_MESSAGE = "If there is an account with this address, a mail with furthe
 @limits_password_attempts(sign_in_attempts)
 def login(body: dict[str, Any]) -> ApiResponse:
     """Create a session with an e-mail address and a password."""
-    lifetime = timedelta(seconds=current_settings().refresh_token_seconds)
-    user_agent = request.headers.get("User-Agent")
-    grant = sessions.login(body["username"], body["password"], lifetime, user_agent)
+    settings = current_settings()
+    lifetime = timedelta(seconds=settings.refresh_token_seconds)
+    device = sessions.Device.of(request.headers.get("User-Agent"), current_request().address)
+    grant = sessions.login(body["username"], body["password"], lifetime, device, find_mailer(settings))
     trust_client_address(grant.user_id)
     return _token_response(grant)
 

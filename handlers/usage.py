@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from db.caller import current_caller
 from db.models.usage import UsageDimension
 from db.queries.organizations import get_organization
 from db.usage.queries import Usage, groups_query, parse_groups, total_query
@@ -17,6 +18,7 @@ from handlers.common.permissions import Permission, requires
 from handlers.common.reads import Reading, Step, read_permission_in
 from handlers.common.responses import SANDBOX_CSP, ApiResponse
 from studio.billing import usage
+from studio.billing.storage import parse_storage, storage_query
 from studio.exports.names import build_content_disposition
 
 
@@ -29,9 +31,10 @@ def get_organization_usage(organization_id: UUID, **params: Any) -> Reading[ApiR
     scope = f"usage {organization_id} {dimension} {period.first} {period.last}"
     limit = params.get("limit") or DEFAULT_LIMIT
     after = _parse_cursor(params.get("cursor"), scope, dimension)
-    total, found = yield Step(
+    total, stored, found = yield Step(
         [
             total_query(organization_id, *period),
+            storage_query(organization_id, current_caller().user_id),
             groups_query(organization_id, dimension, *period, after, limit + 1),
         ]
     )
@@ -49,6 +52,7 @@ def get_organization_usage(organization_id: UUID, **params: Any) -> Reading[ApiR
         "from": period.first,
         "to": period.last,
         "totals": Usage(*total[0])._asdict(),
+        **parse_storage(stored)._asdict(),
         "data": usage.describe_groups(groups, names),
         "next_cursor": next_cursor,
     }

@@ -20,10 +20,10 @@ from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.admission.attempt_limits import consume_mail_quota
 from handlers.pipeline.admission.limits import Limit
 from studio.infrastructure.database import is_embedded
+from studio.infrastructure.settings import VERSION
+from studio.infrastructure.storage import check_writable, free_share
 from studio.mail.emails import Email
 from studio.mail.mailer import get_mailer
-from studio.infrastructure.settings import VERSION
-from studio.infrastructure.storage import check_writable
 
 _LIMIT_BY_DEPENDENCY = {"database": Limit.DATABASE, "media": Limit.STORAGE, "broker": Limit.BROKER}
 
@@ -102,12 +102,13 @@ def is_database_usable() -> bool:
 
 def is_media_usable() -> bool:
     """Return whether images can be received and stored."""
+    settings = current_settings()
     try:
         check_writable(Path(gettempdir()))
         current_storage().check()
     except OSError:
         return False
-    return True
+    return settings.media_url is not None or 100 * free_share(settings.media_dir) >= settings.min_free_percent
 
 
 def list_dependencies() -> dict[str, Callable[[], bool]]:

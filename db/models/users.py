@@ -35,6 +35,8 @@ class User(Identified):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     rework_available: Mapped[int] = mapped_column(default=0)
+    storage_low_at: Mapped[datetime | None]
+    """The time of the event `storage.low`; null again when there is space."""
 
     if TYPE_CHECKING:
         # The highest role in any organization. It is deferred: load it with `undefer(User.role)`.
@@ -59,6 +61,8 @@ class TokenFamily(Identified):
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime] = mapped_column(default=utc_now)
     user_agent: Mapped[str | None] = mapped_column(String(400))
+    address: Mapped[str | None] = mapped_column(String(45))
+    """The IP address of the sign-in; null if it was not recorded (before release 0.3.0)."""
 
     user: Mapped[User] = relationship(lazy="raise")
     refresh_tokens: Mapped[list[RefreshToken]] = relationship(

@@ -185,6 +185,16 @@ PROBLEMS: dict[str, ProblemType] = {
         "The account, with its API keys, has 100 uploads whose bytes have not arrived.",
         "Send the bytes of the uploads first, or wait half an hour until their URLs have expired.",
     ),
+    "too_many_upload_bytes": ProblemType(
+        409,
+        "The uploads of the account that are not used yet have 1 GB.",
+        "Use the uploads first, or wait: an upload that is not used is deleted after 24 hours.",
+    ),
+    "storage_full": ProblemType(
+        409,
+        "The storage of the plan is used up. All resources can still be read and deleted.",
+        "Delete resources, or change to a larger plan. The usage of the organization has the numbers.",
+    ),
     "scopes_not_granted": ProblemType(
         409,
         "The key would have scopes that your role in the organization does not allow.",

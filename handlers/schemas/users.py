@@ -46,6 +46,7 @@ class SessionSchema(IdentifiedSchema):
     """A session, without its tokens."""
 
     user_agent = fields.Raw()
+    address = fields.Raw()
     last_used_at = Timestamp()
     expires_at = Timestamp()
     is_current = fields.Function(lambda row: str(row.id) == str(current_session_id()))

@@ -337,9 +337,7 @@ def serve_with_workers(settings: Settings, workers: int, resumed: Resumed | None
         server.run([supervisor.listener])
 
     def serve_metrics() -> None:
-        MetricsServer(
-            settings.metrics_host, settings.metrics_port, None, settings.database_url, share_registry(folder)
-        ).start()
+        MetricsServer(settings, None, share_registry(folder)).start()
         while os.getppid() == parent:
             time.sleep(1)
 

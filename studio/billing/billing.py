@@ -30,7 +30,7 @@ CURRENCY = "EUR"
 
 @dataclass(frozen=True)
 class Plan:
-    """The credits and price of a tier for one period. The price is in the minor unit (cents).
+    """The credits, the price and the storage of a tier. The price is in the minor unit (cents).
 
     Generations with a higher priority run first. `max_open_generations` is the limit of each tenant that the
     subscription pays for.
@@ -40,13 +40,14 @@ class Plan:
     price_minor: int
     priority: int
     max_open_generations: int
+    storage_bytes: int
 
 
 PLANS = {
-    "START": Plan(500, 49_00, 0, 200),
-    "GROW": Plan(5_000, 199_00, 10, 1_000),
-    "SCALE": Plan(25_000, 799_00, 20, 5_000),
-    "ENTERPRISE": Plan(200_000, 2_999_00, 30, 20_000),
+    "START": Plan(500, 49_00, 0, 200, 20_000_000_000),
+    "GROW": Plan(5_000, 199_00, 10, 1_000, 100_000_000_000),
+    "SCALE": Plan(25_000, 799_00, 20, 5_000, 500_000_000_000),
+    "ENTERPRISE": Plan(200_000, 2_999_00, 30, 20_000, 2_000_000_000_000),
 }
 
 

@@ -26,6 +26,7 @@ from db.models.shootings import Look, Shooting, Shot
 from db.models.users import User
 from db.session import after_commit, current_session
 from db.tenancy import get_references, select_visible
+from studio.billing.storage import require_storage
 from studio.exports.names import FileNames, render_template
 from studio.infrastructure.pubsub import EXPORTS
 from studio.state_machines import DELIVERABLE, NotApproved
@@ -123,6 +124,7 @@ def _resolve(shooting: Shooting, request: ExportRequest) -> ExportSelection:
     if request.prediction_ids is not None:
         _require_deliverable(shooting, request.prediction_ids)
     _require_capacity(shooting)
+    require_storage(shooting.organization_id, shooting.owner_id)
     rows = current_session().execute(_select_predictions(shooting, request.prediction_ids)).all()
     if not rows:
         raise NothingToExport()

@@ -19,7 +19,7 @@ MAX_SHOTS = 1_000
 MAX_SECONDS = 5.0
 """The time that a batch works. It holds locks that other requests of the tenant wait for."""
 
-_REJECTS_ALL = (OutOfCredits, QueueFull, StrategyNotSupported)
+_REJECTS_ALL = (OutOfCredits, QueueFull, StorageFull, StrategyNotSupported)
 """Errors that every later shot would get too: all shots have the same request and cost the same."""
 _NOT_ATTEMPTED = "The batch reached its time limit before this shot: send the request again"
 

@@ -22,6 +22,7 @@ from db.models.subscriptions import Subscription
 from db.row_counts.queries import sum_stored_counts
 from db.session import after_commit, current_session, rollback_and_continue
 from studio.billing import billing
+from studio.billing.storage import require_storage
 from studio.generations.availability import Tenant, require_available_inputs
 from studio.generations.inputs import resolve
 from studio.generations.request import GenerationRequest
@@ -68,6 +69,7 @@ def create_generation(draft: GenerationDraft) -> Generation:
 
     Raises:
         OutOfCredits: The subscription is not active or has too few credits.
+        StorageFull: The storage of the plan is used up.
         QueueFull: The tenant has as many open generations as the plan of the subscription allows.
         NotAvailable: Inputs of an earlier generation are archived or not public any more.
         ShotBusy, InvalidTransition: The shot cannot be generated in its state.
@@ -82,6 +84,7 @@ def create_generation(draft: GenerationDraft) -> Generation:
     charge = billing.charge(draft.organization_id, draft.owner_id, draft.cost_credits, generation_id)
     # After the charge, which locks the subscription: two requests cannot both take the last place.
     _require_capacity(draft, charge)
+    require_storage(draft.organization_id, draft.owner_id)
     seconds = draft.deadline_seconds
     generation = Generation(
         id=generation_id,

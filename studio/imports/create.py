@@ -18,6 +18,7 @@ from db.models.organizations import Organization
 from db.models.users import User
 from db.session import after_commit, current_session
 from db.tenancy import select_visible
+from studio.billing.storage import require_storage
 from studio.infrastructure.pubsub import IMPORTS
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
 from studio.media.ingest import parse_file_url
@@ -69,6 +70,7 @@ def create_product_import(
         NotFound: A URL leads to no upload that the caller can see and whose file has arrived.
         FileNotImportable: An upload has another format.
         TooManyImports: The tenant has the maximum of open imports.
+        StorageFull: The storage of the plan is used up.
     """
     owner_id = current_caller().user_id
     with names_place("/file_url"):
@@ -78,6 +80,7 @@ def create_product_import(
         with names_place("/images_zip_url"):
             images = _get_upload(public_url, request.images_zip_url, "zip", "`images_zip_url` needs")
     _require_capacity(owner_id, organization_id)
+    require_storage(organization_id, owner_id)
     # From now on the files cannot be replaced.
     upload.status = UploadStatus.INGESTED
     if images is not None:

@@ -186,6 +186,7 @@ def _add_to_product(
 
     Raises:
         TooManyImages: The product has the maximum number of images.
+        StorageFull: The image does not fit into the storage of the plan.
     """
     source_hash = hash_source(lease.source) if lease.is_url else None
     # unscoped: the photos of a product that was found for the import
@@ -200,7 +201,13 @@ def _add_to_product(
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
     origin = ImageOrigin(product_id=product.id)
     media = store_image(
-        storage, image, product.organization_id, product.owner_id, resource_id=stored_id, origin=origin
+        storage,
+        image,
+        product.organization_id,
+        product.owner_id,
+        resource_id=stored_id,
+        origin=origin,
+        has_storage_limit=True,
     )
     photo = ProductImage(
         id=new_id(),

@@ -139,7 +139,8 @@ class S3Storage:
             pages = paginator.paginate(Bucket=self._bucket, Prefix=start, **options)
             for page in pages:
                 for entry in page.get("Contents", ()):
-                    yield StoredFile(prefix + "/" + entry["Key"][len(start) :], entry["LastModified"])
+                    key = prefix + "/" + entry["Key"][len(start) :]
+                    yield StoredFile(key, entry["LastModified"], entry["Size"])
 
     def prepare(self) -> None:
         """Create the bucket if it does not exist.

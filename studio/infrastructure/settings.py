@@ -513,6 +513,15 @@ class Settings:
         derive_default=lambda values: str(values["data_dir"] / "media"),
         default_note="`DATA_DIR/media`",
     )
+    min_free_percent: int = _setting(
+        "Storage",
+        "MIN_FREE_PERCENT",
+        0,
+        "Free space of the disk of `MEDIA_DIR` in percent, below which `/utils/readiness` is 503. 0 is off.",
+        Integer(0, 50),
+        derive_default=lambda values: "5" if values["environment"] == "production" else "0",
+        default_note="5 in production, else 0",
+    )
     media_url: str | None = _setting(
         "Storage",
         "MEDIA_URL",

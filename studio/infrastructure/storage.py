@@ -121,10 +121,11 @@ def check_writable(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A key with the time of its last change."""
+    """A key with the time of its last change and the size in bytes."""
 
     key: str
     modified_at: datetime
+    size: int = 0
 
 
 class Storage(Protocol):
@@ -159,6 +160,15 @@ class Storage(Protocol):
 
     def check(self) -> None:
         """Raise OSError unless files can be written and read."""
+
+
+def free_share(folder: Path) -> float:
+    """Return the share of the disk of a folder that is free for this process, from 0 to 1; 1 if unknown."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return 1.0
+    return status.f_bavail / max(1, status.f_blocks)
 
 
 def is_storage_working(storage: Storage) -> bool:
@@ -253,7 +263,7 @@ class LocalDisk:
                 status = file.stat()
                 if S_ISREG(status.st_mode):
                     modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                    yield StoredFile(file.relative_to(self.root).as_posix(), modified_at)
+                    yield StoredFile(file.relative_to(self.root).as_posix(), modified_at, status.st_size)
 
     def prepare(self) -> None:
         """Create the folder if it does not exist."""

@@ -20,6 +20,7 @@ from db.usage.queries import compact_usage
 from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.api_key_expiry import send_expiry_notices
 from studio.accounts.identity.deletions import delete_due_accounts
+from studio.billing.storage import warn_about_storage
 from studio.destinations.changes import encrypt_again
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import SignFile
@@ -157,6 +158,11 @@ MAINTENANCE_TASKS = (
     ),
     MaintenanceTask(
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
+    ),
+    MaintenanceTask(
+        "warnings about storage",
+        lambda services: warn_about_storage(services.database, services.settings),
+        600,
     ),
     MaintenanceTask("retention", lambda services: enforce_retention(services.database), 3_600),
     MaintenanceTask(

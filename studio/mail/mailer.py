@@ -79,6 +79,11 @@ class Mailer:
         after_commit(EMAILS.notify)
 
 
+def find_mailer(settings: Settings) -> Mailer | None:
+    """Return the mailer of these settings, None if `MAIL` is `off`: for notices that are not necessary."""
+    return None if settings.mail == "off" else get_mailer(settings)
+
+
 @cache
 def get_mailer(settings: Settings) -> Mailer:
     """Return the mailer of these settings. There is one for each `Settings` object.

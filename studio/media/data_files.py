@@ -30,13 +30,15 @@ class StoredDataFile:
 
     id: UUID
     content_hash: str
+    size: int
 
 
 def store_data_file(storage: Storage, file: BinaryIO) -> StoredDataFile:
     """Store a file and return its id and SHA-256. Garbage collection deletes it if no row refers to it."""
-    stored_id, digest = new_id(), hashlib.sha256()
+    stored_id, digest, size = new_id(), hashlib.sha256(), 0
     with storage.open_writer(data_file_key(stored_id)) as target:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             target.write(chunk)
-    return StoredDataFile(stored_id, digest.hexdigest())
+            size += len(chunk)
+    return StoredDataFile(stored_id, digest.hexdigest(), size)

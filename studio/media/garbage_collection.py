@@ -11,7 +11,7 @@ the next one continues.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -20,18 +20,22 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
     Interval,
     Uuid,
     any_,
+    column,
     delete,
     exists,
+    func,
     insert,
     literal,
     or_,
     select,
     text,
+    update,
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -249,6 +253,7 @@ def _delete_part(
 ) -> int:
     """Delete the files without a row of the next part of a folder."""
     total = read = 0
+    sizes: dict[UUID, int] = {}
     files = islice(storage.list_files(folder, _read_position(storage, folder)), MAX_FILES)
     while page := list(islice(files, PAGE_FILES)):
         orphans = _list_old_files(page, now)
@@ -256,13 +261,47 @@ def _delete_part(
             orphans = _keep_without_row(database, orphans, column)
         for row_id, keys in orphans.items():
             _delete_files(storage, folder, row_id, keys)
+        if folder == "media":
+            _record_variant_sizes(database, sizes, page)
         total, read = total + len(orphans), read + len(page)
         if read % SAVED_FILES == 0:
             # A run that is killed is continued here, so a part that takes too long still makes progress.
             _write_position(storage, folder, page[-1].key)
     if read < MAX_FILES:
         _write_position(storage, folder, "")
+    _store_variant_sizes(database, sizes)
     return total
+
+
+def _record_variant_sizes(database: Database, sizes: dict[UUID, int], page: Sequence[StoredFile]) -> None:
+    """Add the sizes of the variants of a page, and store those of all images but the last, which may go on."""
+    for file in page:
+        resource_id, _, name = file.key.removeprefix("media/").partition("/")
+        size = file.size if name.startswith("variants/") else 0
+        sizes[UUID(resource_id)] = sizes.get(UUID(resource_id), 0) + size
+    last_id = next(reversed(sizes))
+    last_size = sizes.pop(last_id)
+    _store_variant_sizes(database, sizes)
+    sizes.clear()
+    sizes[last_id] = last_size
+
+
+def _store_variant_sizes(database: Database, sizes: Mapping[UUID, int]) -> None:
+    """Store the sizes of the variants of images, which count for the storage of a plan."""
+    if not sizes:
+        return
+    found = func.unnest(
+        literal(list(sizes), ARRAY(Uuid)), literal(list(sizes.values()), ARRAY(BigInteger))
+    ).table_valued(column("id", Uuid), column("size", BigInteger), name="found")
+    with database.transaction(write=True) as session:
+        change = update(MediaResource).where(
+            MediaResource.id == found.c.id, MediaResource.variant_bytes != found.c.size
+        )
+        # Clients must not see a new `updated_at`.
+        session.execute(
+            change.values(variant_bytes=found.c.size, updated_at=MediaResource.updated_at)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _delete_files(storage: Storage, folder: str, row_id: UUID, keys: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import get_references, get_visible, select_visible
+from studio.billing.storage import require_storage
 from studio.infrastructure.fair_slots import Requester, account_name, current_requester
 from studio.infrastructure.storage import Storage, media_folder, media_key, temporary_key
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
@@ -55,7 +56,12 @@ def ingest_upload(
         public: Whether other tenants may read the image.
     """
     return store_image(
-        storage, image, organization_id, _choose_owner(organization_id, owner_id), public=public
+        storage,
+        image,
+        organization_id,
+        _choose_owner(organization_id, owner_id),
+        public=public,
+        has_storage_limit=True,
     )
 
 
@@ -106,8 +112,10 @@ def resolve_file_url(
         raise NotFound(reason, value=resource_id)
     image = _read_upload(storage, upload)
     owner = _choose_owner(organization_id, owner_id)
-    media = store_image(storage, image, organization_id, owner, resource_id=upload.id)
-    upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
+    media = store_image(
+        storage, image, organization_id, owner, resource_id=upload.id, has_storage_limit=True
+    )
+    upload.status, upload.media_resource_id, upload.stored_bytes = UploadStatus.INGESTED, media.id, 0
     # The key is read now: a callback cannot rely on a row of a transaction that has ended.
     after_commit(partial(storage.delete, temporary_key(upload.id)))
     return media
@@ -178,6 +186,7 @@ def store_image(
     resource_id: UUID | None = None,
     public: bool = False,
     origin: ImageOrigin | None = None,
+    has_storage_limit: bool = False,
 ) -> MediaResource:
     """Return the tenant's row of a normalized image, creating the row and its file if they are absent.
 
@@ -188,6 +197,11 @@ def store_image(
         resource_id: The id of a new row, if it is known in advance.
         public: Whether other tenants may read the image. An image that is public stays public.
         origin: What the bytes of a new image count for; by default the API key of the running request.
+        has_storage_limit: Whether a new image must fit into the storage of the plan. What is made of a request
+            that was accepted is stored in any case.
+
+    Raises:
+        StorageFull: It does not fit.
     """
     same_image = (*_owned_by(organization_id, owner_id), MediaResource.content_hash == image.content_hash)
     # unscoped: filtered by explicit tenant columns, because a worker has no caller
@@ -195,6 +209,8 @@ def store_image(
     # Locked, so that the image is not transferred to another tenant before a row of this one refers to it.
     media = current_session().scalar(existing.with_for_update(key_share=True))
     if media is None:
+        if has_storage_limit:
+            require_storage(organization_id, owner_id, len(image.data))
         origin = origin or ImageOrigin(api_key_id=find_api_key_id())
         media = MediaResource(
             id=resource_id or new_id(),

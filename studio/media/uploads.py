@@ -17,11 +17,14 @@ from db.errors import Conflict, NotFound, UnsupportedImageType
 from db.models.media import Upload, UploadStatus
 from db.queries.users import lock_for_count
 from db.session import after_commit, current_session, query_as_system
+from studio.billing.storage import require_storage
 from studio.infrastructure.storage import Storage, import_folder, temporary_key
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE, StoredDataFile
 from studio.media.garbage_collection import GRACE_PERIOD
 from studio.media.stored_image import StoredImage
 
+MAX_UNUSED_BYTES = 1_000_000_000
+"""The bytes of an account's uploads that no row refers to yet."""
 _MIN_LIFETIME = timedelta(minutes=15)
 _MIN_BYTES_PER_SECOND = 50_000
 MAX_LIFETIME = timedelta(minutes=85)
@@ -45,6 +48,15 @@ class TooManyUploads(Conflict):
     )
 
 
+class UnusedUploadsFull(Conflict):
+    """The uploads of the account that are not used yet have the maximum size."""
+
+    code = "too_many_upload_bytes"
+    default_detail = (
+        f"{MAX_UNUSED_BYTES // 1_000_000:,} MB of uploads are not used: use them, or wait until they expire"
+    )
+
+
 def create_presigned_url(filename: str, content_type: str, size: int | None) -> Upload:
     """Create an upload of the caller that expires after `GRACE_PERIOD`.
 
@@ -52,12 +64,16 @@ def create_presigned_url(filename: str, content_type: str, size: int | None) -> 
 
     Raises:
         TooManyUploads: The user, with their API keys, has `MAX_PENDING` pending uploads.
+        UnusedUploadsFull: The file would exceed `MAX_UNUSED_BYTES`.
+        StorageFull: The file does not fit into the storage of the plan.
     """
     caller = current_caller()
     # Locked, so that concurrent requests cannot exceed the maximum.
     lock_for_count(caller.user_id)
     if _count_pending(caller.user_id) >= MAX_PENDING:
         raise TooManyUploads(limit=MAX_PENDING)
+    _require_space(caller.user_id, size or 0)
+    require_storage(caller.key_organization_id, caller.user_id, size or 0)
     upload = Upload(
         id=new_id(),
         owner_id=caller.user_id,
@@ -88,21 +104,42 @@ def _count_pending(user_id: UUID) -> int:
     return query_as_system(pending)[0]
 
 
+def _require_space(user_id: UUID, added_bytes: int, upload_id: UUID | None = None) -> None:
+    """Check the size of a user's unused uploads, without that of one whose file is replaced."""
+    # unscoped: uploads of one user in all tenants
+    others = select(func.coalesce(func.sum(Upload.stored_bytes), 0)).where(
+        Upload.owner_id == user_id,
+        Upload.status == UploadStatus.RECEIVED,
+        *([] if upload_id is None else [Upload.id != upload_id]),
+    )
+    if query_as_system(others)[0] + added_bytes > MAX_UNUSED_BYTES:
+        raise UnusedUploadsFull(limit=MAX_UNUSED_BYTES)
+
+
 def put_upload(storage: Storage, upload_id: UUID, file: StoredImage | StoredDataFile) -> None:
     """Store the image of an upload, or record its stored file, in place of an earlier one.
 
     Raises:
         NotFound: The upload does not exist or has expired.
         UploadConsumed: A row already refers to the file.
+        UnusedUploadsFull: The file would exceed `MAX_UNUSED_BYTES`.
+        StorageFull: The file does not fit into the storage of the plan.
     """
     upload = get_open_upload(upload_id, for_update=True)
+    content = file.to_bytes() if isinstance(file, StoredImage) else b""
+    size = file.size if isinstance(file, StoredDataFile) else len(content)
+    # Locked, so that concurrent requests cannot exceed the maximum.
+    lock_for_count(upload.owner_id)
+    _require_space(upload.owner_id, size, upload.id)
+    require_storage(upload.organization_id, upload.owner_id, size - upload.stored_bytes)
+    upload.stored_bytes = size
     if isinstance(file, StoredDataFile):
         replaced_id, upload.file_id, upload.file_hash = upload.file_id, file.id, file.content_hash
         if replaced_id is not None:
             after_commit(partial(storage.delete_folder, import_folder(replaced_id)))
     else:
         # With its columns, so that the transaction that uses the upload need not decode it again.
-        storage.write(temporary_key(upload.id), file.to_bytes())
+        storage.write(temporary_key(upload.id), content)
     upload.status = UploadStatus.RECEIVED
 
 

@@ -28,7 +28,7 @@ from studio.infrastructure.pubsub import WEBHOOKS
 from studio.infrastructure.retry_after import parse_retry_after
 from studio.infrastructure.settings import Settings
 from studio.mail.emails import Email, as_text
-from studio.mail.mailer import get_mailer
+from studio.mail.mailer import find_mailer
 from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 from studio.webhooks import queue
 from studio.webhooks.messages import Sign, sign_message
@@ -219,7 +219,8 @@ def _to_outcome(response: HttpResponse) -> queue.Outcome:
 
 def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> None:
     """Tell the owner of an endpoint by e-mail that it was disabled, unless it is enabled again."""
-    if settings.mail == "off":
+    mailer = find_mailer(settings)
+    if mailer is None:
         return
     with database.transaction(write=False) as reading:
         query = select(WebhookEndpoint, User.email)  # unscoped: the endpoint that was leased
@@ -234,7 +235,6 @@ def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> N
         return
     # Only the host is named: the rest of the URL may hold a credential.
     host = urlsplit(endpoint.url or "").hostname
-    mailer = get_mailer(settings)
     message = Email(
         kind="webhook_endpoint_disabled",
         recipient=email,

@@ -20,6 +20,7 @@ from db.models.product_summaries import may_show_product
 from db.models.products import Product
 from db.models.shootings import Look, Shooting, Shot
 from db.models.subscriptions import Subscription
+from db.models.users import User
 from db.session import current_session
 from studio.webhooks.outbox import (
     Tenant,
@@ -134,6 +135,25 @@ def emit_credits_event(event_type: str, subscription: Subscription, organization
     path = f"/api/v1/subscriptions/{subscription.id}"
     for tenant in [Tenant(None, subscription.user_id), *(Tenant(each, None) for each in organization_ids)]:
         publish_to(tenant, event_type, subscription, "low", path, **balance)
+
+
+def emit_storage_event(
+    event_type: str, account: User, organization_ids: Sequence[UUID], used_bytes: int, limit_bytes: int
+) -> None:
+    """Emit `storage.low` to each tenant whose bytes count for the plan of an account, under the system role.
+
+    Args:
+        event_type: The type of the event.
+        account: The account.
+        organization_ids: The organizations that it owns.
+        used_bytes: The bytes that are used.
+        limit_bytes: The limit of the plan.
+    """
+    use = {"used_bytes": used_bytes, "limit_bytes": limit_bytes}
+    for tenant in [Tenant(None, account.id), *(Tenant(each, None) for each in organization_ids)]:
+        organization_id = tenant.organization_id
+        path = f"/api/v1/organizations/{organization_id}/usage" if organization_id else "/api/v1/users/me"
+        publish_to(tenant, event_type, account, "low", path, **use)
 
 
 def _load_products(shot_ids: Iterable[UUID | None]) -> Mapping[UUID | None, dict[str, Any]]:

@@ -11,9 +11,12 @@ from sqlalchemy import update
 from db.base import utc_now
 from db.models import TokenFamily, User
 from db.session import Database
+from handlers.app import Application
 from tests.api.conftest import Client
+from tests.security.rate_limits import AppFromAddress
 from tests.support import factories
 from tests.support.auth import refresh, sign_in
+from tests.support.mailbox import list_emails_to
 from tests.support.passwords import PASSWORD
 
 
@@ -37,12 +40,30 @@ def test_a_session_is_returned_without_its_tokens(client: Client) -> None:
         "created_at": shown["created_at"],
         "updated_at": shown["updated_at"],
         "user_agent": "Atelier/1.0",
+        "address": shown["address"],
         "last_used_at": shown["last_used_at"],
         "expires_at": shown["expires_at"],
         "is_current": True,
     }
+    assert shown["address"]
     ends_at = datetime.fromisoformat(shown["expires_at"])
     assert timedelta(days=29, hours=23) < ends_at - utc_now() <= timedelta(days=30)
+
+
+def test_a_sign_in_from_a_new_device_sends_an_email(app: Application, user: User) -> None:
+    def sign_in_from(address: str, program: str) -> list[str]:
+        client = Client(AppFromAddress(app, address), {"user-agent": program})
+        assert sign_in(client, user.email, PASSWORD).status == 200
+        return list_emails_to(app, user.email)
+
+    # Nothing to compare with.
+    assert sign_in_from("192.0.2.7", "Firefox/140.0 (https://evil.example)") == []
+    assert sign_in_from("192.0.2.7", "Firefox/141.0.1 (https://evil.example)") == []
+    (text,) = sign_in_from("192.0.2.8", "Firefox/141.0.1 (https://evil.example)")
+    assert "at the IP address 192.0.2.8" in text
+    assert "https://evil.example" not in text
+    assert len(sign_in_from("192.0.2.7", "curl/8.5.0")) == 2
+    assert len(sign_in_from("192.0.2.8", "Firefox/142.0 (https://evil.example)")) == 2
 
 
 def test_only_the_session_of_the_request_is_the_current_one(

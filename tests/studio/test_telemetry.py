@@ -365,7 +365,9 @@ def test_a_failed_outbound_request_is_counted_by_its_reason() -> None:
 
 def test_a_metrics_port_in_use_stops_the_start_with_an_error(database: Database) -> None:
     with run_http_recorder() as listener:
-        server = MetricsServer("127.0.0.1", listener.port, database, UNREACHABLE_URL)
+        server = MetricsServer(
+            Settings(metrics_host="127.0.0.1", metrics_port=listener.port, database_url=UNREACHABLE_URL), database
+        )
         with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{listener.port}: "):
             server.start()
     server.stop()

@@ -286,6 +286,22 @@ ADMISSION_CONTROLS = (
         "Nothing: their URLs expire",
     ),
     AdmissionControl(
+        "Uploads of an account that are not used, 1 GB",
+        (),
+        409,
+        "too_many_upload_bytes",
+        (),
+        "Nothing: they expire after 24 hours",
+    ),
+    AdmissionControl(
+        "Storage of a plan",
+        (),
+        409,
+        "storage_full",
+        (),
+        "Nothing: the account frees space or changes the plan",
+    ),
+    AdmissionControl(
         "The database: reachable, and with a free connection",
         ("DATABASE_URL", "REQUEST_THREADS"),
         503,

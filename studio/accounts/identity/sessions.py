@@ -7,6 +7,7 @@ tokens carry the id of their family and stop working with it. Knows no HTTP and 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session, joinedload
 from db.audit import set_actor
 from db.base import utc_now
 from db.errors import Conflict, IncorrectCredentials, InvalidToken, NotFound
+from db.models.attempts import KnownAddress
 from db.models.users import AccountDeletion, RefreshToken, TokenFamily, User
 from db.queries.users import find_user_by_email, revoke_mailed_tokens
 from db.session import current_session, run_in_separate_transaction
@@ -28,8 +30,17 @@ from studio.accounts.identity.passwords import (
     verify_password,
 )
 from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.mail.emails import Email, as_text
+from studio.mail.mailer import Mailer
 
 RETRY_WINDOW = timedelta(seconds=10)
+_VERSION = re.compile(r"\d+(?:[._]\d+)*")
+_NEW_DEVICE_TEXT = """\
+Someone has signed in to your Sartiq account from a device that was not used before:
+{program}, at the IP address {address}, on {time:%d %B %Y, %H:%M} UTC.
+
+If it was not you, set a new password: that ends all sessions.
+"""
 MAX_SESSIONS = 50
 """An account with more open sessions loses the oldest ones at the next login."""
 
@@ -51,14 +62,38 @@ class Grant:
     refresh_token: str
 
 
-def login(email: str, password: str, lifetime: timedelta, user_agent: str | None = None) -> Grant:
-    """Start a session.
+@dataclass(frozen=True)
+class Device:
+    """From where a user signs in: the `User-Agent` header, and the IP address."""
+
+    user_agent: str | None
+    address: str | None
+
+    @classmethod
+    def of(cls, user_agent: str | None, address: str | None) -> Device:
+        """Return the device of a request, with values that can be stored."""
+        return cls(user_agent[:400] if user_agent else None, address[:45] if address else None)
+
+    def matches(self, other: Device) -> bool:
+        """Return whether this is the same device. Another version of the same browser does not count."""
+        return self.address == other.address and _without_versions(self) == _without_versions(other)
+
+
+def _without_versions(device: Device) -> str:
+    return _VERSION.sub("", device.user_agent or "")
+
+
+def login(
+    email: str, password: str, lifetime: timedelta, device: Device, mailer: Mailer | None = None
+) -> Grant:
+    """Start a session. A sign-in from a new device sends an e-mail.
 
     Args:
         email: The address of the account.
         password: The password in plain text.
         lifetime: The longest lifetime of the session.
-        user_agent: The `User-Agent` header, shown in the list of sessions.
+        device: What the list of sessions shows.
+        mailer: Sends the e-mail; None to send none.
 
     Raises:
         IncorrectCredentials: The address is unknown, the password is wrong, or the account is deactivated.
@@ -84,13 +119,45 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
     current_session().execute(
         delete(TokenFamily).where(TokenFamily.user_id == user.id, TokenFamily.expires_at < utc_now())
     )
+    if mailer is not None and _is_new(device, user.id):
+        _announce_device(user, device, mailer)
     family = TokenFamily(
-        user_id=user.id, expires_at=utc_now() + lifetime, user_agent=user_agent[:400] if user_agent else None
+        user_id=user.id,
+        expires_at=utc_now() + lifetime,
+        user_agent=device.user_agent,
+        address=device.address,
     )
     current_session().add(family)
     current_session().flush()
     _end_oldest_sessions(user.id)
     return _issue_grant(family, None)
+
+
+def _is_new(device: Device, user_id: UUID) -> bool:
+    """Return whether an account has signed in before, but not from this device."""
+    query = select(TokenFamily.user_agent, TokenFamily.address).where(TokenFamily.user_id == user_id)
+    earlier = [Device(*row) for row in current_session().execute(query)]
+    if any(device.matches(each) for each in earlier):
+        return False
+    known = select(KnownAddress.user_id).where(KnownAddress.user_id == user_id).limit(1)
+    return bool(earlier) or current_session().scalar(known) is not None
+
+
+def _announce_device(user: User, device: Device, mailer: Mailer) -> None:
+    program = as_text(device.user_agent or "")[:100] or "an unknown program"
+    mailer.send(
+        Email(
+            kind="new_device",
+            recipient=user.email,
+            subject="A new sign-in to your Sartiq account",
+            text=_NEW_DEVICE_TEXT.format(
+                program=program, address=device.address or "an unknown address", time=utc_now()
+            ),
+            label="Set a new password",
+            url=mailer.forgot_password_url,
+            closing="If it was you, ignore this e-mail.",
+        )
+    )
 
 
 def _require_no_deletion(user_id: UUID) -> None:

@@ -38,7 +38,8 @@ from db.base import utc_now
 from db.engine import build_engine
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database
-from studio.infrastructure.settings import set_metrics_folder
+from studio.infrastructure.settings import Settings, set_metrics_folder
+from studio.infrastructure.storage import free_share
 from studio.state_machines import GENERATION_STATES, OPEN_GENERATION
 
 logger = logging.getLogger(__name__)
@@ -421,6 +422,27 @@ class PoolCollector(Collector):
         )
 
 
+class DiskCollector(Collector):
+    """The free share of the disk with the stored files, read at each scrape."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def describe(self) -> list[Metric]:
+        """Return the metric family without a look at the disk."""
+        return [self._family(0.0)]
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric family with its value."""
+        yield self._family(free_share(self._folder))
+
+    @staticmethod
+    def _family(share: float) -> Metric:
+        return GaugeMetricFamily(
+            "sartiq_media_free_ratio", "Free share of the disk of `MEDIA_DIR`; missing with a bucket", value=share
+        )
+
+
 class SiblingCollector(Collector):
     """CPU time, memory and open files of the children of this process's parent, by process id (Linux)."""
 
@@ -460,7 +482,8 @@ def describe_metrics() -> Iterator[MetricDescription]:
         yield MetricDescription(
             family.name + suffix, family.type, tuple(collector._labelnames), family.documentation
         )
-    for family in (*_queue_families([]), *PoolCollector._families(0, 0), AuditCollector._family(0)):
+    collected = (AuditCollector._family(0), DiskCollector._family(0))
+    for family in (*_queue_families([]), *PoolCollector._families(0, 0), *collected):
         labels = {name: None for sample in family.samples for name in sample.labels}
         yield MetricDescription(family.name, family.type, tuple(labels), family.documentation)
 
@@ -468,19 +491,18 @@ def describe_metrics() -> Iterator[MetricDescription]:
 class MetricsServer:
     """Serves the metrics of a registry over HTTP at every path; call `start` and `stop` once each.
 
-    With port 0, nothing is served. Without a database, the connection pool is not measured.
+    Args:
+        settings: The settings; with `METRICS_PORT=0` nothing is served.
+        database: The database of the process, None to leave out its connection pool.
+        registry: The registry.
     """
 
     def __init__(
-        self,
-        host: str,
-        port: int,
-        database: Database | None,
-        database_url: str,
-        registry: CollectorRegistry = REGISTRY,
+        self, settings: Settings, database: Database | None, registry: CollectorRegistry = REGISTRY
     ) -> None:
-        self._host, self._port, self._registry = host, port, registry
-        self._app_database, self._url = database, database_url
+        self._settings, self._registry = settings, registry
+        self._host, self._port = settings.metrics_host, settings.metrics_port
+        self._app_database, self._url = database, settings.database_url
         self._collectors: list[Collector] = []
 
     def start(self) -> None:
@@ -499,6 +521,8 @@ class MetricsServer:
         # A connection of its own: metrics are needed most when all connections of the pool are in use.
         self._database = Database(build_engine(self._url, pool_size=1))
         self._collectors = [QueueCollector(self._database), AuditCollector(self._database)]
+        if self._settings.media_url is None:
+            self._collectors.append(DiskCollector(self._settings.media_dir))
         if self._app_database is not None:
             self._collectors.append(PoolCollector(self._app_database))
         for collector in self._collectors:

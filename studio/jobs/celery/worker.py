@@ -130,7 +130,7 @@ def run_worker(settings: Settings, with_beat: bool, find_violations: FindViolati
     _add_task(app, MAINTAIN, MaintenanceRunner(services).run)
     background_services: list[Any] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
-        MetricsServer(settings.metrics_host, settings.metrics_port, services.database, settings.database_url),
+        MetricsServer(settings, services.database),
         WebhookDispatcher(settings, services.worker, services.http_client),
         LadderBuilder(services.storage),
         # Without the broker no message arrives.
