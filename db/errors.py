@@ -63,6 +63,13 @@ class GuestNotAllowed(PermissionDenied):
     default_detail = "Guests with a review link cannot call this operation"
 
 
+class ApiKeyNotAllowed(PermissionDenied):
+    """The caller is an API key, and the operation is about an account."""
+
+    code = "api_key_not_allowed"
+    default_detail = "API keys cannot call this operation: sign in with an account"
+
+
 class Unauthenticated(DomainError):
     """The request has no credentials."""
 

@@ -21,8 +21,6 @@ Node = dict[str, Any]
 EXTENSION = "x-standard-responses"
 FILE_NAME = "standard.yaml"
 KINDS = ("parameters", "headers", "responses")
-SIGNED_IN = {"superuser", "owner", "admin", "member", "viewer", "personal"}
-"""The roles of `permissions.yaml` that together cover every signed-in user."""
 
 
 class StandardPartsError(Exception):
@@ -40,8 +38,6 @@ class Subject:
     node: Node
     pointer: list[str]
     security: list[Node]
-    roles: set[str]
-    """The roles that have the operation's permission; empty without `x-permission`."""
     parameters: set[tuple[str, str]] = field(default_factory=set)
     """Location and name of each parameter, those of the path item included."""
     successes: list[Node] = field(default_factory=list)
@@ -61,9 +57,6 @@ CONDITIONS: dict[str, Callable[[Subject], bool]] = {
     "every operation": lambda subject: True,
     "with rate limits": lambda subject: "x-not-limited" not in subject.node,
     "with a credential": lambda subject: bool(subject.security),
-    "with a limited permission": lambda subject: (
-        bool(subject.roles) and ("key" in subject.roles or not subject.roles >= SIGNED_IN)
-    ),
     "with a reference to a resource": _refers_to_a_resource,
     "with content": lambda subject: any("content" in one for one in subject.successes),
     "with a request body": lambda subject: "requestBody" in subject.node,
@@ -111,7 +104,6 @@ def list_subjects(contract: Node) -> Iterator[Subject]:
                 node,
                 ["paths", path, method],
                 node.get("security", contract.get("security", [])),
-                set(contract.get("x-permissions", {}).get(node.get("x-permission"), ())),
             )
             for parameter in item.get("parameters", []) + node.get("parameters", []):
                 resolved = document.resolve(parameter)

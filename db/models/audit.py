@@ -19,6 +19,8 @@ class ActorType(StrEnum):
     API_KEY = "api_key"
     GUEST = "guest"
     ANONYMOUS = "anonymous"
+    OPERATOR = "operator"
+    """A superuser, in a tenant that is not theirs."""
 
 
 class Outcome(StrEnum):

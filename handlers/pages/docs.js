@@ -202,6 +202,18 @@ async function readContract() {
   return contract;
 }
 
+// Swagger UI itself would keep tokens in localStorage, after the tab is closed.
+const AUTHORIZATION = "sartiq-docs-authorization";
+
+function keepAuthorization() {
+  const { authActions, authSelectors } = window.documentation;
+  const saved = sessionStorage.getItem(AUTHORIZATION);
+  if (saved) authActions.restoreAuthorization({ authorized: JSON.parse(saved) });
+  window.addEventListener("pagehide", () => {
+    sessionStorage.setItem(AUTHORIZATION, JSON.stringify(authSelectors.authorized()));
+  });
+}
+
 async function showContract() {
   window.documentation = SwaggerUIBundle({
     spec: await readContract(),
@@ -216,7 +228,7 @@ async function showContract() {
     displayRequestDuration: true,
     defaultModelExpandDepth: 2,
     defaultModelsExpandDepth: -1,
-    persistAuthorization: true,
+    onComplete: keepAuthorization,
     tryItOutEnabled: true,
     validatorUrl: null,
   });

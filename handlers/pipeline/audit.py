@@ -128,6 +128,7 @@ class AuditRecorder:
             return []
         row, changes = tracker.find(*target) if target else (None, [])
         tenants = [_tenant_fields(*tenant) for tenant in tracker.tenants]
+        tenants = tenants or [_resolve_tenant(context, target, row)]
         event = {
             **self._event_fields(target),
             **_build_actor(context.caller, tracker),
@@ -136,7 +137,7 @@ class AuditRecorder:
                 {"field": change.field, "before": change.before, "after": change.after} for change in changes
             ],
         }
-        return [{**event, **tenant} for tenant in tenants or [_resolve_tenant(context, target, row)]]
+        return [{**event, **tenant, **_mark_operator(context.caller, tenant)} for tenant in tenants]
 
     def _resolve_target(
         self, context: RequestContext, tracker: ChangeTracker, location: str | None
@@ -175,11 +176,13 @@ class AuditRecorder:
             if denied is None:
                 return
             account = Target("user", denied.account_id) if denied.account_id else None
+            tenant = _tenant_fields(denied.organization_id, denied.account_id)
             insert_denial(
                 {
                     **self._event_fields(path_target or account),
                     **denied.actor,
-                    **_tenant_fields(denied.organization_id, denied.account_id),
+                    **_mark_operator(context.caller, tenant),
+                    **tenant,
                     "outcome": Outcome.REFUSED,
                     "reason": error.code,
                     "changes": [],
@@ -259,6 +262,14 @@ def _find_denied_guest(link_id: UUID) -> _DeniedRequest | None:
 def _tenant_fields(organization_id: UUID | None, account_id: UUID | None) -> dict[str, UUID | None]:
     """Return the tenant columns of an event: an organization or an account, never both."""
     return {"organization_id": organization_id, "account_id": account_id if organization_id is None else None}
+
+
+def _mark_operator(caller: Caller | None, tenant: Mapping[str, UUID | None]) -> dict[str, Any]:
+    """Return the type of the actor of a superuser in a tenant of others, whose users do not see who it was."""
+    if caller is None or not caller.is_superuser:
+        return {}
+    is_own = tenant["account_id"] == caller.user_id or tenant["organization_id"] in caller.roles
+    return {} if is_own else {"actor_type": ActorType.OPERATOR}
 
 
 def _build_actor(caller: Caller | None, tracker: ChangeTracker) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from handlers.common.permissions import (
     may_have_guests,
 )
 from handlers.pipeline.errors import TokenExpired
-from studio.accounts.api_keys import parse_secret
+from studio.accounts.api_keys import SECRET_PREFIX, parse_secret
 from studio.accounts.identity.tokens import hash_token
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.telemetry.context import current_log_context
@@ -192,15 +192,19 @@ def build_bearer_security(
     return BearerSecurity
 
 
+def decode_credential(credential: str, secret_keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return the claims of a valid access token or API key, None for any other text."""
+    decode = parse_api_key if credential.startswith(SECRET_PREFIX) else decode_access_token
+    return decode(credential, secret_keys)
+
+
 def build_security_map(secret_keys: tuple[str, ...]) -> dict[str, type[AbstractSecurityHandler]]:
     """Return the security handler of each scheme type in the contract.
 
-    Connexion tries the schemes of an operation one after the other until one succeeds.
+    Both take both credentials: where an API key is not allowed, it is 403 (`require_access`), not 401.
     """
-    return {
-        "oauth2": build_bearer_security(decode_access_token, secret_keys),
-        "bearer": build_bearer_security(parse_api_key, secret_keys),
-    }
+    handler = build_bearer_security(decode_credential, secret_keys)
+    return {"oauth2": handler, "bearer": handler}
 
 
 def load_caller(claims: dict[str, Any]) -> Caller:

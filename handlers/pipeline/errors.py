@@ -3,7 +3,7 @@
 DomainError                       db/errors.py: what the domain rejects
   Unauthenticated            401  not_authenticated, invalid_token, incorrect_credentials,
                                   invalid_webhook_signature
-  PermissionDenied           403  not_enough_permissions, guest_not_allowed, invalid_signature
+  PermissionDenied           403  not_enough_permissions, guest_not_allowed, api_key_not_allowed, invalid_signature
   NotFound                   404  not_found
   Conflict                   409  one subclass and code per business rule
   PreconditionFailed         412  precondition_failed

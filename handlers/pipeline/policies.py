@@ -55,7 +55,8 @@ class ServedOperation(Operation):
     def framework_statuses(self) -> set[int]:
         """Return the statuses that the server may respond with without calling the handler."""
         statuses = super().framework_statuses()
-        if self.is_superuser_only or self.accepts_api_key:
+        # A guest or an API key that cannot call the operation.
+        if not self.is_public:
             statuses.add(403)
         # The key is in use by a request that still runs.
         if self.accepts_idempotency_key:

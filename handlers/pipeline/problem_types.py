@@ -63,6 +63,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "other operations.",
         "Ask the person who gave you the link, or sign in with an account.",
     ),
+    "api_key_not_allowed": ProblemType(
+        403,
+        "The operation is about an account, or administers an organization. API keys cannot call it.",
+        "Sign in with an account and send its access token.",
+    ),
     "invalid_signature": ProblemType(
         403,
         "The signed URL was changed or has expired.",

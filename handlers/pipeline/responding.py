@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from db.caller import Caller
-from db.errors import DomainError, GuestNotAllowed, InvalidToken, NotFound, PermissionDenied
+from db.errors import ApiKeyNotAllowed, DomainError, GuestNotAllowed, NotFound, PermissionDenied
 from handlers.common.context import current_request
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
@@ -73,11 +73,13 @@ def require_access(operation: ServedOperation, context: RequestContext, caller: 
 
     Raises:
         PermissionDenied: The caller can never call this operation, whatever the row.
-        InvalidToken: A guest calls an operation on accounts.
     """
     if caller.guest is not None:
         context.organization_id = caller.guest.organization_id
         _require_guest_access(operation, caller)
+    if caller.api_key_id is not None and not operation.accepts_api_key:
+        context.organization_id = caller.key_organization_id
+        raise ApiKeyNotAllowed()
     if operation.is_superuser_only and not caller.is_superuser:
         raise PermissionDenied()
     # A key's scopes are checked before any row is read: handlers rely on every role's right to read, which a
@@ -94,12 +96,10 @@ def _require_guest_access(operation: ServedOperation, caller: Caller) -> None:
     A link that an API key made can lack permissions that other guests have. Like the scopes of a key, they
     are checked before any row is read.
     """
-    if operation.accepts_guest:
-        if operation.permission not in caller.personal_permissions:
-            raise PermissionDenied()
-        return
-    # Operations on accounts do not declare 403. They reject API keys in the same way.
-    raise GuestNotAllowed() if operation.responses.declares(403) else InvalidToken()
+    if not operation.accepts_guest:
+        raise GuestNotAllowed()
+    if operation.permission not in caller.personal_permissions:
+        raise PermissionDenied()
 
 
 def describe_rejection(operation: ServedOperation, context: RequestContext, error: Exception) -> None:

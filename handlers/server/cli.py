@@ -504,7 +504,7 @@ def read_password() -> str:
     The line break at the end of standard input is not part of the password.
 
     Raises:
-        CommandError: The two passwords differ, there is no input, or it is not UTF-8.
+        CommandError: The two passwords differ, there is no input, or it has several lines or is not UTF-8.
     """
     try:
         password = _prompt_password() if sys.stdin.isatty() else _read_stdin()
@@ -518,7 +518,10 @@ def read_password() -> str:
 
 
 def _read_stdin() -> str:
-    return sys.stdin.read(MAX_PASSWORD_INPUT).removesuffix("\n").removesuffix("\r")
+    password = sys.stdin.read(MAX_PASSWORD_INPUT).removesuffix("\n").removesuffix("\r")
+    if "\n" in password or "\r" in password:
+        raise CommandError("The password has a line break: send it once, on one line.")
+    return password
 
 
 def _prompt_password() -> str:

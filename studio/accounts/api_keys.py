@@ -50,6 +50,9 @@ def generate_secret(api_key_id: UUID, secret_key: str) -> str:
     return f"sk_{base64.urlsafe_b64encode(content + _mac(content, secret_key)).decode()}"
 
 
+SECRET_PREFIX = "sk_"
+
+
 def parse_secret(secret: str, secret_keys: tuple[str, ...]) -> UUID | None:
     """Return the id of the key that a secret belongs to, or None if this server did not create the secret.
 
@@ -57,7 +60,7 @@ def parse_secret(secret: str, secret_keys: tuple[str, ...]) -> UUID | None:
     """
     if not _PATTERN.fullmatch(secret):
         return None
-    raw = base64.urlsafe_b64decode(secret.removeprefix("sk_"))
+    raw = base64.urlsafe_b64decode(secret.removeprefix(SECRET_PREFIX))
     content, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
     if not any(hmac.compare_digest(mac, _mac(content, secret_key)) for secret_key in secret_keys):
         return None

@@ -33,8 +33,8 @@ _UUID = re.compile(r"[0-9A-Fa-f-]{36}")
 NO_PROBLEM = "none"
 """The problem of a response above 399 without a problem document: the page of a missing guide."""
 MAX_PATH_LENGTH = 300
-MAX_SEGMENT_LENGTH = 36
-"""Limit of a logged segment of an unknown path: ids fit, tokens, which must not be logged, do not."""
+_NAME = re.compile(r"[a-z][a-z0-9.-]{0,39}|")
+"""A segment of an unknown path that is logged. Tokens, which must not be, have capitals or are longer."""
 
 
 class ObservabilityMiddleware:
@@ -180,4 +180,5 @@ def _redact_path(path: str, context: RequestContext) -> str:
 
 
 def _redact_segment(segment: str) -> str:
-    return "*" if len(segment) > MAX_SEGMENT_LENGTH or "@" in segment else quote(segment)
+    # A path that matches no operation may contain anything, such as a token or an address.
+    return segment if _NAME.fullmatch(segment) or _UUID.fullmatch(segment) else "*"
