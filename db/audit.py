@@ -59,6 +59,7 @@ _INTERNAL_COLUMNS = {
     "claimed_by",
     "credits_low_at",
     "storage_low_at",
+    "requested_by_id",
     "stored_bytes",
     "variant_bytes",
     "next_expiry_notice_at",

@@ -4,7 +4,7 @@ The caller and the permission that the running operation requires are context va
 (`db/tenancy.py`) know both without an argument in every function.
 
 This module compares permissions and does not define them. The table of permissions per role is in
-`handlers/common/permissions.py`; the caller arrives with the result.
+`studio/accounts/permissions.py`; the caller arrives with the result.
 """
 
 from __future__ import annotations

@@ -82,6 +82,9 @@ class Generation(Owned):
         ForeignKey("subscriptions.id", ondelete="SET NULL"), index=True
     )
     # What the usage counts for. No foreign keys: usage outlives API keys and products.
+    # The account that requested it. No foreign key: the owner changes when the account is deleted, but its
+    # pending generations are canceled. Null for generations of release 0.2.0.
+    requested_by_id: Mapped[UUID | None]
     api_key_id: Mapped[UUID | None]
     product_id: Mapped[UUID | None]
     generation_type: Mapped[str] = mapped_column(String(20), default="BASE")

@@ -58,6 +58,10 @@ class ProductImport(Owned):
     # The stored file. Its content never changes: bytes that are sent again are another file.
     file_id: Mapped[UUID]
     file_hash: Mapped[str] = mapped_column(String(64))
+    # Who requested it. No foreign keys: an import whose account or API key was deleted fails. Null for the
+    # imports of release 0.2.0.
+    requested_by_id: Mapped[UUID | None]
+    api_key_id: Mapped[UUID | None]
     format: Mapped[str] = mapped_column(String(10))
     mode: Mapped[str] = mapped_column(String(10))
     match_by: Mapped[str] = mapped_column(String(20))

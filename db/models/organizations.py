@@ -16,7 +16,7 @@ from db.models.users import User, email_key
 
 
 class Role(StrEnum):
-    """The role of a member; `handlers/common/permissions.py` has the permissions of each role."""
+    """The role of a member; `studio/accounts/permissions.py` has the permissions of each role."""
 
     OWNER = "owner"
     ADMIN = "admin"

@@ -1,23 +1,26 @@
-"""Read what the creator of a link may do now, together with the link.
+"""Read what the creator of a link, or of work in a queue, may do now.
 
 Review links and share links have no rights of their own: a link does at most what its creator may do, and
 what the API key may do that made it. Both are read with each use of the link, in the same statement.
 
-This module knows no permission. `handlers/common/permissions.py` turns roles and scopes into permissions.
+This module knows no permission. `studio/accounts/permissions.py` turns roles and scopes into permissions.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
-from sqlalchemy import Select, and_, bindparam, or_
+from sqlalchemy import Select, and_, bindparam, or_, select
 
+from db.base import utc_now
 from db.models.api_keys import ApiKey
 from db.models.generations import Prediction, PredictionShare
 from db.models.organizations import Membership
 from db.models.review_links import ReviewLink
 from db.models.shootings import Shooting
 from db.models.users import User
+from db.session import current_session
 
 
 class LinkCreator(NamedTuple):
@@ -34,6 +37,32 @@ class LinkCreator(NamedTuple):
     role: str | None
     is_superuser: bool
     scopes: list[str] | None
+
+
+def find_creator(
+    organization_id: UUID | None, account_id: UUID, api_key_id: UUID | None
+) -> LinkCreator | None:
+    """Return what the creator of a row may do now in its tenant; None if their access has ended.
+
+    It has ended if the account is inactive, or is neither a member of the organization nor a superuser, or if
+    the API key has expired or was deleted. The transaction needs the role of the system.
+
+    Args:
+        organization_id: The organization of the row; None for a personal row of the account.
+        account_id: The account.
+        api_key_id: The API key that made the row; None if the account made it in a session.
+    """
+    is_member = and_(Membership.user_id == User.id, Membership.organization_id == organization_id)
+    is_key = and_(ApiKey.id == api_key_id, ApiKey.expires_at > utc_now())
+    query = select(Membership.role, User.is_superuser, ApiKey.scopes).select_from(User)
+    query = query.outerjoin(Membership, is_member).outerjoin(ApiKey, is_key)
+    query = query.where(User.id == account_id, User.is_active.is_(True))
+    if organization_id is not None:
+        query = query.where(or_(Membership.id.is_not(None), User.is_superuser.is_(True)))
+    if api_key_id is not None:
+        query = query.where(ApiKey.id.is_not(None))
+    row = current_session().execute(query).one_or_none()
+    return None if row is None else LinkCreator(*row)
 
 
 def select_with_creator(

@@ -1,199 +1,43 @@
-"""The permissions of each role, and the decorator that declares a handler's permission.
-
-The same strings are the contract's `x-permission`; the server does not start when the two differ.
-"""
+"""The decorator that declares a handler's permission. `studio/accounts/permissions.py` has the permissions of roles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from enum import StrEnum
+from collections.abc import Callable
 from typing import TypeVar
 
-from db.queries.link_creators import LinkCreator
-
-
-class Permission(StrEnum):
-    """A permission, as in `x-permission` of the contract."""
-
-    ACCOUNT_SELF = "account:self"
-    ORGANIZATIONS_CREATE = "organizations:create"
-    ORGANIZATIONS_READ = "organizations:read"
-    ORGANIZATIONS_WRITE = "organizations:write"
-    ORGANIZATIONS_DELETE = "organizations:delete"
-    ORGANIZATIONS_TRANSFER = "organizations:transfer"
-    MEMBERS_READ = "members:read"
-    MEMBERS_WRITE = "members:write"
-    AUDIT_READ = "audit:read"
-    USAGE_READ = "usage:read"
-    INVITATIONS_READ = "invitations:read"
-    INVITATIONS_WRITE = "invitations:write"
-    API_KEYS_READ = "api_keys:read"
-    API_KEYS_MANAGE = "api_keys:manage"
-    SUBSCRIPTIONS_READ = "subscriptions:read"
-    SUBSCRIPTIONS_WRITE = "subscriptions:write"
-    USERS_ADMIN = "users:admin"
-    UPLOADS_WRITE = "uploads:write"
-    SEARCH_READ = "search:read"
-    FILES_READ = "files:read"
-    BRANDS_READ = "brands:read"
-    BRANDS_WRITE = "brands:write"
-    PRODUCTS_READ = "products:read"
-    PRODUCTS_WRITE = "products:write"
-    SHOOTINGS_READ = "shootings:read"
-    SHOOTINGS_WRITE = "shootings:write"
-    SHOTS_READ = "shots:read"
-    SHOTS_WRITE = "shots:write"
-    SHOTS_GENERATE = "shots:generate"
-    SHOTS_REVIEW = "shots:review"
-    SUBJECTS_READ = "subjects:read"
-    SUBJECTS_WRITE = "subjects:write"
-    STYLES_READ = "styles:read"
-    STYLES_WRITE = "styles:write"
-    GUIDELINES_READ = "guidelines:read"
-    GUIDELINES_WRITE = "guidelines:write"
-    SHOT_TYPES_READ = "shot_types:read"
-    SHOT_TYPES_WRITE = "shot_types:write"
-    BACKGROUND_PRESETS_READ = "background_presets:read"
-    BACKGROUND_PRESETS_WRITE = "background_presets:write"
-    RESOLUTION_PRESETS_READ = "resolution_presets:read"
-    RESOLUTION_PRESETS_WRITE = "resolution_presets:write"
-    GENERATION_MODELS_READ = "generation_models:read"
-    GENERATION_MODELS_WRITE = "generation_models:write"
-    GENERATIONS_READ = "generations:read"
-    GENERATIONS_WRITE = "generations:write"
-    PREDICTIONS_READ = "predictions:read"
-    PREDICTIONS_WRITE = "predictions:write"
-    PREDICTIONS_REVIEW = "predictions:review"
-    PREDICTIONS_SHARE = "predictions:share"
-    COMMENTS_READ = "comments:read"
-    COMMENTS_WRITE = "comments:write"
-    REVIEW_LINKS_MANAGE = "review_links:manage"
-    WEBHOOKS_READ = "webhooks:read"
-    WEBHOOKS_MANAGE = "webhooks:manage"
-    EXPORTS_READ = "exports:read"
-    EXPORTS_WRITE = "exports:write"
-    DESTINATIONS_MANAGE = "destinations:manage"
-    CHANGES_READ = "changes:read"
-
-
-_P = Permission
-
-SUPERUSER_ONLY = frozenset({_P.USERS_ADMIN, _P.SUBSCRIPTIONS_WRITE, _P.GENERATION_MODELS_WRITE})
-
-ANY_USER = frozenset(
-    {
-        _P.ACCOUNT_SELF,
-        _P.ORGANIZATIONS_CREATE,
-        _P.ORGANIZATIONS_READ,
-        _P.MEMBERS_READ,
-        _P.SUBSCRIPTIONS_READ,
-        _P.UPLOADS_WRITE,
-        _P.SEARCH_READ,
-        _P.FILES_READ,
-        _P.GENERATION_MODELS_READ,
-    }
+from studio.accounts.permissions import (
+    API_KEYS,
+    ANY_USER,
+    GUESTS,
+    PERSONAL,
+    ROLES,
+    STUDIO,
+    SUPERUSER_ONLY,
+    Permission,
+    key_permissions,
+    link_permissions,
+    may_have_guests,
+    may_share_predictions,
 )
 
-_ADMIN = frozenset(
-    {
-        _P.MEMBERS_WRITE,
-        _P.INVITATIONS_READ,
-        _P.INVITATIONS_WRITE,
-        _P.ORGANIZATIONS_WRITE,
-        _P.AUDIT_READ,
-        _P.USAGE_READ,
-        _P.API_KEYS_READ,
-        _P.API_KEYS_MANAGE,
-    }
-)
-_ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
-
-# A webhook URL may contain a credential of its receiver, so viewers do not see it.
-_WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
-# Members may deliver to a destination, but not choose where images go.
-_DESTINATIONS = frozenset({_P.DESTINATIONS_MANAGE})
-
-# A review link lets people without an account decide about predictions.
-_GUEST_ACCESS = frozenset({_P.REVIEW_LINKS_MANAGE})
-
-STUDIO = (
-    frozenset(Permission)
-    - SUPERUSER_ONLY
-    - ANY_USER
-    - _ADMINISTRATION
-    - _WEBHOOKS
-    - _GUEST_ACCESS
-    - _DESTINATIONS
-)
-_STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
-
-ROLES: dict[str, frozenset[str]] = {
-    "viewer": ANY_USER | _STUDIO_READ,
-    "member": ANY_USER | STUDIO | {_P.WEBHOOKS_READ},
-    "admin": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS | _ADMIN,
-    "owner": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS | _ADMINISTRATION,
-}
-"""The permissions of a role in its organization. Owners of personal rows have PERSONAL."""
-
-PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS
-
-GUESTS: frozenset[str] = frozenset(
-    {
-        _P.SHOOTINGS_READ,
-        _P.SHOTS_READ,
-        _P.PRODUCTS_READ,
-        _P.PREDICTIONS_READ,
-        _P.PREDICTIONS_REVIEW,
-        _P.COMMENTS_READ,
-        _P.COMMENTS_WRITE,
-        _P.FILES_READ,
-    }
-)
-"""The permissions of a guest on the rows of their shooting, for operations with `x-guest-access`."""
-
-API_KEYS: frozenset[str] = (
-    STUDIO
-    | _WEBHOOKS
-    | _GUEST_ACCESS
-    | _DESTINATIONS
-    | {
-        _P.ORGANIZATIONS_READ,
-        _P.MEMBERS_READ,
-        _P.UPLOADS_WRITE,
-        _P.SEARCH_READ,
-        _P.FILES_READ,
-        _P.GENERATION_MODELS_READ,
-        _P.USAGE_READ,
-    }
-)
-"""The permissions that an API key can have: the scopes of the contract. A key cannot manage accounts, plans,
-keys or members, so that a leaked key gives no access that outlives its deletion."""
-
-
-def key_permissions(role: str, scopes: Collection[str]) -> frozenset[str]:
-    """Return the permissions of an API key: those of its creator's present role that its scopes name."""
-    return ROLES[role] & API_KEYS & frozenset(scopes)
-
-
-def link_permissions(creator: LinkCreator) -> frozenset[str]:
-    """Return what the creator of a link may do now on its row, and may do with the API key that made it."""
-    if creator.scopes is not None:
-        # A key acts as a member, also if its creator is a superuser. It has no rights on personal rows.
-        return frozenset() if creator.role is None else key_permissions(creator.role, creator.scopes)
-    if creator.is_superuser:
-        return frozenset(Permission)
-    return PERSONAL if creator.role is None else ROLES[creator.role]
-
-
-def may_have_guests(creator: LinkCreator) -> bool:
-    """Return whether the creator of a review link may make review links now."""
-    return Permission.REVIEW_LINKS_MANAGE in link_permissions(creator)
-
-
-def may_share_predictions(creator: LinkCreator) -> bool:
-    """Return whether the creator of a share link may share predictions now."""
-    return Permission.PREDICTIONS_SHARE in link_permissions(creator)
-
+__all__ = [
+    "API_KEYS",
+    "ANY_USER",
+    "GUESTS",
+    "PERSONAL",
+    "ROLES",
+    "STUDIO",
+    "SUPERUSER_ONLY",
+    "Permission",
+    "key_permissions",
+    "link_permissions",
+    "may_have_guests",
+    "may_share_predictions",
+    "authenticates_itself",
+    "is_self_authenticating",
+    "required_permission",
+    "requires",
+]
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 

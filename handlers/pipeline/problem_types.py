@@ -195,6 +195,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "The uploads of the account that are not used yet have 1 GB.",
         "Use the uploads first, or wait: an upload that is not used is deleted after 24 hours.",
     ),
+    "permission_lost": ProblemType(
+        409,
+        "An import stopped, because the account or API key that requested it may not write products any more. "
+        "Rows before that were imported.",
+        "Request the import again with an account that may write products.",
+    ),
     "storage_full": ProblemType(
         409,
         "The storage of the plan is used up. All resources can still be read and deleted.",

@@ -95,6 +95,7 @@ def create_generation(draft: GenerationDraft) -> Generation:
         source_prediction_id=draft.source_prediction_id,
         retry_of_id=draft.retry_of_id,
         subscription_id=charge.subscription_id,
+        requested_by_id=current_caller().user_id,
         api_key_id=current_caller().api_key_id,
         product_id=_find_product_id(draft),
         generation_type=draft.generation_type,

@@ -32,6 +32,13 @@ EXPIRED_ERROR = {
 }
 
 
+PERMISSION_LOST = {
+    "category": "policy",
+    "message": "The requester may not generate any more; the credits were refunded",
+    "retryable": False,
+}
+
+
 def transition(generation: Generation, status: str, error: dict[str, Any] | None = None) -> None:
     """Move a locked generation to another status.
 

@@ -10,14 +10,16 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from db.base import new_id, utc_now
-from db.caller import current_caller
+from db.caller import current_caller, find_api_key_id
 from db.errors import Conflict, InvalidTransition, NotFound, names_place
 from db.models.imports import ImportStatus, ProductImport
 from db.models.media import Upload, UploadStatus
 from db.models.organizations import Organization
 from db.models.users import User
+from db.queries.link_creators import find_creator
 from db.session import after_commit, current_session
 from db.tenancy import select_visible
+from studio.accounts.permissions import Permission, may_go_on
 from studio.billing.storage import require_storage
 from studio.infrastructure.pubsub import IMPORTS
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE
@@ -33,6 +35,13 @@ class TooManyImports(Conflict):
 
     code = "too_many_imports"
     default_detail = f"At most {MAX_OPEN_IMPORTS} imports can be pending or running at a time"
+
+
+class PermissionLost(Conflict):
+    """Whoever requested the import may not write products any more."""
+
+    code = "permission_lost"
+    default_detail = "The account or the API key that requested the import may not write products any more"
 
 
 class FileNotImportable(Conflict):
@@ -89,6 +98,8 @@ def create_product_import(
         id=new_id(),
         owner_id=owner_id,
         organization_id=organization_id,
+        requested_by_id=owner_id,
+        api_key_id=find_api_key_id(),
         upload_id=upload.id,
         file_id=upload.file_id,
         file_hash=upload.file_hash,
@@ -106,6 +117,18 @@ def create_product_import(
     current_session().flush()
     after_commit(IMPORTS.notify)
     return product_import
+
+
+def require_rights(product_import: ProductImport) -> None:
+    """Check that the requester of an import may still write products: rights are read when they are used.
+
+    Raises:
+        PermissionLost: They may not.
+    """
+    requester_id = product_import.requested_by_id or product_import.owner_id
+    creator = find_creator(product_import.organization_id, requester_id, product_import.api_key_id)
+    if not may_go_on(creator, Permission.PRODUCTS_WRITE):
+        raise PermissionLost()
 
 
 def cancel_product_import(product_import: ProductImport) -> None:

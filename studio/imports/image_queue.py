@@ -31,6 +31,7 @@ from db.models.products import Product, ProductImage
 from db.queries.statements import lock_name
 from db.session import after_commit, current_session
 from studio.catalog.image_limits import require_image_capacity
+from studio.imports.create import require_rights
 from studio.imports.image_jobs import hash_source
 from studio.imports.problems import StoredProblem, build_problem, describe_error
 from studio.imports.queue import complete_with_images
@@ -186,6 +187,7 @@ def _add_to_product(
 
     Raises:
         TooManyImages: The product has the maximum number of images.
+        PermissionLost: The requester of the import may not write products any more.
         StorageFull: The image does not fit into the storage of the plan.
     """
     source_hash = hash_source(lease.source) if lease.is_url else None
@@ -198,6 +200,8 @@ def _add_to_product(
         existing.source_hash = source_hash or existing.source_hash
         job.image_id = existing.id
         return ImportImageStatus.UNCHANGED
+    # unscoped: the import of the leased image
+    require_rights(current_session().scalars(select(ProductImport).where(ProductImport.id == job.import_id)).one())
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
     origin = ImageOrigin(product_id=product.id)
     media = store_image(

@@ -22,8 +22,14 @@ from db.errors import NotFound
 from db.fast_path.bulk import insert_new
 from db.models.imports import ImportStatus, ProductImport, ProductImportResult, ResultStatus
 from db.session import Database, current_session
-from studio.imports.create import end_import
-from studio.imports.problems import FILE_MISSING, INTERNAL_ERROR, ImportFileError, StoredProblem
+from studio.imports.create import PermissionLost, end_import
+from studio.imports.problems import (
+    FILE_MISSING,
+    INTERNAL_ERROR,
+    ImportFileError,
+    StoredProblem,
+    describe_error,
+)
 from studio.imports.reader import Position
 from studio.imports.rows import ImportOptions
 from studio.queue.row_queue import Lease, RowQueue
@@ -172,6 +178,7 @@ IMPORTS = RowQueue(
     permanent={
         ImportFileError: lambda error: error.problem,
         NotFound: lambda _error: FILE_MISSING,
+        PermissionLost: describe_error,
     },
     key_share=True,
 )

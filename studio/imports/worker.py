@@ -15,6 +15,7 @@ from itertools import islice
 from uuid import UUID
 
 from studio.imports.archive import ImageArchive
+from studio.imports.create import require_rights
 from studio.imports.image_jobs import create_image_jobs
 from studio.imports.problems import FindViolations
 from studio.imports.queue import IMPORTS, ImportLease, complete_rows, record_results, record_total_count
@@ -82,6 +83,7 @@ class ImportRunner:
     def _import_group(self, lease: ImportLease, rows: list[Row]) -> None:
         with self._worker.database.transaction(write=True):
             row = IMPORTS.lock(lease)
+            require_rights(row)
             results = write_rows(lease, rows, self._find_violations)
             create_image_jobs(row, rows, results)
             record_results(row, results, rows[-1].end, self._worker.lease_duration)

@@ -21,7 +21,7 @@ from studio.generations.worker.images import ImagesRunner
 from studio.generations.worker.queue import GENERATIONS, GenerationLease, complete_generation
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import RenderJob
-from studio.generations.worker.scheduling import select_next
+from studio.generations.worker.scheduling import choose_permitted
 from studio.infrastructure import pubsub
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.storage import is_storage_unavailable
@@ -55,7 +55,7 @@ class GenerationExecutor:
         images_server: ImagesServer | None = None,
     ) -> None:
         self.worker = worker
-        self._choose = partial(select_next, max_running)
+        self._choose = partial(choose_permitted, max_running)
         client = http_client or SafeHttpClient()
         self._remote = RemoteRunner(self.worker, ComputeClient(client))
         # Only this client reaches the operator's own server: webhooks and image URLs of tenants do not.

@@ -23,7 +23,7 @@ from db.models.generations import Generation, GenerationStatus, Prediction
 from db.session import Database, after_commit, current_session
 from studio.cutouts.requests import UnusableCutoutInputs
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
-from studio.generations.worker.scheduling import is_available, is_awaiting_poll, select_next
+from studio.generations.worker.scheduling import choose_permitted, is_available, is_awaiting_poll
 from studio.infrastructure import pubsub
 from studio.infrastructure.storage import Storage, is_storage_unavailable
 from studio.infrastructure.telemetry.context import parse_traceparent
@@ -308,7 +308,7 @@ GENERATIONS = RowQueue(
     take=_take,
     end_failed=_fail,
     condition=is_available,
-    choose=select_next,
+    choose=choose_permitted,
     start=_start,
     requeue=_requeue,
     progress_values=_describe_progress,

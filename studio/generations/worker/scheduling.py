@@ -17,12 +17,17 @@ from sqlalchemy.orm import Session, defer
 
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
+from db.queries.link_creators import find_creator
 from db.session import current_session
+from studio.accounts.permissions import Permission, may_go_on
+from studio.generations.lifecycle import PERMISSION_LOST, transition
 from studio.queue.row_queue import is_expired, lock_next, select_in_turn
 
 STARVATION_AFTER = timedelta(minutes=10)
 IDLE_TRANSACTION_TIMEOUT = "30s"
 """PostgreSQL ends a transaction that holds the scheduling lock and sends nothing for longer."""
+MAX_CANCELED = 100
+"""The most generations that one choice cancels in its transaction."""
 _ADVISORY_LOCK_ID = 0x5A7271
 """The key of the PostgreSQL advisory lock that serializes the choices."""
 
@@ -89,6 +94,25 @@ def select_next(max_running: int = 0) -> Generation | None:
         return None
     candidates = (_lock_in_turn(top_priority_condition & _runs_at_most(level, running)) for level in levels)
     return next((generation for generation in candidates if generation is not None), None)
+
+
+def choose_permitted(max_running: int = 0) -> Generation | None:
+    """Return the generation to lease next, as `select_next`, and cancel those whose requester may not go on.
+
+    Rights are read when they are used: the requester may have been removed, deactivated or demoted, or the API
+    key may have been deleted, since the generation was requested. One that has begun is finished.
+    """
+    for _ in range(MAX_CANCELED):
+        generation = select_next(max_running)
+        if generation is None or generation.status != GenerationStatus.PENDING:
+            return generation
+        requester_id = generation.requested_by_id or generation.owner_id
+        creator = find_creator(generation.organization_id, requester_id, generation.api_key_id)
+        if may_go_on(creator, Permission.SHOTS_GENERATE, Permission.GENERATIONS_WRITE):
+            return generation
+        transition(generation, GenerationStatus.CANCELED, PERMISSION_LOST)
+        current_session().flush()
+    return None
 
 
 def _acquire_scheduling_lock(writing: Session) -> None:

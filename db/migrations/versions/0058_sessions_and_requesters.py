@@ -1,0 +1,27 @@
+"""Add the address of the sign-in to sessions, and who requested generations and imports."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0058"
+down_revision = "0057"
+branch_labels = None
+depends_on = None
+
+
+REQUESTERS = (
+    ("generations", "requested_by_id"), ("product_imports", "requested_by_id"),
+    ("product_imports", "api_key_id"),
+)  # fmt: skip
+
+
+def upgrade() -> None:
+    op.add_column("token_families", sa.Column("address", sa.String(45), nullable=True))
+    for table, column in REQUESTERS:
+        op.add_column(table, sa.Column(column, sa.Uuid(), nullable=True))
+
+
+def downgrade() -> None:
+    for table, column in REQUESTERS:
+        op.drop_column(table, column)
+    op.drop_column("token_families", "address")
