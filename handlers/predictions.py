@@ -37,6 +37,7 @@ from handlers.common.responses import (
     serialize,
 )
 from handlers.files import image_response
+from handlers.pipeline.admission.rate_limits import consume_public_image
 from handlers.pipeline.batches import Action, list_target_ids, run_batch
 from handlers.schemas.predictions import (
     PredictionCommentSchema,
@@ -245,6 +246,7 @@ def get_published_image(publish_token: str, file_name: str, width: int | None = 
     publication = publish.find_published(publish_token, content_hash)
     if publication is None:
         raise NotFound(value=publish_token)
+    consume_public_image(publication.prediction)
     original = to_original(publication.prediction.media)
     if extension not in list_formats(original):
         raise NotFound(value=file_name)
@@ -272,6 +274,7 @@ def get_shared_image(share_token: str, width: int | None = None, format_: str | 
         raise NotFound(value=share_token) from None
     if shared is None or not (shared.creator is None or may_share_predictions(shared.creator)):
         raise NotFound(value=share_token)
+    consume_public_image(shared.prediction)
     response = image_response(shared.prediction.media, width, format_, CACHE_CONTROL)
     # Other sites may embed shared images.
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"

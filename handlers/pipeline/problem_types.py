@@ -195,6 +195,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "The uploads of the account that are not used yet have 1 GB.",
         "Use the uploads first, or wait: an upload that is not used is deleted after 24 hours.",
     ),
+    "too_many_links": ProblemType(
+        409,
+        "The shooting or the prediction has 50 links that have not expired, or the account has 1,000.",
+        "Delete links that are not used, or wait until they expire.",
+    ),
     "permission_lost": ProblemType(
         409,
         "An import stopped, because the account or API key that requested it may not write products any more. "

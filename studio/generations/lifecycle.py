@@ -33,7 +33,7 @@ EXPIRED_ERROR = {
 
 
 PERMISSION_LOST = {
-    "category": "policy",
+    "category": "permission",
     "message": "The requester may not generate any more; the credits were refunded",
     "retryable": False,
 }

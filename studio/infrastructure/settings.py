@@ -752,6 +752,14 @@ class Settings:
         "has `LIMIT_ACCOUNT` of its own.",
         _LIMIT,
     )
+    limit_public_images: int = _setting(
+        "Rate limits",
+        "LIMIT_PUBLIC_IMAGES",
+        6_000,
+        "Requests per minute for the shared and published images of one organization. They never use up the "
+        "limits of its members and keys.",
+        _LIMIT,
+    )
     limit_address: int = _setting(
         "Rate limits",
         "LIMIT_ADDRESS",

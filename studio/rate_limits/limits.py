@@ -86,6 +86,7 @@ class QuotaPolicies:
     organization: QuotaPolicy
     guests: QuotaPolicy
     guest_sessions: QuotaPolicy
+    public_images: QuotaPolicy
     address: QuotaPolicy
     sign_in_account: QuotaPolicy
     sign_in_address: QuotaPolicy
@@ -103,6 +104,7 @@ class QuotaPolicies:
             # The other half stays for members, whatever guests do.
             QuotaPolicy("guests", max(1, settings.limit_organization // 2), MINUTE),
             QuotaPolicy("guest-sessions", settings.limit_guest_sessions, FIFTEEN_MINUTES),
+            QuotaPolicy("public-images", settings.limit_public_images, MINUTE),
             QuotaPolicy("address", settings.limit_address, MINUTE),
             QuotaPolicy("sign-in-account", settings.limit_sign_in_account, FIFTEEN_MINUTES),
             QuotaPolicy("sign-in-address", settings.limit_sign_in_address, FIFTEEN_MINUTES),

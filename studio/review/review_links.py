@@ -23,7 +23,7 @@ from db.queries.link_creators import LinkCreator
 from db.queries.statements import delete_in_batches
 from db.session import Database, current_session
 from studio.accounts.identity.tokens import generate_token, hash_token
-from studio.review.shares import find_membership
+from studio.review.shares import find_membership, require_link_capacity
 
 
 def create_review_link(shooting: Shooting, caller: Caller, expires_in_days: int) -> tuple[ReviewLink, str]:
@@ -31,7 +31,11 @@ def create_review_link(shooting: Shooting, caller: Caller, expires_in_days: int)
 
     Returns:
         The link, and its token. Only a hash of the token is stored.
+
+    Raises:
+        TooManyLinks: The shooting or the account has the maximum number of links.
     """
+    require_link_capacity(ReviewLink, ReviewLink.shooting_id == shooting.id)
     token = generate_token("rl")
     link = ReviewLink(
         shooting_id=shooting.id,

@@ -12,17 +12,19 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import ColumnElement, bindparam, func, select
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import utc_now
-from db.caller import Caller
-from db.errors import NotFound
+from db.caller import Caller, current_caller
+from db.errors import Conflict, NotFound
 from db.models.generations import Prediction, PredictionShare
 from db.models.organizations import Membership
+from db.models.review_links import ReviewLink
 from db.queries.link_creators import LinkCreator, select_with_creator
 from db.queries.statements import delete_in_batches
-from db.session import Database, current_session
+from db.queries.users import lock_for_count
+from db.session import Database, current_session, query_as_system
 from studio.media.signing import InvalidSignature, verify_share, verify_unstored_share
 
 # unscoped: the signature grants it
@@ -35,8 +37,52 @@ _SHARED = select_with_creator(
 )
 
 
+MAX_LINKS_OF_ROW = 50
+"""The most links to one shooting or prediction that have not expired."""
+MAX_LINKS_OF_ACCOUNT = 1_000
+"""The most links of one account, with its API keys, that have not expired."""
+
+
+class TooManyLinks(Conflict):
+    """The shooting, the prediction or the account has the maximum number of links."""
+
+    code = "too_many_links"
+    default_detail = f"At most {MAX_LINKS_OF_ROW} links can exist: delete some first, or wait until they expire"
+
+
+def require_link_capacity(link: type[PredictionShare] | type[ReviewLink], of_row: ColumnElement[bool]) -> None:
+    """Check that the caller may create another link.
+
+    Args:
+        link: The model of the link.
+        of_row: The condition of the links to the same row.
+
+    Raises:
+        TooManyLinks: The row or the account has the maximum number of links.
+    """
+    user_id, now = current_caller().user_id, utc_now()
+    # Locked, so that concurrent requests cannot exceed the maximum.
+    lock_for_count(user_id)
+    counted = select(func.count()).select_from(link).where(of_row, link.expires_at > now)
+    if (current_session().scalar(counted) or 0) >= MAX_LINKS_OF_ROW:
+        raise TooManyLinks(limit=MAX_LINKS_OF_ROW)
+    of_account = [
+        select(func.count()).select_from(model).where(model.created_by_id == user_id, model.expires_at > now)
+        for model in (PredictionShare, ReviewLink)
+    ]
+    # The caller may have left an organization with links, which the account still has.
+    if sum(query_as_system(query)[0] for query in of_account) >= MAX_LINKS_OF_ACCOUNT:
+        detail = f"The account has {MAX_LINKS_OF_ACCOUNT:,} links: delete some first, or wait until they expire"
+        raise TooManyLinks(detail, limit=MAX_LINKS_OF_ACCOUNT)
+
+
 def share_prediction(prediction: Prediction, caller: Caller, expires_in_seconds: int) -> PredictionShare:
-    """Create the row of a link to a prediction that the caller may share."""
+    """Create the row of a link to a prediction that the caller may share.
+
+    Raises:
+        TooManyLinks: The prediction or the account has the maximum number of links.
+    """
+    require_link_capacity(PredictionShare, PredictionShare.prediction_id == prediction.id)
     share = PredictionShare(
         prediction_id=prediction.id,
         created_by_id=caller.user_id,

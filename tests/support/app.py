@@ -104,6 +104,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
         limit_key=UNLIMITED,
         limit_organization=UNLIMITED,
         limit_guest_sessions=UNLIMITED,
+        limit_public_images=UNLIMITED,
         limit_address=UNLIMITED,
         limit_concurrent_requests=UNLIMITED,
         limit_sign_in_account=UNLIMITED,

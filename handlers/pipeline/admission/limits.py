@@ -36,6 +36,7 @@ class Limit(StrEnum):
     ORGANIZATION = "organization"
     GUESTS = "guests"
     GUEST_SESSIONS = "guest-sessions"
+    PUBLIC_IMAGES = "public-images"
     SIGN_IN_ACCOUNT = "sign-in-account"
     SIGN_IN_ADDRESS = "sign-in-address"
     RECOVERY_ACCOUNT = "recovery-account"
@@ -146,6 +147,14 @@ ADMISSION_CONTROLS = (
         "rate_limited",
         (Limit.ORGANIZATION, Limit.GUESTS, Limit.GUEST_SESSIONS),
         "Raise the setting if the organization is in the right",
+    ),
+    AdmissionControl(
+        "Requests per minute for shared and published images of one organization, without a credential",
+        ("LIMIT_PUBLIC_IMAGES",),
+        429,
+        "rate_limited",
+        (Limit.PUBLIC_IMAGES,),
+        "Raise the setting, or put a CDN before published images",
     ),
     AdmissionControl(
         "Attempts to guess a password or a token, recovery e-mails, e-mails to chosen addresses, copies of "
@@ -292,6 +301,14 @@ ADMISSION_CONTROLS = (
         "too_many_upload_bytes",
         (),
         "Nothing: they expire after 24 hours",
+    ),
+    AdmissionControl(
+        "Links to a shooting or prediction, 50, and of an account, 1,000",
+        (),
+        409,
+        "too_many_links",
+        (),
+        "Nothing: links expire",
     ),
     AdmissionControl(
         "Storage of a plan",

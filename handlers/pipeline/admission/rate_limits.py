@@ -13,6 +13,7 @@ from connexion.exceptions import OAuthProblem
 from flask import request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from db.base import Owned
 from db.caller import Caller
 from db.errors import RateLimited, Unauthenticated
 from handlers.common.context import current_services
@@ -90,6 +91,17 @@ def current_rate_limiter() -> RateLimiter:
 def client_address() -> str:
     """Return the address that the running request is counted under."""
     return get_rate_limit_address(cast(Any, request).remote_addr or "")
+
+
+def consume_public_image(image: Owned) -> None:
+    """Count a request without a credential for an image, for the tenant of the image.
+
+    Raises:
+        RateLimited: the images of the tenant were requested too often.
+    """
+    rate_limiter = current_rate_limiter()
+    limit = NamedLimit(rate_limiter.policies.public_images, str(image.organization_id or image.owner_id))
+    record_usage(request.environ[REQUEST_CONTEXT], rate_limiter.consume([limit]))
 
 
 class RateLimitMiddleware:
