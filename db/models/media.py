@@ -82,6 +82,8 @@ class Upload(Owned):
     organization_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("organizations.id", ondelete="CASCADE"), sort_order=-1
     )
+    # The API key that created it. No foreign key: its URL works no more when the key was deleted.
+    api_key_id: Mapped[UUID | None]
     filename: Mapped[str] = mapped_column(String(255))
     content_type: Mapped[str] = mapped_column(String(100))
     size: Mapped[int | None]

@@ -15,8 +15,10 @@ from db.base import new_id, utc_now
 from db.caller import current_caller
 from db.errors import Conflict, NotFound, UnsupportedImageType
 from db.models.media import Upload, UploadStatus
+from db.queries.link_creators import find_creator
 from db.queries.users import lock_for_count
 from db.session import after_commit, current_session, query_as_system
+from studio.accounts.permissions import Permission, may_go_on
 from studio.billing.storage import require_storage
 from studio.infrastructure.storage import Storage, import_folder, temporary_key
 from studio.media.data_files import DATA_EXTENSIONS_BY_TYPE, StoredDataFile
@@ -78,6 +80,7 @@ def create_presigned_url(filename: str, content_type: str, size: int | None) -> 
         id=new_id(),
         owner_id=caller.user_id,
         organization_id=caller.key_organization_id,
+        api_key_id=caller.api_key_id,
         filename=filename,
         content_type=content_type,
         size=size,
@@ -159,13 +162,16 @@ def get_open_upload(upload_id: UUID, for_update: bool = False) -> Upload:
     """Return an upload whose bytes may be sent or replaced.
 
     Raises:
-        NotFound: The upload does not exist or has expired.
+        NotFound: The upload does not exist or has expired, or whoever created it may not upload any more.
         UploadConsumed: A row already refers to the image.
     """
     # unscoped: the request has no caller; the signature in its URL grants access to this upload only
     statement = select(Upload).where(Upload.id == upload_id, Upload.expires_at > utc_now())
     upload = current_session().scalar(statement.with_for_update() if for_update else statement)
     if upload is None:
+        raise NotFound
+    creator = find_creator(upload.organization_id, upload.owner_id, upload.api_key_id)
+    if not may_go_on(creator, Permission.UPLOADS_WRITE):
         raise NotFound
     if upload.status == UploadStatus.INGESTED:
         raise UploadConsumed

@@ -50,7 +50,7 @@ def test_a_session_is_returned_without_its_tokens(client: Client) -> None:
     assert timedelta(days=29, hours=23) < ends_at - utc_now() <= timedelta(days=30)
 
 
-def test_a_sign_in_from_a_new_device_sends_an_email(app: Application, user: User) -> None:
+def test_s58_a_sign_in_from_a_new_device_sends_an_email(app: Application, user: User) -> None:
     def sign_in_from(address: str, program: str) -> list[str]:
         client = Client(AppFromAddress(app, address), {"user-agent": program})
         assert sign_in(client, user.email, PASSWORD).status == 200

@@ -37,7 +37,7 @@ def store_bytes(database: Database, size: int, **tenant: Any) -> MediaResource:
         return factories.make_media(file_size=size, **tenant)
 
 
-def test_all_bytes_of_the_account_of_the_plan_count_exactly(
+def test_s50_all_bytes_of_the_account_of_the_plan_count_exactly(
     client_for: Callable[..., Client], database: Database, scenario: PhotographedProduct
 ) -> None:
     owner, client = scenario.owner, client_for(scenario.owner)
@@ -68,7 +68,7 @@ def test_all_bytes_of_the_account_of_the_plan_count_exactly(
     assert read_storage(client, scenario.organization)[0] == before + 320_000
 
 
-def test_an_upload_counts_until_it_becomes_an_image(
+def test_s50_an_upload_counts_until_it_becomes_an_image(
     client_for: Callable[..., Client], database: Database, scenario: PhotographedProduct
 ) -> None:
     client = client_for(scenario.owner)
@@ -94,7 +94,7 @@ def full(monkeypatch: pytest.MonkeyPatch, scenario: PhotographedProduct) -> Phot
     return scenario
 
 
-def test_nothing_is_stored_above_the_limit_and_everything_can_be_read_and_deleted(
+def test_s50_nothing_is_stored_above_the_limit_and_everything_can_be_read_and_deleted(
     client_for: Callable[..., Client], full: PhotographedProduct
 ) -> None:
     client, scope = client_for(full.owner), f"organization_id={full.organization.id}"
@@ -111,7 +111,7 @@ def test_nothing_is_stored_above_the_limit_and_everything_can_be_read_and_delete
     assert client("POST", f"/brands/?{scope}", {"name": "Maison"}).status == 201
 
 
-def test_unused_uploads_of_an_account_are_limited(
+def test_s50_unused_uploads_of_an_account_are_limited(
     client_for: Callable[..., Client],
     database: Database,
     scenario: PhotographedProduct,
@@ -133,7 +133,7 @@ def test_unused_uploads_of_an_account_are_limited(
     assert client("POST", "/uploads/presigned-url", body).status == 200
 
 
-def test_low_storage_is_announced_once_until_there_is_space_again(
+def test_s50_low_storage_is_announced_once_until_there_is_space_again(
     app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_storage, "FREE_BYTES", 1_000)

@@ -59,7 +59,7 @@ def sign_in(page: Page, address: str, password: str) -> None:
     expect(page.get_by_role("heading", name="Shootings")).to_be_visible()
 
 
-def test_an_invitation_leads_to_an_account_and_a_forgotten_password_to_a_new_one(
+def test_s55_an_invitation_leads_to_an_account_and_a_forgotten_password_to_a_new_one(
     visit: PageVisit, demo_server: RunningServer, reviewer: Api, address: str
 ) -> None:
     page = visit.page

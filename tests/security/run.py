@@ -67,6 +67,14 @@ SECURITY_ROWS = {
     46: "Slugs of organizations",
     47: "Rendering time",
     48: "Limits per account",
+    49: "Worst requests",
+    50: "Storage of a plan",
+    51: "Whose limit it is",
+    52: "Rights end with their source",
+    53: "Data of staff",
+    54: "Names in e-mails",
+    55: "Tokens in links",
+    58: "New devices",
 }
 
 

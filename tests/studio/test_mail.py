@@ -173,7 +173,7 @@ def test_an_email_is_text_and_html_with_one_link() -> None:
         ("two\nlines\u2028\u202e", "two lines"),
     ],
 )
-def test_a_name_in_an_email_is_never_a_link(name: str, text: str) -> None:
+def test_s54_a_name_in_an_email_is_never_a_link(name: str, text: str) -> None:
     assert as_text(name) == text
 
 

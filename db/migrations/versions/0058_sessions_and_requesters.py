@@ -1,4 +1,5 @@
-"""Add the address of the sign-in to sessions, and who requested generations and imports."""
+"""Add the address of the sign-in to sessions, and who requested generations, imports
+and uploads."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +12,7 @@ depends_on = None
 
 REQUESTERS = (
     ("generations", "requested_by_id"), ("product_imports", "requested_by_id"),
-    ("product_imports", "api_key_id"),
+    ("product_imports", "api_key_id"), ("uploads", "api_key_id"),
 )  # fmt: skip
 
 

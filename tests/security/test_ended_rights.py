@@ -1,0 +1,253 @@
+"""Rights end when their source ends: each credential and each kind of work, with each way that its source can end.
+
+An admin, or an API key that they made, holds the credential or has requested the work. `EXPECTED` says what must
+fail, and what must go on; `docs/security.md` shows it (`python -m tools.reference`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from db.models import (
+    ApiKey,
+    Generation,
+    Membership,
+    ProductImport,
+    Subscription,
+    User,
+    WebhookEndpoint,
+)
+from db.session import Database, current_session
+from handlers.app import Application
+from handlers.common.permissions import API_KEYS
+from studio.infrastructure.storage import LocalDisk
+from tests.api.conftest import Client
+from tests.studio.test_imports import run_imports, start_import
+from tests.support import factories
+from tests.support.factories.api_keys import api_key_headers
+from tests.support.failing_subtests import FailingSubtests
+from tests.support.guests import create_link, enter
+from tests.support.images import encode_image
+from tests.support.scenarios import PhotographedProduct, run_pending_generations
+
+WAYS = ("demoted", "removed", "deactivated", "deleted", "key deleted")
+"""The account becomes a viewer, leaves the organization, is deactivated or deleted; or the key is deleted."""
+WORKS, READS, ENDS = "works", "reads", "ends"
+
+EXPECTED: dict[str, dict[str, str]] = {
+    "session": {"demoted": READS, "removed": ENDS, "deactivated": ENDS, "deleted": ENDS, "key deleted": WORKS},
+    "API key": {"demoted": READS, "removed": ENDS, "deactivated": ENDS, "deleted": ENDS, "key deleted": ENDS},
+    "review link": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
+    "review link of a key": dict.fromkeys(WAYS, ENDS),
+    "share link": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
+    "share link of a key": dict.fromkeys(WAYS, ENDS),
+    "upload URL": {"demoted": WORKS, "removed": WORKS, "deactivated": ENDS, "deleted": ENDS, "key deleted": WORKS},
+    "upload URL of a key": {
+        "demoted": WORKS, "removed": ENDS, "deactivated": ENDS, "deleted": ENDS, "key deleted": ENDS,
+    },
+    "pending generation": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
+    "pending generation of a key": dict.fromkeys(WAYS, ENDS),
+    "import": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
+    "import of a key": dict.fromkeys(WAYS, ENDS),
+    "webhook endpoint": dict.fromkeys(WAYS, WORKS),
+    "published image": dict.fromkeys(WAYS, WORKS),
+}  # fmt: skip
+
+
+class Holder(NamedTuple):
+    """Tells what still works of one credential or one piece of work."""
+
+    state: Callable[[], str]
+
+
+class World:
+    """An organization with an admin who holds all credentials and has requested all work.
+
+    Args:
+        app: The application.
+        database: Its database.
+        storage: Its storage.
+        scenario: The organization, whose owner does what ends the rights.
+        client_for: Returns the client of a user.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        database: Database,
+        storage: LocalDisk,
+        scenario: PhotographedProduct,
+        client_for: Callable[..., Client],
+    ) -> None:
+        self.app, self.database, self.storage, self.scenario = app, database, storage, scenario
+        self.organization = scenario.organization
+        with database.transaction(write=True):
+            self.admin = factories.make_user()
+            factories.make_membership(self.organization, self.admin, role="admin")
+        self.session = client_for(self.admin)
+        self.owner = client_for(scenario.owner)
+        self.key = Client(app, api_key_headers(app, self.organization, sorted(API_KEYS), self.admin))
+        self.scope = f"organization_id={self.organization.id}"
+        generation = factories.make_generation(scenario.shot, model_id=scenario.model.id, status="completed")
+        self.prediction = factories.make_prediction(generation, media_id=scenario.media.id, status="approved")
+
+    def hold(self) -> dict[str, Holder]:
+        """Return all credentials and all work, which exist from now on."""
+        held = {
+            "session": Holder(lambda: self._try_client(self.session)),
+            "API key": Holder(lambda: self._try_client(self.key)),
+            "webhook endpoint": self._hold_endpoint(),
+            "published image": self._hold_published(),
+        }
+        for suffix, client in (("", self.session), (" of a key", self.key)):
+            held |= {
+                f"review link{suffix}": self._hold_review_link(client),
+                f"share link{suffix}": self._hold_share_link(client),
+                f"upload URL{suffix}": self._hold_upload(client),
+                f"pending generation{suffix}": self._hold_generation(client),
+                f"import{suffix}": self._hold_import(client),
+            }
+        return held
+
+    def end(self, way: str) -> None:
+        """End the rights in one way."""
+        with self.database.transaction(write=True) as session:
+            of_admin = Membership.user_id == self.admin.id
+            if way == "demoted":
+                session.execute(update(Membership).where(of_admin).values(role="viewer"))
+            elif way == "removed":
+                session.execute(delete(Membership).where(of_admin))
+            elif way == "deactivated":
+                session.execute(update(User).where(User.id == self.admin.id).values(is_active=False))
+            elif way == "key deleted":
+                session.execute(delete(ApiKey).where(ApiKey.organization_id == self.organization.id))
+        if way == "deleted":
+            superuser = Client(self.app, factories.superuser_headers(self.app))
+            assert superuser("DELETE", f"/users/{self.admin.id}").status == 204
+
+    def _try_client(self, client: Client) -> str:
+        read = client("GET", f"/brands/?{self.scope}").status
+        if read != 200:
+            assert read in (401, 404)
+            return ENDS
+        written = client("POST", f"/brands/?{self.scope}", {"name": "Maison"}).status
+        assert written in (201, 403)
+        return WORKS if written == 201 else READS
+
+    def _hold_review_link(self, client: Client) -> Holder:
+        _, token = create_link(client, f"/shootings/{self.scenario.shooting.id}/review-links")
+        guest = enter(self.app, token)
+        path = f"/shootings/{self.scenario.shooting.id}"
+        return Holder(lambda: {200: WORKS, 401: ENDS}[guest("GET", path).status])
+
+    def _hold_share_link(self, client: Client) -> Holder:
+        shared = client("POST", f"/predictions/{self.prediction.id}/share", {"expires_in_seconds": 3600})
+        path = shared.json()["url"].partition("/api/v1")[2]
+        return Holder(lambda: {200: WORKS, 404: ENDS}[Client(self.app)("GET", path).status])
+
+    def _hold_upload(self, client: Client) -> Holder:
+        body = {"filename": "a.png", "content_type": "image/png"}
+        path = client("POST", "/uploads/presigned-url", body).json()["upload_url"].partition("/api/v1")[2]
+
+        def send() -> str:
+            headers = {"content-type": "image/png"}
+            return {204: WORKS, 404: ENDS}[Client(self.app, headers)("PUT", path, encode_image()).status]
+
+        return Holder(send)
+
+    def _hold_generation(self, client: Client) -> Holder:
+        look = factories.make_look(self.scenario.shooting, main_product_id=self.scenario.product.id)
+        shot = factories.make_shot(look, shot_type_id=self.scenario.shot_type.id)
+        response = client("POST", f"/shots/{shot.id}/generate", {"num_predictions": 1})
+        assert response.status == 202, response.body
+        generation_id = UUID(response.json()["id"])
+
+        def run() -> str:
+            run_pending_generations(self.database, self.storage)
+            with self.database.transaction(write=False) as reading:
+                row = reading.get(Generation, generation_id)
+                assert row is not None
+                if row.status == "canceled":
+                    assert (row.cost_credits, row.error and row.error["category"]) == (0, "permission")
+                return {"completed": WORKS, "canceled": ENDS}[row.status]
+
+        return Holder(run)
+
+    def _hold_import(self, client: Client) -> Holder:
+        is_key = client is self.key
+        with self.database.transaction(write=False) as reading:
+            key_id = reading.scalars(select(ApiKey.id)).one()
+        import_id = start_import(
+            self.database,
+            self.storage,
+            self.organization,
+            f"sku,name\n{'K' if is_key else 'S'}-1,Vase\n",
+            requested_by_id=self.admin.id,
+            api_key_id=key_id if is_key else None,
+        )
+
+        def run() -> str:
+            run_imports(self.database, self.storage)
+            with self.database.transaction(write=False) as reading:
+                row = reading.get(ProductImport, import_id)
+                assert row is not None
+                if row.status == "failed":
+                    assert row.problem is not None
+                    assert row.problem["code"] == "permission_lost"
+                return {"completed": WORKS, "failed": ENDS}[row.status]
+
+        return Holder(run)
+
+    def _hold_endpoint(self) -> Holder:
+        with self.database.transaction(write=True):
+            endpoint = factories.make_webhook_endpoint(organization=self.organization, owner_id=self.admin.id)
+
+        def read() -> str:
+            with self.database.transaction(write=False) as reading:
+                found = reading.get(WebhookEndpoint, endpoint.id)
+                return WORKS if found is not None and found.is_enabled else ENDS
+
+        return Holder(read)
+
+    def _hold_published(self) -> Holder:
+        published = self.session("POST", f"/predictions/{self.prediction.id}/publish")
+        path = published.json()["url"].partition("/api/v1")[2]
+        return Holder(lambda: {200: WORKS, 404: ENDS}[Client(self.app)("GET", path).status])
+
+
+@pytest.fixture
+def build_world(
+    app: Application,
+    database: Database,
+    storage: LocalDisk,
+    scenario: PhotographedProduct,
+    client_for: Callable[..., Client],
+) -> Iterator[Callable[[], World]]:
+    """Yield a function that returns an organization for one way."""
+    with database.transaction(write=True):
+        current_session().execute(update(Subscription).values(credits_total=10_000))
+    yield lambda: World(app, database, storage, scenario, client_for)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_s52_rights_end_when_their_source_ends(
+    way: str, build_world: Callable[[], World], failing_subtests: FailingSubtests
+) -> None:
+    world = build_world()
+    held = world.hold()
+    assert held.keys() == EXPECTED.keys()
+    world.end(way)
+    for name, holder in held.items():
+        with failing_subtests.test(f"{name}, {way}"):
+            assert holder.state() == EXPECTED[name][way]
+
+
+def test_s52_everything_works_before(build_world: Callable[[], World], failing_subtests: FailingSubtests) -> None:
+    for name, holder in build_world().hold().items():
+        with failing_subtests.test(name):
+            assert holder.state() == WORKS
