@@ -86,7 +86,7 @@ def is_current(url: str) -> bool:
     engine = build_engine(url, pool_size=1)
     try:
         with engine.connect() as connection:
-            return _revision(connection) == head_revision()
+            return read_revision(connection) == head_revision()
     finally:
         engine.dispose()
 
@@ -96,7 +96,7 @@ def _is_ready(url: str, login: str | None) -> bool:
     engine = build_engine(url, pool_size=1)
     try:
         with engine.begin() as connection:
-            revision, newest = _revision(connection), head_revision()
+            revision, newest = read_revision(connection), head_revision()
             if revision is not None and revision > newest:
                 raise DatabaseIsNewer(
                     f"The database has revision {revision} of a newer release; this one ends at {newest}. "
@@ -112,7 +112,8 @@ def _is_ready(url: str, login: str | None) -> bool:
         engine.dispose()
 
 
-def _revision(connection: Connection) -> str | None:
+def read_revision(connection: Connection) -> str | None:
+    """Return the revision of a database, None if it is empty."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.scalar(text("SELECT version_num FROM alembic_version"))

@@ -8,6 +8,8 @@ down_revision = "0048"
 branch_labels = None
 depends_on = None
 
+LOST = {"predictions": ("reviewed_by_name",)}
+
 TABLE = "predictions"
 USERS = sa.table("users", sa.column("id", sa.Uuid), sa.column("full_name"), sa.column("email"))
 PREDICTIONS = sa.table(

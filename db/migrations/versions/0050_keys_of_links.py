@@ -8,6 +8,8 @@ down_revision = "0049"
 branch_labels = None
 depends_on = None
 
+LOST = {"prediction_shares": ("api_key_id",), "review_links": ("api_key_id",)}
+
 TABLES = ("prediction_shares", "review_links")
 
 

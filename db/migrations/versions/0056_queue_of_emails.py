@@ -10,6 +10,8 @@ down_revision = "0055"
 branch_labels = None
 depends_on = None
 
+LOST = {"queued_emails": ()}
+
 TABLE = "queued_emails"
 
 

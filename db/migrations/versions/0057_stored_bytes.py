@@ -12,6 +12,8 @@ down_revision = "0056"
 branch_labels = None
 depends_on = None
 
+LOST = {"users": ("storage_low_at",)}
+
 # The tables of stored files: the tenant of a row, and its bytes.
 TABLES = {
     "media_resources": ("coalesce(organization_id, owner_id)", "file_size + variant_bytes"),
@@ -43,6 +45,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # The older release does not know the event.
+    op.execute("DELETE FROM webhook_deliveries WHERE event_type = 'storage.low'")
+    op.execute(
+        "UPDATE webhook_endpoints SET event_types = (event_types::jsonb - 'storage.low')::json "
+        "WHERE event_types::jsonb ? 'storage.low'"
+    )
     op.execute(f"DROP FUNCTION {READING}")
     for table in TABLES:
         for verb in SOURCES:
