@@ -100,8 +100,8 @@ from studio.infrastructure.telemetry.metrics import MetricsServer
 from studio.infrastructure.telemetry.traces import Tracing
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services, run_imports, run_task
 from studio.jobs.periodic import PeriodicTask
-from studio.media.ladder import LadderBuilder
 from studio.mail.queue import run_pending_emails
+from studio.media.ladder import LadderBuilder
 from studio.mock import webhooks as mock_webhooks
 from studio.mock.generations import MockRunner
 from studio.mock.scenario import Scenario

@@ -42,8 +42,8 @@ from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, S
 from studio.account_exports import create as account_exports
 from studio.accounts.identity import deletions, email_changes, sessions, users
 from studio.exports.names import build_content_disposition
-from studio.mail.mailer import get_mailer
 from studio.infrastructure.storage import export_key
+from studio.mail.mailer import get_mailer
 
 EXPORT_ROWS = Rows(AccountExport, AccountExportSchema)
 USER_ROWS = Rows(User, UserSchema)
@@ -119,9 +119,7 @@ def confirm_email_change(body: dict[str, Any]) -> ApiResponse:
 def request_account_deletion(body: dict[str, Any]) -> ApiResponse:
     """Schedule the deletion of the caller's account and end its sessions."""
     user, settings = get_account(current_caller().user_id, for_update=True), current_settings()
-    deletion = deletions.request_account_deletion(
-        user, body["password"], get_mailer(settings)
-    )
+    deletion = deletions.request_account_deletion(user, body["password"], get_mailer(settings))
     return accepted(deletion, AccountDeletionSchema, "/api/v1/users/me")
 
 

@@ -1,8 +1,8 @@
 """Go back to the schema of an older release: `python -m db.migrations downgrade 0048 --export FOLDER`.
 
 Rows of the resources that the older release knows stay, with the changes that this one has made. What it does
-not know, and what people have entered, is saved first: each revision names it in `LOST`. A revision that cannot
-go back has the reason in `IRREVERSIBLE`.
+not know is saved first: each revision names it in `LOST`. A revision that cannot go back has the reason in
+`IRREVERSIBLE`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -83,7 +83,10 @@ def export_lost(url: str, revisions: list[ModuleType], folder: Path) -> dict[str
     try:
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL sartiq.migrating = 'on'"))
-            return {f"{table}.jsonl": _export(connection, table, columns, folder) for table, columns in lost.items()}
+            return {
+                f"{table}.jsonl": _export(connection, table, columns, folder)
+                for table, columns in lost.items()
+            }
     finally:
         engine.dispose()
 
@@ -95,13 +98,15 @@ def _export(connection: Connection, table: str, columns: tuple[str, ...], folder
     count = 0
     with (folder / f"{table}.jsonl").open("w", encoding="utf-8") as file:
         for row in connection.execution_options(yield_per=1_000).execute(query).mappings():
-            file.write(json.dumps(_to_json(row), default=str, ensure_ascii=False) + "\n")
+            file.write(json.dumps(_to_json(dict(row)), default=str, ensure_ascii=False) + "\n")
             count += 1
     return count
 
 
-def _to_json(row: Mapping[str, object]) -> dict[str, object]:
-    return {name: value.hex() if isinstance(value, bytes | memoryview) else value for name, value in row.items()}
+def _to_json(row: dict[str, object]) -> dict[str, object]:
+    return {
+        name: value.hex() if isinstance(value, bytes | memoryview) else value for name, value in row.items()
+    }
 
 
 def _list_revisions(url: str, target: str) -> Iterator[ModuleType]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, String, text
+from sqlalchemy import BigInteger, ForeignKey, Identity, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import (
@@ -41,7 +41,7 @@ class MediaResource(Publishable):
     content_type: Mapped[str] = mapped_column(String(100))
     file_size: Mapped[int]
     # The size of its other widths and formats, which garbage collection finds.
-    variant_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    variant_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     width: Mapped[int]
     height: Mapped[int]
     has_alpha: Mapped[bool] = mapped_column(default=False)
@@ -93,7 +93,7 @@ class Upload(Owned):
         ForeignKey("media_resources.id", ondelete="SET NULL"), index=True
     )
     # The size of the file that has arrived, until it becomes an image of its own.
-    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     # The stored file of an upload that is no image, and its SHA-256.
     file_id: Mapped[UUID | None]
     file_hash: Mapped[str | None] = mapped_column(String(64))

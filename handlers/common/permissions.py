@@ -1,4 +1,4 @@
-"""The decorator that declares a handler's permission. `studio/accounts/permissions.py` has the permissions of roles."""
+"""Declare the permission of a handler. `studio/accounts/permissions.py` has the permissions of roles."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from studio.accounts.permissions import (
-    API_KEYS,
     ANY_USER,
+    API_KEYS,
     GUESTS,
     PERSONAL,
     ROLES,
@@ -21,20 +21,20 @@ from studio.accounts.permissions import (
 )
 
 __all__ = [
-    "API_KEYS",
     "ANY_USER",
+    "API_KEYS",
     "GUESTS",
     "PERSONAL",
     "ROLES",
     "STUDIO",
     "SUPERUSER_ONLY",
     "Permission",
+    "authenticates_itself",
+    "is_self_authenticating",
     "key_permissions",
     "link_permissions",
     "may_have_guests",
     "may_share_predictions",
-    "authenticates_itself",
-    "is_self_authenticating",
     "required_permission",
     "requires",
 ]

@@ -265,7 +265,7 @@ def _tenant_fields(organization_id: UUID | None, account_id: UUID | None) -> dic
 
 
 def _mark_operator(caller: Caller | None, tenant: Mapping[str, UUID | None]) -> dict[str, Any]:
-    """Return the type of the actor of a superuser in a tenant of others, whose users do not see who it was."""
+    """Return the actor type of a superuser in a tenant of others, whose users do not see who it was."""
     if caller is None or not caller.is_superuser:
         return {}
     is_own = tenant["account_id"] == caller.user_id or tenant["organization_id"] in caller.roles

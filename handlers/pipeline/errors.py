@@ -3,7 +3,8 @@
 DomainError                       db/errors.py: what the domain rejects
   Unauthenticated            401  not_authenticated, invalid_token, incorrect_credentials,
                                   invalid_webhook_signature
-  PermissionDenied           403  not_enough_permissions, guest_not_allowed, api_key_not_allowed, invalid_signature
+  PermissionDenied           403  not_enough_permissions, guest_not_allowed, api_key_not_allowed,
+                             invalid_signature
   NotFound                   404  not_found
   Conflict                   409  one subclass and code per business rule
   PreconditionFailed         412  precondition_failed
@@ -83,10 +84,10 @@ from handlers.contract.errors import (
     Violation,
 )
 from handlers.pipeline.admission.limits import Limit
-from studio.mail.mailer import MailDisabled
 from studio.infrastructure.storage import StorageUnavailable, is_storage_unavailable
 from studio.infrastructure.telemetry.context import current_log_context
 from studio.infrastructure.telemetry.metrics import count_contract_defect, count_rate_limited
+from studio.mail.mailer import MailDisabled
 
 logger = logging.getLogger(__name__)
 

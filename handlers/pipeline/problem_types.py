@@ -202,8 +202,8 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "permission_lost": ProblemType(
         409,
-        "An import stopped, because the account or API key that requested it may not write products any more. "
-        "Rows before that were imported.",
+        "An import stopped, because the account or API key that requested it may not write products any "
+        "more. Rows before that were imported.",
         "Request the import again with an account that may write products.",
     ),
     "storage_full": ProblemType(

@@ -108,8 +108,10 @@ def describe_rejection(operation: ServedOperation, context: RequestContext, erro
         return
     if error.value is not None:
         error.members |= find_place(context.arguments, error.value) or _path_parameter(operation, error)
-    # A request that lacks a parameter, such as the organization of an API key, may have the permission.
-    lacks_permission = isinstance(error, PermissionDenied) and "parameter" not in error.members
+    # A request that lacks a parameter, such as the organization of an API key, may have the permission. No
+    # permission makes up for the wrong kind of credential.
+    is_other_kind = isinstance(error, ApiKeyNotAllowed) or "parameter" in error.members
+    lacks_permission = isinstance(error, PermissionDenied) and not is_other_kind
     if lacks_permission and operation.permission is not None:
         error.members["required_permission"] = operation.permission
         if context.caller is not None and context.caller.api_key_id is not None:

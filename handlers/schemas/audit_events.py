@@ -21,9 +21,9 @@ class _OfActor(fields.Raw):
 def _is_staff(event: Any) -> bool:
     if event.actor_type == ActorType.OPERATOR:
         return True
-    # Before release 0.3.0 events did not tell. Nobody else acts on the account of a user.
-    is_user = event.actor_type == ActorType.USER and event.account_id is not None
-    return is_user and str(event.actor_id) != str(event.account_id)
+    # Release 0.2.0 did not tell. Nobody else acts on the account of a user, who alone reads such events.
+    is_user = event.actor_type == ActorType.USER and event.organization_id is None
+    return is_user and str(event.actor_id) != str(current_caller().user_id)
 
 
 class AuditEventSchema(IdentifiedSchema):

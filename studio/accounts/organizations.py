@@ -20,7 +20,7 @@ from db.models.usage import UsageRecord
 from db.models.users import AccountDeletion, User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user, lock_for_count
-from db.session import after_commit, as_system, current_session, query_as_system
+from db.session import as_system, current_session, query_as_system
 from studio.catalog.slugs import insert_with_slug
 from studio.mail.emails import Email, as_text
 from studio.mail.mailer import Mailer

@@ -103,7 +103,9 @@ def warn_about_storage(database: Database, settings: Settings) -> int:
     """Tell the accounts whose storage is low, once until there is space again; return their number."""
     with database.transaction(write=False) as reading:
         owned = Membership.organization_id.label("scope_id"), Membership.user_id.label("account_id")
-        scopes = select(*owned).where(Membership.role == Role.OWNER).union_all(select(User.id, User.id)).subquery()
+        scopes = (
+            select(*owned).where(Membership.role == Role.OWNER).union_all(select(User.id, User.id)).subquery()
+        )
         used = func.sum(RowCount.number)
         totals = (
             select(scopes.c.account_id, used)
@@ -128,14 +130,17 @@ def _warn(database: Database, settings: Settings, account_id: UUID, used_bytes: 
             return False
         found = session.execute(*storage_query(None, account_id))
         use = parse_storage([tuple(row) for row in found])._replace(used_bytes=used_bytes)
-        is_low = used_bytes >= (LOW_SHARE if account.storage_low_at is None else ENOUGH_SHARE) * use.limit_bytes
+        is_low = (
+            used_bytes >= (LOW_SHARE if account.storage_low_at is None else ENOUGH_SHARE) * use.limit_bytes
+        )
         if is_low == (account.storage_low_at is not None):
             return False
         # Clients must not see a new `updated_at`.
         change = update(User).where(User.id == account_id)
         session.execute(
-            change.values(storage_low_at=utc_now() if is_low else None, updated_at=User.updated_at)
-            .execution_options(synchronize_session=False)
+            change.values(
+                storage_low_at=utc_now() if is_low else None, updated_at=User.updated_at
+            ).execution_options(synchronize_session=False)
         )
         if not is_low:
             return False

@@ -20,7 +20,9 @@ _PURPOSE = "destination"
 
 def encrypt_credentials(secret_key: str, destination_id: UUID, credentials: Credentials) -> bytes:
     """Return the encrypted credentials of a destination."""
-    return encrypt(secret_key, _PURPOSE, destination_id, json.dumps(dict(credentials), sort_keys=True).encode())
+    return encrypt(
+        secret_key, _PURPOSE, destination_id, json.dumps(dict(credentials), sort_keys=True).encode()
+    )
 
 
 def decrypt_credentials(secret_keys: Sequence[str], destination_id: UUID, encrypted: bytes) -> Credentials:

@@ -10,6 +10,7 @@ from db.errors import Conflict, NotAttempted, OutOfCredits
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import select_visible
+from studio.billing.storage import StorageFull
 from studio.generations.create import QueueFull, create_generation
 from studio.generations.inputs import StrategyNotSupported, resolve, sharing_rows
 from studio.generations.request import GenerationRequest

@@ -201,7 +201,9 @@ def _add_to_product(
         job.image_id = existing.id
         return ImportImageStatus.UNCHANGED
     # unscoped: the import of the leased image
-    require_rights(current_session().scalars(select(ProductImport).where(ProductImport.id == job.import_id)).one())
+    require_rights(
+        current_session().scalars(select(ProductImport).where(ProductImport.id == job.import_id)).one()
+    )
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
     origin = ImageOrigin(product_id=product.id)
     media = store_image(

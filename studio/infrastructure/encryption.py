@@ -1,7 +1,7 @@
 """Encrypt secrets of rows with a key that is not in the database (AES-GCM).
 
-The key is derived from the server's SECRET_KEY, from what the secret is for, and from the id of its row. While
-SECRET_KEY_PREVIOUS is set, secrets of both keys can be read.
+The key is derived from the server's SECRET_KEY, from what the secret is for, and from the id of its row.
+Secrets of SECRET_KEY_PREVIOUS can be read, too.
 """
 
 from __future__ import annotations

@@ -148,9 +148,7 @@ MAINTENANCE_TASKS = (
         EMAIL_SECONDS,
         trigger=EMAILS,
     ),
-    MaintenanceTask(
-        "deletion of sent e-mails", lambda services: delete_old_emails(services.database), 3_600
-    ),
+    MaintenanceTask("deletion of sent e-mails", lambda services: delete_old_emails(services.database), 3_600),
     MaintenanceTask(
         "deletion of expired e-mails",
         lambda services: delete_expired_files(services.settings.outbox_dir, utc_now()),

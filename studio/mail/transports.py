@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 10
 _PERMANENT = 500
-"""The first status of SMTP with which a server says that the same message is never accepted (RFC 5321, 4.2.1)."""
+"""The first status with which a server says that it never accepts the message (RFC 5321, 4.2.1)."""
 _UUID = "????????-????-????-????-????????????"
 MAX_LIFETIME = timedelta(days=7)
 """How long a message without a token stays in the outbox: as long as one with the longest-lived token."""

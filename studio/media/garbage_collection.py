@@ -257,8 +257,8 @@ def _delete_part(
     files = islice(storage.list_files(folder, _read_position(storage, folder)), MAX_FILES)
     while page := list(islice(files, PAGE_FILES)):
         orphans = _list_old_files(page, now)
-        for column in columns:
-            orphans = _keep_without_row(database, orphans, column)
+        for owner in columns:
+            orphans = _keep_without_row(database, orphans, owner)
         for row_id, keys in orphans.items():
             _delete_files(storage, folder, row_id, keys)
         if folder == "media":
@@ -274,7 +274,7 @@ def _delete_part(
 
 
 def _record_variant_sizes(database: Database, sizes: dict[UUID, int], page: Sequence[StoredFile]) -> None:
-    """Add the sizes of the variants of a page, and store those of all images but the last, which may go on."""
+    """Add the sizes of variants, and store those of all images but the last, which may go on."""
     for file in page:
         resource_id, _, name = file.key.removeprefix("media/").partition("/")
         size = file.size if name.startswith("variants/") else 0
@@ -290,17 +290,21 @@ def _store_variant_sizes(database: Database, sizes: Mapping[UUID, int]) -> None:
     """Store the sizes of the variants of images, which count for the storage of a plan."""
     if not sizes:
         return
-    found = func.unnest(
-        literal(list(sizes), ARRAY(Uuid)), literal(list(sizes.values()), ARRAY(BigInteger))
-    ).table_valued(column("id", Uuid), column("size", BigInteger), name="found")
+    found = (
+        func.unnest(literal(list(sizes), ARRAY(Uuid)), literal(list(sizes.values()), ARRAY(BigInteger)))
+        .table_valued(column("id", Uuid), column("size", BigInteger), name="found")
+        .render_derived()
+    )
     with database.transaction(write=True) as session:
+        # unscoped: garbage collection covers all tenants
         change = update(MediaResource).where(
             MediaResource.id == found.c.id, MediaResource.variant_bytes != found.c.size
         )
         # Clients must not see a new `updated_at`.
         session.execute(
-            change.values(variant_bytes=found.c.size, updated_at=MediaResource.updated_at)
-            .execution_options(synchronize_session=False)
+            change.values(variant_bytes=found.c.size, updated_at=MediaResource.updated_at).execution_options(
+                synchronize_session=False
+            )
         )
 
 

@@ -112,9 +112,7 @@ def resolve_file_url(
         raise NotFound(reason, value=resource_id)
     image = _read_upload(storage, upload)
     owner = _choose_owner(organization_id, owner_id)
-    media = store_image(
-        storage, image, organization_id, owner, resource_id=upload.id, has_storage_limit=True
-    )
+    media = store_image(storage, image, organization_id, owner, resource_id=upload.id, has_storage_limit=True)
     upload.status, upload.media_resource_id, upload.stored_bytes = UploadStatus.INGESTED, media.id, 0
     # The key is read now: a callback cannot rely on a row of a transaction that has ended.
     after_commit(partial(storage.delete, temporary_key(upload.id)))
@@ -197,7 +195,7 @@ def store_image(
         resource_id: The id of a new row, if it is known in advance.
         public: Whether other tenants may read the image. An image that is public stays public.
         origin: What the bytes of a new image count for; by default the API key of the running request.
-        has_storage_limit: Whether a new image must fit into the storage of the plan. What is made of a request
+        has_storage_limit: Whether a new image must fit into the storage of the plan. The result of a request
             that was accepted is stored in any case.
 
     Raises:

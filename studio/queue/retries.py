@@ -43,6 +43,6 @@ FETCHED_IMAGES = _seconds(5, 20, 80)
 FILE_DELIVERIES = _seconds(10, 60, 300, 1_800, 7_200, 21_600, 43_200)
 """Ends about 21 hours after the first attempt."""
 EMAILS = _seconds(60, 300, 900, 3_600, 14_400, 43_200)
-"""Ends about 17 hours after the first attempt. A server that greylists accepts after some minutes."""
+"""Ends about 17 hours after the first attempt. Some servers accept a new sender only after minutes."""
 WEBHOOK_MESSAGES = _seconds(5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Ends about three days after the first attempt, as the guide and the contract (`webhooks`) say."""

@@ -47,10 +47,14 @@ class TooManyLinks(Conflict):
     """The shooting, the prediction or the account has the maximum number of links."""
 
     code = "too_many_links"
-    default_detail = f"At most {MAX_LINKS_OF_ROW} links can exist: delete some first, or wait until they expire"
+    default_detail = (
+        f"At most {MAX_LINKS_OF_ROW} links can exist: delete some first, or wait until they expire"
+    )
 
 
-def require_link_capacity(link: type[PredictionShare] | type[ReviewLink], of_row: ColumnElement[bool]) -> None:
+def require_link_capacity(
+    link: type[PredictionShare] | type[ReviewLink], of_row: ColumnElement[bool]
+) -> None:
     """Check that the caller may create another link.
 
     Args:
@@ -72,7 +76,9 @@ def require_link_capacity(link: type[PredictionShare] | type[ReviewLink], of_row
     ]
     # The caller may have left an organization with links, which the account still has.
     if sum(query_as_system(query)[0] for query in of_account) >= MAX_LINKS_OF_ACCOUNT:
-        detail = f"The account has {MAX_LINKS_OF_ACCOUNT:,} links: delete some first, or wait until they expire"
+        detail = (
+            f"The account has {MAX_LINKS_OF_ACCOUNT:,} links: delete some first, or wait until they expire"
+        )
         raise TooManyLinks(detail, limit=MAX_LINKS_OF_ACCOUNT)
 
 

@@ -27,7 +27,7 @@ from studio.infrastructure.http_client import HttpClientError, HttpResponse, Saf
 from studio.infrastructure.pubsub import WEBHOOKS
 from studio.infrastructure.retry_after import parse_retry_after
 from studio.infrastructure.settings import Settings
-from studio.mail.emails import Email, as_text
+from studio.mail.emails import Email
 from studio.mail.mailer import find_mailer
 from studio.queue.running import Heartbeat, Worker, lease_next, run_leased
 from studio.webhooks import queue
@@ -239,7 +239,7 @@ def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> N
         kind="webhook_endpoint_disabled",
         recipient=email,
         subject="A webhook endpoint was disabled",
-        text=f"Your webhook endpoint at {as_text(str(host))} was disabled, because {reason}.",
+        text=f"Your webhook endpoint at {host} was disabled, because {reason}.",
         label="How to enable it, and to send the failed messages again",
         url=f"{settings.public_url}/guides/webhooks/",
     )

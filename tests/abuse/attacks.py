@@ -173,6 +173,63 @@ def upload_bombs(target: Target) -> Iterator[Payload]:
         yield target.upload(upload, bomb)
 
 
+def import_wrong_rows(target: Target) -> Iterator[Payload]:
+    """Import files whose rows have 18,000 wrong values each."""
+    for url in itertools.cycle(target.ids["imports"]):
+        document = {"file_url": url, "format": "jsonl", "mode": "upsert", "match_by": "sku"}
+        yield target.post(f"/product-imports/?organization_id={target.organization_id}", document)
+
+
+def read_expensive_lists(target: Target) -> Iterator[Payload]:
+    """Read lists of 20,000 products from far behind, by filters that few match, and with broken cursors."""
+    scope = f"organization_id={target.organization_id}"
+    queries = (
+        "limit=100&skip=19000", "limit=100&sort=-updated_at&skip=10000", "q=nothing%20like%20this",
+        "state=DRAFT&created_after=2020-01-01T00:00:00Z", f"cursor={'x' * 4_000}",
+        f"state_in={'DRAFT,' * 500}READY", f"category={'x' * 100}",
+    )  # fmt: skip
+    for query in itertools.cycle(queries):
+        yield target.request("GET", f"/products/?{scope}&{query}")
+
+
+def send_expensive_headers(target: Target) -> Iterator[Payload]:
+    """Send the longest header fields that are accepted."""
+    fields = {
+        "Accept": ",".join(["a/b;q=0.1"] * 700),
+        "Prefer": ", ".join(["wait=1"] * 900),
+        "Range": "bytes=" + ",".join(["0-1"] * 1_800),
+        "If-None-Match": ", ".join(['W/"a"'] * 1_000),
+    }
+    (product,) = target.ids["product"]
+    for name, value in itertools.cycle(fields.items()):
+        headers = {"Authorization": f"Bearer {target.token}", name: value}
+        yield Payload(encode_request("GET", f"{BASE_PATH}/products/{product}", headers))
+
+
+def send_many_parts(target: Target) -> Iterator[Payload]:
+    """Send forms with 5,000 parts."""
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
+    body = (part * 5_000 + f"--{BOUNDARY}--\r\n").encode()
+    for product in itertools.cycle(target.ids["products"]):
+        path = f"/products/{product}/images"
+        yield target.request("POST", path, body, f"multipart/form-data; boundary={BOUNDARY}")
+
+
+def be_many_guests(target: Target) -> Iterator[Payload]:
+    """Exchange review links again and again, and request images as their guests."""
+    (link,) = target.ids["review_link"]
+    headers = {"Content-Type": "application/json"}
+    exchange = json.dumps({"token": link, "name": "Guest"}).encode()
+    tokens = itertools.cycle(target.ids["guests"])
+    images = itertools.cycle(target.ids["images"])
+    while True:
+        yield Payload(encode_request("POST", f"{BASE_PATH}/review-links/exchange", headers, exchange))
+        for _ in range(5):
+            width = target.random.randint(1, LARGEST_WIDTH)
+            path = f"{BASE_PATH}/predictions/{next(images)}/image?width={width}"
+            yield Payload(encode_request("GET", path, {"Authorization": f"Bearer {next(tokens)}"}))
+
+
 def connect_without_requests(target: Target) -> Iterator[Payload]:
     """Send nothing."""
     while True:
@@ -210,6 +267,11 @@ ATTACKS = {
         Attack("webhooks", send_test_events),
         Attack("image-urls", fetch_slow_images),
         Attack("bombs", upload_bombs),
+        Attack("wrong-imports", import_wrong_rows),
+        Attack("lists", read_expensive_lists),
+        Attack("headers", send_expensive_headers),
+        Attack("parts", send_many_parts),
+        Attack("guests", be_many_guests),
         Attack("idle", connect_without_requests, IDLE_CONNECTIONS),
     )
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -54,6 +55,7 @@ EXPORTED_PREDICTIONS = 40
 WAITED_FOR = 20
 ENDPOINTS = 10
 UPLOADS = 60
+IMPORT_FILES, GUESTS = 40, 30
 JOBS = 40
 
 
@@ -153,6 +155,8 @@ def run_deployment(folder: Path, seed: int, with_rates: bool) -> Iterator[Deploy
             for account in (deployment.attacker, deployment.bystander):
                 account.token = _sign_in(servers[0], account.email)
             _create_uploads(deployment)
+            _create_import_files(deployment)
+            _create_guests(deployment)
             yield deployment
 
 
@@ -276,6 +280,38 @@ def _insert_products(attacker: PhotographedProduct) -> None:
         for number in range(SEARCHED_PRODUCTS)
     ]
     current_session().execute(insert(Product), rows)
+
+
+def _create_import_files(deployment: Deployment) -> None:
+    """Upload files with rows that are wrong in many places."""
+    row = json.dumps(
+        {"sku": "A", "name": "Vase", "metadata": {f"k{number}": ["x"] for number in range(18_000)}}
+    )
+    content = "\n".join([row] * 4).encode()
+    headers = {"Authorization": f"Bearer {deployment.attacker.token}"}
+    body = {"filename": "rows.jsonl", "content_type": "application/x-ndjson", "size": len(content)}
+    urls = []
+    with httpx.Client(base_url=deployment.servers[0].origin, timeout=60) as client:
+        for _ in range(IMPORT_FILES):
+            upload = client.post(f"{BASE_PATH}/uploads/presigned-url", json=body, headers=headers).json()
+            sent = client.put(
+                upload["upload_url"], content=content, headers={"Content-Type": body["content_type"]}
+            )
+            sent.raise_for_status()
+            urls.append(upload["file_url"])
+    deployment.attacker.ids["imports"] = urls
+
+
+def _create_guests(deployment: Deployment) -> None:
+    """Create a review link, and some of its guests."""
+    headers = {"Authorization": f"Bearer {deployment.attacker.token}"}
+    (shooting,) = deployment.attacker.ids["shooting"]
+    with httpx.Client(base_url=deployment.servers[0].url, timeout=60) as client:
+        link = client.post(f"/shootings/{shooting}/review-links", json={}, headers=headers).json()
+        token = link["url"].partition("#")[2]
+        guests = [client.post("/review-links/exchange", json={"token": token}).json() for _ in range(GUESTS)]
+    deployment.attacker.ids["review_link"] = [token]
+    deployment.attacker.ids["guests"] = [guest["access_token"] for guest in guests]
 
 
 def _create_uploads(deployment: Deployment) -> None:

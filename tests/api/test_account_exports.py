@@ -217,7 +217,7 @@ def test_api_keys_neither_request_nor_read_copies(app: Any, user: User, client: 
     organization = factories.make_organization(user)
     with_key = Client(app, api_key_headers(app, organization, ["brands:read"]))
     for method, path in (("POST", PATH), ("GET", PATH), ("GET", f"{PATH}/{export_id}")):
-        assert with_key(method, path).status == 401
+        assert with_key(method, path).status == 403
 
 
 def test_an_image_that_is_missing_or_damaged_is_named_in_the_manifest(

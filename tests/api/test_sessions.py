@@ -54,8 +54,10 @@ def test_s58_a_sign_in_from_a_new_device_sends_an_email(app: Application, user: 
     def sign_in_from(address: str, program: str) -> list[str]:
         client = Client(AppFromAddress(app, address), {"user-agent": program})
         assert sign_in(client, user.email, PASSWORD).status == 200
-        return list_emails_to(app, user.email)
+        return list_emails_to(app, user.email)[sent_before:]
 
+    # Other tests sent e-mails to this address, too.
+    sent_before = len(list_emails_to(app, user.email))
     # Nothing to compare with.
     assert sign_in_from("192.0.2.7", "Firefox/140.0 (https://evil.example)") == []
     assert sign_in_from("192.0.2.7", "Firefox/141.0.1 (https://evil.example)") == []

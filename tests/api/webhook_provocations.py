@@ -18,11 +18,14 @@ from db.session import Database, current_session
 from handlers.app import Application
 from handlers.contract.body_checks import load_body_checks
 from studio.accounts.api_key_expiry import send_expiry_notices
+from studio.billing.billing import PLANS
+from studio.billing.storage import warn_about_storage
 from studio.exports import queue as exports
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker import queue as generations
 from studio.imports.worker import ImportRunner
 from studio.infrastructure.http_client import SafeHttpClient
+from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import LocalDisk
 from studio.media.data_files import store_data_file
 from studio.webhooks.dispatcher import send_next
@@ -204,6 +207,13 @@ def let_a_key_expire(studio: Studio) -> None:
     assert send_expiry_notices(studio.database) == 1
 
 
+def fill_the_storage(studio: Studio) -> None:
+    limit = PLANS[studio.scenario.subscription.tier].storage_bytes
+    with studio.database.transaction(write=True):
+        factories.make_media(**studio.scenario.ownership, variant_bytes=int(0.9 * limit))
+    assert warn_about_storage(studio.database, Settings(mail="off")) == 1
+
+
 def reject_shot(studio: Studio) -> None:
     studio.post(f"/shots/{studio.shot.id}/reject", {"reason": "Dark"})
 
@@ -242,6 +252,7 @@ PROVOCATIONS: dict[str, tuple[Callable[[Studio], object], tuple[str, ...]]] = {
     "import.completed": (partial(run_import, text="sku,name\nA,Vase\nB,Jug\n"), ()),
     "import.failed": (partial(run_import, text="colour\nred\n"), ()),
     "credits.low": (use_most_credits, ()),
+    "storage.low": (fill_the_storage, ()),
     "api_key.expiring": (let_a_key_expire, ()),
     "webhook.test": (send_a_test_event, ()),
 }

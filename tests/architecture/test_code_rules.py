@@ -80,7 +80,7 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 STORED_WORDS = re.compile(
-    r"refused_count|honoured_inputs|REFUSED|ShotRefusal|connrefused|colou\?r|light grey"
+    r"refused_count|honoured_inputs|REFUSED|ShotRefusal|RecipientsRefused|connrefused|colou\?r|light grey"
     r"|[\"'`](refused|colour|behaviour|cancelled)[\"'`]|(- |example: |outcome: )refused\b|[.!]cancelled\("
 )
 """Names that are stored, published, or of a library. The conformance kit has published parts of its own."""

@@ -96,7 +96,7 @@ def test_s03_a_key_scope_has_no_effect_when_the_role_of_its_creator_lacks_it(
     headers = api_key_headers(app, tenant.organization, SCOPES, make_account(tenant, role))
     for _, name in role_cells(role, allowed=False):
         response = tenant.request_for(name).send(app, headers)
-        expected = (403, "not_enough_permissions") if name in KEY_OPERATIONS else (401, "invalid_token")
+        expected = (403, "not_enough_permissions" if name in KEY_OPERATIONS else "api_key_not_allowed")
         assert (response.status, response.json()["code"]) == expected, f"{name} {describe_response(response)}"
 
 
@@ -119,15 +119,15 @@ def test_s03_an_invalid_key_is_401_for_every_operation(app: Application, tenant:
     assert snapshot_rows(app) == before
 
 
-def test_s03_a_key_is_401_where_the_contract_requires_a_user(
+def test_s51_a_key_is_403_where_the_contract_requires_a_user(
     app: Application, tenant: Tenant, failing_subtests: FailingSubtests
 ) -> None:
     headers = api_key_headers(app, tenant.organization, SCOPES)
     for name in USER_OPERATIONS:
         with failing_subtests.test(name):
             response = tenant.request_for(name).send(app, headers)
-            assert (response.status, response.json()["code"]) == (401, "invalid_token"), describe_response(
-                response
+            assert (response.status, response.json()["code"]) == (403, "api_key_not_allowed"), (
+                describe_response(response)
             )
 
 

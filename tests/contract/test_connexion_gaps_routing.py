@@ -217,7 +217,7 @@ def test_every_request_writes_one_log_line_with_its_id(mini: Any, caplog: pytest
     with caplog.at_level("INFO", "sartiq.access"):
         send_request(mini, "GET", "/api/v1/widgets/a%0Ab", {"x-request-id": "line-1"})
     (record,) = caplog.records
-    assert record.getMessage().startswith("GET /api/v1/widgets/a%0Ab 404 ")
+    assert record.getMessage().startswith("GET /api/v1/widgets/* 404 ")
     assert record.request_id == "line-1"
 
 

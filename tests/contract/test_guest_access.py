@@ -16,7 +16,7 @@ from tests.contract.tenant import Tenant
 from tests.contract.test_foreign_ids import ids_in_path
 from tests.contract.test_roles import ROWS, SECURED
 from tests.support import factories
-from tests.support.client import describe_response
+from tests.support.client import describe_response, status_and_code
 from tests.support.guests import guest_headers
 from tests.support.snapshots import snapshot_rows
 
@@ -92,7 +92,9 @@ def test_s03_a_guest_can_call_no_other_operation(
     sent = [(name, each) for name, valid in requests.items() for each in valid.with_any_body()]
     for name, request in sent:
         response = request.send(app, headers)
-        assert status_and_code(response) == (403, "guest_not_allowed"), f"{name} {describe_response(response)}"
+        assert status_and_code(response) == (403, "guest_not_allowed"), (
+            f"{name} {describe_response(response)}"
+        )
     assert snapshot_rows(app) == before
 
 

@@ -41,8 +41,8 @@ from tests.support.app import auth_headers
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 INSUFFICIENT_PRIVILEGE = "42501"
 DENIED_TABLES = {
-    "known_addresses", "media_checks", "pending_touches", "product_import_images", "task_callbacks",
-    "try_counts",
+    "known_addresses", "media_checks", "pending_touches", "product_import_images", "queued_emails",
+    "task_callbacks", "try_counts",
 }  # fmt: skip
 """Tables of the system role only: they are used before authentication or belong to no tenant."""
 READ_ONLY = {"generation_models"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from db.migrations.__main__ import go_back, main
 from db.session import Database
 from tests.support import factories
 from tests.support.old_schema import migrated_to_0_2_0
-from tools.servers.databases import DatabaseFactory
+from tools.servers.databases import DatabaseFactory, create_database
 
 Schema = dict[str, set[str]]
 
@@ -25,7 +26,10 @@ def read_schema(url: str) -> Schema:
     try:
         with engine.connect() as connection:
             found = inspect(connection)
-            return {table: {each["name"] for each in found.get_columns(table)} for table in found.get_table_names()}
+            return {
+                table: {each["name"] for each in found.get_columns(table)}
+                for table in found.get_table_names()
+            }
     finally:
         engine.dispose()
 
@@ -41,10 +45,17 @@ def fill(connection: Connection) -> None:
     )
 
 
+@pytest.fixture
+def old_database_url(database_factory: DatabaseFactory) -> Iterator[str]:
+    """Yield the URL of a database with the schema of release 0.2.0."""
+    with create_database(migrated_to_0_2_0(database_factory)) as url:
+        yield url
+
+
 def test_everything_that_is_dropped_is_saved_and_the_schema_is_that_of_0_2_0(
-    database_factory: DatabaseFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    old_database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = migrated_to_0_2_0(database_factory)
+    url = old_database_url
     before = read_schema(url)
     upgrade(url)
     after = read_schema(url)
@@ -56,7 +67,9 @@ def test_everything_that_is_dropped_is_saved_and_the_schema_is_that_of_0_2_0(
     folder = tmp_path / "lost"
     assert go_back(url, "0048", folder) == 0
     assert read_schema(url) == before
-    saved = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.iterdir()}
+    saved = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.iterdir()
+    }
     assert [row["kind"] for row in saved["queued_emails"]] == ["invitation"]
     assert f"        1  {folder / 'queued_emails.jsonl'}" in capsys.readouterr().out
     engine = build_engine(url, pool_size=1)
@@ -72,7 +85,9 @@ def test_everything_that_is_dropped_is_saved_and_the_schema_is_that_of_0_2_0(
     }  # fmt: skip
     dropped = {table for table in after if table not in before and not table.startswith("audit_events")}
     dropped |= {f"{table}.{column}" for table in before for column in after.get(table, set()) - before[table]}
-    kept = set(saved) | {f"{table}.{column}" for table, rows in saved.items() for row in rows[:1] for column in row}
+    kept = set(saved) | {
+        f"{table}.{column}" for table, rows in saved.items() for row in rows[:1] for column in row
+    }
     assert {name for name in dropped if name not in kept and name.partition(".")[0] not in saved} <= derived
     upgrade(url)
     assert read_schema(url) == after
@@ -82,7 +97,7 @@ def test_nothing_is_changed_for_an_older_release_or_an_existing_folder(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", own_database_url)
-    monkeypatch.setenv("SARTIQ_ENV", "test")
+    monkeypatch.setenv("SECRET_KEY", "a-secret-key-of-the-tests-0123456789")
     for revision, folder, reason in (
         ("0030", tmp_path / "new", "0030 is older than release 0.2.0"),
         ("0048", tmp_path, "exists: name a new folder"),

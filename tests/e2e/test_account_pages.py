@@ -1,4 +1,4 @@
-"""The pages that e-mails lead to, in a real browser: someone who knows no API follows the link of each e-mail."""
+"""The pages that e-mails lead to, in a real browser: someone who knows no API follows each link."""
 
 from __future__ import annotations
 

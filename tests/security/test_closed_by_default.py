@@ -25,11 +25,11 @@ from handlers.app import Application
 from handlers.pipeline.admission.limits import Limit
 from handlers.server import cli, exposure
 from studio.accounts.identity.passwords import hash_password
-from studio.mail.emails import Email
-from studio.mail.transports import MAX_LIFETIME, FileTransport, delete_expired_files
 from studio.infrastructure.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, Settings
 from studio.jobs import __main__ as jobs
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
+from studio.mail.emails import Email
+from studio.mail.transports import MAX_LIFETIME, FileTransport, delete_expired_files
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
 from tests.support import factories
@@ -302,7 +302,11 @@ def test_s31_every_email_with_a_token_says_when_the_token_expires(
     (task,) = [task for task in MAINTENANCE_TASKS if task.name == "e-mails"]
     services = Services(settings, build_worker(app.database, app.services.storage), app.services.http_client)
     task.run(services)
-    with_token = [mail for mail in tmp_path.iterdir() if b"It works once" in mail.read_bytes() or b"The link works once" in mail.read_bytes()]
+    with_token = [
+        mail
+        for mail in tmp_path.iterdir()
+        if b"It works once" in mail.read_bytes() or b"The link works once" in mail.read_bytes()
+    ]
     assert len(with_token) == 3
     assert all(b"\r\nExpires: " in mail.read_bytes() for mail in with_token)
     (task,) = [task for task in MAINTENANCE_TASKS if task.name == "deletion of expired e-mails"]

@@ -1,12 +1,12 @@
-"""Rights end when their source ends: each credential and each kind of work, with each way that its source can end.
+"""Rights end when their source ends: each credential and each kind of work, with each way it can end.
 
-An admin, or an API key that they made, holds the credential or has requested the work. `EXPECTED` says what must
-fail, and what must go on; `docs/security.md` shows it (`python -m tools.reference`).
+An admin, or an API key that they made, holds the credential or has requested the work. `credentials.py` says
+what must fail and what must go on, and writes the table in `docs/security.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,36 +27,14 @@ from handlers.app import Application
 from handlers.common.permissions import API_KEYS
 from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
+from tests.api.test_uploads import PHOTO
+from tests.security.credentials import ENDS, EXPECTED, PAGE, READS, WAYS, WORKS, render_page
 from tests.studio.test_imports import run_imports, start_import
 from tests.support import factories
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.guests import create_link, enter
-from tests.support.images import encode_image
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
-
-WAYS = ("demoted", "removed", "deactivated", "deleted", "key deleted")
-"""The account becomes a viewer, leaves the organization, is deactivated or deleted; or the key is deleted."""
-WORKS, READS, ENDS = "works", "reads", "ends"
-
-EXPECTED: dict[str, dict[str, str]] = {
-    "session": {"demoted": READS, "removed": ENDS, "deactivated": ENDS, "deleted": ENDS, "key deleted": WORKS},
-    "API key": {"demoted": READS, "removed": ENDS, "deactivated": ENDS, "deleted": ENDS, "key deleted": ENDS},
-    "review link": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "review link of a key": dict.fromkeys(WAYS, ENDS),
-    "share link": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "share link of a key": dict.fromkeys(WAYS, ENDS),
-    "upload URL": {"demoted": WORKS, "removed": WORKS, "deactivated": ENDS, "deleted": ENDS, "key deleted": WORKS},
-    "upload URL of a key": {
-        "demoted": WORKS, "removed": ENDS, "deactivated": ENDS, "deleted": ENDS, "key deleted": ENDS,
-    },
-    "pending generation": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "pending generation of a key": dict.fromkeys(WAYS, ENDS),
-    "import": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "import of a key": dict.fromkeys(WAYS, ENDS),
-    "webhook endpoint": dict.fromkeys(WAYS, WORKS),
-    "published image": dict.fromkeys(WAYS, WORKS),
-}  # fmt: skip
 
 
 class Holder(NamedTuple):
@@ -85,7 +63,7 @@ class World:
         client_for: Callable[..., Client],
     ) -> None:
         self.app, self.database, self.storage, self.scenario = app, database, storage, scenario
-        self.organization = scenario.organization
+        self.organization, self.client_for = scenario.organization, client_for
         with database.transaction(write=True):
             self.admin = factories.make_user()
             factories.make_membership(self.organization, self.admin, role="admin")
@@ -127,7 +105,7 @@ class World:
             elif way == "key deleted":
                 session.execute(delete(ApiKey).where(ApiKey.organization_id == self.organization.id))
         if way == "deleted":
-            superuser = Client(self.app, factories.superuser_headers(self.app))
+            superuser = self.client_for(factories.make_user(is_superuser=True))
             assert superuser("DELETE", f"/users/{self.admin.id}").status == 204
 
     def _try_client(self, client: Client) -> str:
@@ -156,7 +134,7 @@ class World:
 
         def send() -> str:
             headers = {"content-type": "image/png"}
-            return {204: WORKS, 404: ENDS}[Client(self.app, headers)("PUT", path, encode_image()).status]
+            return {204: WORKS, 404: ENDS}[Client(self.app, headers)("PUT", path, body=PHOTO).status]
 
         return Holder(send)
 
@@ -205,7 +183,9 @@ class World:
 
     def _hold_endpoint(self) -> Holder:
         with self.database.transaction(write=True):
-            endpoint = factories.make_webhook_endpoint(organization=self.organization, owner_id=self.admin.id)
+            endpoint = factories.make_webhook_endpoint(
+                organization_id=self.organization.id, owner_id=self.admin.id
+            )
 
         def read() -> str:
             with self.database.transaction(write=False) as reading:
@@ -227,11 +207,11 @@ def build_world(
     storage: LocalDisk,
     scenario: PhotographedProduct,
     client_for: Callable[..., Client],
-) -> Iterator[Callable[[], World]]:
-    """Yield a function that returns an organization for one way."""
+) -> Callable[[], World]:
+    """Return a function that returns an organization for one way."""
     with database.transaction(write=True):
         current_session().execute(update(Subscription).values(credits_total=10_000))
-    yield lambda: World(app, database, storage, scenario, client_for)
+    return lambda: World(app, database, storage, scenario, client_for)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -247,7 +227,14 @@ def test_s52_rights_end_when_their_source_ends(
             assert holder.state() == EXPECTED[name][way]
 
 
-def test_s52_everything_works_before(build_world: Callable[[], World], failing_subtests: FailingSubtests) -> None:
+def test_s52_everything_works_before(
+    build_world: Callable[[], World], failing_subtests: FailingSubtests
+) -> None:
     for name, holder in build_world().hold().items():
         with failing_subtests.test(name):
             assert holder.state() == WORKS
+
+
+def test_s52_the_table_of_credentials_is_up_to_date() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert render_page(text) == text, "run `python -m tests.security.credentials`"

@@ -50,6 +50,9 @@ from studio.imports.queue import IMPORTS
 from studio.imports.worker import ImportRunner
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.storage import LocalDisk, Storage, media_key
+from studio.mail.emails import Email
+from studio.mail.mailer import Mailer
+from studio.mail.queue import EMAILS, run_pending_emails
 from studio.providers import sample
 from studio.publications import worker as publications
 from studio.queue import running
@@ -260,6 +263,17 @@ def send_messages(studio: Studio) -> None:
         pass
 
 
+def add_email(studio: Studio) -> None:
+    with studio.database.transaction(write=True):
+        Mailer(SETTINGS).send(
+            Email("test", "dana@example.com", "Test", "Hello.", "Open", "https://example.com")
+        )
+
+
+def send_emails(studio: Studio) -> None:
+    run_pending_emails(studio.worker, replace(SETTINGS, outbox_dir=studio.storage.root / "outbox"))
+
+
 QUEUES = [
     Queue("exports", EXPORTS, add_export, run_exports),
     # An account has one open export at a time.
@@ -295,6 +309,7 @@ QUEUES = [
         attempts="tries",
         uses_files=False,
     ),
+    Queue("e-mails", EMAILS, add_email, send_emails, completed="sent", uses_files=False, takes_turns=False),
 ]
 all_queues = pytest.mark.parametrize("queue", QUEUES, ids=str)
 file_queues = pytest.mark.parametrize("queue", [queue for queue in QUEUES if queue.uses_files], ids=str)

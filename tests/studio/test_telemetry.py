@@ -52,6 +52,7 @@ from studio.infrastructure.telemetry.logs import (
 )
 from studio.infrastructure.telemetry.metrics import (
     AuditCollector,
+    DiskCollector,
     MetricsServer,
     PoolCollector,
     QueueCollector,
@@ -366,7 +367,8 @@ def test_a_failed_outbound_request_is_counted_by_its_reason() -> None:
 def test_a_metrics_port_in_use_stops_the_start_with_an_error(database: Database) -> None:
     with run_http_recorder() as listener:
         server = MetricsServer(
-            Settings(metrics_host="127.0.0.1", metrics_port=listener.port, database_url=UNREACHABLE_URL), database
+            Settings(metrics_host="127.0.0.1", metrics_port=listener.port, database_url=UNREACHABLE_URL),
+            database,
         )
         with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{listener.port}: "):
             server.start()
@@ -488,7 +490,9 @@ def list_metric_labels() -> dict[str, tuple[str, ...]]:
             suffix = "_total" if collector._type == "counter" else ""
             found[name + suffix] = tuple(collector._labelnames)
     database = Database(build_engine(UNREACHABLE_URL))
-    collectors = (QueueCollector(database), PoolCollector(database), AuditCollector(database))
+    collectors = (
+        QueueCollector(database), PoolCollector(database), AuditCollector(database), DiskCollector(ROOT),
+    )  # fmt: skip
     for family in (family for collector in collectors for family in collector.describe()):
         found[family.name] = ("status",) if family.name == "sartiq_queue_depth" else ()
     return found

@@ -16,7 +16,7 @@ from studio.queue.running import Worker
 
 def send_queued_emails(app: Application) -> int:
     """Send the e-mails that wait in the queue, and return their number."""
-    return run_pending_emails(Worker(app.database, app.storage, timedelta(minutes=1)), app.settings)
+    return run_pending_emails(Worker(app.database, app.services.storage, timedelta(minutes=1)), app.settings)
 
 
 def list_emails_to(app: Application, address: str) -> list[str]:
@@ -45,7 +45,7 @@ def get_text(message: EmailMessage, kind: str = "plain") -> str:
     body = message.get_body((kind,))
     assert body is not None, message
     text: str = body.get_content()
-    return text
+    return text.replace("\r\n", "\n")
 
 
 def get_mailed_token(app: Application, address: str, prefix: str) -> str:

@@ -14,10 +14,12 @@ Counts = dict[tuple[Any, ...], int]
 
 
 def stored_counts(connection: Connection) -> Counts:
-    """Return the stored counts other than 0, by table, column, value and tenant id."""
+    """Return the stored counts other than 0, by table, column, value and tenant id. Not those of bytes."""
     key = (RowCount.table_name, RowCount.column_name, RowCount.value, RowCount.scope_id)
     total = func.sum(RowCount.number)
-    rows = connection.execute(select(*key, total).group_by(*key).having(total != 0))
+    rows = connection.execute(
+        select(*key, total).where(RowCount.column_name != "bytes").group_by(*key).having(total != 0)
+    )
     return {tuple(row[:-1]): int(row[-1]) for row in rows}
 
 

@@ -25,10 +25,10 @@ SELECT pg_temp.id({MEMBERSHIP}, n), pg_temp.id({ORGANIZATION}, (n - 1) % {organi
 FROM generate_series(1, {viewer}) n;
 
 INSERT INTO media_resources
-    (id, owner_id, organization_id, content_hash, extension, content_type, file_size, width, height, has_alpha,
-    public, created_at, updated_at)
+    (id, owner_id, organization_id, content_hash, extension, content_type, file_size, variant_bytes, width, height,
+    has_alpha, public, created_at, updated_at)
 SELECT pg_temp.id({MEDIA}, o * {photos} + n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o),
-    md5(o || '/' || n), 'jpg', 'image/jpeg', 200000, 1200, 1600, false, false, now(), now()
+    md5(o || '/' || n), 'jpg', 'image/jpeg', 200000, 0, 1200, 1600, false, false, now(), now()
 FROM generate_series(1, {active}) o, generate_series(0, {photos} - 1) n;
 
 -- One published image per organization that receives requests: its first photo.

@@ -96,11 +96,11 @@ def _insert(table: str, sources: dict[str, str], entry_column: str = "", entry: 
 
 
 def _create_function() -> None:
-    """Create the function that returns the bytes that count for the plan of a tenant, and the tier of the plan.
+    """Create the function that returns the bytes that count for the plan of a tenant, and its tier.
 
-    Its arguments are the organization, whose owner has the plan, or NULL, and the account. It returns no row to
-    a caller who does not belong to the tenant. It runs as its owner, the system role: a member sees neither
-    the subscription nor the other organizations of its owner.
+    Its arguments are the organization, whose owner has the plan, or NULL, and the account. It returns no row
+    to a caller who does not belong to the tenant. It runs as its owner, the system role: a member sees
+    neither the subscription nor the other organizations of its owner.
     """
     tables = ", ".join(f"'{table}'" for table in TABLES)
     op.execute(

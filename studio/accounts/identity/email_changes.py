@@ -44,9 +44,7 @@ _NOT_YOU = "If it was not you, ignore this e-mail: nothing changes."
 _CHANGED_TEXT = "Your Sartiq account uses the address {email} from now on. Sign in with it."
 
 
-def request_email_change(
-    user: User, email: str, current_password: str | None, mailer: Mailer
-) -> bool:
+def request_email_change(user: User, email: str, current_password: str | None, mailer: Mailer) -> bool:
     """Send a link with a token to the new address of a locked account, and a notice to the old one.
 
     A pending change is replaced.

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session, joinedload
 from db.audit import set_actor
 from db.base import utc_now
 from db.errors import Conflict, IncorrectCredentials, InvalidToken, NotFound
-from db.models.attempts import KnownAddress
 from db.models.users import AccountDeletion, RefreshToken, TokenFamily, User
 from db.queries.users import find_user_by_email, revoke_mailed_tokens
 from db.session import current_session, run_in_separate_transaction
@@ -135,12 +134,11 @@ def login(
 
 def _is_new(device: Device, user_id: UUID) -> bool:
     """Return whether an account has signed in before, but not from this device."""
-    query = select(TokenFamily.user_agent, TokenFamily.address).where(TokenFamily.user_id == user_id)
-    earlier = [Device(*row) for row in current_session().execute(query)]
-    if any(device.matches(each) for each in earlier):
-        return False
-    known = select(KnownAddress.user_id).where(KnownAddress.user_id == user_id).limit(1)
-    return bool(earlier) or current_session().scalar(known) is not None
+    # Release 0.2.0 recorded no addresses.
+    recorded = (TokenFamily.user_id == user_id, TokenFamily.address.is_not(None))
+    rows = current_session().execute(select(TokenFamily.user_agent, TokenFamily.address).where(*recorded))
+    earlier = [Device(*row) for row in rows]
+    return bool(earlier) and not any(device.matches(each) for each in earlier)
 
 
 def _announce_device(user: User, device: Device, mailer: Mailer) -> None:

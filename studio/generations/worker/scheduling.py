@@ -99,8 +99,8 @@ def select_next(max_running: int = 0) -> Generation | None:
 def choose_permitted(max_running: int = 0) -> Generation | None:
     """Return the generation to lease next, as `select_next`, and cancel those whose requester may not go on.
 
-    Rights are read when they are used: the requester may have been removed, deactivated or demoted, or the API
-    key may have been deleted, since the generation was requested. One that has begun is finished.
+    Rights are read when they are used: since the request, the account may have been removed, deactivated or
+    demoted, or the API key may have been deleted. A generation that has begun is finished.
     """
     for _ in range(MAX_CANCELED):
         generation = select_next(max_running)

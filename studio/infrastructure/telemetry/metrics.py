@@ -439,7 +439,9 @@ class DiskCollector(Collector):
     @staticmethod
     def _family(share: float) -> Metric:
         return GaugeMetricFamily(
-            "sartiq_media_free_ratio", "Free share of the disk of `MEDIA_DIR`; missing with a bucket", value=share
+            "sartiq_media_free_ratio",
+            "Free share of the disk of `MEDIA_DIR`; missing with a bucket",
+            value=share,
         )
 
 
