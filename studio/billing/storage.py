@@ -112,7 +112,7 @@ def warn_about_storage(database: Database, settings: Settings) -> int:
             .join(RowCount, RowCount.scope_id == scopes.c.scope_id)
             .where(RowCount.column_name == _COLUMN)
             .group_by(scopes.c.account_id)
-            # Less than that is low for nobody.
+            # An account with fewer bytes is low with no plan.
             .having(used >= ENOUGH_SHARE * FREE_BYTES)
         )
         used_by_account: dict[UUID, int] = {row[0]: int(row[1]) for row in reading.execute(totals)}

@@ -162,7 +162,7 @@ def get_open_upload(upload_id: UUID, for_update: bool = False) -> Upload:
     """Return an upload whose bytes may be sent or replaced.
 
     Raises:
-        NotFound: The upload does not exist or has expired, or whoever created it may not upload any more.
+        NotFound: The upload does not exist or has expired, or its creator may no longer upload files.
         UploadConsumed: A row already refers to the image.
     """
     # unscoped: the request has no caller; the signature in its URL grants access to this upload only

@@ -198,6 +198,7 @@ def import_id() -> str:
 def create_share_link() -> tuple[str, str] | None:
     """Return the ids of a prediction of the demo account and of a new share link, if it has a prediction."""
     for row in list_rows("/predictions/", "demo")[:1]:
+        delete_oldest_links(f"/predictions/{row['id']}/shares")
         return row["id"], create_row(f"/predictions/{row['id']}/share", {})
     return None
 
@@ -205,6 +206,7 @@ def create_share_link() -> tuple[str, str] | None:
 def create_review_link() -> tuple[str, str]:
     """Return the id and the token of a new review link of the demo account."""
     path = f"/shootings/{SEEDED_SHOOTING}/review-links"
+    delete_oldest_links(path)
     response = http_client().post(path, json={"expires_in_days": 1}, headers=long_lived_header("demo"))
     response.raise_for_status()
     link = response.json()
@@ -309,15 +311,23 @@ def delete_oldest_destinations() -> None:
 
 def _delete_oldest(collection: str) -> None:
     for tenant in ({"organization_id": SEEDED_ORGANIZATION}, {}):
-        header = long_lived_header("demo")
-        found = (
-            http_client()
-            .get(collection, params={**tenant, "sort": "created_at"}, headers=header)
-            .json()["data"]
-        )
-        for row in found[: max(0, len(found) - 16)]:
-            if not row["id"].startswith("01990000-5eed"):
-                http_client().delete(f"{collection}{row['id']}", headers=header)
+        _delete_all_but_newest(collection, tenant)
+
+
+def delete_oldest_links(path: str) -> None:
+    """Delete the oldest share or review links of one row, which can have 50."""
+    _delete_all_but_newest(path, {"limit": "100"})
+
+
+def _delete_all_but_newest(path: str, query: dict[str, str]) -> None:
+    """Delete the rows of a list but for its 16 newest and the seeded ones."""
+    header = long_lived_header("demo")
+    response = http_client().get(path, params={**query, "sort": "created_at"}, headers=header)
+    # The path of a generated case may name a row that does not exist.
+    found = response.json()["data"] if response.status_code == httpx.codes.OK else []
+    for row in found[: max(0, len(found) - 16)]:
+        if not row["id"].startswith("01990000-5eed"):
+            http_client().delete(f"{path.rstrip('/')}/{row['id']}", headers=header)
 
 
 def enable_endpoint(endpoint_id: str) -> None:
