@@ -307,7 +307,8 @@ def _create_guests(deployment: Deployment) -> None:
     headers = {"Authorization": f"Bearer {deployment.attacker.token}"}
     (shooting,) = deployment.attacker.ids["shooting"]
     with httpx.Client(base_url=deployment.servers[0].url, timeout=60) as client:
-        link = client.post(f"/shootings/{shooting}/review-links", json={}, headers=headers).json()
+        body = {"expires_in_days": 1}
+        link = client.post(f"/shootings/{shooting}/review-links", json=body, headers=headers).json()
         token = link["url"].partition("#")[2]
         guests = [client.post("/review-links/exchange", json={"token": token}).json() for _ in range(GUESTS)]
     deployment.attacker.ids["review_link"] = [token]
