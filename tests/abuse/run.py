@@ -2,8 +2,8 @@
 
 In each phase, the bystander sends 20 requests a second and does one main job. The phases are: no attack (the
 idle values), the control (the load generator uses CPU, sends nothing), and each attack with 60 connections.
-The run fails if a request of the bystander or a probe fails, if their p99 is 5 times the idle one or more, or
-if memory grows.
+The run fails if a request of the bystander or a probe fails, if the p99 of the requests is 5 times the idle
+one or more, if a probe takes a second, or if memory grows.
 
 All processes share the cores of this machine. So the load generator has a low priority, and the table lists
 its share of a core. An idle p99 below `FLOOR_MS` counts as `FLOOR_MS`: on two cores, a turn of the scheduler

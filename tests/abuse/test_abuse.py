@@ -54,10 +54,12 @@ def matches(template: str, path: str) -> bool:
     return template.count("/") == path.count("/") and filled
 
 
-def make_phase(name: str, milliseconds: float, grown: int = 0, errors: tuple[str, ...] = ()) -> Phase:
+def make_phase(
+    name: str, milliseconds: float, grown: int = 0, errors: tuple[str, ...] = (), probe: float = 3.0
+) -> Phase:
     samples = Samples([milliseconds] * 50, list(errors))
     memory = {"server 1": MEMORY["server 1"] + grown * 1_000_000, "PostgreSQL": 0}
-    return Phase(name, Observation(requests=samples), {"429": 2}, 0.1, 0.5, memory, 0, 0)
+    return Phase(name, Observation(samples, Samples([3.0, probe])), {"429": 2}, 0.1, 0.5, memory, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +67,16 @@ def make_phase(name: str, milliseconds: float, grown: int = 0, errors: tuple[str
     [
         (make_phase("fast", 149.0), []),
         (make_phase("slow", 150.0), ["slow: p99 is 150 ms, the limit 150 ms"]),
+        (make_phase("late", 9.0, probe=999.0), []),
+        (
+            make_phase("late", 9.0, probe=1_000.0),
+            ["late: the slowest probe took 1000 ms, the limit 1000 ms"],
+        ),
         (make_phase("wrong", 9.0, errors=("GET /x: 500",)), ["wrong: 1 errors, the first: GET /x: 500"]),
         (make_phase("large", 9.0, MAX_GROWTH_MEGABYTES + 1), ["memory: grown by 151 MB, the limit 150 MB"]),
     ],
 )
-def test_a_run_fails_by_errors_latency_and_memory(phase: Phase, failures: list[str]) -> None:
+def test_a_run_fails_by_errors_latency_probes_and_memory(phase: Phase, failures: list[str]) -> None:
     idle = make_phase("idle", 30.0)
     assert judge([idle, phase]) == failures
     assert format_row(idle, phase).split()[0] == phase.name
