@@ -120,10 +120,11 @@ export function showAccountPage(show) {
     showForgotPassword(show);
     return true;
   }
-  const [, name, token] = hash.match(/^#\/([a-z-]+)\/([\w-]{20,})$/) || [];
+  const [, name, token] = hash.match(/^#\/([a-z-]+)\/(.*)$/) || [];
   if (!Object.hasOwn(PAGES, name || "")) return false;
   // The token must not stay in the address bar, where it is copied and remembered.
   window.history.replaceState(null, "", pathname);
-  PAGES[name](show, token);
+  if (/^[\w-]{20,}$/.test(token)) PAGES[name](show, token);
+  else showDone(show, "The link is incomplete", "Copy the whole link of the e-mail, or request a new e-mail.");
   return true;
 }
