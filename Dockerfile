@@ -1,6 +1,8 @@
 # The image of the API, the workers and the scheduler of periodic tasks (beat). Their commands are in
 # compose.yaml. The default environment is production, in which no process starts without a SECRET_KEY.
-FROM python:3.13.15-slim-trixie AS packages
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
+
+FROM base AS packages
 # requirements-c2pa.txt for exports with signed manifests, requirements-local.txt for a mock
 ARG REQUIREMENTS=requirements.txt
 COPY requirements.txt requirements-c2pa.txt requirements-local.txt ./
@@ -15,7 +17,7 @@ COPY . /source
 WORKDIR /source
 RUN /venv/bin/python -m tools.site.run --generator /generator/bin/zensical --output /site
 
-FROM python:3.13.15-slim-trixie
+FROM base
 RUN useradd --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin sartiq
 COPY --from=packages /venv /venv
 COPY pyproject.toml wsgi.py /app/
