@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import Select, select
 
 from db.base import Owned
-from db.errors import NotFound, PermissionDenied
+from db.errors import NotFound, PermissionDenied, SecondFactorEnrollmentRequired
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
 from db.session import as_system, current_role, current_session, is_in_transaction, switch_role
@@ -66,6 +66,9 @@ class Caller:
     session_id: UUID | None = None
     guest: Guest | None = None
     full_name: str | None = None
+    withheld: frozenset[UUID] = frozenset()
+    """Organizations of the user that require a second factor, which the user does not have. Their rows are
+    found, so that the response can say why they cannot be used."""
 
     @property
     def name(self) -> str:
@@ -103,7 +106,8 @@ class Caller:
         """Return the database role under which row-level security limits this caller."""
         if self.guest is not None:
             return SessionRole(APPLICATION_ROLE, self.user_id, shooting_id=self.guest.shooting_id)
-        return SessionRole(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
+        organizations = (*self.roles, *self.withheld)
+        return SessionRole(APPLICATION_ROLE, self.user_id, organizations, self.is_superuser)
 
 
 @dataclass
@@ -218,12 +222,14 @@ def require_grant(scope_id: UUID) -> None:
 
     Raises:
         NotFound: The caller is no longer a member of the organization.
-        PermissionDenied: The caller's role no longer has the permission.
+        PermissionDenied: The caller's role no longer has the permission, or the organization requires a
+            second factor.
     """
     caller = current_caller()
     if caller.guest is not None:
         _require_guest_permission(caller)
         return
+    _require_usable(scope_id)
     if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
         return
     # Same errors and order as for a row: membership first, then the permission.
@@ -231,6 +237,16 @@ def require_grant(scope_id: UUID) -> None:
         raise NotFound(value=scope_id)
     if not caller.has_permission(current_permission(), scope_id):
         raise PermissionDenied()
+
+
+def _require_usable(organization_id: UUID | None) -> None:
+    """Check that the organization does not require a second factor that the caller does not have.
+
+    Raises:
+        SecondFactorEnrollmentRequired: It does. Superusers who are members are no exception.
+    """
+    if organization_id in current_caller().withheld:
+        raise SecondFactorEnrollmentRequired()
 
 
 def _record_organization(organization_id: UUID | None) -> None:
@@ -244,6 +260,7 @@ def require_membership(organization_id: UUID) -> None:
 
     Raises:
         NotFound: The caller is not a member, or the organization does not exist.
+        SecondFactorEnrollmentRequired: The organization requires a second factor, which the caller lacks.
     """
     existing = select_if_unknown(organization_id)
     if existing is not None and not current_session().scalar(existing):
@@ -255,9 +272,11 @@ def select_if_unknown(organization_id: UUID) -> Select[Any] | None:
 
     Raises:
         NotFound: The caller is not a member.
+        SecondFactorEnrollmentRequired: The organization requires a second factor, which the caller lacks.
     """
     caller = current_caller()
     _record_organization(organization_id)
+    _require_usable(organization_id)
     # The roles were loaded with the caller, so members cost no query here.
     if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
         return None
@@ -314,6 +333,7 @@ def require_permission_for(organization_id: UUID | None, owner_id: UUID | None) 
     """
     caller, permission = current_caller(), current_permission()
     _record_organization(organization_id)
+    _require_usable(organization_id)
     if caller.is_superuser or permission is None:
         record_grant(organization_id or owner_id)
         return

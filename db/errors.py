@@ -70,6 +70,16 @@ class ApiKeyNotAllowed(PermissionDenied):
     default_detail = "API keys cannot call this operation: sign in with an account"
 
 
+class SecondFactorEnrollmentRequired(PermissionDenied):
+    """The organization requires a second factor, and the account of the session has none."""
+
+    code = "second_factor_enrollment_required"
+    default_detail = (
+        "The organization requires a second factor: add an authenticator app or a passkey to your account "
+        "with `POST /users/me/second-factors/totp`, or on the page /review#/security"
+    )
+
+
 class Unauthenticated(DomainError):
     """The request has no credentials."""
 

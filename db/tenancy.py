@@ -44,7 +44,7 @@ from db.caller import (
     require_permission_in,
     require_permission_on,
 )
-from db.errors import NotFound, PermissionDenied, ScopeMismatch
+from db.errors import NotFound, PermissionDenied, ScopeMismatch, SecondFactorEnrollmentRequired
 from db.event_loop_session import EventLoopSession
 from db.fast_path.entities import EntityLoader
 from db.guests import guest_condition
@@ -87,15 +87,18 @@ FILTER_PARAMETERS: Mapping[str, Any] = {
 """The bind parameters of row filters, for statements that are built once and cached."""
 
 
-def readable_filter() -> RowFilter:
+def readable_filter(with_withheld: bool = False) -> RowFilter:
     """Return the filter for all rows the caller may read: personal, of their organizations, and public.
 
-    A guest reads the rows of one shooting, and no public rows.
+    A guest reads the rows of one shooting, and no public rows. With `with_withheld`, rows of organizations
+    that require a second factor are included: the permission check, which must follow, rejects them with the
+    reason.
     """
     caller = current_caller()
     if caller.guest is not None:
         return RowFilter(RowFilterKind.GUEST, {"guest_shooting_id": caller.guest.shooting_id})
-    values = {"caller_id": caller.user_id, "caller_organizations": list(caller.roles)}
+    organizations = [*caller.roles, *(caller.withheld if with_withheld else ())]
+    values = {"caller_id": caller.user_id, "caller_organizations": organizations}
     return RowFilter(_readable_kind(caller), values, with_public=True)
 
 
@@ -120,6 +123,8 @@ def list_filter_of_member(organization_id: UUID | None, include_public: bool = F
 
     Raises:
         PermissionDenied: An API key named no organization.
+        SecondFactorEnrollmentRequired: A superuser named no organization, and is a member of one that
+            requires a second factor, which they do not have.
     """
     caller = current_caller()
     if caller.guest is not None:
@@ -127,6 +132,9 @@ def list_filter_of_member(organization_id: UUID | None, include_public: bool = F
     if organization_id is not None:
         return RowFilter(RowFilterKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
     if caller.is_superuser:
+        if caller.withheld:
+            # The list has the rows of these organizations, too.
+            raise SecondFactorEnrollmentRequired()
         # No condition for public rows: they are included already.
         return RowFilter(RowFilterKind.EVERYTHING)
     if caller.api_key_id is not None:
@@ -205,7 +213,7 @@ def get_visible(
         NotFound: There is no such row, or the caller may not see it.
         PermissionDenied: The caller sees the row but lacks the running operation's permission there.
     """
-    rows = readable_filter()
+    rows = readable_filter(with_withheld=True)
     statement = _select_by_id(model, rows.kind, for_update, tuple(options))
     if where:
         statement = statement.where(*where)
@@ -229,7 +237,7 @@ def load_visible(
         SessionNeeded: There is no such row, or the caller may not change it.
         PermissionDenied: The caller sees the row but lacks the running operation's permission there.
     """
-    rows = readable_filter()
+    rows = readable_filter(with_withheld=True)
     statement = _select_for_loader(model, rows.kind, loader)
     row = cast("OwnedModel", session.load_locked(statement, loader, {"row_id": row_id, **rows.values}))
     require_permission_on(row)

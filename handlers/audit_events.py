@@ -52,8 +52,10 @@ ACCOUNT_EVENTS = replace(ORGANIZATION_EVENTS, parent={"account_id": AuditEvent.a
 @requires(Permission.AUDIT_READ)
 def list_audit_events(organization_id: UUID, **params: Any) -> Reading[ApiResponse]:
     """List the audit events of an organization."""
+    caller = current_caller()
+    may_read_any = caller.is_superuser and organization_id not in caller.withheld
     # Superusers can also read the log of a deleted organization.
-    if not current_caller().is_superuser or not (yield from _has_events(organization_id)):
+    if not may_read_any or not (yield from _has_events(organization_id)):
         yield from read_permission_in(organization_id)
     page = _limit_scan({**params, "organization_id": organization_id})
     return (yield from ORGANIZATION_EVENTS.read_page(page))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +23,7 @@ from handlers.pipeline.admission.attempt_limits import (
 from handlers.pipeline.auth import decode_access_token, issue_access_token
 from handlers.schemas.users import UserSchema
 from studio.accounts.identity import recovery, sessions
-from studio.mail.mailer import find_mailer, get_mailer
+from studio.mail.mailer import get_mailer
 
 RECOVERY_MESSAGE = "If there is an account with this address, a mail with further steps is on its way"
 
@@ -32,11 +31,14 @@ RECOVERY_MESSAGE = "If there is an account with this address, a mail with furthe
 @authenticates_itself
 @limits_password_attempts(sign_in_attempts)
 def login(body: dict[str, Any]) -> ApiResponse:
-    """Create a session with an e-mail address and a password."""
+    """Create a session with an e-mail address and a password, or with the second factor that they need."""
     settings = current_settings()
-    lifetime = timedelta(seconds=settings.refresh_token_seconds)
     device = sessions.Device.of(request.headers.get("User-Agent"), current_request().address)
-    grant = sessions.login(body["username"], body["password"], lifetime, device, find_mailer(settings))
+    if "challenge" in body:
+        answers = (body.get("otp"), body.get("webauthn"))
+        grant = sessions.answer_login(body["challenge"], *answers, device, settings)
+    else:
+        grant = sessions.login(body["username"], body["password"], device, settings)
     trust_client_address(grant.user_id)
     return _token_response(grant)
 

@@ -26,7 +26,7 @@ from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations
 from studio.accounts.identity.users import require_password
-from studio.mail.mailer import get_mailer
+from studio.mail.mailer import find_mailer, get_mailer
 
 LOGO_OPTIONS = [joinedload(Organization.logo_media)]
 ORGANIZATION_ROWS = Rows(Organization, OrganizationSchema)
@@ -48,7 +48,7 @@ def list_organizations(**params: Any) -> Reading[ApiResponse]:
     caller = current_caller()
     if caller.is_superuser:
         return (yield from ALL_ORGANIZATIONS.read_page(params))
-    return (yield from ORGANIZATIONS.read_page({**params, "ids": list(caller.roles)}))
+    return (yield from ORGANIZATIONS.read_page({**params, "ids": [*caller.roles, *caller.withheld]}))
 
 
 @requires(Permission.ORGANIZATIONS_CREATE)
@@ -75,7 +75,10 @@ def _precheck_update(organization_id: UUID, **_: Any) -> None:
 @prefetches_images(_precheck_update, "logo_url")
 def update_organization(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update an organization."""
-    organization = _get_for_update(organization_id)
+    organization, settings = _get_for_update(organization_id), current_settings()
+    if "requires_second_factor" in body:
+        is_required = body["requires_second_factor"]
+        organizations.require_second_factor(organization, is_required, find_mailer(settings))
     _apply_body(organization, body)
     return ok(organization, OrganizationSchema)
 

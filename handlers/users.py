@@ -11,6 +11,7 @@ from db.caller import current_caller
 from db.errors import NotFound, PermissionDenied
 from db.models.account_exports import AccountExport
 from db.models.exports import ExportStatus
+from db.models.second_factors import SecondFactor
 from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
 from db.queries.users import lock_users
@@ -21,14 +22,18 @@ from handlers.common.permissions import Permission, authenticates_itself, requir
 from handlers.common.preconditions import apply_changes, require_etag_match
 from handlers.common.reads import Reading, Rows
 from handlers.common.responses import (
+    NO_STORE,
     SANDBOX_CSP,
     ApiResponse,
     accepted,
     created,
+    encode_json,
     file_response,
     json_response,
     no_content,
     ok,
+    serialize,
+    strong_etag,
 )
 from handlers.exports import ExportNotReady
 from handlers.pipeline.admission.attempt_limits import (
@@ -38,13 +43,20 @@ from handlers.pipeline.admission.attempt_limits import (
     limits_password_attempts,
     reauthentication_attempts,
 )
-from handlers.schemas.users import AccountDeletionSchema, AccountExportSchema, SessionSchema, UserSchema
+from handlers.schemas.users import (
+    AccountDeletionSchema,
+    AccountExportSchema,
+    SecondFactorSchema,
+    SessionSchema,
+    UserSchema,
+)
 from studio.account_exports import create as account_exports
-from studio.accounts.identity import deletions, email_changes, sessions, users
+from studio.accounts.identity import deletions, email_changes, factor_enrollment, sessions, users
 from studio.exports.names import build_content_disposition
 from studio.infrastructure.storage import export_key
 from studio.mail.mailer import get_mailer
 
+FACTOR_ROWS = Rows(SecondFactor, SecondFactorSchema)
 EXPORT_ROWS = Rows(AccountExport, AccountExportSchema)
 USER_ROWS = Rows(User, UserSchema)
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
@@ -52,6 +64,11 @@ SESSIONS = ListQuery(
     TokenFamily,
     SessionSchema,
     parent={"user_id": TokenFamily.user_id, "now": sessions.is_open(bindparam("now"))},
+)
+SECOND_FACTORS = ListQuery(
+    SecondFactor,
+    SecondFactorSchema,
+    parent={"user_id": SecondFactor.user_id, "now": SecondFactor.confirmed_at <= bindparam("now")},
 )
 ACCOUNT_EXPORTS = ListQuery(AccountExport, AccountExportSchema, parent={"user_id": AccountExport.user_id})
 
@@ -104,6 +121,90 @@ def end_session(session_id: UUID) -> ApiResponse:
     """End a session of the caller."""
     sessions.end_session(current_caller().user_id, session_id)
     return no_content()
+
+
+list_second_factors = Page(SECOND_FACTORS, Permission.ACCOUNT_SELF)
+
+
+@requires(Permission.ACCOUNT_SELF)
+def get_second_factor(factor_id: UUID) -> Reading[ApiResponse]:
+    """Return a second factor of the caller."""
+    mine = {"id": factor_id, "user_id": current_caller().user_id}
+    factor = yield from FACTOR_ROWS.get(factor_id, **mine)
+    if factor.confirmed_at is None:
+        raise NotFound(value=factor_id)
+    return ok(factor, SecondFactorSchema)
+
+
+@requires(Permission.ACCOUNT_SELF)
+@limits_password_attempts(reauthentication_attempts)
+def start_totp(body: dict[str, Any]) -> ApiResponse:
+    """Create the secret of an authenticator app for the caller."""
+    new = factor_enrollment.start_totp(_lock_own_account(), body, current_settings())
+    data = {"secret": new.secret, "uri": new.uri, "qr_code": new.qr_code}
+    return json_response(data, Cache_Control="no-store")
+
+
+@requires(Permission.ACCOUNT_SELF)
+@limits_password_attempts(reauthentication_attempts)
+def confirm_totp(body: dict[str, Any]) -> ApiResponse:
+    """Add the authenticator app whose secret the caller created."""
+    return _enrolled(factor_enrollment.confirm_totp(_lock_own_account(), body["otp"], current_settings()))
+
+
+@requires(Permission.ACCOUNT_SELF)
+@limits_password_attempts(reauthentication_attempts)
+def start_passkey(body: dict[str, Any]) -> ApiResponse:
+    """Return the options with which a browser creates a passkey for the caller."""
+    options = factor_enrollment.start_passkey(_lock_own_account(), body, current_settings())
+    return json_response({"options": options}, Cache_Control="no-store")
+
+
+@requires(Permission.ACCOUNT_SELF)
+def register_passkey(body: dict[str, Any]) -> ApiResponse:
+    """Add a passkey that the caller's browser has created."""
+    user, settings = _lock_own_account(), current_settings()
+    return _enrolled(factor_enrollment.register_passkey(user, body["name"], body["credential"], settings))
+
+
+@requires(Permission.ACCOUNT_SELF)
+@limits_password_attempts(reauthentication_attempts)
+def replace_recovery_codes(body: dict[str, Any]) -> ApiResponse:
+    """Return new recovery codes of the caller."""
+    codes = factor_enrollment.replace_recovery_codes(_lock_own_account(), body, current_settings())
+    return json_response({"recovery_codes": codes}, Cache_Control="no-store")
+
+
+@requires(Permission.ACCOUNT_SELF)
+@limits_password_attempts(reauthentication_attempts)
+def remove_second_factor(factor_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Remove a second factor of the caller."""
+    factor_enrollment.remove_second_factor(_lock_own_account(), factor_id, body, current_settings())
+    return no_content()
+
+
+@requires(Permission.USERS_ADMIN)
+def reset_second_factors(user_id: UUID) -> ApiResponse:
+    """Remove all second factors of an account."""
+    user = _lock_account_by_superuser(user_id)
+    factor_enrollment.reset_second_factors(user, current_caller().user_id, current_settings())
+    return no_content()
+
+
+def _lock_own_account() -> User:
+    return get_account(current_caller().user_id, for_update=True)
+
+
+def _enrolled(enrolled: factor_enrollment.Enrolled) -> ApiResponse:
+    factor = enrolled.factor
+    data = serialize(factor, SecondFactorSchema)
+    headers = {
+        "Location": f"/api/v1/users/me/second-factors/{factor.id}",
+        # That of later GET responses, which do not contain the codes.
+        "ETag": strong_etag(encode_json(data)),
+        **NO_STORE,
+    }
+    return ApiResponse(201, {**data, "recovery_codes": enrolled.recovery_codes}, headers)
 
 
 @authenticates_itself
@@ -199,13 +300,19 @@ def delete_user(user_id: UUID) -> ApiResponse:
 
 
 def _get_for_update_by_superuser(user_id: UUID) -> User:
+    user = _lock_account_by_superuser(user_id)
+    require_etag_match(user, UserSchema)
+    return user
+
+
+def _lock_account_by_superuser(user_id: UUID) -> User:
     caller_id = current_caller().user_id
     # The caller is locked too: when two superusers deactivate each other at once, the second one is rejected.
     lock_users({user_id, caller_id})
     caller = get_account(caller_id, for_update=True)
     if not (caller.is_superuser and caller.is_active):
         raise PermissionDenied()
-    return _get_for_update(user_id)
+    return get_account(user_id, for_update=True)
 
 
 def _get_for_update(user_id: UUID) -> User:

@@ -37,6 +37,7 @@ from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout, ProductState
 from db.models.review_links import ReviewLink
 from db.models.row_counts import RowCount
+from db.models.second_factors import FactorType, SecondFactor, SecondFactorChallenge
 from db.models.shootings import (
     Look,
     LookGuidelines,
@@ -76,6 +77,7 @@ __all__ = [
     "ExportDelivery",
     "ExportItem",
     "ExportStatus",
+    "FactorType",
     "Generation",
     "GenerationModel",
     "GenerationStatus",
@@ -119,6 +121,8 @@ __all__ = [
     "ReviewLink",
     "Role",
     "RowCount",
+    "SecondFactor",
+    "SecondFactorChallenge",
     "Shooting",
     "ShootingPhase",
     "Shot",

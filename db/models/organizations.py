@@ -44,6 +44,9 @@ class Organization(Identified):
     retention_rejected_predictions_days: Mapped[int | None]
     retention_audit_addresses_days: Mapped[int | None]
 
+    second_factor_from: Mapped[datetime | None]
+    """From when on members need a second factor; None if they need none. Each membership has a copy."""
+
     if TYPE_CHECKING:
         owner_id: Mapped[UUID]
         members_count: Mapped[int]
@@ -71,6 +74,8 @@ class Membership(Identified):
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     role: Mapped[str] = mapped_column(String(20), default=Role.MEMBER)
+    second_factor_from: Mapped[datetime | None]
+    """That of the organization, so that the query of each request needs no further table."""
 
     organization: Mapped[Organization] = relationship(back_populates="memberships", lazy="raise")
     user: Mapped[User] = relationship(lazy="raise")

@@ -35,6 +35,8 @@ class User(Identified):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     rework_available: Mapped[int] = mapped_column(default=0)
+    has_second_factor: Mapped[bool] = mapped_column(default=False)
+    """Whether a sign-in needs an authenticator app or a passkey too. `second_factors` changes it."""
     storage_low_at: Mapped[datetime | None]
     """The time of the event `storage.low`; null again when there is space."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import String, bindparam, case, cast, func, select
+from sqlalchemy import String, and_, bindparam, case, cast, func, select
 
 from db.fast_path.driver_statement import DriverStatement
 from db.libpq.statements import Query, Row
@@ -20,13 +20,17 @@ from db.session import current_session, record_role
 
 
 class CallerRow(NamedTuple):
-    """An active user, with their role in each of their organizations."""
+    """An active user, with their role in each organization that they may use.
+
+    `withheld` are those that require a second factor, which the user does not have.
+    """
 
     user_id: UUID
     email: str
     is_superuser: bool
     roles: dict[UUID, str]
     full_name: str | None
+    withheld: frozenset[UUID] = frozenset()
 
 
 # The outer join keeps users without any organization.
@@ -44,6 +48,7 @@ _CALLER_ROWS = (
     )
 )
 _is_member = Membership.organization_id.is_not(None)
+_is_withheld = and_(User.has_second_factor.is_(False), Membership.second_factor_from <= func.now())
 # An aggregate yields one row, which is complete before `set_config` runs. After it the role sees fewer rows.
 _caller_cte = (
     _CALLER_ROWS.with_only_columns(
@@ -53,6 +58,7 @@ _caller_cte = (
         User.full_name,
         func.json_object_agg(Membership.organization_id, Membership.role).filter(_is_member).label("roles"),
         func.array_agg(Membership.organization_id).filter(_is_member).label("organizations"),
+        func.array_agg(Membership.organization_id).filter(_is_withheld).label("withheld"),
     )
     .group_by(User.id)
     .cte("found")
@@ -70,6 +76,7 @@ _SELECT_CALLER_AND_SET_ROLE = select(
         case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
         sql_literal(""),
     ),
+    _caller_cte.c.withheld,
 )
 
 
@@ -86,9 +93,12 @@ def caller_query(user_id: UUID, session_id: UUID) -> Query:
 
 def parse_caller(row: Row) -> CallerRow:
     """Return the row that `caller_query` found."""
-    found_id, email, is_superuser, found_roles, full_name, _ = row
+    found_id, email, is_superuser, found_roles, full_name, _, found_withheld = row
     roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
-    return CallerRow(found_id, email, is_superuser, roles, full_name)
+    withheld = frozenset(found_withheld or ())
+    for organization_id in withheld:
+        del roles[organization_id]
+    return CallerRow(found_id, email, is_superuser, roles, full_name, withheld)
 
 
 def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
@@ -104,5 +114,6 @@ def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
         return None
     caller = parse_caller(row)
     # The statement has set the role already; the session only needs to know it for the time after a rollback.
-    record_role(SessionRole(APPLICATION_ROLE, caller.user_id, tuple(caller.roles), caller.is_superuser))
+    organizations = (*caller.roles, *caller.withheld)
+    record_role(SessionRole(APPLICATION_ROLE, caller.user_id, organizations, caller.is_superuser))
     return caller

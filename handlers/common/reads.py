@@ -141,7 +141,7 @@ class VisibleRows:
             NotFound: There is no such row, or the caller may not see it.
             PermissionDenied: The caller sees the row but lacks the running operation's permission there.
         """
-        rows = readable_filter()
+        rows = readable_filter(with_withheld=True)
         key = (rows.kind, *where)
         if (statement := self._statements.get(key)) is None:
             statement = self._projection.apply(select_row(self._model, rows.kind, tuple(where)))

@@ -2,9 +2,10 @@
 
 DomainError                       db/errors.py: what the domain rejects
   Unauthenticated            401  not_authenticated, invalid_token, incorrect_credentials,
-                                  invalid_webhook_signature
+                                  invalid_webhook_signature, second_factor_required,
+                                  incorrect_second_factor, challenge_ended
   PermissionDenied           403  not_enough_permissions, guest_not_allowed, api_key_not_allowed,
-                             invalid_signature
+                             second_factor_enrollment_required, invalid_signature
   NotFound                   404  not_found
   Conflict                   409  one subclass and code per business rule
   PreconditionFailed         412  precondition_failed

@@ -44,6 +44,25 @@ PROBLEMS: dict[str, ProblemType] = {
         "The e-mail address or the password is wrong.",
         "Check both. To reset a forgotten password, use /api/v1/password-recovery/{email}.",
     ),
+    "second_factor_required": ProblemType(
+        401,
+        "The password is right, and the account has a second factor.",
+        "Send a second request to /api/v1/login/access-token with challenge and otp, or with challenge and "
+        "webauthn, within five minutes.",
+    ),
+    "incorrect_second_factor": ProblemType(
+        401,
+        "The code or the passkey is not one of the account, has expired or was used before. Each code works "
+        "once.",
+        "Send the next code of the app, or another recovery code, with the same challenge. Check the clock "
+        "of the device.",
+    ),
+    "challenge_ended": ProblemType(
+        401,
+        "The challenge is unknown, is older than five minutes, was answered, or had five wrong answers; or "
+        "the password has changed since.",
+        "Send the e-mail address and the password again.",
+    ),
     "invalid_webhook_signature": ProblemType(
         401,
         "The message is not signed with the shared secret, or its timestamp differs by more than five "
@@ -67,6 +86,12 @@ PROBLEMS: dict[str, ProblemType] = {
         403,
         "The operation is about an account, or administers an organization. API keys cannot call it.",
         "Sign in with an account and send its access token.",
+    ),
+    "second_factor_enrollment_required": ProblemType(
+        403,
+        "The organization requires a second factor for sign-ins, and your account has none.",
+        "Add an authenticator app or a passkey to your account, at /review#/security or with POST "
+        "/api/v1/users/me/second-factors/totp. The next request with the same token then succeeds.",
     ),
     "invalid_signature": ProblemType(
         403,
@@ -131,6 +156,30 @@ PROBLEMS: dict[str, ProblemType] = {
     "incorrect_password": ProblemType(
         409, "The current password is wrong.", "Repeat the request with the current password."
     ),
+    "incorrect_otp": ProblemType(
+        409,
+        "The code is not the current one of the authenticator app, or was used before. Each code works once.",
+        "Repeat the request with the next code. Check the clock of the device.",
+    ),
+    "totp_not_started": ProblemType(
+        409,
+        "No authenticator app waits for its first code, or its secret is older than one hour.",
+        "Create a new secret with POST /api/v1/users/me/second-factors/totp, and add it to the app.",
+    ),
+    "passkey_rejected": ProblemType(
+        409,
+        "The passkey cannot be verified: its options are older than five minutes or were used, it was "
+        "created on another website, or it is registered already.",
+        "Request new options and create the passkey again, on the website of this server.",
+    ),
+    "too_many_passkeys": ProblemType(
+        409, "The account has 10 passkeys, the maximum.", "Remove a passkey that you no longer use."
+    ),
+    "no_second_factor": ProblemType(
+        409,
+        "The account has neither an authenticator app nor a passkey, so it needs no recovery codes.",
+        "Add an authenticator app or a passkey first.",
+    ),
     "password_too_common": ProblemType(
         409,
         "The new password is in the list of common passwords; letter case makes no difference.",
@@ -138,7 +187,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "own_account": ProblemType(
         409,
-        "Superusers cannot delete, lock or demote their own account.",
+        "Superusers cannot delete, lock or demote their own account, or reset its second factors.",
         "Ask another superuser to do it.",
     ),
     "owns_organization": ProblemType(

@@ -9,7 +9,14 @@ from typing import Any
 import orjson
 
 from db.caller import Caller
-from db.errors import ApiKeyNotAllowed, DomainError, GuestNotAllowed, NotFound, PermissionDenied
+from db.errors import (
+    ApiKeyNotAllowed,
+    DomainError,
+    GuestNotAllowed,
+    NotFound,
+    PermissionDenied,
+    SecondFactorEnrollmentRequired,
+)
 from handlers.common.context import current_request
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
@@ -109,8 +116,9 @@ def describe_rejection(operation: ServedOperation, context: RequestContext, erro
     if error.value is not None:
         error.members |= find_place(context.arguments, error.value) or _path_parameter(operation, error)
     # A request that lacks a parameter, such as the organization of an API key, may have the permission. No
-    # permission makes up for the wrong kind of credential.
-    is_other_kind = isinstance(error, ApiKeyNotAllowed) or "parameter" in error.members
+    # permission makes up for the wrong kind of credential or a missing second factor.
+    no_permission_helps = (ApiKeyNotAllowed, SecondFactorEnrollmentRequired)
+    is_other_kind = isinstance(error, no_permission_helps) or "parameter" in error.members
     lacks_permission = isinstance(error, PermissionDenied) and not is_other_kind
     if lacks_permission and operation.permission is not None:
         error.members["required_permission"] = operation.permission

@@ -17,6 +17,8 @@ class OrganizationSchema(IdentifiedSchema):
     owner_id = Uuid()
     members_count = fields.Raw()
     retention = fields.Function(lambda organization: _build_retention(organization))
+    requires_second_factor = fields.Function(lambda organization: organization.second_factor_from is not None)
+    second_factor_from = Timestamp()
 
 
 class MemberSchema(IdentifiedSchema):
@@ -27,6 +29,7 @@ class MemberSchema(IdentifiedSchema):
     email = fields.Raw(attribute="user.email")
     full_name = fields.Raw(attribute="user.full_name")
     role = fields.Raw()
+    has_second_factor = fields.Raw(attribute="user.has_second_factor")
 
 
 class InvitationSchema(IdentifiedSchema):

@@ -16,6 +16,16 @@ class UserSchema(IdentifiedSchema):
     is_superuser = fields.Raw()
     rework_available = fields.Raw()
     role = fields.Raw()
+    has_second_factor = fields.Raw()
+
+
+class SecondFactorSchema(IdentifiedSchema):
+    """An authenticator app, a passkey or the recovery codes of an account, without their secrets."""
+
+    type = fields.Raw()
+    name = fields.Raw()
+    last_used_at = Timestamp()
+    codes_left = fields.Function(lambda row: None if row.code_hashes is None else len(row.code_hashes))
 
 
 class AccountDeletionSchema(IdentifiedSchema):

@@ -28,6 +28,7 @@ from db.models import (
     PredictionComment,
     PredictionShare,
     ReviewLink,
+    SecondFactor,
     Subscription,
     TokenFamily,
     UsageDimension,
@@ -44,6 +45,7 @@ OMITTED_COLUMNS = frozenset(
         # Secrets and what they are derived from.
         *("hashed_password", "token_hash", "secret_hash", "secret_salt", "previous_secret_salt"),
         *("credentials", "credentials_key"),
+        *("secret", "secret_key", "code_hashes", "last_step", "credential_id", "public_key", "sign_count"),
         # Another form of another column.
         "email_key",
         # For workers.
@@ -129,6 +131,7 @@ def _list_account_sections(user_id: UUID) -> list[Section]:
             _section(_table(model), _table(model).c[column] == user_id)
             for model, column in (
                 (TokenFamily, "user_id"),
+                (SecondFactor, "user_id"),
                 (ApiKey, "created_by_id"),
                 (PredictionShare, "created_by_id"),
                 (ReviewLink, "created_by_id"),

@@ -6,6 +6,7 @@ membership is locked, so that an organization always has exactly one owner.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -26,6 +27,8 @@ from studio.mail.emails import Email, as_text
 from studio.mail.mailer import Mailer
 
 MAX_OWNED = 20
+SECOND_FACTOR_NOTICE = timedelta(days=14)
+"""How long members have to add a second factor after their organization has required one."""
 
 
 class NotEmpty(Conflict):
@@ -63,6 +66,10 @@ class TooManyOrganizations(Conflict):
     default_detail = f"An account owns at most {MAX_OWNED} organizations: delete or transfer one first"
 
 
+_SECOND_FACTOR_TEXT = """\
+The organization "{organization}" at Sartiq requires a second factor for sign-ins.
+From {start:%d %B %Y, %H:%M} UTC on, your account needs an authenticator app or a passkey to use it.
+"""
 _NEW_OWNER_TEXT = """\
 You are now the owner of the organization "{organization}" at Sartiq.
 From now on your plan pays for its generations. The previous owner stays as an admin.
@@ -140,6 +147,8 @@ def create_membership(organization_id: UUID, user: User, role: str) -> Membershi
         raise AlreadyMember()
     _delete_invitation(organization_id, user)
     membership = Membership(organization_id=organization_id, user=user, role=role)
+    required = select(Organization.second_factor_from).where(Organization.id == organization_id)
+    membership.second_factor_from = current_session().scalar(required)
     current_session().add(membership)
     current_session().flush()
     _touch(organization_id)
@@ -210,6 +219,43 @@ def _touch(organization_id: UUID) -> None:
     of_id = Organization.id == organization_id
     touched = update(Organization).where(of_id).values(updated_at=utc_now())
     current_session().execute(touched.execution_options(synchronize_session=False))
+
+
+def require_second_factor(organization: Organization, is_required: bool, mailer: Mailer | None) -> None:
+    """Require a second factor of the members of a locked organization, or end that.
+
+    The requirement starts after `SECOND_FACTOR_NOTICE`. Members are told by e-mail. Requiring it again does
+    not change when it starts.
+    """
+    if is_required == (organization.second_factor_from is not None):
+        return
+    organization.second_factor_from = utc_now() + SECOND_FACTOR_NOTICE if is_required else None
+    copied = update(Membership).where(Membership.organization_id == organization.id)
+    # Representations of members do not have the column.
+    values = {"second_factor_from": organization.second_factor_from, "updated_at": Membership.updated_at}
+    current_session().execute(copied.values(values).execution_options(synchronize_session=False))
+    if is_required and mailer is not None:
+        _announce_requirement(organization, mailer)
+
+
+def _announce_requirement(organization: Organization, mailer: Mailer) -> None:
+    members = select(User.email).join(Membership, Membership.user_id == User.id)
+    members = members.where(Membership.organization_id == organization.id, User.is_active.is_(True))
+    text = _SECOND_FACTOR_TEXT.format(
+        organization=as_text(organization.name), start=organization.second_factor_from
+    )
+    for email in current_session().scalars(members).all():
+        mailer.send(
+            Email(
+                kind="second_factor_required",
+                recipient=email,
+                subject="Your organization requires a second factor",
+                text=text,
+                label="Add a second factor",
+                url=f"{mailer.public_url}/review#/security",
+                closing="If your account has one already, there is nothing to do.",
+            )
+        )
 
 
 def notify_new_owner(organization: Organization, account: User, mailer: Mailer) -> None:

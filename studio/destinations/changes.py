@@ -21,9 +21,8 @@ from studio.destinations.credentials import (
     Credentials,
     decrypt_credentials,
     encrypt_credentials,
-    fingerprint_key,
 )
-from studio.infrastructure.encryption import SecretUnreadable
+from studio.infrastructure.encryption import SecretUnreadable, fingerprint_key
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.settings import Settings
 

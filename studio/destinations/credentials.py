@@ -5,7 +5,6 @@ A periodic task encrypts those of SECRET_KEY_PREVIOUS again with the current key
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -33,8 +32,3 @@ def decrypt_credentials(secret_keys: Sequence[str], destination_id: UUID, encryp
     """
     credentials: dict[str, str] = json.loads(decrypt(secret_keys, _PURPOSE, destination_id, encrypted))
     return credentials
-
-
-def fingerprint_key(secret_key: str) -> str:
-    """Return a name of the key for the database, from which the key cannot be derived."""
-    return hmac.digest(secret_key.encode(), b"name of the key of destinations", "sha256")[:8].hex()

@@ -20,6 +20,7 @@ from db.usage.queries import compact_usage
 from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.api_key_expiry import send_expiry_notices
 from studio.accounts.identity.deletions import delete_due_accounts
+from studio.accounts.identity.second_factors import encrypt_factors_again
 from studio.billing.storage import warn_about_storage
 from studio.destinations.changes import encrypt_again
 from studio.destinations.worker import run_pending_deliveries
@@ -193,6 +194,11 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "encryption of destinations",
         lambda services: encrypt_again(services.database, services.settings),
+        600,
+    ),
+    MaintenanceTask(
+        "encryption of second factors",
+        lambda services: encrypt_factors_again(services.database, services.settings),
         600,
     ),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),

@@ -46,6 +46,7 @@ SHARED_SERVICES = {
     "catalog.visibility.check_may_publish": "guards every resource that can be public",
     "webhooks.endpoints.require_capacity": "limits endpoints; the handler creates the row",
     # Values, which write nothing.
+    "mail.mailer.find_mailer": "sends mail for several operations",
     "mail.mailer.get_mailer": "sends mail for several operations",
     "generations.inputs.resolve": "reads the inputs of a generation; create_generation writes it",
     "generations.inputs.sharing_rows": "loads rows once for several shots; nothing is stored",
@@ -57,6 +58,7 @@ SHARED_SERVICES = {
     "webhooks.signing.generate_salt": "a new secret; the handler creates the row",
     # Steps of writes that several operations have, or that handlers complete.
     "accounts.identity.email_changes.request_email_change": "one part of update_current_user",
+    "accounts.organizations.require_second_factor": "one part of update_organization",
     "accounts.identity.sessions.revoke_access_token": "one of two kinds of token that revoke_token takes",
     "accounts.identity.sessions.revoke_refresh_token": "one of two kinds of token that revoke_token takes",
     "catalog.slugs.insert_with_slug": "inserts every resource that has a slug",

@@ -51,8 +51,8 @@ _CALLER_COLUMNS = tuple(
     callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles", "full_name")
 )
 _CALLER = DriverStatement(sqlalchemy.select(*_CALLER_COLUMNS))
-# The last column of the product sets the session variables of the policies.
-_CALLER_OF_READ = sqlalchemy.select(*_CALLER_COLUMNS, sqlalchemy.null())
+# The next column of the product sets the session variables of the policies.
+_CALLER_OF_READ = sqlalchemy.select(*_CALLER_COLUMNS, sqlalchemy.null(), callers._caller_cte.c.withheld)
 
 
 def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:

@@ -14,6 +14,7 @@ export class Problem extends Error {
     super(typeof body.detail === "string" ? body.detail : body.title || `HTTP ${status}`);
     this.status = status;
     this.code = body.code;
+    this.body = body;
   }
 
   /** Whether the same request may succeed a little later: no connection, too many requests, a server that restarts. */
@@ -42,6 +43,12 @@ export function forget() {
 
 export async function signIn(username, password) {
   const body = new URLSearchParams({ username, password });
+  keep(await readJson(await send("/login/access-token", { method: "POST", body })));
+}
+
+/** Complete a sign-in with the second factor that it asked for, `{otp}` or `{webauthn}`. */
+export async function answerChallenge(challenge, answer) {
+  const body = new URLSearchParams({ challenge, ...answer });
   keep(await readJson(await send("/login/access-token", { method: "POST", body })));
 }
 

@@ -3,6 +3,7 @@
 import { showAccountPage } from "./account.js";
 import * as api from "./api.js";
 import { apiImage, ask, button, chip, describeDecision, describeRemark, element, forgetMessage, say, showConnection } from "./dom.js";
+import { showChallenge, showSecurity } from "./security.js";
 import { Shooting } from "./shooting.js";
 import { showUsage } from "./usage.js";
 import { showViewer } from "./viewer.js";
@@ -45,7 +46,10 @@ function showSignIn(note) {
       say("");
       await route();
     } catch (error) {
-      say(error.status === 0 ? error.message : "The e-mail address or the password is wrong.", true);
+      if (error.code === "second_factor_required") {
+        say("");
+        showChallenge(show, error, route, showSignIn);
+      } else say(error.status === 0 ? error.message : "The e-mail address or the password is wrong.", true);
     } finally {
       send.disabled = false;
     }
@@ -99,7 +103,8 @@ function showAccount(...children) {
     if (guest) showNote("You have left the review", "Open the link again to return.");
     else showSignIn();
   };
-  account.replaceChildren(...children, button(api.guest() ? "Leave" : "Sign out", leave));
+  const security = api.guest() ? [] : [element("a", { href: "#/security" }, "Security")];
+  account.replaceChildren(...children, ...security, button(api.guest() ? "Leave" : "Sign out", leave));
 }
 
 async function showShootings(signal) {
@@ -132,7 +137,15 @@ async function showShootings(signal) {
     list);
   const fill = async (text, cursor = null) => {
     const parameters = { organization_id: chosen, q: text, archived: false, cursor };
-    const { data, next_cursor } = await api.page("/shootings/", parameters, 50);
+    let found;
+    try {
+      found = await api.page("/shootings/", parameters, 50);
+    } catch (error) {
+      if (error.code !== "second_factor_enrollment_required") throw error;
+      const add = element("a", { href: "#/security" }, "Add a second factor");
+      return list.replaceChildren(element("li", { class: "empty" }, "This organization requires a second factor for sign-ins. ", add));
+    }
+    const { data, next_cursor } = found;
     if (signal.aborted || text !== search.value.trim()) return;
     list.querySelector(".more")?.remove();
     if (!cursor) list.replaceChildren();
@@ -336,10 +349,12 @@ async function route() {
       }
       shooting.signal = signal;
       await showViewer(shooting, shooting.shots.get(shotId), show, report);
-    } else if (usageId) await showUsage(await api.get(`/organizations/${usageId}`), show, signal);
+    } else if (!guest && window.location.hash === "#/security") await showSecurity(show, signal);
+    else if (usageId) await showUsage(await api.get(`/organizations/${usageId}`), show, signal);
     else if (shootingId) await showShooting(shootingId, signal);
     else await showShootings(signal);
   } catch (error) {
+    if (error.code === "second_factor_enrollment_required") return showSecurity(show, signal, "The organization requires a second factor for sign-ins.").catch(report);
     if (error.status !== 0 || signal.aborted) return report(error);
     // The view is loaded as soon as the server can be reached.
     showConnection(true);

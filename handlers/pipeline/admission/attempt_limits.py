@@ -23,6 +23,8 @@ from db.session import as_system
 from handlers.common.context import current_settings
 from handlers.pipeline.admission.rate_limits import client_address, current_rate_limiter, record_usage
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from studio.accounts.identity.factor_enrollment import IncorrectOtp
+from studio.accounts.identity.second_factors import ChallengeEnded, IncorrectSecondFactor, count_attempt
 from studio.accounts.identity.users import IncorrectPassword
 from studio.rate_limits import attempts
 from studio.rate_limits.attempts import Attempt
@@ -33,7 +35,9 @@ logger = logging.getLogger(__name__)
 Handler = TypeVar("Handler", bound=Callable[..., object])
 Transaction = Callable[[bool], AbstractContextManager[Any]]
 
-_INCORRECT_CREDENTIALS = (IncorrectCredentials, IncorrectPassword)
+_INCORRECT_CREDENTIALS = (
+    IncorrectCredentials, IncorrectPassword, IncorrectSecondFactor, ChallengeEnded, IncorrectOtp
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,14 @@ def _refund(
 
 
 def sign_in_attempts(body: dict[str, Any]) -> list[Attempt]:
-    """Return the attempts of a sign-in: one of the account and one of the client's address."""
-    return [
-        _account_attempt(current_rate_limiter().policies.sign_in_account, body["username"]),
-        _address_attempt(),
-    ]
+    """Return the attempts of a sign-in: one of the account and one of the client's address.
+
+    An answer to a challenge is also counted as one of the few that the challenge takes.
+    """
+    email = count_attempt(body["challenge"]) if "challenge" in body else body["username"]
+    if email is None:
+        return [_address_attempt()]
+    return [_account_attempt(current_rate_limiter().policies.sign_in_account, email), _address_attempt()]
 
 
 def recovery_requests(email: str) -> list[Attempt]:
@@ -152,11 +159,11 @@ def recovery_requests(email: str) -> list[Attempt]:
 
 
 def reauthentication_attempts(body: dict[str, Any], **_path: Any) -> list[Attempt]:
-    """Return the attempts of a request in a session that must repeat the account's password.
+    """Return the attempts of a request in a session that must repeat the account's password or a code.
 
     They are counted per session, so that other sessions cannot use them up.
     """
-    if not {"current_password", "password"} & body.keys():
+    if not {"current_password", "password", "otp"} & body.keys():
         return []
     context: RequestContext = request.environ[REQUEST_CONTEXT]
     claims = context.claims or {}

@@ -28,9 +28,11 @@ from studio.accounts.identity.passwords import (
     needs_rehash,
     verify_password,
 )
+from studio.accounts.identity.second_factors import answer_challenge, require_second_factor
 from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.infrastructure.settings import Settings
 from studio.mail.emails import Email, as_text
-from studio.mail.mailer import Mailer
+from studio.mail.mailer import Mailer, find_mailer
 
 RETRY_WINDOW = timedelta(seconds=10)
 _VERSION = re.compile(r"\d+(?:[._]\d+)*")
@@ -82,22 +84,20 @@ def _without_versions(device: Device) -> str:
     return _VERSION.sub("", device.user_agent or "")
 
 
-def login(
-    email: str, password: str, lifetime: timedelta, device: Device, mailer: Mailer | None = None
-) -> Grant:
+def login(email: str, password: str, device: Device, settings: Settings) -> Grant:
     """Start a session. A sign-in from a new device sends an e-mail.
 
     Args:
         email: The address of the account.
         password: The password in plain text.
-        lifetime: The longest lifetime of the session.
         device: What the list of sessions shows.
-        mailer: Sends the e-mail; None to send none.
+        settings: The settings of the server.
 
     Raises:
         IncorrectCredentials: The address is unknown, the password is wrong, or the account is deactivated.
             The first two take the same time.
         DeletionScheduled: The user has requested the deletion of the account.
+        SecondFactorRequired: The account has a second factor, which `answer_login` takes.
     """
     user = find_user_by_email(email)
     if user is not None:
@@ -112,8 +112,38 @@ def login(
     if user is None or user.hashed_password != hashed or not user.is_active:
         raise IncorrectCredentials()
     _require_no_deletion(user.id)
+    if user.has_second_factor:
+        raise require_second_factor(user, settings)
     if needs_rehash(user.hashed_password):
         user.hashed_password = hash_password(password)
+    return _start_session(user, device, settings)
+
+
+def answer_login(
+    challenge: str, otp: str | None, webauthn: str | None, device: Device, settings: Settings
+) -> Grant:
+    """Start the session that waits for a second factor.
+
+    Args:
+        challenge: The challenge of `SecondFactorRequired`.
+        otp: A code of the app or a recovery code; `webauthn` is then ignored.
+        webauthn: The answer of a passkey, as JSON.
+        device: What the list of sessions shows.
+        settings: The settings of the server.
+
+    Raises:
+        ChallengeEnded: The challenge is unknown, has expired, was answered, or had too many wrong answers.
+        IncorrectSecondFactor: The factor is wrong or was used before.
+        DeletionScheduled: The user has requested the deletion of the account.
+    """
+    user = answer_challenge(challenge, otp, webauthn, settings)
+    _require_no_deletion(user.id)
+    return _start_session(user, device, settings)
+
+
+def _start_session(user: User, device: Device, settings: Settings) -> Grant:
+    """Start a session of a locked account."""
+    mailer = find_mailer(settings)
     # Expired sessions of the account are deleted here instead of by a maintenance task.
     current_session().execute(
         delete(TokenFamily).where(TokenFamily.user_id == user.id, TokenFamily.expires_at < utc_now())
@@ -122,7 +152,7 @@ def login(
         _announce_device(user, device, mailer)
     family = TokenFamily(
         user_id=user.id,
-        expires_at=utc_now() + lifetime,
+        expires_at=utc_now() + timedelta(seconds=settings.refresh_token_seconds),
         user_agent=device.user_agent,
         address=device.address,
     )

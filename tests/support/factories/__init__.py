@@ -65,7 +65,8 @@ from db.models import (
     WebhookEndpoint,
 )
 from studio.cutouts.requests import hash_inputs
-from studio.destinations.credentials import encrypt_credentials, fingerprint_key
+from studio.destinations.credentials import encrypt_credentials
+from studio.infrastructure.encryption import fingerprint_key
 from studio.infrastructure.settings import Settings
 from studio.publications.publish import hash_token
 from studio.webhooks.signing import generate_salt
