@@ -285,6 +285,14 @@ def _open_account_export(tenant: Tenant, request: Request) -> None:
     make_account_export(tenant.owner, status="running")
 
 
+def _wrong_otp(tenant: Tenant, request: Request) -> None:
+    request.body["otp"] = "no code"
+
+
+def _malformed_passkey(tenant: Tenant, request: Request) -> None:
+    request.body["credential"] = "{}"
+
+
 CONFLICTS: dict[str, Conflict] = {
     "create_prediction_comment": _max_comments,
     "list_changes": _expired_cursor,
@@ -294,6 +302,13 @@ CONFLICTS: dict[str, Conflict] = {
     "request_account_export": _open_account_export,
     "download_account_export": _row_in_state("account_export", "failed"),
     "change_password": _wrong_password,
+    "start_totp": _wrong_password,
+    "confirm_totp": _wrong_otp,
+    "start_passkey": _wrong_password,
+    "register_passkey": _malformed_passkey,
+    "replace_recovery_codes": _wrong_password,
+    "remove_second_factor": _wrong_password,
+    "reset_second_factors": _own_superuser_account,
     "reset_password": _common_password,
     "update_current_user": _email_without_password,
     "confirm_email_change": _email_taken_meanwhile,

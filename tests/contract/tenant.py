@@ -28,7 +28,12 @@ from studio.publications import publish
 from studio.publications.files import list_published_variants, to_original
 from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, encode, resolve
 from tests.support import factories
-from tests.support.accounts import ACCOUNT_PREPARATIONS, make_account_export, make_session
+from tests.support.accounts import (
+    ACCOUNT_PREPARATIONS,
+    make_account_export,
+    make_second_factor,
+    make_session,
+)
 from tests.support.app import REACHABLE_HOST
 from tests.support.factories.api_keys import make_api_key
 from tests.support.factories.invitations import make_invitation
@@ -44,6 +49,7 @@ KINDS = {
     0x2A: "invitation",
     0x2C: "api_key",
     0x20: "export", 0x32: "share", 0x35: "comment", 0x36: "account_export", 0x37: "review_link",
+    0x3A: "factor",
     0x2B: "import", 0x62: "import_result",
 }  # fmt: skip
 
@@ -125,6 +131,7 @@ class Tenant:
             "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "account_export": make_account_export(self.owner),
+            "factor": make_second_factor(self.owner),
             "delivery": factories.make_webhook_delivery(endpoint),
             "import": product_import, "import_result": factories.make_product_import_result(product_import),
             "destination": factories.make_destination(**ownership),
@@ -490,6 +497,7 @@ MADE_CUTOUT = {"status": "completed", "method": "u2netp", "confidence": 0.97, "m
 MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_users": lambda tenant: factories.make_user(),
     "list_sessions": lambda tenant: make_session(tenant.owner),
+    "list_second_factors": lambda tenant: make_second_factor(tenant.owner),
     "list_account_exports": lambda tenant: make_account_export(tenant.owner),
     "list_organizations": lambda tenant: factories.make_organization(tenant.owner),
     "list_members": lambda tenant: factories.make_membership(tenant.organization),

@@ -31,6 +31,8 @@ ACCOUNT_OPERATIONS = {
     *("revoke_token", "end_session", "request_account_deletion", "cancel_account_deletion"),
     "request_account_export",
     *("update_current_user", "change_password", "confirm_email_change"),
+    *("start_totp", "confirm_totp", "start_passkey", "register_passkey"),
+    *("replace_recovery_codes", "remove_second_factor"),
 }
 # Operations without changed fields: they create other rows, tokens or links, or end a session.
 WITHOUT_FIELD_CHANGES = {
@@ -42,6 +44,7 @@ WITHOUT_FIELD_CHANGES = {
     "transfer_guidelines",
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
     *("request_account_deletion", "cancel_account_deletion"),
+    *("start_totp", "start_passkey", "replace_recovery_codes"),
     *("generate_shooting", "retry_generation", "share_prediction"),
     *("publish_prediction", "unpublish_prediction", "exchange_review_link"),
     *("test_webhook_endpoint", "test_destination", "redeliver_webhooks", "test_email"),

@@ -194,6 +194,8 @@ def test_s03_the_owner_can_call_each_operation_of_the_role(
 WITHOUT_ORGANIZATION = {
     *("request_account_deletion", "request_account_export", "list_account_exports", "get_account_export"),
     "download_account_export",
+    *("list_second_factors", "get_second_factor", "start_totp", "confirm_totp", "start_passkey"),
+    *("register_passkey", "replace_recovery_codes", "remove_second_factor"),
     *("test_token", "logout", "list_sessions", "end_session", "list_own_audit_events"),
     *("get_user", "get_current_user", "update_current_user", "change_password", "create_presigned_url"),
     *("list_subscriptions", "get_subscription", "renew_subscription", "list_subscription_usage"),

@@ -22,6 +22,8 @@ SHOWN_ONCE = {
     "create_webhook_endpoint": ("secret",),
     "create_api_key": ("secret",),
     "create_review_link": ("url",),
+    "confirm_totp": ("recovery_codes",),
+    "register_passkey": ("recovery_codes",),
 }
 
 

@@ -33,6 +33,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "create_subscription": {"payment_id": "another"},
     "create_user": {"full_name": "Another"},
     "request_account_deletion": {"password": "another"},
+    "confirm_totp": {"otp": "another"},
     "create_look": {"notes": "Another"},
     "create_export": {"name_template": "another"},
     "create_product_import": {"mode": "create"},
@@ -67,6 +68,8 @@ ORGANIZATION_OPERATIONS = [
         "create_presigned_url",
         "request_account_deletion",
         "request_account_export",
+        "confirm_totp",
+        "register_passkey",
     )
 ]
 

@@ -45,6 +45,8 @@ LACKING = {
     "ProductImportStatus": "pending",
     "ProductState": "READY",
     "RateLimitCode": "rate_limited",
+    "SecondFactorMethod": "totp",
+    "SecondFactorType": "passkey",
     "ShootingPhase": "PRODUCTION",
     "ShootingShotStatus": "in_review",
     "ShotStatus": "pending_review",
@@ -158,8 +160,8 @@ def test_a_response_with_an_unknown_value_is_sent_and_counted(
             found = set(find_lacking(content["application/json"]["schema"], response.json()))
             assert count_unknown(operation) - before == bool(found), found
             seen |= found
-    # Only responses of limits, and those about earlier requests, have these.
-    assert seen == LACKING.keys() - {"RateLimitCode", "AuditActorType"}
+    # Only responses of limits and sign-ins, and those about earlier requests, have these.
+    assert seen == LACKING.keys() - {"RateLimitCode", "SecondFactorMethod", "AuditActorType"}
 
 
 def test_a_problem_with_an_unknown_code_is_sent() -> None:

@@ -42,7 +42,7 @@ TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_
 INSUFFICIENT_PRIVILEGE = "42501"
 DENIED_TABLES = {
     "known_addresses", "media_checks", "pending_touches", "product_import_images", "queued_emails",
-    "task_callbacks", "try_counts",
+    "second_factor_challenges", "task_callbacks", "try_counts",
 }  # fmt: skip
 """Tables of the system role only: they are used before authentication or belong to no tenant."""
 READ_ONLY = {"generation_models"}

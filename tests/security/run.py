@@ -74,6 +74,7 @@ SECURITY_ROWS = {
     53: "Data of staff",
     54: "Names in e-mails",
     55: "Tokens in links",
+    56: "Second factor",
     58: "New devices",
 }
 

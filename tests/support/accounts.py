@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+import pyotp
+from sqlalchemy import delete, select
 from sqlalchemy.orm import object_session
 
 from db.base import utc_now
 from db.models import AccountDeletion, AccountExport, EmailChange, Membership, TokenFamily, User
+from db.models.second_factors import FactorType, SecondFactor
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS, ROLES
+from studio.accounts.identity.passkeys import relying_party
 from studio.accounts.identity.passwords import hash_password
+from studio.accounts.identity.second_factors import store_challenge, store_secret
 from studio.accounts.identity.tokens import generate_token, hash_token
 from tests.contract.operations import Operation, Request, unknown_id
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.invitations import make_invitation
+from tests.support.passkeys import SoftwarePasskey, encode
 
 if TYPE_CHECKING:
     from tests.contract.tenant import Tenant
@@ -138,6 +144,56 @@ def make_account_export(account: User, **values: Any) -> AccountExport:
     return factories.make(AccountExport(user_id=account.id, **(defaults | times | values)))
 
 
+def make_second_factor(account: User, **values: Any) -> SecondFactor:
+    """Create a passkey of an account that sign-ins do not ask for: it has no key."""
+    defaults = {"type": FactorType.PASSKEY, "name": "Laptop in the studio", "confirmed_at": utc_now()}
+    return factories.make(SecondFactor(user_id=account.id, **(defaults | values)))
+
+
+def _use_own_factor(tenant: Tenant, request: Request) -> None:
+    if tenant.rows["factor"].user_id != tenant.owner.id:
+        request.path["factor_id"] = str(make_second_factor(tenant.owner).id)
+
+
+def _remove_own_factor(tenant: Tenant, request: Request) -> None:
+    _set_own_password(tenant, request)
+    _use_own_factor(tenant, request)
+
+
+def _have_a_factor(tenant: Tenant, request: Request) -> None:
+    tenant.owner.has_second_factor = True
+    _set_own_password(tenant, request)
+
+
+def _reset_a_factor(tenant: Tenant, request: Request) -> None:
+    tenant.rows["user"].has_second_factor = True
+    factories.make(tenant.rows["user"])
+
+
+def _use_a_code(tenant: Tenant, request: Request) -> None:
+    """Let an authenticator app wait for its first code, and send it."""
+    session = object_session(tenant.owner)
+    assert session is not None
+    waiting = (SecondFactor.user_id == tenant.owner.id, SecondFactor.confirmed_at.is_(None))
+    session.execute(delete(SecondFactor).where(*waiting))
+    factor, secret = (
+        make_second_factor(tenant.owner, type=FactorType.TOTP, name=None, confirmed_at=None),
+        (pyotp.random_base32()),
+    )
+    store_secret(factor, secret, tenant.settings)
+    factories.make(factor)
+    request.body["otp"] = pyotp.TOTP(secret).now()
+
+
+def _use_a_new_passkey(tenant: Tenant, request: Request) -> None:
+    session, token = object_session(tenant.owner), generate_token("pk")
+    assert session is not None
+    store_challenge(session, tenant.owner.id, token, None)
+    rp_id, origin = relying_party(tenant.settings)
+    options = json.dumps({"rp": {"id": rp_id}, "challenge": encode(token.encode())})
+    request.body["credential"] = SoftwarePasskey(origin).create(options)
+
+
 def schedule_deletion(account: User) -> AccountDeletion:
     """Create the scheduled deletion of an account."""
     until = utc_now() + timedelta(days=14)
@@ -156,6 +212,14 @@ ACCOUNT_PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "end_session": _use_another_session,
     "delete_user": _use_unrelated_user,
     "change_password": _set_own_password,
+    "get_second_factor": _use_own_factor,
+    "start_totp": _set_own_password,
+    "confirm_totp": _use_a_code,
+    "start_passkey": _set_own_password,
+    "register_passkey": _use_a_new_passkey,
+    "replace_recovery_codes": _have_a_factor,
+    "remove_second_factor": _remove_own_factor,
+    "reset_second_factors": _reset_a_factor,
     "confirm_email_change": _use_new_email_change_token,
     "transfer_ownership": _set_own_password,
     "add_member": _use_colleague_email,
