@@ -174,6 +174,17 @@ def set_guest(link_id: UUID, organization_id: UUID | None, owner_id: UUID) -> No
         tracker.tenants = [(organization_id, owner_id if organization_id is None else None)]
 
 
+def set_tenants(account_id: UUID, organization_id: UUID | None = None) -> None:
+    """Set whose logs get the event: that of an account and, if it is about one, that of an organization.
+
+    The transaction needs a role that may write there.
+    """
+    tracker = _tracker.get()
+    if tracker is not None:
+        organizations = [] if organization_id is None else [(organization_id, None)]
+        tracker.tenants = [*organizations, (None, account_id)]
+
+
 def set_target(target_type: str, target_id: UUID) -> None:
     """Set the target of the request, if neither its path nor the `Location` of its response names it."""
     tracker = _tracker.get()

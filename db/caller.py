@@ -13,18 +13,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from sqlalchemy import Select, select
 
 from db.base import Owned
-from db.errors import NotFound, PermissionDenied, SecondFactorEnrollmentRequired
+from db.errors import NotFound, PermissionDenied, ProviderSignInRequired, SecondFactorEnrollmentRequired
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
 from db.session import as_system, current_role, current_session, is_in_transaction, switch_role
 
 NO_PERSONAL_RESOURCES = "An API key has no personal resources: send its organization_id"
+NONE_IN_PROVIDER_SESSION = (
+    "A session of an identity provider has no personal resources: send its organization_id"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Caller:
     no personal permissions. `user_id` is then its creator. A guest has no account and no role: `user_id` is
     then the id of the review link, which equals the id of no account, and `account_id` is None. Only users
     have a session.
+
+    A session from an identity provider has a `provider_organization_id`: it acts in that organization only,
+    has no personal permissions, and is never that of a superuser. Other sessions cannot act in the
+    organizations of `provider_only`.
     """
 
     user_id: UUID
@@ -69,6 +76,13 @@ class Caller:
     withheld: frozenset[UUID] = frozenset()
     """Organizations of the user that require a second factor, which the user does not have. Their rows are
     found, so that the response can say why they cannot be used."""
+    provider_organization_id: UUID | None = None
+    provider_only: frozenset[UUID] = frozenset()
+
+    @property
+    def has_personal_resources(self) -> bool:
+        """Whether the caller acts for personal rows too: not as an API key, nor in a provider's session."""
+        return self.api_key_id is None and self.provider_organization_id is None
 
     @property
     def name(self) -> str:
@@ -230,7 +244,7 @@ def require_grant(scope_id: UUID) -> None:
         _require_guest_permission(caller)
         return
     _require_usable(scope_id)
-    if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
+    if caller.is_superuser or (scope_id == caller.user_id and caller.has_personal_resources):
         return
     # Same errors and order as for a row: membership first, then the permission.
     if scope_id not in caller.roles:
@@ -273,6 +287,7 @@ def select_if_unknown(organization_id: UUID) -> Select[Any] | None:
     Raises:
         NotFound: The caller is not a member.
         SecondFactorEnrollmentRequired: The organization requires a second factor, which the caller lacks.
+        ProviderSignInRequired: The caller is a member, and the session is not from the identity provider.
     """
     caller = current_caller()
     _record_organization(organization_id)
@@ -281,6 +296,8 @@ def select_if_unknown(organization_id: UUID) -> Select[Any] | None:
     if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
         return None
     if not caller.is_superuser:
+        if organization_id in caller.provider_only:
+            raise ProviderSignInRequired()
         raise NotFound(value=organization_id)
     return select(Organization.id).where(Organization.id == organization_id)
 
@@ -308,12 +325,22 @@ def require_permission_of_member(organization_id: UUID | None) -> None:
         _require_guest_permission(caller)
         record_grant(caller.guest.organization_id or caller.guest.link_id)
         return
-    if organization_id is None and caller.api_key_id is not None:
-        raise PermissionDenied(NO_PERSONAL_RESOURCES, parameter="organization_id")
+    if organization_id is None and not caller.has_personal_resources:
+        deny_personal_resources(caller)
     if not caller.has_permission(current_permission(), organization_id):
         raise PermissionDenied()
     # The idempotency lock stores the grant, so that a replay can check it again.
     record_grant(organization_id or caller.user_id)
+
+
+def deny_personal_resources(caller: Caller) -> NoReturn:
+    """Reject a request without an organization by a caller without personal resources.
+
+    Raises:
+        PermissionDenied: Always; the detail says what to send.
+    """
+    detail = NO_PERSONAL_RESOURCES if caller.api_key_id is not None else NONE_IN_PROVIDER_SESSION
+    raise PermissionDenied(detail, parameter="organization_id")
 
 
 def require_permission_on(row: Owned) -> None:
@@ -343,7 +370,7 @@ def require_permission_for(organization_id: UUID | None, owner_id: UUID | None) 
         record_grant(organization_id or owner_id)
         return
     # An API key has no access to personal rows, not even to those of its creator.
-    if organization_id is None and owner_id == caller.user_id and caller.api_key_id is None:
+    if organization_id is None and owner_id == caller.user_id and caller.has_personal_resources:
         allowed = permission in caller.personal_permissions
     elif organization_id in caller.roles:
         allowed = caller.has_permission(permission, organization_id)

@@ -80,6 +80,20 @@ class SecondFactorEnrollmentRequired(PermissionDenied):
     )
 
 
+class ProviderSessionNotAllowed(PermissionDenied):
+    """The session is from an identity provider, and the operation is about the whole account."""
+
+    code = "provider_session_not_allowed"
+    default_detail = "The session acts in one organization only: sign in with the password for this operation"
+
+
+class ProviderSignInRequired(PermissionDenied):
+    """The organization accepts only sessions from its identity provider, except those of its owner."""
+
+    code = "provider_sign_in_required"
+    default_detail = "The organization requires a sign-in through its identity provider"
+
+
 class Unauthenticated(DomainError):
     """The request has no credentials."""
 
@@ -198,6 +212,20 @@ class EmailTaken(Conflict):
 
     code = "email_taken"
     default_detail = "The e-mail address is already in use"
+
+
+class DomainTaken(Conflict):
+    """The domain is verified for another provider, or the provider has it already."""
+
+    code = "domain_taken"
+    default_detail = "The domain is in use already, by this provider or by another one"
+
+
+class IdentityTaken(Conflict):
+    """The user of the identity provider is linked to an account already."""
+
+    code = "identity_taken"
+    default_detail = "The user of the identity provider is linked to an account already"
 
 
 class AlreadyMember(Conflict):

@@ -26,8 +26,10 @@ from db.dialect import set_at_begin
 from db.errors import (
     AlreadyMember,
     DomainError,
+    DomainTaken,
     EmailTaken,
     ExternalIdTaken,
+    IdentityTaken,
     InUse,
     NotFound,
     RateLimited,
@@ -291,6 +293,8 @@ def error_for_constraint(error: IntegrityError) -> DomainError | None:
 # The first word that occurs decides, so the order matters. Indexes are named after their columns.
 _CONSTRAINT_ERRORS: dict[str, type[DomainError]] = {
     "subscriptions": SubscriptionExists,
+    "identity_provider_domains": DomainTaken,
+    "user_identities": IdentityTaken,
     "user_id": AlreadyMember,
     "slug": SlugTaken,
     "external_id": ExternalIdTaken,

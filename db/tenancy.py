@@ -37,9 +37,9 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Archivable, Labeled, Owned
 from db.caller import (
-    NO_PERSONAL_RESOURCES,
     Caller,
     current_caller,
+    deny_personal_resources,
     require_membership,
     require_permission_in,
     require_permission_on,
@@ -137,8 +137,8 @@ def list_filter_of_member(organization_id: UUID | None, include_public: bool = F
             raise SecondFactorEnrollmentRequired()
         # No condition for public rows: they are included already.
         return RowFilter(RowFilterKind.EVERYTHING)
-    if caller.api_key_id is not None:
-        raise PermissionDenied(NO_PERSONAL_RESOURCES, parameter="organization_id")
+    if not caller.has_personal_resources:
+        deny_personal_resources(caller)
     return RowFilter(RowFilterKind.PERSONAL, {"caller_id": caller.user_id}, include_public)
 
 
@@ -190,7 +190,7 @@ def _select_by_ids(model: type[Owned], kind: RowFilterKind) -> Select[Owned]:
 def _readable_kind(caller: Caller) -> RowFilterKind:
     if caller.is_superuser:
         return RowFilterKind.EVERYTHING
-    return RowFilterKind.READABLE if caller.api_key_id is None else RowFilterKind.READABLE_BY_KEY
+    return RowFilterKind.READABLE if caller.has_personal_resources else RowFilterKind.READABLE_BY_KEY
 
 
 def get_visible(

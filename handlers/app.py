@@ -83,6 +83,7 @@ from handlers.pipeline.reads.endpoint import ReadEndpoint
 from handlers.pipeline.request_context import REQUEST_CONTEXT
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
+from studio.accounts.identity_providers.protocol import OpenIdClient
 from studio.cutouts.worker import make_sample, run_next_cutout
 from studio.destinations.targets import Outcome
 from studio.destinations.worker import run_pending_deliveries
@@ -343,10 +344,12 @@ def create_app(
         _build_pages(settings) if extra_routes is None else extra_routes,
         mock,
     )
+    http_client = SafeHttpClient.from_settings(settings)
     services = AppServices(
         settings=settings,
         storage=storage,
-        http_client=SafeHttpClient.from_settings(settings),
+        http_client=http_client,
+        openid_client=OpenIdClient(http_client),
         fetch_slots=share_threads(max(1, settings.request_threads // 2)),
         rate_limiter=rate_limiter,
         concurrency_limiter=concurrency_limiter,

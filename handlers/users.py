@@ -11,6 +11,7 @@ from db.caller import current_caller
 from db.errors import NotFound, PermissionDenied
 from db.models.account_exports import AccountExport
 from db.models.exports import ExportStatus
+from db.models.identity_providers import UserIdentity
 from db.models.second_factors import SecondFactor
 from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
@@ -43,6 +44,7 @@ from handlers.pipeline.admission.attempt_limits import (
     limits_password_attempts,
     reauthentication_attempts,
 )
+from handlers.schemas.identity_providers import IdentitySchema
 from handlers.schemas.users import (
     AccountDeletionSchema,
     AccountExportSchema,
@@ -52,12 +54,14 @@ from handlers.schemas.users import (
 )
 from studio.account_exports import create as account_exports
 from studio.accounts.identity import deletions, email_changes, factor_enrollment, sessions, users
+from studio.accounts.identity_providers import sign_ins
 from studio.exports.names import build_content_disposition
 from studio.infrastructure.storage import export_key
-from studio.mail.mailer import get_mailer
+from studio.mail.mailer import find_mailer, get_mailer
 
 FACTOR_ROWS = Rows(SecondFactor, SecondFactorSchema)
 EXPORT_ROWS = Rows(AccountExport, AccountExportSchema)
+IDENTITY_ROWS = Rows(UserIdentity, IdentitySchema)
 USER_ROWS = Rows(User, UserSchema)
 USERS = ListQuery(User, UserSchema, search_columns=(User.email, User.full_name), is_global=True)
 SESSIONS = ListQuery(
@@ -70,6 +74,7 @@ SECOND_FACTORS = ListQuery(
     SecondFactorSchema,
     parent={"user_id": SecondFactor.user_id, "now": SecondFactor.confirmed_at <= bindparam("now")},
 )
+IDENTITIES = ListQuery(UserIdentity, IdentitySchema, parent={"user_id": UserIdentity.user_id})
 ACCOUNT_EXPORTS = ListQuery(AccountExport, AccountExportSchema, parent={"user_id": AccountExport.user_id})
 
 
@@ -265,6 +270,32 @@ def download_account_export(account_export_id: UUID) -> ApiResponse:
         Content_Security_Policy=SANDBOX_CSP,
         Content_Disposition=build_content_disposition(f"sartiq-account-{export.created_at:%Y-%m-%d}.zip"),
     )
+
+
+list_identities = Page(IDENTITIES, Permission.ACCOUNT_SELF)
+
+
+@requires(Permission.ACCOUNT_SELF)
+def add_identity(body: dict[str, Any]) -> ApiResponse:
+    """Link a user of an identity provider to the caller's account."""
+    identity = sign_ins.add_identity(
+        current_caller().user_id, body["code"], body["code_verifier"], find_mailer(current_settings())
+    )
+    return created(identity, IdentitySchema, f"/api/v1/users/me/identities/{identity.id}")
+
+
+@requires(Permission.ACCOUNT_SELF)
+def get_identity(identity_id: UUID) -> Reading[ApiResponse]:
+    """Return a user of an identity provider who is linked to the caller's account."""
+    caller_id = current_caller().user_id
+    return (yield from IDENTITY_ROWS.ok(identity_id, id=identity_id, user_id=caller_id))
+
+
+@requires(Permission.ACCOUNT_SELF)
+def remove_identity(identity_id: UUID) -> ApiResponse:
+    """Remove a link; the sessions from the identity provider end."""
+    sign_ins.remove_identity(current_caller().user_id, identity_id)
+    return no_content()
 
 
 def _get_account_export(export_id: UUID) -> AccountExport:

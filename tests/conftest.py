@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from studio.infrastructure.storage import LocalDisk
     from tests.support.scenarios import PhotographedProduct
     from tests.support.servers.buckets import Bucket
+    from tests.support.servers.identity_provider import HostileProvider
     from tests.support.servers.webhook_receiver import WebhookReceiver
     from tools.servers.processes import RedisServer
     from tools.servers.server import RunningServer
@@ -252,6 +253,24 @@ def broker() -> Iterator[RedisServer]:
         except DependencyMissing as missing:
             skip_or_fail(str(missing))
         yield running
+
+
+@pytest.fixture(scope="module")
+def provider_process() -> Iterator[str]:
+    """Yield the URL of an OpenID provider, which runs as a process of its own."""
+    from tests.support.servers.identity_provider import run_provider_process
+
+    with run_provider_process() as url:
+        yield url
+
+
+@pytest.fixture
+def openid_provider(provider_process: str) -> Iterator[HostileProvider]:
+    """Yield a proxy of the OpenID provider, which a test can make hostile."""
+    from tests.support.servers.identity_provider import run_hostile_provider
+
+    with run_hostile_provider(provider_process) as provider:
+        yield provider
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,12 @@ from db.models.generations import (
 )
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
 from db.models.idempotency import IdempotencyKey
+from db.models.identity_providers import (
+    IdentityProvider,
+    IdentityProviderDomain,
+    ProviderSignIn,
+    UserIdentity,
+)
 from db.models.imports import (
     ImportImageStatus,
     ImportStatus,
@@ -85,6 +91,8 @@ __all__ = [
     "GuidelinesShotType",
     "GuidelinesSubject",
     "IdempotencyKey",
+    "IdentityProvider",
+    "IdentityProviderDomain",
     "ImportImageStatus",
     "ImportStatus",
     "Invitation",
@@ -114,6 +122,7 @@ __all__ = [
     "ProductImportImage",
     "ProductImportResult",
     "ProductState",
+    "ProviderSignIn",
     "QueuedEmail",
     "RefreshToken",
     "ResolutionPreset",
@@ -139,6 +148,7 @@ __all__ = [
     "UsageDimension",
     "UsageRecord",
     "User",
+    "UserIdentity",
     "WebhookDelivery",
     "WebhookEndpoint",
 ]

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, case, func, select, text
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, case, false, func, select, text
 from sqlalchemy.orm import Mapped, column_property, deferred, mapped_column, relationship, validates
 
 from db.base import Identified
@@ -76,6 +76,8 @@ class Membership(Identified):
     role: Mapped[str] = mapped_column(String(20), default=Role.MEMBER)
     second_factor_from: Mapped[datetime | None]
     """That of the organization, so that the query of each request needs no further table."""
+    provider_only: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it counts in sessions of an identity provider only. Triggers set it; code does not write it."""
 
     organization: Mapped[Organization] = relationship(back_populates="memberships", lazy="raise")
     user: Mapped[User] = relationship(lazy="raise")

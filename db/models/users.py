@@ -65,6 +65,14 @@ class TokenFamily(Identified):
     user_agent: Mapped[str | None] = mapped_column(String(400))
     address: Mapped[str | None] = mapped_column(String(45))
     """The IP address of the sign-in; null if it was not recorded (before release 0.3.0)."""
+    organization_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("organizations.id", ondelete="CASCADE"), index=True
+    )
+    """The only organization of a session from its identity provider; null for other sessions."""
+    identity_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("user_identities.id", ondelete="CASCADE"), index=True
+    )
+    """The identity that signed in at a provider, whose deletion ends the session; null for other sessions."""
 
     user: Mapped[User] = relationship(lazy="raise")
     refresh_tokens: Mapped[list[RefreshToken]] = relationship(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import String, and_, bindparam, case, cast, func, select
+from sqlalchemy import String, and_, bindparam, case, cast, func, not_, or_, select
 
 from db.fast_path.driver_statement import DriverStatement
 from db.libpq.statements import Query, Row
@@ -20,9 +20,12 @@ from db.session import current_session, record_role
 
 
 class CallerRow(NamedTuple):
-    """An active user, with their role in each organization that they may use.
+    """An active user, with their role in each organization in which the session may act.
 
-    `withheld` are those that require a second factor, which the user does not have.
+    Attributes:
+        provider_organization_id: The only organization of a session from its identity provider.
+        provider_only: The other organizations, in which only such sessions may act.
+        withheld: Organizations that require a second factor, which the user does not have.
     """
 
     user_id: UUID
@@ -30,6 +33,8 @@ class CallerRow(NamedTuple):
     is_superuser: bool
     roles: dict[UUID, str]
     full_name: str | None
+    provider_organization_id: UUID | None = None
+    provider_only: frozenset[UUID] = frozenset()
     withheld: frozenset[UUID] = frozenset()
 
 
@@ -39,7 +44,16 @@ _CALLER_ROWS = (
         User.id, User.email, User.is_superuser, User.full_name, Membership.organization_id, Membership.role
     )
     .join(TokenFamily, TokenFamily.user_id == User.id)
-    .outerjoin(Membership, Membership.user_id == User.id)
+    .outerjoin(
+        Membership,
+        and_(
+            Membership.user_id == User.id,
+            or_(
+                TokenFamily.organization_id.is_(None),
+                TokenFamily.organization_id == Membership.organization_id,
+            ),
+        ),
+    )
     .where(
         User.id == bindparam("user_id"),
         User.is_active.is_(True),
@@ -47,20 +61,32 @@ _CALLER_ROWS = (
         TokenFamily.revoked_at.is_(None),
     )
 )
-_is_member = Membership.organization_id.is_not(None)
-_is_withheld = and_(User.has_second_factor.is_(False), Membership.second_factor_from <= func.now())
+_is_own_session = TokenFamily.organization_id.is_(None)
+_is_provider_only = and_(Membership.provider_only, _is_own_session)
+# The outer join keeps users without a membership.
+_is_member = and_(Membership.organization_id.is_not(None), not_(_is_provider_only))
+# A provider decides itself on the factors of its sign-ins.
+_is_withheld = and_(
+    _is_member,
+    _is_own_session,
+    User.has_second_factor.is_(False),
+    Membership.second_factor_from <= func.now(),
+)
 # An aggregate yields one row, which is complete before `set_config` runs. After it the role sees fewer rows.
 _caller_cte = (
     _CALLER_ROWS.with_only_columns(
         User.id,
         User.email,
-        User.is_superuser,
+        # An organization's provider must not sign in operators of the server.
+        and_(User.is_superuser, _is_own_session).label("is_superuser"),
         User.full_name,
+        TokenFamily.organization_id,
         func.json_object_agg(Membership.organization_id, Membership.role).filter(_is_member).label("roles"),
         func.array_agg(Membership.organization_id).filter(_is_member).label("organizations"),
+        func.array_agg(Membership.organization_id).filter(_is_provider_only).label("provider_only"),
         func.array_agg(Membership.organization_id).filter(_is_withheld).label("withheld"),
     )
-    .group_by(User.id)
+    .group_by(User.id, TokenFamily.id)
     .cte("found")
 )
 _SELECT_CALLER_AND_SET_ROLE = select(
@@ -69,6 +95,9 @@ _SELECT_CALLER_AND_SET_ROLE = select(
     _caller_cte.c.is_superuser,
     _caller_cte.c.roles,
     _caller_cte.c.full_name,
+    _caller_cte.c.organization_id,
+    _caller_cte.c.provider_only,
+    _caller_cte.c.withheld,
     set_config_expression(
         sql_literal(APPLICATION_ROLE),
         cast(_caller_cte.c.id, String),
@@ -76,7 +105,6 @@ _SELECT_CALLER_AND_SET_ROLE = select(
         case((_caller_cte.c.is_superuser, sql_literal("on")), else_=sql_literal("off")),
         sql_literal(""),
     ),
-    _caller_cte.c.withheld,
 )
 
 
@@ -93,12 +121,14 @@ def caller_query(user_id: UUID, session_id: UUID) -> Query:
 
 def parse_caller(row: Row) -> CallerRow:
     """Return the row that `caller_query` found."""
-    found_id, email, is_superuser, found_roles, full_name, _, found_withheld = row
+    found_id, email, is_superuser, found_roles, full_name, provider_organization_id, *found_sets, _ = row
+    provider_only, withheld = (frozenset(each or ()) for each in found_sets)
     roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
-    withheld = frozenset(found_withheld or ())
     for organization_id in withheld:
         del roles[organization_id]
-    return CallerRow(found_id, email, is_superuser, roles, full_name, withheld)
+    return CallerRow(
+        found_id, email, is_superuser, roles, full_name, provider_organization_id, provider_only, withheld
+    )
 
 
 def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:

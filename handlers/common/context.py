@@ -12,6 +12,7 @@ from uuid import UUID
 from werkzeug.datastructures import MultiDict
 
 from db.caller import current_caller
+from studio.accounts.identity_providers.protocol import OpenIdClient
 from studio.infrastructure.fair_slots import FairSlots
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.settings import Settings
@@ -29,6 +30,7 @@ class AppServices:
         settings: The settings that the application was created with.
         storage: The storage of image and export files.
         http_client: The client for requests to other servers.
+        openid_client: The client of identity providers, which caches their keys.
         fetch_slots: The slots for these requests.
         rate_limiter: Counts requests against the rate limits.
         concurrency_limiter: Counts the requests in progress.
@@ -40,6 +42,7 @@ class AppServices:
     settings: Settings
     storage: Storage
     http_client: SafeHttpClient
+    openid_client: OpenIdClient
     fetch_slots: FairSlots
     rate_limiter: RateLimiter
     concurrency_limiter: ConcurrencyLimiter
@@ -112,6 +115,11 @@ def current_settings() -> Settings:
 def current_http_client() -> SafeHttpClient:
     """Return the client for requests to other servers."""
     return current_services().http_client
+
+
+def current_openid_client() -> OpenIdClient:
+    """Return the client of identity providers."""
+    return current_services().openid_client
 
 
 def current_storage() -> Storage:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from studio.accounts.permissions import (
+    ACCOUNT_WIDE,
     ANY_USER,
     API_KEYS,
     GUESTS,
@@ -21,6 +22,7 @@ from studio.accounts.permissions import (
 )
 
 __all__ = [
+    "ACCOUNT_WIDE",
     "ANY_USER",
     "API_KEYS",
     "GUESTS",

@@ -106,6 +106,10 @@ class _Parameter:
         return [parse_text(self.item_kind, item) for item in items]
 
 
+IGNORES_UNKNOWN = "x-ignores-unknown-parameters"
+"""The extension of an operation that accepts query parameters which the contract does not list."""
+
+
 class Parameters:
     """The parameters of one operation."""
 
@@ -141,7 +145,7 @@ class Parameters:
         self.headers = frozenset(p.name for p in by_location["header"])
         self._arguments = [*self._path.values(), *self._query.values()]
         self.arguments: list[str] = [parameter.argument for parameter in self._arguments]
-        combined = _combine_schemas(by_location)
+        combined = _combine_schemas(by_location, raw.definition.get(IGNORES_UNKNOWN, False))
         self._schema = schema_compiler.compile_request(combined)
 
     def read(
@@ -201,7 +205,7 @@ class Parameters:
         return arguments
 
 
-def _combine_schemas(by_location: dict[str, list[_Parameter]]) -> dict[str, Any]:
+def _combine_schemas(by_location: dict[str, list[_Parameter]], ignores_unknown: bool) -> dict[str, Any]:
     """Return one schema for all parameters, so that one call finds all violations."""
     locations: dict[str, Any] = {}
     for location, parameters in by_location.items():
@@ -209,7 +213,8 @@ def _combine_schemas(by_location: dict[str, list[_Parameter]]) -> dict[str, Any]
             "type": "object",
             "properties": {p.name: p.schema for p in parameters},
             "required": [p.name for p in parameters if p.required],
-            # Clients and proxies add headers. An unknown query parameter is a mistake of the client.
-            "additionalProperties": location == "header",
+            # Clients and proxies add headers. An unknown query parameter is a mistake of the client, unless a
+            # standard tells the server to ignore it.
+            "additionalProperties": location == "header" or (location == "query" and ignores_unknown),
         }
     return {"type": "object", "properties": locations}

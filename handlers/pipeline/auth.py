@@ -273,7 +273,7 @@ def _account_caller(session_id: UUID, account: CallerRow | None) -> Caller:
         **account._asdict(),
         session_id=session_id,
         permissions={organization: ROLES[role] for organization, role in account.roles.items()},
-        personal_permissions=PERSONAL,
+        personal_permissions=PERSONAL if account.provider_organization_id is None else frozenset(),
     )
 
 

@@ -103,7 +103,7 @@ class Endpoint:
         self._session_role = (
             ANONYMOUS if operation.is_public and not is_self_authenticating(handler) else SYSTEM
         )
-        self._writes = operation.method not in ("GET", "HEAD")
+        self._writes = operation.writes
         # Flask and Connexion name views by this.
         self.__name__ = operation.operation_id
 
@@ -336,7 +336,7 @@ def _build_response(encoded: EncodedResponse) -> Response:
     response = _FinalResponse(
         encoded.body or b"", encoded.status, encoded.headers, content_type=encoded.media_type
     )
-    if encoded.status in (204, 304):
+    if encoded.status in (204, 303, 304):
         del response.headers["Content-Type"]
         del response.headers["Content-Length"]
     elif encoded.body is None and "Content-Length" in encoded.headers:

@@ -141,9 +141,10 @@ class IdempotentRequest:
 
     def _namespace(self, context: RequestContext) -> IdempotencyNamespace:
         caller = current_caller()
-        # API keys and review links have namespaces of their own: they must not receive the stored responses
-        # of their creators.
+        # API keys, review links and sessions of providers have namespaces of their own: they must not receive
+        # the stored responses of their creators and accounts.
         credential_id = caller.api_key_id or (caller.guest and caller.guest.link_id)
+        credential_id = credential_id or caller.provider_organization_id
         qualified_key = self.key if credential_id is None else f"{credential_id} {self.key}"
         return IdempotencyNamespace(
             user_id=caller.guest.created_by_id if caller.guest else caller.user_id,

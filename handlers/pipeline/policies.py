@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from handlers.common.permissions import (
+    ACCOUNT_WIDE,
     SUPERUSER_ONLY,
     Permission,
     is_self_authenticating,
@@ -35,6 +36,10 @@ class ServedOperation(Operation):
         is_superuser_only: Whether only superusers have the permission.
         accepts_api_key: Whether an API key can be the credential.
         accepts_guest: Whether the token of a review link can be the credential.
+        is_about_account: Whether it is about the whole account. Sessions of an identity provider, which act
+            in one organization, may not call it.
+        writes: Whether it runs in a transaction that writes. Of GETs, only those with `x-writes` do: the
+            redirects of a sign-in.
         is_signed: Whether the handler verifies a signature over the raw body.
         is_audited: Whether calls are recorded in the audit log.
         is_rate_limited: Whether rate limits apply: the contract declares 429.
@@ -46,6 +51,8 @@ class ServedOperation(Operation):
     is_superuser_only: bool
     accepts_api_key: bool
     accepts_guest: bool
+    is_about_account: bool
+    writes: bool
     is_signed: bool
     is_audited: bool
     is_rate_limited: bool
@@ -89,6 +96,8 @@ def _add_policies(operation: Operation) -> ServedOperation:
         is_superuser_only=permission in SUPERUSER_ONLY,
         accepts_api_key=any(API_KEY_SCHEME in schemes for schemes in operation.security),
         accepts_guest=extensions.get("x-guest-access", False),
+        is_about_account=permission in ACCOUNT_WIDE and "x-provider-session-access" not in extensions,
+        writes=operation.method not in ("GET", "HEAD") or extensions.get("x-writes", False),
         is_signed=extensions.get("x-signed-body", False),
         is_audited=operation.method not in ("GET", "HEAD") and "x-not-audited" not in extensions,
         is_rate_limited=operation.responses.declares(429),

@@ -41,8 +41,9 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "incorrect_credentials": ProblemType(
         401,
-        "The e-mail address or the password is wrong.",
-        "Check both. To reset a forgotten password, use /api/v1/password-recovery/{email}.",
+        "The e-mail address or the password is wrong, or the code of an identity provider does not work.",
+        "Check both, or start the sign-in again. To reset a forgotten password, use "
+        "/api/v1/password-recovery/{email}.",
     ),
     "second_factor_required": ProblemType(
         401,
@@ -92,6 +93,17 @@ PROBLEMS: dict[str, ProblemType] = {
         "The organization requires a second factor for sign-ins, and your account has none.",
         "Add an authenticator app or a passkey to your account, at /review#/security or with POST "
         "/api/v1/users/me/second-factors/totp. The next request with the same token then succeeds.",
+    ),
+    "provider_session_not_allowed": ProblemType(
+        403,
+        "The session is from an identity provider and acts in one organization only. The operation is about "
+        "the whole account.",
+        "Sign in with the password of the account; a recovery e-mail sets one.",
+    ),
+    "provider_sign_in_required": ProblemType(
+        403,
+        "The organization accepts only sessions from its identity provider, and those of its owner.",
+        "Sign in with the company account, as the review board offers it.",
     ),
     "invalid_signature": ProblemType(
         403,
@@ -192,6 +204,59 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "owns_organization": ProblemType(
         409, "The account owns an organization.", "Transfer or delete the organization first."
+    ),
+    "account_exists": ProblemType(
+        409,
+        "The e-mail address that an identity provider has verified has an account, which is not linked.",
+        "Sign in with the password of the account, and link it: POST /users/me/identities.",
+    ),
+    "email_not_accepted": ProblemType(
+        409,
+        "The identity provider has not verified the e-mail address, or its domain is not verified for the "
+        "provider.",
+        "Ask an admin of the organization for an invitation, or to add and verify the domain.",
+    ),
+    "membership_required": ProblemType(
+        409,
+        "The account is not a member of the organization of the identity provider, and the sign-in does not "
+        "make it one.",
+        "Ask an admin of the organization for an invitation.",
+    ),
+    "invalid_code": ProblemType(
+        409,
+        "The code of a sign-in is unknown, used or older than 60 seconds, or its verifier is another one.",
+        "Start the sign-in again.",
+    ),
+    "identity_taken": ProblemType(
+        409,
+        "The user of the identity provider is linked to an account already, perhaps to yours.",
+        "Remove the link from the other account, or sign in at the provider as another user.",
+    ),
+    "too_many_identities": ProblemType(
+        409, "The account has the maximum number of identities.", "Remove one that is not used."
+    ),
+    "too_many_identity_providers": ProblemType(
+        409,
+        "The organization has the maximum number of identity providers.",
+        "Delete one that is not used.",
+    ),
+    "provider_session_required": ProblemType(
+        409,
+        "A provider can be required only in a session from it, which shows that it works.",
+        "Sign in through the provider, and repeat the request in that session.",
+    ),
+    "domain_taken": ProblemType(
+        409,
+        "The domain is verified for another identity provider, or this one has it already.",
+        "Delete the domain there first, or ask the operator of this server.",
+    ),
+    "domain_not_verified": ProblemType(
+        409,
+        "The TXT record of the domain is missing, has another value, or cannot be read.",
+        "Create the record that the domain names, and repeat the request when it is visible.",
+    ),
+    "too_many_domains": ProblemType(
+        409, "The identity provider has the maximum number of domains.", "Delete one that is not used."
     ),
     "deletion_scheduled": ProblemType(
         409,

@@ -15,6 +15,8 @@ from db.errors import (
     GuestNotAllowed,
     NotFound,
     PermissionDenied,
+    ProviderSessionNotAllowed,
+    ProviderSignInRequired,
     SecondFactorEnrollmentRequired,
 )
 from handlers.common.context import current_request
@@ -29,6 +31,13 @@ from handlers.pipeline.unknown_values import is_defect
 # A 304 repeats all other headers. Browsers replace the headers of their copy by those of the 304 (RFC 9111,
 # section 4.3.4), so the default of a header that is missing here would replace the copy's own value.
 _NOT_IN_304 = ("content-encoding", "content-length")
+
+_OTHER_CREDENTIAL = (
+    ApiKeyNotAllowed,
+    ProviderSessionNotAllowed,
+    ProviderSignInRequired,
+    SecondFactorEnrollmentRequired,
+)
 
 
 def respond(operation: ServedOperation, context: RequestContext, response: ApiResponse) -> EncodedResponse:
@@ -87,6 +96,10 @@ def require_access(operation: ServedOperation, context: RequestContext, caller: 
     if caller.api_key_id is not None and not operation.accepts_api_key:
         context.organization_id = caller.key_organization_id
         raise ApiKeyNotAllowed()
+    if caller.provider_organization_id is not None:
+        context.organization_id = caller.provider_organization_id
+        if operation.is_about_account:
+            raise ProviderSessionNotAllowed()
     if operation.is_superuser_only and not caller.is_superuser:
         raise PermissionDenied()
     # A key's scopes are checked before any row is read: handlers rely on every role's right to read, which a
@@ -117,8 +130,7 @@ def describe_rejection(operation: ServedOperation, context: RequestContext, erro
         error.members |= find_place(context.arguments, error.value) or _path_parameter(operation, error)
     # A request that lacks a parameter, such as the organization of an API key, may have the permission. No
     # permission makes up for the wrong kind of credential or a missing second factor.
-    no_permission_helps = (ApiKeyNotAllowed, SecondFactorEnrollmentRequired)
-    is_other_kind = isinstance(error, no_permission_helps) or "parameter" in error.members
+    is_other_kind = isinstance(error, _OTHER_CREDENTIAL) or "parameter" in error.members
     lacks_permission = isinstance(error, PermissionDenied) and not is_other_kind
     if lacks_permission and operation.permission is not None:
         error.members["required_permission"] = operation.permission

@@ -34,6 +34,7 @@ from db.models import (
     UsageDimension,
     UsageRecord,
     User,
+    UserIdentity,
 )
 from db.models.usage import NO_KEY
 from db.queries.users import list_owned_tables
@@ -137,6 +138,7 @@ def _list_account_sections(user_id: UUID) -> list[Section]:
                 (ReviewLink, "created_by_id"),
                 (Subscription, "user_id"),
                 (EmailChange, "user_id"),
+                (UserIdentity, "user_id"),
                 (AccountDeletion, "user_id"),
                 (AccountExport, "user_id"),
             )

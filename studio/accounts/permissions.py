@@ -28,6 +28,7 @@ class Permission(StrEnum):
     INVITATIONS_WRITE = "invitations:write"
     API_KEYS_READ = "api_keys:read"
     API_KEYS_MANAGE = "api_keys:manage"
+    IDENTITY_PROVIDERS_MANAGE = "identity_providers:manage"
     SUBSCRIPTIONS_READ = "subscriptions:read"
     SUBSCRIPTIONS_WRITE = "subscriptions:write"
     USERS_ADMIN = "users:admin"
@@ -79,6 +80,9 @@ _P = Permission
 
 SUPERUSER_ONLY = frozenset({_P.USERS_ADMIN, _P.SUBSCRIPTIONS_WRITE, _P.GENERATION_MODELS_WRITE})
 
+ACCOUNT_WIDE = frozenset({_P.ACCOUNT_SELF, _P.ORGANIZATIONS_CREATE, _P.SUBSCRIPTIONS_READ})
+"""Permissions on the whole account, which a session of an organization's identity provider does not have."""
+
 ANY_USER = frozenset(
     {
         _P.ACCOUNT_SELF,
@@ -103,6 +107,7 @@ _ADMIN = frozenset(
         _P.USAGE_READ,
         _P.API_KEYS_READ,
         _P.API_KEYS_MANAGE,
+        _P.IDENTITY_PROVIDERS_MANAGE,
     }
 )
 _ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}

@@ -17,11 +17,7 @@ from db.models.exports import Export
 from db.queries.references import describe_references
 from db.session import Database, current_session
 from studio.destinations import targets
-from studio.destinations.credentials import (
-    Credentials,
-    decrypt_credentials,
-    encrypt_credentials,
-)
+from studio.destinations.credentials import Credentials, decrypt_credentials, encrypt_credentials
 from studio.infrastructure.encryption import SecretUnreadable, fingerprint_key
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.settings import Settings

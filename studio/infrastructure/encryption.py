@@ -35,6 +35,12 @@ def encrypt(secret_key: str, purpose: str, row_id: UUID, plain: bytes) -> bytes:
     return nonce + _cipher(secret_key, purpose, row_id).encrypt(nonce, plain, row_id.bytes)
 
 
+def fingerprint_key(secret_key: str) -> str:
+    """Return a name of the key for the database, from which the key cannot be derived."""
+    # The first rows that have it were destinations.
+    return hmac.digest(secret_key.encode(), b"name of the key of destinations", "sha256")[:8].hex()
+
+
 def decrypt(secret_keys: Sequence[str], purpose: str, row_id: UUID, encrypted: bytes) -> bytes:
     """Return the secret of a row.
 
@@ -51,12 +57,6 @@ def decrypt(secret_keys: Sequence[str], purpose: str, row_id: UUID, encrypted: b
         except (InvalidTag, ValueError):
             continue
     raise SecretUnreadable
-
-
-def fingerprint_key(secret_key: str) -> str:
-    """Return a name of the key for the database, from which the key cannot be derived."""
-    # The text is older than the other uses; stored names must stay the same.
-    return hmac.digest(secret_key.encode(), b"name of the key of destinations", "sha256")[:8].hex()
 
 
 def _cipher(secret_key: str, purpose: str, row_id: UUID) -> AESGCM:

@@ -303,8 +303,8 @@ class Settings:
         "General",
         "SECRET_KEY",
         DEVELOPMENT_SECRET,
-        "Signs tokens, API keys, cursors and signed URLs, and encrypts stored responses and credentials of "
-        "destinations. Outside development it must be your own.",
+        "Signs tokens, API keys, cursors and signed URLs, and encrypts stored responses, credentials of "
+        "destinations and secrets of identity providers. Outside development it must be your own.",
         Convert(str, f"at least {MIN_SECRET_BYTES} bytes with {MIN_SECRET_CHARACTERS} different characters"),
         default_note="for development only",
         secret=True,
@@ -600,8 +600,17 @@ class Settings:
         "Background work",
         "OUTBOUND_ALLOWED_HOSTS",
         (),
-        "Servers that webhooks, deliveries, image URLs and providers may reach outside the public "
+        "Servers that webhooks, deliveries, image URLs and (identity) providers may reach outside the public "
         "internet, with HTTP too. All other targets need HTTPS, port 443 and a public address.",
+        _HOSTS,
+        in_mock=True,
+    )
+    dns_servers: tuple[str, ...] = _setting(
+        "Background work",
+        "DNS_SERVERS",
+        (),
+        "DNS servers that are asked for the TXT records of domains, by IP address, if those of the system "
+        "do not see the public DNS.",
         _HOSTS,
         in_mock=True,
     )

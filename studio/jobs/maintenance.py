@@ -21,6 +21,8 @@ from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.api_key_expiry import send_expiry_notices
 from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity.second_factors import encrypt_factors_again
+from studio.accounts.identity_providers.changes import encrypt_secrets_again
+from studio.accounts.identity_providers.sign_ins import delete_expired_sign_ins
 from studio.billing.storage import warn_about_storage
 from studio.destinations.changes import encrypt_again
 from studio.destinations.worker import run_pending_deliveries
@@ -199,6 +201,16 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "encryption of second factors",
         lambda services: encrypt_factors_again(services.database, services.settings),
+        600,
+    ),
+    MaintenanceTask(
+        "encryption of identity providers",
+        lambda services: encrypt_secrets_again(services.database, services.settings),
+        600,
+    ),
+    MaintenanceTask(
+        "deletion of expired sign-ins",
+        lambda services: delete_expired_sign_ins(services.database, utc_now()),
         600,
     ),
     MaintenanceTask("product imports", run_imports, IMPORT_SECONDS, trigger=IMPORTS),

@@ -299,7 +299,7 @@ def test_a_form_without_a_pair_that_belongs_together_is_invalid(anonymous: Clien
     response = anonymous("POST", "/login/access-token", body=b"username=dana%40example.com", headers=FORM)
     assert response.status == 422
     assert [each["msg"] for each in response.json()["detail"]] == [
-        "One of these is required: `challenge`, `password`"
+        "One of these is required: `challenge`, `code`, `password`"
     ]
 
 

@@ -75,6 +75,7 @@ SECURITY_ROWS = {
     54: "Names in e-mails",
     55: "Tokens in links",
     56: "Second factor",
+    57: "OpenID Connect",
     58: "New devices",
 }
 

@@ -145,9 +145,10 @@ def _refund(
 def sign_in_attempts(body: dict[str, Any]) -> list[Attempt]:
     """Return the attempts of a sign-in: one of the account and one of the client's address.
 
-    An answer to a challenge is also counted as one of the few that the challenge takes.
+    An answer to a challenge is also counted as one of the few that the challenge takes. The code of an
+    identity provider names no account.
     """
-    email = count_attempt(body["challenge"]) if "challenge" in body else body["username"]
+    email = count_attempt(body["challenge"]) if "challenge" in body else body.get("username")
     if email is None:
         return [_address_attempt()]
     return [_account_attempt(current_rate_limiter().policies.sign_in_account, email), _address_attempt()]

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, joinedload
 from db.audit import set_actor
 from db.base import utc_now
 from db.errors import Conflict, IncorrectCredentials, InvalidToken, NotFound
+from db.models.identity_providers import UserIdentity
 from db.models.users import AccountDeletion, RefreshToken, TokenFamily, User
 from db.queries.users import find_user_by_email, revoke_mailed_tokens
 from db.session import current_session, run_in_separate_transaction
@@ -42,6 +43,8 @@ Someone has signed in to your Sartiq account from a device that was not used bef
 
 If it was not you, set a new password: that ends all sessions.
 """
+PROVIDER_SESSION_LIFETIME = timedelta(hours=12)
+"""A user who was removed at the provider cannot start another session."""
 MAX_SESSIONS = 50
 """An account with more open sessions loses the oldest ones at the next login."""
 
@@ -116,7 +119,7 @@ def login(email: str, password: str, device: Device, settings: Settings) -> Gran
         raise require_second_factor(user, settings)
     if needs_rehash(user.hashed_password):
         user.hashed_password = hash_password(password)
-    return _start_session(user, device, settings)
+    return start_session(user, device, settings)
 
 
 def answer_login(
@@ -136,14 +139,28 @@ def answer_login(
         IncorrectSecondFactor: The factor is wrong or was used before.
         DeletionScheduled: The user has requested the deletion of the account.
     """
-    user = answer_challenge(challenge, otp, webauthn, settings)
+    return start_session(answer_challenge(challenge, otp, webauthn, settings), device, settings)
+
+
+def start_session(
+    user: User, device: Device, settings: Settings, identity: UserIdentity | None = None
+) -> Grant:
+    """Start a session of a locked account that has proved who it is.
+
+    Args:
+        user: The account.
+        device: What the list of sessions shows.
+        settings: The settings of the server.
+        identity: The user of an identity provider who signed in. The session then acts in the organization of
+            the provider only, and ends after `PROVIDER_SESSION_LIFETIME`.
+
+    Raises:
+        DeletionScheduled: The user has requested the deletion of the account.
+    """
     _require_no_deletion(user.id)
-    return _start_session(user, device, settings)
-
-
-def _start_session(user: User, device: Device, settings: Settings) -> Grant:
-    """Start a session of a locked account."""
-    mailer = find_mailer(settings)
+    mailer, lifetime = find_mailer(settings), timedelta(seconds=settings.refresh_token_seconds)
+    if identity is not None:
+        lifetime = min(lifetime, PROVIDER_SESSION_LIFETIME)
     # Expired sessions of the account are deleted here instead of by a maintenance task.
     current_session().execute(
         delete(TokenFamily).where(TokenFamily.user_id == user.id, TokenFamily.expires_at < utc_now())
@@ -152,9 +169,11 @@ def _start_session(user: User, device: Device, settings: Settings) -> Grant:
         _announce_device(user, device, mailer)
     family = TokenFamily(
         user_id=user.id,
-        expires_at=utc_now() + timedelta(seconds=settings.refresh_token_seconds),
+        expires_at=utc_now() + lifetime,
         user_agent=device.user_agent,
         address=device.address,
+        organization_id=identity.organization_id if identity else None,
+        identity_id=identity.id if identity else None,
     )
     current_session().add(family)
     current_session().flush()

@@ -93,6 +93,10 @@ GENERATION_OUTCOMES = tuple(status for status, following in GENERATION_STATES.it
 DELIVERY_OUTCOMES = ("delivered", "retried", "failed")
 EMAIL_OUTCOMES = ("sent", "retried", "failed")
 PERIODIC_TASK_OUTCOMES = ("completed", "failed")
+PROVIDER_SIGN_IN_OUTCOMES = (
+    "completed",
+    *("provider_unavailable", "sign_in_rejected", "sign_in_canceled", "sign_in_expired"),
+)
 
 
 def _quote(values: tuple[str, ...]) -> str:
@@ -119,6 +123,11 @@ _periodic_tasks = Counter(
     f"Runs of periodic tasks in this process: {_quote(PERIODIC_TASK_OUTCOMES)}",
     ["task", "outcome"],
 )
+_provider_sign_ins = Counter(
+    "sartiq_provider_sign_ins",
+    f"Sign-ins through identity providers of organizations: {_quote(PROVIDER_SIGN_IN_OUTCOMES)}",
+    ["outcome"],
+)
 _outbound = Counter(
     "sartiq_outbound_calls", "Requests to other servers: `2xx` to `5xx`, or the error", ["outcome"]
 )
@@ -130,6 +139,7 @@ _DEFAULT_PARTITION_BYTES = text(f"SELECT pg_relation_size(to_regclass('public.{D
 OWN_METRICS: tuple[Counter | Gauge | Histogram, ...] = (
     _requests, _durations, _in_progress, _problems, _rate_limited, _defects, _unknown_values,
     _generations, _generation_durations, _recoveries, _deliveries, _emails, _periodic_tasks, _outbound,
+    _provider_sign_ins,
 )  # fmt: skip
 
 
@@ -141,6 +151,8 @@ def _create_series() -> None:
         _deliveries.labels(outcome)
     for outcome in EMAIL_OUTCOMES:
         _emails.labels(outcome)
+    for outcome in PROVIDER_SIGN_IN_OUTCOMES:
+        _provider_sign_ins.labels(outcome)
 
 
 _create_series()
@@ -282,6 +294,11 @@ def declare_periodic_task(task: str) -> None:
 def count_periodic_task(task: str, outcome: str) -> None:
     """Count a run of a periodic task, by outcome: `completed` or `failed`."""
     _periodic_tasks.labels(task, outcome).inc()
+
+
+def count_provider_sign_in(outcome: str) -> None:
+    """Count a sign-in through an identity provider, by outcome."""
+    _provider_sign_ins.labels(outcome).inc()
 
 
 def count_outbound_call(outcome: str) -> None:

@@ -1,0 +1,1 @@
+"""Sign in to organizations through their OpenID providers."""
