@@ -94,6 +94,7 @@ def test_accepting_creates_an_account_for_a_new_address(
         "email": "ines@example.com",
         "full_name": "Inès Martin",
         "role": "admin",
+        "has_second_factor": False,
     }
     member_path = f"/organizations/{organization.id}/members/{shown['user_id']}"
     assert response.headers["location"] == f"/api/v1{member_path}"

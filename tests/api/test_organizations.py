@@ -59,6 +59,8 @@ def test_the_creator_of_an_organization_is_its_owner_and_only_member(client: Cli
         "owner_id": str(owner.id),
         "members_count": 1,
         "retention": {"uploads_days": None, "rejected_predictions_days": None, "audit_addresses_days": None},
+        "requires_second_factor": False,
+        "second_factor_from": None,
     }
     assert client("GET", f"/organizations/{shown['id']}").json() == shown
     assert client("GET", f"/organizations/{shown['id']}").headers["etag"] == response.headers["etag"]
@@ -150,6 +152,7 @@ def test_members_are_added_by_their_email_address(
         "email": "second@example.com",
         "full_name": "Sam Second",
         "role": "member",
+        "has_second_factor": False,
     }
     assert client("GET", members_path(organization, user)).json() == shown
     assert client("GET", f"/organizations/{organization.id}").json()["members_count"] == 2

@@ -48,6 +48,7 @@ def test_the_own_account_is_returned_with_all_its_fields(client: Client, user: U
         "is_superuser": False,
         "rework_available": 0,
         "role": None,
+        "has_second_factor": False,
     }
     known = client("GET", "/users/me", headers={"if-none-match": response.headers["etag"]})
     assert (known.status, known.body) == (304, b"")

@@ -51,6 +51,11 @@ def get_sender(case: schemathesis.Case) -> str:
     return case.auth_identity or "demo"
 
 
+def is_authenticated(case: schemathesis.Case) -> bool:
+    """Return whether a case is sent with the token of an identity of the run."""
+    return bool(case.headers) and str(case.headers.get("Authorization", "")).startswith("Bearer ey")
+
+
 def is_valid_case(case: schemathesis.Case) -> bool:
     """Return whether a case is generated as valid and uses the declared method of its operation."""
     return (

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyotp
 import requests
 
 from tests.contract.fuzzing.images import build_image
 from tests.support.mailbox import find_token, list_emails_in
+from tests.support.passkeys import SoftwarePasskey
 from tests.support.servers.compute import signature_headers
 
 # Required properties besides the name, by collection, of rows that need no other row.
@@ -491,3 +493,63 @@ def list_rows(path: str, name: str) -> list[dict[str, Any]]:
     for tenant in [{"organization_id": row["id"]} for row in organizations] + [{}]:
         found += http_client().get(path, params=tenant, headers=long_lived_header(name)).json()["data"]
     return found
+
+
+FUZZED_PASSWORD = "sartiq-fuzzed"
+_FACTORS = "/users/me/second-factors"
+_MAX_FACTOR_SESSIONS = 50
+_factor_sessions: list[dict[str, str]] = []
+"""The headers of accounts with a second factor, the newest last."""
+
+
+def open_factor_session() -> dict[str, str]:
+    """Return the Authorization header of a new account that is about to get a second factor."""
+    header = {"Authorization": f"Bearer {open_session_of_new_account()['access_token']}"}
+    _factor_sessions.append(header)
+    del _factor_sessions[:-_MAX_FACTOR_SESSIONS]
+    return header
+
+
+def start_totp(header: dict[str, str]) -> str:
+    """Return the code that confirms a new authenticator app of an account."""
+    response = http_client().post(f"{_FACTORS}/totp", json={"password": FUZZED_PASSWORD}, headers=header)
+    response.raise_for_status()
+    return pyotp.TOTP(response.json()["secret"]).now()
+
+
+def start_passkey(header: dict[str, str]) -> str:
+    """Return the credential of a new passkey for an account."""
+    path, body = f"{_FACTORS}/passkeys/options", {"password": FUZZED_PASSWORD}
+    response = http_client().post(path, json=body, headers=header)
+    response.raise_for_status()
+    url = httpx.URL(base_url())
+    return SoftwarePasskey(f"{url.scheme}://{url.netloc.decode()}").create(response.json()["options"])
+
+
+def new_factor() -> tuple[str, dict[str, str]]:
+    """Return the id of the authenticator app of a new account, and the header of the account."""
+    header = open_factor_session()
+    body = {"otp": start_totp(header)}
+    response = http_client().post(f"{_FACTORS}/totp/confirm", json=body, headers=header)
+    response.raise_for_status()
+    return str(response.json()["id"]), header
+
+
+def find_factor_session(factor_id: str) -> dict[str, str]:
+    """Return the header of the account that has a second factor; empty if it has been removed."""
+    for header in reversed(_factor_sessions):
+        if http_client().get(f"{_FACTORS}/{factor_id}", headers=header).status_code == httpx.codes.OK:
+            return header
+    return {}
+
+
+def get_challenge() -> dict[str, str]:
+    """Return `challenge` and `otp` of a sign-in of a new account that has a second factor."""
+    _, header = new_factor()
+    email = http_client().get("/users/me", headers=header).json()["email"]
+    codes = http_client().post(
+        f"{_FACTORS}/recovery-codes", json={"password": FUZZED_PASSWORD}, headers=header
+    )
+    form = {"username": email, "password": FUZZED_PASSWORD}
+    problem = http_client().post("/login/access-token", data=form).json()
+    return {"challenge": problem["challenge"], "otp": codes.json()["recovery_codes"][0]}

@@ -17,11 +17,20 @@ import schemathesis
 from schemathesis.core.deserialization import deserialize_yaml
 from schemathesis.core.media_types import YAML_MEDIA_TYPES
 
-from tests.contract.fuzzing import accounts, checks, client, destinations, image_urls, webhooks
+from tests.contract.fuzzing import (
+    accounts,
+    checks,
+    client,
+    destinations,
+    image_urls,
+    second_factors,
+    webhooks,
+)
 from tests.contract.fuzzing.cases import (
     SEEDED,
     coin_flip,
     get_sender,
+    is_authenticated,
     is_unlinked,
     is_valid_case,
     seeded_id,
@@ -62,11 +71,6 @@ def deserialize(_: schemathesis.DeserializationContext, response: schemathesis.R
 def operation_id(case: schemathesis.Case) -> str:
     """Return the operationId of the operation that a case calls."""
     return str(case.operation.definition.raw["operationId"])
-
-
-def is_authenticated(case: schemathesis.Case) -> bool:
-    """Return whether a case is sent with the token of an identity of the run."""
-    return bool(case.headers) and str(case.headers.get("Authorization", "")).startswith("Bearer ey")
 
 
 def protect_accounts(case: schemathesis.Case) -> None:
@@ -426,6 +430,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     **webhooks.PREPARATIONS,
     **destinations.PREPARATIONS,
     **accounts.PREPARATIONS,
+    **second_factors.PREPARATIONS,
     **DELETIONS,
     "request_account_export": request_a_first_copy,
     "change_password": protect_password,
