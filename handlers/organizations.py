@@ -21,7 +21,11 @@ from handlers.common.preconditions import apply_changes, require_etag_match
 from handlers.common.reads import Reading, Rows, read_permission_in
 from handlers.common.references import resolve_image
 from handlers.common.responses import ApiResponse, created, no_content, ok
-from handlers.pipeline.admission.attempt_limits import limits_password_attempts, reauthentication_attempts
+from handlers.pipeline.admission.attempt_limits import (
+    consume_mail_quota,
+    limits_password_attempts,
+    reauthentication_attempts,
+)
 from handlers.pipeline.prechecks import prefetches_images
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations
@@ -78,7 +82,9 @@ def update_organization(organization_id: UUID, body: dict[str, Any]) -> ApiRespo
     organization, settings = _get_for_update(organization_id), current_settings()
     if "requires_second_factor" in body:
         is_required = body["requires_second_factor"]
-        organizations.require_second_factor(organization, is_required, find_mailer(settings))
+        if organizations.require_second_factor(organization, is_required, find_mailer(settings)):
+            # Switching it on again and again would send e-mails to all members.
+            consume_mail_quota()
     _apply_body(organization, body)
     return ok(organization, OrganizationSchema)
 

@@ -221,21 +221,26 @@ def _touch(organization_id: UUID) -> None:
     current_session().execute(touched.execution_options(synchronize_session=False))
 
 
-def require_second_factor(organization: Organization, is_required: bool, mailer: Mailer | None) -> None:
+def require_second_factor(organization: Organization, is_required: bool, mailer: Mailer | None) -> bool:
     """Require a second factor of the members of a locked organization, or end that.
 
     The requirement starts after `SECOND_FACTOR_NOTICE`. Members are told by e-mail. Requiring it again does
     not change when it starts.
+
+    Returns:
+        Whether e-mails were sent.
     """
     if is_required == (organization.second_factor_from is not None):
-        return
+        return False
     organization.second_factor_from = utc_now() + SECOND_FACTOR_NOTICE if is_required else None
     copied = update(Membership).where(Membership.organization_id == organization.id)
     # Representations of members do not have the column.
     values = {"second_factor_from": organization.second_factor_from, "updated_at": Membership.updated_at}
     current_session().execute(copied.values(values).execution_options(synchronize_session=False))
-    if is_required and mailer is not None:
-        _announce_requirement(organization, mailer)
+    if not is_required or mailer is None:
+        return False
+    _announce_requirement(organization, mailer)
+    return True
 
 
 def _announce_requirement(organization: Organization, mailer: Mailer) -> None:

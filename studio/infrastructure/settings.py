@@ -304,11 +304,8 @@ class Settings:
         "SECRET_KEY",
         DEVELOPMENT_SECRET,
         "Signs tokens, API keys, cursors and signed URLs, and encrypts stored responses, credentials of "
-<<<<<<< HEAD
-        "destinations and secrets of identity providers. Outside development it must be your own.",
-=======
-        "destinations and secrets of authenticator apps. Outside development it must be your own.",
->>>>>>> 5fd01572 (docs: the guide to second factors; fuzzing: hooks for their operations)
+        "destinations and secrets of identity providers and authenticator apps. Outside development it must "
+        "be your own.",
         Convert(str, f"at least {MIN_SECRET_BYTES} bytes with {MIN_SECRET_CHARACTERS} different characters"),
         default_note="for development only",
         secret=True,

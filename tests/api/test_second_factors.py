@@ -263,6 +263,7 @@ def test_recovery_codes_are_replaced_and_go_with_the_last_factor(
     assert list_subjects(app, user) == [
         "An authenticator app was added.",
         "New recovery codes were made, and the previous ones stopped working.",
+        "A recovery code was used, and 9 are left.",
         "The authenticator app was removed.",
     ]
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,21 @@ def test_login_finds_the_space_that_cmd_exe_adds_to_a_password(
     outcome = user.run(*arguments, text=f"{PASSWORD} \r\n")
     assert outcome.exit_code == 3
     assert "The password ends with a space. In cmd.exe, write no space before the bar" in outcome.errors
+
+
+def test_login_sends_the_code_of_a_second_factor_and_says_when_it_lacks_one(
+    user: CommandLine, scripted_server: ScriptedServer
+) -> None:
+    asked = problem(401, "second_factor_required")
+    asks = replace(asked, body={**asked.body, "challenge": "sf_1"})
+    arguments = ("login", "--url", scripted_server.url, "--email", "demo@example.com", "--password-stdin")
+    scripted_server.answer_with(asks)
+    lacking = user.run(*arguments, text=f"{PASSWORD}\n")
+    assert "Standard input is not a terminal: pass --otp." in lacking.errors
+    scripted_server.answer_with(asks, answer_organizations)
+    outcome = user.run(*arguments, "--otp", "492039", text=f"{PASSWORD}\n")
+    assert outcome.exit_code == 0, outcome.errors
+    assert any(b"otp=492039" in request.body for request in scripted_server.requests)
 
 
 def test_login_at_another_server_says_so(user: CommandLine, scripted_server: ScriptedServer) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
 import pytest
@@ -189,6 +191,26 @@ def test_the_client_signs_in_again_when_the_refresh_token_is_rejected(
 
     run_step(kind, create_two_now if kind == "sync" else create_two, **options)
     assert (session.sign_ins, session.refreshes) == (2, 1)
+
+
+def test_a_sign_in_sends_the_code_that_the_server_asks_for(
+    scripted_server: ScriptedServer, kind: Kind
+) -> None:
+    asked = problem(401, "second_factor_required")
+    session, asks = Session(requests_per_token=1), replace(asked, body={**asked.body, "challenge": "sf_1"})
+    options = {"base_url": scripted_server.url, "email": "demo@example.com", "password": "secret"}
+    for otp in ("492039", lambda: "492039"):
+        scripted_server.answer_with(asks, session)
+        run_step(kind, lambda client, otp=otp: client.sign_in(otp=otp), **options)
+        assert parse_qs(scripted_server.requests[-1].body.decode()) == {
+            "challenge": ["sf_1"],
+            "otp": ["492039"],
+            "grant_type": ["password"],
+        }
+    scripted_server.answer_with(asks)
+    with pytest.raises(sartiq.AuthenticationError) as raised:
+        run_step(kind, lambda client: client.sign_in(), **options)
+    assert raised.value.code == "second_factor_required"
 
 
 def test_a_rejected_api_key_is_an_error_at_once(scripted_server: ScriptedServer, kind: Kind) -> None:

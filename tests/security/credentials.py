@@ -67,6 +67,11 @@ CREDENTIALS = {
         "that token or key",
         "the end of that token or key",
     ),
+    "challenge of a sign-in": (
+        "start one session, together with a second factor",
+        "the account (`sign-in-account`) and the address of the client (`sign-in-address`)",
+        "its use, five minutes, five attempts, a new password",
+    ),
     "token in an e-mail": (
         "one action of one account: join, set a password, confirm an address, keep the account",
         "the address of the client (`sign-in-address`)",

@@ -2,6 +2,7 @@ import { call, send } from "./calls.ts";
 import type { Connection } from "./calls.ts";
 import { fixedToken, session } from "./credentials.ts";
 import type { StoredTokens, TokenEndpoint } from "./credentials.ts";
+import { APIError } from "./errors.ts";
 import { toBlob } from "./files.ts";
 import { BASE_PATH, OPERATIONS } from "./generated/operations.ts";
 import type { OperationGroups, OperationName } from "./generated/operations.ts";
@@ -19,6 +20,8 @@ export interface SartiqOptions {
   /** Sign in with this account at the first request, and again when its session has ended. */
   email?: string | undefined;
   password?: string | undefined;
+  /** Return a code of the authenticator app or a recovery code. Called if the account has a second factor. */
+  otp?: (() => string | Promise<string>) | undefined;
   /** Continue a session. Its tokens are refreshed when the access token has expired. */
   tokens?: StoredTokens | undefined;
   /** Called with new tokens after each sign-in and refresh, so that you can store them. */
@@ -73,9 +76,9 @@ export class Sartiq {
       credentials: fixedToken(options.apiKey),
     };
     this.#connection = anonymous;
-    const { email, password, tokens } = options;
+    const { email, password, otp, tokens } = options;
     if ((email === undefined) !== (password === undefined)) throw new TypeError("Pass both `email` and `password`");
-    const account = email === undefined || password === undefined ? undefined : { email, password };
+    const account = email === undefined || password === undefined ? undefined : { email, password, otp };
     if (options.apiKey !== undefined && (account || tokens)) {
       throw new TypeError("Pass either `apiKey` or the credentials of a user");
     }
@@ -156,9 +159,15 @@ function buildGroups(connection: Connection): Map<string, Record<string, unknown
 
 function tokenEndpoint(connection: Connection): TokenEndpoint {
   return {
-    async login({ email, password }) {
-      const body = { grant_type: "password", username: email, password };
-      return (await send(connection, "login", { body })).data as Token;
+    async login({ email, password, otp }) {
+      const request = async (body: Record<string, string>) => (await send(connection, "login", { body })).data as Token;
+      try {
+        return await request({ grant_type: "password", username: email, password });
+      } catch (error) {
+        const challenge = error instanceof APIError && error.problem && "challenge" in error.problem ? error.problem.challenge : undefined;
+        if (!challenge || !otp) throw error;
+        return request({ grant_type: "password", challenge, otp: await otp() });
+      }
     },
     async refresh(refresh_token) {
       return (await send(connection, "refresh_token", { body: { refresh_token } }, REFRESH)).data as Token;

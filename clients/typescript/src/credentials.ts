@@ -6,6 +6,8 @@ import type { Token } from "./generated/schemas.ts";
 export interface PasswordCredentials {
   email: string;
   password: string;
+  /** Return a code of the authenticator app or a recovery code. Called if the account has a second factor. */
+  otp?: (() => string | Promise<string>) | undefined;
 }
 
 /** Tokens of an earlier sign-in. Without `refresh_token`, requests fail when the access token has expired. */

@@ -24,6 +24,7 @@ from studio.accounts.identity import passkeys
 from studio.accounts.identity.second_factors import (
     list_credential_ids,
     list_factors,
+    notify_change,
     store_challenge,
     store_secret,
     use_otp,
@@ -32,8 +33,7 @@ from studio.accounts.identity.second_factors import (
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.accounts.identity.users import OwnAccount, require_password
 from studio.infrastructure.settings import Settings
-from studio.mail.emails import Email, as_text
-from studio.mail.mailer import find_mailer
+from studio.mail.emails import as_text
 
 MAX_PASSKEYS = 10
 RECOVERY_CODES = 10
@@ -42,14 +42,6 @@ TOTP_LIFETIME = timedelta(hours=1)
 ISSUER = "Sartiq"
 # Without characters that look alike. 16 of them are 79 random bits, so a fast hash is enough.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-
-_CHANGED_TEXT = """\
-The sign-in of your Sartiq account has changed on {time:%d %B %Y, %H:%M} UTC:
-{change}.
-"""
-_CLOSING = (
-    "If it was not you, set a new password now: that ends all sessions. Then remove what you do not know."
-)
 
 
 class IncorrectOtp(Conflict):
@@ -216,7 +208,7 @@ def replace_recovery_codes(user: User, proof: Mapping[str, Any], settings: Setti
         if factor.type == FactorType.RECOVERY_CODES:
             current_session().delete(factor)
     codes = _create_recovery_codes(user)
-    _notify(user, "New recovery codes were made, and the previous ones stopped working", settings)
+    notify_change(user, "New recovery codes were made, and the previous ones stopped working", settings)
     return codes
 
 
@@ -239,7 +231,7 @@ def remove_second_factor(user: User, factor_id: UUID, proof: Mapping[str, Any], 
         FactorType.PASSKEY: f'The passkey "{as_text(removed.name or "")}" was removed',
         FactorType.RECOVERY_CODES: "The recovery codes were removed",
     }
-    _notify(user, changes[FactorType(removed.type)], settings)
+    notify_change(user, changes[FactorType(removed.type)], settings)
 
 
 def reset_second_factors(user: User, reset_by: UUID, settings: Settings) -> None:
@@ -256,7 +248,7 @@ def reset_second_factors(user: User, reset_by: UUID, settings: Settings) -> None
             delete(SecondFactorChallenge).where(SecondFactorChallenge.user_id == user.id)
         )
     _update_user(user, [])
-    _notify(user, "An operator removed all second factors", settings)
+    notify_change(user, "An operator removed all second factors", settings)
 
 
 def _is_pending_totp(user: User) -> tuple[Any, ...]:
@@ -300,7 +292,7 @@ def _finish(user: User, factor: SecondFactor, change: str, settings: Settings) -
     _update_user(user, factors)
     has_codes = any(each.type == FactorType.RECOVERY_CODES for each in factors)
     codes = [] if has_codes else _create_recovery_codes(user)
-    _notify(user, change, settings)
+    notify_change(user, change, settings)
     return Enrolled(factor, codes)
 
 
@@ -323,20 +315,3 @@ def _create_recovery_codes(user: User) -> list[str]:
     current_session().add(factor)
     current_session().flush()
     return ["-".join(code[start : start + 4] for start in range(0, 16, 4)) for code in codes]
-
-
-def _notify(user: User, change: str, settings: Settings) -> None:
-    mailer = find_mailer(settings)
-    if mailer is None:
-        return
-    mailer.send(
-        Email(
-            kind="second_factor_changed",
-            recipient=user.email,
-            subject="The sign-in of your Sartiq account has changed",
-            text=_CHANGED_TEXT.format(time=utc_now(), change=change),
-            label="Review your second factors",
-            url=f"{mailer.public_url}/review#/security",
-            closing=_CLOSING,
-        )
-    )

@@ -29,6 +29,8 @@ from studio.accounts.identity import passkeys
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.infrastructure.encryption import SecretUnreadable, decrypt, encrypt, fingerprint_key
 from studio.infrastructure.settings import Settings
+from studio.mail.emails import Email
+from studio.mail.mailer import find_mailer
 
 CHALLENGE_LIFETIME = timedelta(minutes=5)
 MAX_ATTEMPTS = 5
@@ -38,6 +40,14 @@ WINDOW = 1
 """How many time steps before and after the current one are accepted, for clocks that differ."""
 _PURPOSE = "second factor"
 _SEPARATORS = re.compile(r"[\s-]")
+
+_CHANGED_TEXT = """\
+The sign-in of your Sartiq account has changed on {time:%d %B %Y, %H:%M} UTC:
+{change}.
+"""
+_CLOSING = (
+    "If it was not you, set a new password now: that ends all sessions. Then remove what you do not know."
+)
 
 
 class Method(StrEnum):
@@ -206,6 +216,7 @@ def use_otp(user: User, otp: str, settings: Settings) -> bool:
             remaining.remove(hashed)
             factor.code_hashes = remaining
             factor.last_used_at = utc_now()
+            notify_change(user, f"A recovery code was used, and {len(remaining)} are left", settings)
             return True
     return False
 
@@ -273,3 +284,21 @@ def encrypt_factors_again(database: Database, settings: Settings) -> int:
                 store_secret(factor, secret, settings)
                 changed += 1
     return changed
+
+
+def notify_change(user: User, change: str, settings: Settings) -> None:
+    """Tell a user by e-mail what has changed, unless this server sends no e-mail."""
+    mailer = find_mailer(settings)
+    if mailer is None:
+        return
+    mailer.send(
+        Email(
+            kind="second_factor_changed",
+            recipient=user.email,
+            subject="The sign-in of your Sartiq account has changed",
+            text=_CHANGED_TEXT.format(time=utc_now(), change=change),
+            label="Review your second factors",
+            url=f"{mailer.public_url}/review#/security",
+            closing=_CLOSING,
+        )
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sartiq._call import Call
+
+Otp = str | Callable[[], str]
+"""A code of an authenticator app or a recovery code, or a function that asks for one."""
 
 # A token that expires while a request is on its way would cost another request.
 RENEW_BEFORE = 30.0
@@ -73,6 +76,20 @@ class Credentials:
             return None
         body = {"username": self.email, "password": self.password, "grant_type": "password"}
         return token_call("/login/access-token", body, "form")
+
+    def build_second_step(self, problem: Mapping[str, Any], otp: Otp | None) -> Call | None:
+        """Return the call that completes a sign-in with the second factor that a problem asks for.
+
+        Args:
+            problem: The problem of the first call.
+            otp: The code, or what returns it; None if there is none.
+        """
+        if otp is None or problem.get("code") != "second_factor_required":
+            return None
+        code = otp if isinstance(otp, str) else otp()
+        body = {"challenge": problem["challenge"], "otp": code, "grant_type": "password"}
+        # Not repeated: each code works once.
+        return Call("POST", "/login/access-token", body=body, body_kind="form", public=True)
 
     def build_refresh(self) -> Call | None:
         """Return the call that exchanges the refresh token. The server accepts a repetition for seconds."""

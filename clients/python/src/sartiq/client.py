@@ -13,7 +13,7 @@ import httpx2
 
 from sartiq._call import Call
 from sartiq._configuration import change_options, describe_upload, resolve_credentials, resolve_url
-from sartiq._credentials import TokenStore, read_tokens
+from sartiq._credentials import Otp, TokenStore, read_tokens
 from sartiq._generated import models
 from sartiq._generated.async_resources import AsyncResources
 from sartiq._generated.resources import Resources
@@ -32,7 +32,7 @@ from sartiq._waiting import (
     describe_timeout,
     has_ended,
 )
-from sartiq.errors import ConfigurationError, NotModifiedError, SartiqError
+from sartiq.errors import AuthenticationError, ConfigurationError, NotModifiedError, SartiqError
 
 DEFAULT_WAIT = 600.0
 
@@ -108,11 +108,19 @@ class Sartiq(Resources):
         )
         return other
 
-    def sign_in(self, email: str | None = None, password: str | None = None) -> None:
+    def sign_in(
+        self, email: str | None = None, password: str | None = None, *, otp: Otp | None = None
+    ) -> None:
         """Start a session now. Without this, the first request does it. The session is renewed as needed.
 
+        Args:
+            email: The e-mail address of the account, by default that of the client.
+            password: Its password.
+            otp: A code of the authenticator app or a recovery code, for an account with a second factor, or a
+                function that asks for one.
+
         Raises:
-            AuthenticationError: The password is wrong.
+            AuthenticationError: The password or the code is wrong, or the account needs a code.
             ConfigurationError: There is no password.
         """
         credentials = self._transport.credentials
@@ -121,7 +129,14 @@ class Sartiq(Resources):
         call = credentials.build_sign_in()
         if call is None:
             raise ConfigurationError(NO_CREDENTIALS)
-        credentials.replace(read_tokens(self._transport.send(call).json()))
+        try:
+            response = self._transport.send(call)
+        except AuthenticationError as error:
+            second = credentials.build_second_step(error.problem, otp)
+            if second is None:
+                raise
+            response = self._transport.send(second)
+        credentials.replace(read_tokens(response.json()))
 
     def sign_out(self) -> None:
         """End the session on the server, and forget its tokens and the password."""
@@ -272,11 +287,19 @@ class AsyncSartiq(AsyncResources):
         )
         return other
 
-    async def sign_in(self, email: str | None = None, password: str | None = None) -> None:
+    async def sign_in(
+        self, email: str | None = None, password: str | None = None, *, otp: Otp | None = None
+    ) -> None:
         """Start a session now. Without this, the first request does it. The session is renewed as needed.
 
+        Args:
+            email: The e-mail address of the account, by default that of the client.
+            password: Its password.
+            otp: A code of the authenticator app or a recovery code, for an account with a second factor, or a
+                function that asks for one.
+
         Raises:
-            AuthenticationError: The password is wrong.
+            AuthenticationError: The password or the code is wrong, or the account needs a code.
             ConfigurationError: There is no password.
         """
         credentials = self._transport.credentials
@@ -285,7 +308,14 @@ class AsyncSartiq(AsyncResources):
         call = credentials.build_sign_in()
         if call is None:
             raise ConfigurationError(NO_CREDENTIALS)
-        credentials.replace(read_tokens((await self._transport.send(call)).json()))
+        try:
+            response = await self._transport.send(call)
+        except AuthenticationError as error:
+            second = credentials.build_second_step(error.problem, otp)
+            if second is None:
+                raise
+            response = await self._transport.send(second)
+        credentials.replace(read_tokens(response.json()))
 
     async def sign_out(self) -> None:
         """End the session on the server, and forget its tokens and the password."""

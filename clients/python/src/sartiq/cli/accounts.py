@@ -27,6 +27,9 @@ def register(group: click.Group) -> None:
 @click.option("--url", help="URL of the server; by default SARTIQ_URL or http://localhost:8000.")
 @click.option("--email", envvar="SARTIQ_EMAIL", help="E-mail address of the account.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option(
+    "--otp", help="Code of the authenticator app, or a recovery code, for an account with a second factor."
+)
 @click.option("--token", help="Store this API key instead of signing in. `-` reads it from standard input.")
 @click.option("--organization", metavar="SLUG", help="Organization to work in, or `personal`.")
 @json_option
@@ -34,6 +37,7 @@ def login(
     url: str | None,
     email: str | None,
     password_stdin: bool,
+    otp: str | None,
     token: str | None,
     organization: str | None,
     as_json: bool,
@@ -53,7 +57,7 @@ def login(
         client = Sartiq(url, email=email, password=password)
     with client:
         if token is None:
-            sign_in(client)
+            sign_in(client, otp)
         chosen = choose_organization(client, organization, output)
         tokens = client._transport.credentials.tokens
         SessionFile(session_path()).write(Session(url, tokens, chosen._transport.options.organization_id))
@@ -86,11 +90,16 @@ def prompt(text: str, option: str, *, hide_input: bool = False) -> str:
     return str(click.prompt(text, hide_input=hide_input, err=True))
 
 
-def sign_in(client: Sartiq) -> None:
-    """Start a session, and say what is usually wrong when the server rejects that."""
+def sign_in(client: Sartiq, otp: str | None) -> None:
+    """Start a session, and say what is usually wrong when the server rejects that.
+
+    If the account needs a code and there is none, the user is asked for it.
+    """
     password = client._transport.credentials.password or ""
     try:
-        client.sign_in()
+        client.sign_in(
+            otp=lambda: otp or prompt("Code of your authenticator app, or a recovery code", "--otp")
+        )
     except AuthenticationError as error:
         if password != password.rstrip():
             error.add_note(
