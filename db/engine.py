@@ -110,6 +110,11 @@ def is_lock_timeout(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == "55P03"
 
 
+def is_deadlock(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL ended a statement because two sessions waited for each other (40P01)."""
+    return getattr(error.orig, "sqlstate", None) == "40P01"
+
+
 def is_database_unavailable(error: Exception) -> bool:
     """Return whether the database is unreachable, locked or out of connections: a retry may succeed."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:

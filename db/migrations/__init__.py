@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,21 +65,33 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
         return
     from alembic import command
 
+    _repeat_while_blocked(lambda: command.upgrade(build_config(url, login), revision))
+
+
+def downgrade(url: str, revision: str = "base") -> None:
+    """Downgrade a database to a revision, by default to an empty one. Data of dropped tables is lost.
+
+    Raises:
+        MigrationBlocked: As `upgrade`.
+    """
+    from alembic import command
+
+    _repeat_while_blocked(lambda: command.downgrade(build_config(url), revision))
+
+
+def _repeat_while_blocked(migrate: Callable[[], None]) -> None:
+    """Call a function again, with a pause and a line in the log, while another session blocks it.
+
+    Each call continues at the revision that the one before has reached.
+    """
     for attempt in range(1, locks.MAX_ATTEMPTS + 1):
         try:
-            return command.upgrade(build_config(url, login), revision)
+            return migrate()
         except locks.MigrationBlocked as error:
             if attempt == locks.MAX_ATTEMPTS:
                 raise
             logger.warning("migration blocked, attempt %s of %s: %s", attempt, locks.MAX_ATTEMPTS, error)
             time.sleep(locks.PAUSE_SECONDS)
-
-
-def downgrade(url: str, revision: str = "base") -> None:
-    """Downgrade a database to a revision, by default to an empty one. Data of dropped tables is lost."""
-    from alembic import command
-
-    command.downgrade(build_config(url), revision)
 
 
 def is_current(url: str) -> bool:

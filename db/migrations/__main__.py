@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text
 from db.embedded import EmbeddedDatabaseError
 from db.engine import build_engine
 from db.migrations import build_config, downgrade, read_revision
+from db.migrations.locks import MigrationBlocked
 from studio.infrastructure.database import use_database
 from studio.infrastructure.settings import InvalidSettings, Settings
 
@@ -27,7 +28,7 @@ OLDEST = "0048"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return the exit status: 2 if nothing was changed."""
+    """Run the command and return the exit status: 2 if the database does not have the revision."""
     parser = argparse.ArgumentParser(prog="python -m db.migrations", description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("downgrade", help="go back to the schema of an older release")
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         with use_database(Settings.from_environment()) as settings:
             url = settings.migration_database_url or settings.database_url
             return go_back(url, options.revision, options.export)
-    except (InvalidSettings, EmbeddedDatabaseError) as error:
+    except (InvalidSettings, EmbeddedDatabaseError, MigrationBlocked) as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -1,7 +1,11 @@
-"""Let migrations wait for locks for seconds only, and find the sessions that block them.
+"""Let migrations wait for a lock for less than a second, and find the sessions that block them.
 
 A statement that waits for a table's lock also blocks all later statements on that table, so it must not wait
 long. The migration fails instead, the requests that waited go on, and it is tried again.
+
+A revision that changes two tables can wait for a request that has used the second one and waits for the first
+one. PostgreSQL looks for such deadlocks when a session has waited for `deadlock_timeout`, and ends one of the
+two. Migrations give up before that, so that the request is served.
 """
 
 from __future__ import annotations
@@ -14,13 +18,14 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import is_lock_timeout
+from db.engine import is_deadlock, is_lock_timeout
 
-LOCK_TIMEOUT_MILLISECONDS = 3_000
+LOCK_TIMEOUT_MILLISECONDS = 900
+"""Less than `deadlock_timeout`, which is a second unless the operator has changed it."""
 POLL_SECONDS = 0.5
 MAX_ATTEMPTS = 10
 PAUSE_SECONDS = 3.0
-"""Between two attempts. Ten attempts take about a minute."""
+"""Between two attempts. Ten attempts take about half a minute."""
 
 # Servers that start at the same time must not migrate at the same time. The number is arbitrary, but it is
 # fixed and differs from `_ADVISORY_LOCK` of `db/row_counts/queries.py`.
@@ -35,7 +40,7 @@ FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids(:pid)) ORDER BY xact_sta
 
 
 class MigrationBlocked(Exception):
-    """Another session holds a lock that a migration needs. The message names the session."""
+    """Another session holds a lock that a migration needs, or waits for one of it. The message names it."""
 
 
 def acquire_migration_lock(guard: Connection) -> None:
@@ -58,7 +63,7 @@ def report_blockers(guard: Connection, pid: int | None) -> Iterator[None]:
         pid: The process id of the backend.
 
     Raises:
-        MigrationBlocked: A statement of the block waited too long for a lock.
+        MigrationBlocked: A statement of the block waited too long for a lock, or in a deadlock.
     """
     stopped = threading.Event()
     blockers: list[str] = []
@@ -79,10 +84,11 @@ def report_blockers(guard: Connection, pid: int | None) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if not is_lock_timeout(error):
+        if not (is_lock_timeout(error) or is_deadlock(error)):
             raise
         holders = "; ".join(blockers) or "a session that has ended meanwhile"
-        raise MigrationBlocked(f"The migration waits for a lock of {holders}") from error
+        reason = "is in a deadlock with" if is_deadlock(error) else "waits for a lock of"
+        raise MigrationBlocked(f"The migration {reason} {holders}") from error
     finally:
         stopped.set()
         watcher.join()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import make_url, select, text
+from sqlalchemy.exc import OperationalError
 
 from db.base import Base
 from db.engine import build_engine
@@ -45,6 +47,35 @@ def reading_session(url: str, table: str) -> Iterator[None]:
         yield
         connection.rollback()
     engine.dispose()
+
+
+class Crossing:
+    """A request that has read one table when a migration begins, and then reads one that it has locked.
+
+    Attributes:
+        seconds: How long it waited for the second table.
+        error: The error that it got instead of rows.
+    """
+
+    def __init__(self, url: str, upgrading: threading.Thread, tables: tuple[str, str]) -> None:
+        self.error: OperationalError | None = None
+        first, second = (text(f"SELECT count(*) FROM {table}") for table in tables)  # noqa: S608 - names come from a test
+        waiting = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
+        )
+        engine = build_engine(url, pool_size=2)
+        with engine.connect() as connection, engine.connect() as observer:
+            observer = observer.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(first)
+            upgrading.start()
+            wait_until(lambda: observer.scalar(waiting) == 1, "the migration waits for the first table")
+            started = time.monotonic()
+            try:
+                connection.execute(second)
+            except OperationalError as error:
+                self.error = error
+            self.seconds = time.monotonic() - started
+        engine.dispose()
 
 
 def read_revision(url: str) -> str:
@@ -95,6 +126,53 @@ def test_a_process_that_waited_while_another_one_migrated_has_nothing_to_do(own_
     # A number instead of "head" skips the check before the lock, as if it had found an older revision.
     upgrade(own_database_url, head_revision())
     assert read_revision(own_database_url) == head_revision()
+
+
+REQUEST = ("generations", "token_families")
+"""Two tables that requests use, in the other order than revision 0058 changes them."""
+
+
+def test_a_request_that_crosses_a_migration_is_served_and_the_migration_is_repeated(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "PAUSE_SECONDS", 0.1)
+    downgrade(own_database_url, "0057")
+    upgrading = threading.Thread(target=upgrade, args=(own_database_url, "0058"))
+    request = Crossing(own_database_url, upgrading, REQUEST)
+    upgrading.join(30)
+    assert request.error is None
+    assert request.seconds < 2
+    assert read_revision(own_database_url) == "0058"
+    assert all("waits for a lock of session" in record.message for record in caplog.records)
+    assert 1 <= len(caplog.records) < locks.MAX_ATTEMPTS
+
+
+def test_a_migration_that_postgresql_ends_in_a_deadlock_is_repeated(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PostgreSQL ends the session that has waited for a second first, which is the migration."""
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT_MILLISECONDS", 10_000)
+    monkeypatch.setattr(locks, "PAUSE_SECONDS", 0.1)
+    downgrade(own_database_url, "0057")
+    upgrading = threading.Thread(target=upgrade, args=(own_database_url, "0058"))
+    request = Crossing(own_database_url, upgrading, REQUEST)
+    upgrading.join(30)
+    assert request.error is None
+    assert read_revision(own_database_url) == "0058"
+    assert ["is in a deadlock with session" in record.message for record in caplog.records] == [True]
+
+
+def test_a_downgrade_is_repeated_like_an_upgrade(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "PAUSE_SECONDS", 0.1)
+    downgrading = threading.Thread(target=downgrade, args=(own_database_url, "0057"))
+    with reading_session(own_database_url, "token_families"):
+        downgrading.start()
+        wait_until(lambda: bool(caplog.records), "the first attempt has failed")
+    downgrading.join(30)
+    assert read_revision(own_database_url) == "0057"
+    assert "nightly-report" in caplog.records[0].message
 
 
 @pytest.mark.slow("it starts processes")
