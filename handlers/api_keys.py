@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from db.caller import current_caller
+from db.errors import NotFound
 from db.models.api_keys import ApiKey
 from db.queries import organizations as query
 from db.queries.api_keys import get_api_key as find_key
@@ -55,6 +56,16 @@ def get_api_key(organization_id: UUID, api_key_id: UUID) -> Reading[ApiResponse]
     """Return an API key, without its secret."""
     yield from read_permission_in(organization_id)
     return (yield from KEY_ROWS.ok(api_key_id, id=api_key_id, organization_id=organization_id))
+
+
+@requires(Permission.API_KEYS_SELF)
+def get_current_api_key() -> Reading[ApiResponse]:
+    """Return the API key of the request; 404 for a session, which has none."""
+    caller = current_caller()
+    if caller.api_key_id is None:
+        raise NotFound("A session has no API key: send an API key to see what it is")
+    yield from read_permission_in(caller.key_organization_id)
+    return (yield from KEY_ROWS.ok(caller.api_key_id, id=caller.api_key_id))
 
 
 @requires(Permission.API_KEYS_MANAGE)

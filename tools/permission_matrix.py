@@ -24,7 +24,8 @@ HEAD = """\
 `make openapi` generates this file from `x-permission` and `x-permissions` in the contract. A change in this
 file means that a caller may do more or less than before. The contract's description explains the columns.
 Where `key` is yes, the API key needs the permission as one of its scopes, and the member who created the key
-needs the permission by role. The last table lists the operations of each scope.
+needs the permission by role; every key has `api_keys:self`. The last table lists the operations of each
+scope.
 """
 
 SCOPES = """\

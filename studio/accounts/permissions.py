@@ -29,6 +29,7 @@ class Permission(StrEnum):
     API_KEYS_READ = "api_keys:read"
     API_KEYS_MANAGE = "api_keys:manage"
     IDENTITY_PROVIDERS_MANAGE = "identity_providers:manage"
+    API_KEYS_SELF = "api_keys:self"
     SUBSCRIPTIONS_READ = "subscriptions:read"
     SUBSCRIPTIONS_WRITE = "subscriptions:write"
     USERS_ADMIN = "users:admin"
@@ -97,6 +98,9 @@ ANY_USER = frozenset(
     }
 )
 
+EVERY_KEY = frozenset({_P.API_KEYS_SELF})
+"""The permissions of each API key, whatever its scopes. Nobody else has them, not even superusers."""
+
 _ADMIN = frozenset(
     {
         _P.MEMBERS_WRITE,
@@ -124,6 +128,7 @@ STUDIO = (
     frozenset(Permission)
     - SUPERUSER_ONLY
     - ANY_USER
+    - EVERY_KEY
     - _ADMINISTRATION
     - _WEBHOOKS
     - _GUEST_ACCESS
@@ -175,8 +180,11 @@ keys or members, so that a leaked key gives no access that outlives its deletion
 
 
 def key_permissions(role: str, scopes: Collection[str]) -> frozenset[str]:
-    """Return the permissions of an API key: those of its creator's present role that its scopes name."""
-    return ROLES[role] & API_KEYS & frozenset(scopes)
+    """Return the permissions of an API key: those of its creator's present role that its scopes name.
+
+    A key with any scope may read what it is.
+    """
+    return (ROLES[role] & API_KEYS & frozenset(scopes)) | EVERY_KEY
 
 
 def link_permissions(creator: LinkCreator) -> frozenset[str]:
@@ -185,7 +193,7 @@ def link_permissions(creator: LinkCreator) -> frozenset[str]:
         # A key acts as a member, also if its creator is a superuser. It has no rights on personal rows.
         return frozenset() if creator.role is None else key_permissions(creator.role, creator.scopes)
     if creator.is_superuser:
-        return frozenset(Permission)
+        return frozenset(Permission) - EVERY_KEY
     return PERSONAL if creator.role is None else ROLES[creator.role]
 
 

@@ -147,6 +147,23 @@ def test_the_last_use_is_stored_at_most_once_a_minute_and_does_not_change_update
     assert use()["last_used_at"] > first["last_used_at"]
 
 
+def test_a_key_describes_itself(app: Application, customer: Customer, new_key: dict[str, Any]) -> None:
+    key_client, path = client_with_key(app, new_key), "/api-keys/current"
+    key_client("GET", path)
+    response = key_client("GET", path)
+    shown = {name: value for name, value in new_key.items() if name not in ("secret", "last_used_at")}
+    assert (response.status, response.json()) == (
+        200,
+        {**shown, "last_used_at": response.json()["last_used_at"]},
+    )
+    assert key_client("GET", path, headers={"if-none-match": response.headers["etag"]}).status == 304
+    of_session = customer.client("GET", path)
+    assert status_and_code(of_session) == (404, "not_found")
+    assert of_session.json()["detail"] == "A session has no API key: send an API key to see what it is"
+    assert customer.client("DELETE", f"{api_keys_path(customer.organization)}/{new_key['id']}").status == 204
+    assert status_and_code(key_client("GET", path)) == (401, "invalid_token")
+
+
 def test_a_rejected_request_counts_as_use_of_the_key(
     app: Application, customer: Customer, new_key: dict[str, Any]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
+from handlers.common.permissions import API_KEYS, EVERY_KEY, PERSONAL, ROLES, Permission
 from studio.rendering.model import PredictionWarning
 from tests.architecture.bundle import list_operations
 from tests.architecture.sources import Module, format_findings
@@ -32,7 +32,7 @@ def test_s03_an_operation_accepts_api_keys_if_keys_can_have_its_permission(contr
     found = []
     for operation in list_operations(contract):
         security = operation.node.get("security", contract["security"])
-        expected = both if operation.node.get("x-permission") in API_KEYS else users
+        expected = both if operation.node.get("x-permission") in API_KEYS | EVERY_KEY else users
         if security and security != expected:
             found.append(f"{operation.id}: {security}")
     assert not found, format_findings(found)
@@ -51,11 +51,11 @@ def test_every_permission_is_required_by_an_operation(contract: dict) -> None:
 
 
 def test_the_contract_lists_the_roles_of_each_permission(contract: dict) -> None:
-    """Superusers have all permissions."""
-    granted = {**ROLES, "personal": PERSONAL, "key": API_KEYS}
+    """Superusers have all permissions but those of API keys."""
+    granted = {**ROLES, "personal": PERSONAL, "key": API_KEYS | EVERY_KEY}
     table = {
         str(permission): {
-            "superuser",
+            *(() if permission in EVERY_KEY else ("superuser",)),
             *(role for role, permissions in granted.items() if permission in permissions),
         }
         for permission in Permission

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import object_session
 
 from handlers.app import Application
+from handlers.common.permissions import EVERY_KEY
 from studio.media.variants import EXTENSIONS
 from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.limits import QuotaPolicies
@@ -38,7 +39,7 @@ class Provoker:
         self.app, self.tenant, self.monkeypatch = app, tenant, monkeypatch
         self.load_other_tenant = load_other_tenant
         self.organization_id: str | None = None
-        self._credentials: dict[UUID, dict[str, str]] = {}
+        self._credentials: dict[tuple[UUID, bool], dict[str, str]] = {}
         self._rejected_requests: dict[str, Request] = {}
 
     def provoke(self, status: int, media_type: str | None, name: str) -> ClientResponse:
@@ -64,10 +65,13 @@ class Provoker:
         """Return the credentials of a caller with the permission: one session for all requests."""
         if request.operation.is_public:
             return {}
-        caller = self.tenant.caller_for(request.operation)
-        if caller.id not in self._credentials:
-            self._credentials[caller.id] = auth_headers(self.app, caller)
-        return self._credentials[caller.id]
+        caller = (
+            self.tenant.caller_for(request.operation).id,
+            request.operation.raw["x-permission"] in EVERY_KEY,
+        )
+        if caller not in self._credentials:
+            self._credentials[caller] = self.tenant.headers_for(self.app, request.operation)
+        return self._credentials[caller]
 
     def send(self, request: Request, method: str | None = None, **headers: str) -> ClientResponse:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -110,6 +114,8 @@ class Provoker:
 
     def get_404(self, request: Request) -> ClientResponse:
         operation = request.operation
+        if operation.raw.get("x-permission") in EVERY_KEY:
+            return request.send(self.app, auth_headers(self.app, self.tenant.owner))
         if "external_id" in request.path:
             # A PUT would create an unknown product.
             request.query["organization_id"] = unknown_id()
@@ -188,7 +194,9 @@ class Provoker:
 
     def get_429(self, request: Request) -> ClientResponse:
         limits: RateLimiter = self.app.services.rate_limiter
-        few = QuotaPolicies.from_settings(replace(self.app.settings, limit_account=1, limit_address=1))
+        few = QuotaPolicies.from_settings(
+            replace(self.app.settings, limit_account=1, limit_key=1, limit_address=1)
+        )
         with self.monkeypatch.context() as patch:
             patch.setattr("handlers.pipeline.errors.REJECTION_SECONDS", 0)
             patch.setattr(limits, "policies", few)
@@ -196,7 +204,8 @@ class Provoker:
             headers = self.headers(request)
             request.replace(raw_query="q=%FF").send(self.app, headers)
             reply = request.send(self.app, headers)
-        policy = "address" if request.operation.is_public else "account"
+        is_of_key = request.operation.raw.get("x-permission") in EVERY_KEY
+        policy = "address" if request.operation.is_public else "key" if is_of_key else "account"
         assert (reply.json()["policy"], reply.headers["retry-after"]) == (policy, "60")
         assert reply.headers["ratelimit-policy"] == f'"{policy}";q=1;w=60'
         assert reply.headers["ratelimit"] == f'"{policy}";r=0;t=60'

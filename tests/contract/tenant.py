@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session, object_session
 
 from db.base import new_id, utc_now
 from db.models import Membership, Organization, PasswordResetToken, RefreshToken, TokenFamily, User
-from handlers.common.permissions import SUPERUSER_ONLY
+from handlers.app import Application
+from handlers.common.permissions import EVERY_KEY, SUPERUSER_ONLY
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import LocalDisk, export_key, media_key
@@ -34,8 +35,8 @@ from tests.support.accounts import (
     make_second_factor,
     make_session,
 )
-from tests.support.app import REACHABLE_HOST
-from tests.support.factories.api_keys import make_api_key
+from tests.support.app import REACHABLE_HOST, auth_headers
+from tests.support.factories.api_keys import api_key_headers, make_api_key
 from tests.support.factories.invitations import make_invitation
 from tests.support.servers.compute import signature_headers
 
@@ -179,8 +180,15 @@ class Tenant:
         return media
 
     def caller_for(self, operation: Operation) -> User:
-        """Return an account with the permission to call an operation."""
+        """Return an account with the permission to call an operation, by itself or with an API key."""
         return self.superuser if is_for_superusers(operation) else self.owner
+
+    def headers_for(self, app: Application, operation: Operation) -> dict[str, str]:
+        """Return the Authorization header of a caller with the permission to call an operation."""
+        if operation.raw.get("x-permission") in EVERY_KEY:
+            # Its use is not recorded again within a minute, so the key stays as it is.
+            return api_key_headers(app, self.organization, ["brands:read"], last_used_at=utc_now())
+        return auth_headers(app, self.caller_for(operation))
 
     def request_for(self, operation_id: str, is_prepared: bool = True) -> Request:
         """Return a request to which the operation should return its success status.

@@ -13,6 +13,7 @@ import pytest
 
 from db.base import utc_now
 from handlers.app import Application
+from handlers.common.permissions import EVERY_KEY
 from handlers.pages.permission_matrix import ROLES
 from studio.accounts.api_keys import generate_secret
 from tests.contract.conftest import FreshTenant
@@ -34,12 +35,13 @@ SCOPE_BY_OPERATION = {
 }
 SCOPES = sorted(operations_by_scope(CONTRACT))
 KEY_OPERATIONS = list(SCOPE_BY_OPERATION)
-USER_OPERATIONS = [name for name in SECURED if name not in KEY_OPERATIONS]
+OPERATIONS_OF_EVERY_KEY = [name for name in SECURED if ROWS[name].permission in EVERY_KEY]
+USER_OPERATIONS = [name for name in SECURED if name not in (*KEY_OPERATIONS, *OPERATIONS_OF_EVERY_KEY)]
 
 
 def test_s03_every_cell_of_the_matrix_is_tested() -> None:
     """A new column, or a scope without operations, fails this test."""
-    tested = {("key", name) for name in (*KEY_OPERATIONS, *USER_OPERATIONS)} | {
+    tested = {("key", name) for name in (*KEY_OPERATIONS, *OPERATIONS_OF_EVERY_KEY, *USER_OPERATIONS)} | {
         ("anonymous", name) for name in SECURED
     }
     tested |= set(itertools.product(ROLES, PUBLIC))
@@ -48,8 +50,11 @@ def test_s03_every_cell_of_the_matrix_is_tested() -> None:
     for allowed in (True, False):
         tested |= set(role_cells(*ORGANIZATION_ROLES, "personal", allowed=allowed))
     assert tested == set(itertools.product(ROLES, OPERATIONS))
-    assert {name for name, row in ROWS.items() if "key" in row.roles} == {*KEY_OPERATIONS, *PUBLIC}
+    assert {name for name, row in ROWS.items() if "key" in row.roles} == {
+        *KEY_OPERATIONS, *OPERATIONS_OF_EVERY_KEY, *PUBLIC,
+    }  # fmt: skip
     assert all(operations_by_scope(CONTRACT).values())
+    assert OPERATIONS_OF_EVERY_KEY == ["get_current_api_key"]
 
 
 def test_s03_the_scope_of_an_operation_is_sufficient_and_its_event_names_the_key_and_its_creator(
@@ -67,6 +72,18 @@ def test_s03_the_scope_of_an_operation_is_sufficient_and_its_event_names_the_key
                 assert (event.action, event.outcome, event.organization_id) == expected
                 actor = (event.actor_type, event.actor_id, event.actor_email)
                 assert actor == ("api_key", key_id, tenant.owner.email)
+
+
+def test_s03_every_key_can_call_an_operation_that_needs_no_scope(
+    app: Application, tenant: Tenant, failing_subtests: FailingSubtests
+) -> None:
+    viewer = make_account(tenant, "viewer")
+    for name, scope in itertools.product(OPERATIONS_OF_EVERY_KEY, SCOPES):
+        with failing_subtests.test(f"{name} {scope}"):
+            # The scopes that the role of its creator lacks have no effect, so such a key has nothing else.
+            headers = api_key_headers(app, tenant.organization, [scope], viewer)
+            response = tenant.request_for(name).send(app, headers)
+            assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
 # Rejected requests change nothing, so those of a test share the rows of a tenant.
@@ -94,7 +111,8 @@ def test_s03_a_key_scope_has_no_effect_when_the_role_of_its_creator_lacks_it(
     role: str, app: Application, tenant: Tenant
 ) -> None:
     headers = api_key_headers(app, tenant.organization, SCOPES, make_account(tenant, role))
-    for _, name in role_cells(role, allowed=False):
+    denied = [name for _, name in role_cells(role, allowed=False) if name not in OPERATIONS_OF_EVERY_KEY]
+    for name in denied:
         response = tenant.request_for(name).send(app, headers)
         expected = (403, "not_enough_permissions" if name in KEY_OPERATIONS else "api_key_not_allowed")
         assert (response.status, response.json()["code"]) == expected, f"{name} {describe_response(response)}"

@@ -13,7 +13,6 @@ from tests.contract.conftest import FreshTenant
 from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers
 from tests.support.accounts import insufficient_headers
-from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.failing_subtests import FailingSubtests
 
@@ -71,7 +70,7 @@ def send_as_authorized(app: Application, tenant: Tenant, request: Request) -> Cl
     """Send a request as a caller with the permission."""
     headers = {"x-request-id": REQUEST_ID}
     if not request.operation.is_public:
-        headers |= auth_headers(app, tenant.caller_for(request.operation))
+        headers |= tenant.headers_for(app, request.operation)
     return request.send(app, headers)
 
 
@@ -149,7 +148,9 @@ def test_s24_a_request_without_the_permission_creates_one_event(
 
 def assert_is_event_of_denial(event: AuditEvent, tenant: Tenant, operation: Operation) -> None:
     """Assert what the event of a denied request says about the caller and the tenant."""
-    if event.actor_type == "api_key":
+    if event.actor_type == "guest":
+        assert event.actor_id == tenant.rows["review_link"].id
+    elif event.actor_type == "api_key":
         assert event.actor_email == tenant.owner.email
     else:
         assert (event.actor_id, event.actor_email) == (tenant.viewer.id, tenant.viewer.email)

@@ -152,7 +152,7 @@ def test_a_response_with_an_unknown_value_is_sent_and_counted(
             use_new_values(tenant)
             request = tenant.request_for(operation.operation_id)
             before = count_unknown(operation)
-            response = request.send(app, auth_headers(app, tenant.caller_for(operation)))
+            response = request.send(app, tenant.headers_for(app, operation))
             assert response.status == operation.success_status, describe_response(response)
             if not response.headers["content-type"].startswith("application/json"):
                 continue

@@ -15,7 +15,7 @@ from db.base import utc_now
 from db.models import AccountDeletion, AccountExport, EmailChange, Membership, TokenFamily, User
 from db.models.second_factors import FactorType, SecondFactor
 from handlers.app import Application
-from handlers.common.permissions import API_KEYS, ROLES
+from handlers.common.permissions import API_KEYS, EVERY_KEY, ROLES
 from studio.accounts.identity.passkeys import relying_party
 from studio.accounts.identity.passwords import hash_password
 from studio.accounts.identity.second_factors import store_challenge, store_secret
@@ -25,6 +25,7 @@ from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.invitations import make_invitation
+from tests.support.guests import guest_headers
 from tests.support.passkeys import SoftwarePasskey, encode
 
 if TYPE_CHECKING:
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
 def insufficient_headers(app: Application, tenant: Tenant, operation: Operation) -> dict[str, str]:
     """Return an Authorization header of the tenant's organization that lacks the operation's permission.
 
-    It belongs to a viewer, or, if viewers have the permission, to an API key with all other scopes.
+    It belongs to a viewer; if viewers have the permission, to an API key with all other scopes; and if every
+    key has it, to a guest.
     """
     permission = operation.raw.get("x-permission")
+    if permission in EVERY_KEY:
+        return guest_headers(app, tenant.rows["review_link"])
     if permission in ROLES["viewer"]:
         return api_key_headers(app, tenant.organization, API_KEYS - {permission})
     return auth_headers(app, tenant.viewer)
