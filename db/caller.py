@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import Select, select
 
 from db.base import Owned
-from db.errors import NotFound, PermissionDenied, ProviderSignInRequired, SecondFactorEnrollmentRequired
+from db.errors import NotFound, PermissionDenied
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
 from db.session import as_system, current_role, current_session, is_in_transaction, switch_role
@@ -59,8 +59,10 @@ class Caller:
     have a session.
 
     A session from an identity provider has a `provider_organization_id`: it acts in that organization only,
-    has no personal permissions, and is never that of a superuser. Other sessions cannot act in the
-    organizations of `provider_only`.
+    has no personal permissions, and is never that of a superuser.
+
+    `withheld` are organizations of the user in which the session may not act, with the error that says why.
+    Their rows are found, so that the response can say it.
     """
 
     user_id: UUID
@@ -73,11 +75,8 @@ class Caller:
     session_id: UUID | None = None
     guest: Guest | None = None
     full_name: str | None = None
-    withheld: frozenset[UUID] = frozenset()
-    """Organizations of the user that require a second factor, which the user does not have. Their rows are
-    found, so that the response can say why they cannot be used."""
     provider_organization_id: UUID | None = None
-    provider_only: frozenset[UUID] = frozenset()
+    withheld: Mapping[UUID, type[PermissionDenied]] = field(default_factory=dict)
 
     @property
     def has_personal_resources(self) -> bool:
@@ -254,13 +253,15 @@ def require_grant(scope_id: UUID) -> None:
 
 
 def _require_usable(organization_id: UUID | None) -> None:
-    """Check that the organization does not require a second factor that the caller does not have.
+    """Check that the session may act in the organization, if the caller is a member.
 
     Raises:
-        SecondFactorEnrollmentRequired: It does. Superusers who are members are no exception.
+        PermissionDenied: The organization is withheld from the caller. A superuser who is a member may act in
+            a suspended organization, but needs its second factor.
     """
-    if organization_id in current_caller().withheld:
-        raise SecondFactorEnrollmentRequired()
+    error = current_caller().withheld.get(organization_id) if organization_id else None
+    if error is not None:
+        raise error()
 
 
 def _record_organization(organization_id: UUID | None) -> None:
@@ -286,8 +287,7 @@ def select_if_unknown(organization_id: UUID) -> Select[Any] | None:
 
     Raises:
         NotFound: The caller is not a member.
-        SecondFactorEnrollmentRequired: The organization requires a second factor, which the caller lacks.
-        ProviderSignInRequired: The caller is a member, and the session is not from the identity provider.
+        PermissionDenied: The organization is withheld from the caller.
     """
     caller = current_caller()
     _record_organization(organization_id)
@@ -296,8 +296,6 @@ def select_if_unknown(organization_id: UUID) -> Select[Any] | None:
     if organization_id in caller.roles or (caller.guest and caller.guest.organization_id == organization_id):
         return None
     if not caller.is_superuser:
-        if organization_id in caller.provider_only:
-            raise ProviderSignInRequired()
         raise NotFound(value=organization_id)
     return select(Organization.id).where(Organization.id == organization_id)
 

@@ -94,6 +94,15 @@ class ProviderSignInRequired(PermissionDenied):
     default_detail = "The organization requires a sign-in through its identity provider"
 
 
+class OrganizationSuspended(PermissionDenied):
+    """The operator has suspended the organization: no member and no API key can use it."""
+
+    code = "organization_suspended"
+    default_detail = (
+        "The organization is suspended: its owner can ask the operator of the server to resume it"
+    )
+
+
 class Unauthenticated(DomainError):
     """The request has no credentials."""
 

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, case, false, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    case,
+    exists,
+    false,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, column_property, deferred, mapped_column, relationship, validates
 
 from db.base import Identified
@@ -78,6 +90,8 @@ class Membership(Identified):
     """That of the organization, so that the query of each request needs no further table."""
     provider_only: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether it counts in sessions of an identity provider only. Triggers set it; code does not write it."""
+    # Of the organization, and the same in all its memberships, which each request of a member reads.
+    suspended_at: Mapped[datetime | None]
 
     organization: Mapped[Organization] = relationship(back_populates="memberships", lazy="raise")
     user: Mapped[User] = relationship(lazy="raise")
@@ -110,6 +124,13 @@ _owner = select(Membership.user_id).where(
 )
 Organization.members_count = column_property(_members.correlate_except(Membership).scalar_subquery())
 Organization.owner_id = column_property(_owner.correlate_except(Membership).scalar_subquery())
+
+
+def is_suspended(organization_id: Any) -> ColumnElement[bool]:
+    """Return the condition that an organization is suspended, by the membership of its owner."""
+    owner = (Membership.organization_id == organization_id, Membership.role == Role.OWNER)
+    return exists().where(*owner, Membership.suspended_at.is_not(None))
+
 
 _ranks = {role: rank for rank, role in enumerate(Role)}
 _highest = select(Membership.role).where(Membership.user_id == User.id)

@@ -30,6 +30,7 @@ _ACTIVE_KEY = (
         ApiKey.scopes,
         ApiKey.last_used_at,
         User.full_name,
+        Membership.suspended_at.is_not(None),
     )
     .join(
         Membership,
@@ -65,6 +66,8 @@ class ActiveKey(NamedTuple):
     scopes: list[str]
     last_used_at: datetime | None
     full_name: str | None
+    is_suspended: bool
+    """Whether the organization is suspended."""
 
 
 def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = False) -> ApiKey:

@@ -6,11 +6,19 @@ fifth of the time of reading one row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import String, and_, bindparam, case, cast, func, not_, or_, select
+from sqlalchemy import String, and_, bindparam, case, cast, func, or_, select
 
+from db.errors import (
+    OrganizationSuspended,
+    PermissionDenied,
+    ProviderSignInRequired,
+    SecondFactorEnrollmentRequired,
+)
 from db.fast_path.driver_statement import DriverStatement
 from db.libpq.statements import Query, Row
 from db.models.organizations import Membership
@@ -24,8 +32,7 @@ class CallerRow(NamedTuple):
 
     Attributes:
         provider_organization_id: The only organization of a session from its identity provider.
-        provider_only: The other organizations, in which only such sessions may act.
-        withheld: Organizations that require a second factor, which the user does not have.
+        withheld: Organizations of the user in which the session may not act, with the error that says why.
     """
 
     user_id: UUID
@@ -34,8 +41,7 @@ class CallerRow(NamedTuple):
     roles: dict[UUID, str]
     full_name: str | None
     provider_organization_id: UUID | None = None
-    provider_only: frozenset[UUID] = frozenset()
-    withheld: frozenset[UUID] = frozenset()
+    withheld: Mapping[UUID, type[PermissionDenied]] = MappingProxyType({})
 
 
 # The outer join keeps users without any organization.
@@ -62,15 +68,22 @@ _CALLER_ROWS = (
     )
 )
 _is_own_session = TokenFamily.organization_id.is_(None)
-_is_provider_only = and_(Membership.provider_only, _is_own_session)
-# The outer join keeps users without a membership.
-_is_member = and_(Membership.organization_id.is_not(None), not_(_is_provider_only))
-# A provider decides itself on the factors of its sign-ins.
-_is_withheld = and_(
-    _is_member,
-    _is_own_session,
-    User.has_second_factor.is_(False),
-    Membership.second_factor_from <= func.now(),
+_is_member = Membership.organization_id.is_not(None)
+_WITHHELD: dict[str, type[PermissionDenied]] = {
+    "factor": SecondFactorEnrollmentRequired,
+    "suspended": OrganizationSuspended,
+    "provider": ProviderSignInRequired,
+}
+_reason = case(
+    # A provider decides itself on the factors of its sign-ins.
+    (
+        and_(_is_own_session, User.has_second_factor.is_(False), Membership.second_factor_from <= func.now()),
+        "factor",
+    ),
+    # Superusers resume the one, and help with the other.
+    (User.is_superuser, None),
+    (Membership.suspended_at.is_not(None), "suspended"),
+    (and_(Membership.provider_only, _is_own_session), "provider"),
 )
 # An aggregate yields one row, which is complete before `set_config` runs. After it the role sees fewer rows.
 _caller_cte = (
@@ -83,8 +96,9 @@ _caller_cte = (
         TokenFamily.organization_id,
         func.json_object_agg(Membership.organization_id, Membership.role).filter(_is_member).label("roles"),
         func.array_agg(Membership.organization_id).filter(_is_member).label("organizations"),
-        func.array_agg(Membership.organization_id).filter(_is_provider_only).label("provider_only"),
-        func.array_agg(Membership.organization_id).filter(_is_withheld).label("withheld"),
+        func.json_object_agg(Membership.organization_id, _reason)
+        .filter(_is_member, _reason.is_not(None))
+        .label("withheld"),
     )
     .group_by(User.id, TokenFamily.id)
     .cte("found")
@@ -96,7 +110,6 @@ _SELECT_CALLER_AND_SET_ROLE = select(
     _caller_cte.c.roles,
     _caller_cte.c.full_name,
     _caller_cte.c.organization_id,
-    _caller_cte.c.provider_only,
     _caller_cte.c.withheld,
     set_config_expression(
         sql_literal(APPLICATION_ROLE),
@@ -121,14 +134,12 @@ def caller_query(user_id: UUID, session_id: UUID) -> Query:
 
 def parse_caller(row: Row) -> CallerRow:
     """Return the row that `caller_query` found."""
-    found_id, email, is_superuser, found_roles, full_name, provider_organization_id, *found_sets, _ = row
-    provider_only, withheld = (frozenset(each or ()) for each in found_sets)
+    found_id, email, is_superuser, found_roles, full_name, provider_organization_id, found_withheld, _ = row
     roles = {UUID(organization_id): role for organization_id, role in (found_roles or {}).items()}
+    withheld = {UUID(each): _WITHHELD[reason] for each, reason in (found_withheld or {}).items()}
     for organization_id in withheld:
         del roles[organization_id]
-    return CallerRow(
-        found_id, email, is_superuser, roles, full_name, provider_organization_id, provider_only, withheld
-    )
+    return CallerRow(found_id, email, is_superuser, roles, full_name, provider_organization_id, withheld)
 
 
 def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:

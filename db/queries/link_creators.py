@@ -45,14 +45,19 @@ def find_creator(
     """Return what the creator of a row may do now in its tenant; None if their access has ended.
 
     It has ended if the account is inactive, or is neither a member of the organization nor a superuser, or if
-    the API key has expired or was deleted. The transaction needs the role of the system.
+    the organization is suspended, or if the API key has expired or was deleted.
+    The transaction needs the role of the system.
 
     Args:
         organization_id: The organization of the row; None for a personal row of the account.
         account_id: The account.
         api_key_id: The API key that made the row; None if the account made it in a session.
     """
-    is_member = and_(Membership.user_id == User.id, Membership.organization_id == organization_id)
+    is_member = and_(
+        Membership.user_id == User.id,
+        Membership.organization_id == organization_id,
+        Membership.suspended_at.is_(None),
+    )
     is_key = and_(ApiKey.id == api_key_id, ApiKey.expires_at > utc_now())
     query = select(Membership.role, User.is_superuser, ApiKey.scopes).select_from(User)
     query = query.outerjoin(Membership, is_member).outerjoin(ApiKey, is_key)
@@ -73,15 +78,19 @@ def select_with_creator(
     """Add the columns of `LinkCreator` to a query of links, and limit it to links that have not ended.
 
     A link has ended if it or its API key has expired, or if its creator is inactive, or is neither a member
-    of the row's organization, nor the owner of the personal row, nor a superuser. The database deletes links
-    with the membership and with the API key.
+    of the row's organization, nor the owner of the personal row, nor a superuser. The members of a suspended
+    organization have no rights in it. The database deletes links with the membership and with the API key.
 
     Args:
         query: A query of the link and its row. It needs the value of the bind parameter `now`.
         link: The model of the link.
         row: The model of the row that the link opens.
     """
-    is_member = and_(Membership.id == link.membership_id, Membership.organization_id == row.organization_id)
+    is_member = and_(
+        Membership.id == link.membership_id,
+        Membership.organization_id == row.organization_id,
+        Membership.suspended_at.is_(None),
+    )
     is_owner = and_(row.organization_id.is_(None), row.owner_id == User.id)
     return (
         query.add_columns(Membership.role, User.is_superuser, ApiKey.scopes)

@@ -22,7 +22,7 @@ from flask_jwt_extended import JWTManager, create_access_token
 
 from db.base import new_id, utc_now
 from db.caller import Caller, Guest
-from db.errors import InvalidToken
+from db.errors import InvalidToken, OrganizationSuspended
 from db.libpq.statements import Query, Row
 from db.queries.api_keys import ActiveKey, active_key_query, find_active_key, is_use_due, touch_last_used
 from db.queries.callers import CallerRow, caller_query, find_caller, parse_caller
@@ -213,6 +213,7 @@ def load_caller(claims: dict[str, Any]) -> Caller:
     Raises:
         InvalidToken: the account was deleted or is inactive, the session was revoked, or the key or the
             review link was deleted or has expired.
+        OrganizationSuspended: the organization of the API key is suspended.
     """
     if "api_key_id" in claims:
         key_id = UUID(claims["api_key_id"])
@@ -284,6 +285,8 @@ def _key_caller(key_id: UUID, key: ActiveKey | None) -> Caller:
     log_context = current_log_context()
     if log_context is not None:
         log_context.user_id = str(key.user_id)
+    if key.is_suspended:
+        raise OrganizationSuspended()
     return Caller(
         user_id=key.user_id,
         email=key.email,

@@ -105,6 +105,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "The organization accepts only sessions from its identity provider, and those of its owner.",
         "Sign in with the company account, as the review board offers it.",
     ),
+    "organization_suspended": ProblemType(
+        403,
+        "The operator of the server has suspended the organization. Its members and API keys cannot use it; "
+        "nothing was deleted, and your account and your other organizations work.",
+        "The owner of the organization can ask the operator to resume it. The request then succeeds.",
+    ),
     "invalid_signature": ProblemType(
         403,
         "The signed URL was changed or has expired.",

@@ -14,6 +14,7 @@ from db.errors import (
     DomainError,
     GuestNotAllowed,
     NotFound,
+    OrganizationSuspended,
     PermissionDenied,
     ProviderSessionNotAllowed,
     ProviderSignInRequired,
@@ -34,6 +35,7 @@ _NOT_IN_304 = ("content-encoding", "content-length")
 
 _OTHER_CREDENTIAL = (
     ApiKeyNotAllowed,
+    OrganizationSuspended,
     ProviderSessionNotAllowed,
     ProviderSignInRequired,
     SecondFactorEnrollmentRequired,
@@ -129,7 +131,7 @@ def describe_rejection(operation: ServedOperation, context: RequestContext, erro
     if error.value is not None:
         error.members |= find_place(context.arguments, error.value) or _path_parameter(operation, error)
     # A request that lacks a parameter, such as the organization of an API key, may have the permission. No
-    # permission makes up for the wrong kind of credential or a missing second factor.
+    # permission makes up for the wrong kind of credential or an organization that is withheld.
     is_other_kind = isinstance(error, _OTHER_CREDENTIAL) or "parameter" in error.members
     lacks_permission = isinstance(error, PermissionDenied) and not is_other_kind
     if lacks_permission and operation.permission is not None:

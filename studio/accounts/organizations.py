@@ -6,15 +6,16 @@ membership is locked, so that an organization always has exactly one owner.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
 
-from db.audit import record_change
+from db.audit import insert_event, record_change
 from db.base import new_id, utc_now
 from db.caller import Caller, extend_role_to
 from db.errors import AlreadyMember, Conflict, NotFound
+from db.models.audit import ActorType, Outcome
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.usage import UsageRecord
@@ -69,6 +70,16 @@ class TooManyOrganizations(Conflict):
 _SECOND_FACTOR_TEXT = """\
 The organization "{organization}" at Sartiq requires a second factor for sign-ins.
 From {start:%d %B %Y, %H:%M} UTC on, your account needs an authenticator app or a passkey to use it.
+"""
+_SUSPENDED_TEXT = """\
+The organization "{organization}" at Sartiq is suspended. Its members and API keys cannot use it, its links
+and public images rest, and its pending generations are canceled and refunded. Nothing was deleted.
+
+Answer to this e-mail to have it resumed.
+"""
+_RESUMED_TEXT = """\
+The organization "{organization}" at Sartiq can be used again. Its API keys, links and public images work as
+before. Generations and imports that ended stay ended: start them again.
 """
 _NEW_OWNER_TEXT = """\
 You are now the owner of the organization "{organization}" at Sartiq.
@@ -146,7 +157,9 @@ def create_membership(organization_id: UUID, user: User, role: str) -> Membershi
     if current_session().scalar(existing) is not None:
         raise AlreadyMember()
     _delete_invitation(organization_id, user)
-    membership = Membership(organization_id=organization_id, user=user, role=role)
+    owner = (Membership.organization_id == organization_id, Membership.role == Role.OWNER)
+    suspended_at = current_session().scalar(select(Membership.suspended_at).where(*owner))
+    membership = Membership(organization_id=organization_id, user=user, role=role, suspended_at=suspended_at)
     required = select(Organization.second_factor_from).where(Organization.id == organization_id)
     membership.second_factor_from = current_session().scalar(required)
     current_session().add(membership)
@@ -212,6 +225,75 @@ def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
     _touch(organization.id)
     current_session().refresh(organization, ["owner_id", "updated_at"])
     return account
+
+
+def suspend_organization(organization_id: UUID, mailer: Mailer | None) -> bool:
+    """Suspend an organization: from the next request on, its members and API keys cannot use it.
+
+    Its links and publications rest, its pending generations are canceled and its imports end. Nothing is
+    deleted. The owner gets an e-mail. The transaction needs the role of the system.
+
+    Returns:
+        Whether it was not suspended before.
+
+    Raises:
+        NotFound: The organization does not exist.
+    """
+    organization = _set_suspension(organization_id, utc_now())
+    if organization is not None and mailer is not None:
+        _notify_owner(organization, mailer, "organization_suspended", "is suspended", _SUSPENDED_TEXT)
+    return organization is not None
+
+
+def resume_organization(organization_id: UUID, mailer: Mailer | None) -> bool:
+    """End the suspension of an organization. What has been canceled stays canceled.
+
+    Returns:
+        Whether it was suspended.
+
+    Raises:
+        NotFound: The organization does not exist.
+    """
+    organization = _set_suspension(organization_id, None)
+    if organization is not None and mailer is not None:
+        _notify_owner(organization, mailer, "organization_resumed", "can be used again", _RESUMED_TEXT)
+    return organization is not None
+
+
+def _set_suspension(organization_id: UUID, at: datetime | None) -> Organization | None:
+    """Suspend or resume an organization in all its memberships; return it, None if nothing changes."""
+    # Locked, as by each change of its members: a new member gets the state of the owner.
+    locked = select(Organization).where(Organization.id == organization_id).with_for_update()
+    organization: Organization | None = current_session().scalar(locked)
+    if organization is None:
+        raise NotFound(value=organization_id)
+    changed = update(Membership).where(
+        Membership.organization_id == organization_id, Membership.suspended_at.is_not(None) == (at is None)
+    )
+    # The memberships look the same, so `updated_at` keeps its value in spite of `onupdate`.
+    changed = changed.values(suspended_at=at, updated_at=Membership.updated_at)
+    if not current_session().execute(changed.returning(Membership.id)).all():
+        return None
+    action = "resume_organization" if at is None else "suspend_organization"
+    target = {"target_type": "organization", "target_id": organization_id, "changes": []}
+    # There is no request: the id is new.
+    who = {"organization_id": organization_id, "actor_type": ActorType.OPERATOR, "request_id": new_id().hex}
+    insert_event({"action": action, "outcome": Outcome.SUCCEEDED, **who, **target})
+    return organization
+
+
+def _notify_owner(organization: Organization, mailer: Mailer, kind: str, state: str, text: str) -> None:
+    owner = get_user(organization.owner_id)
+    mailer.send(
+        Email(
+            kind=kind,
+            recipient=owner.email,
+            subject=f"Your organization {state}",
+            text=text.format(organization=as_text(organization.name)),
+            label="Sign in",
+            url=mailer.sign_in_url,
+        )
+    )
 
 
 def _touch(organization_id: UUID) -> None:

@@ -138,6 +138,19 @@ def active_condition(now: datetime) -> ColumnElement[bool]:
     return Subscription.is_active.is_(True) & (Subscription.grace_period_end > now)
 
 
+def can_go_on(subscription_id: UUID | None) -> bool:
+    """Return whether a generation that was paid for may begin now: its account still has an active plan.
+
+    Args:
+        subscription_id: The subscription that paid. The account may have another one since.
+    """
+    if subscription_id is None:
+        return True
+    paid_by = select(Subscription.user_id).where(Subscription.id == subscription_id).scalar_subquery()
+    active = select(Subscription.id).where(Subscription.user_id == paid_by, active_condition(utc_now()))
+    return current_session().scalar(active.limit(1)) is not None
+
+
 def _is_low(subscription: Subscription) -> bool:
     """Return whether less than a tenth of the credits of a loaded subscription is left."""
     return subscription.credits_remaining * LOW_CREDITS < subscription.credits_total

@@ -37,6 +37,11 @@ PERMISSION_LOST = {
     "message": "The requester may not generate any more; the credits were refunded",
     "retryable": False,
 }
+PLAN_ENDED = {
+    "category": "permission",
+    "message": "The plan that paid for it has ended; the credits were refunded",
+    "retryable": False,
+}
 
 
 def transition(generation: Generation, status: str, error: dict[str, Any] | None = None) -> None:

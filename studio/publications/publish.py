@@ -18,6 +18,7 @@ from sqlalchemy.orm import contains_eager
 from db.base import new_id, utc_now
 from db.models.generations import Prediction, PredictionPublication, PublicationStatus
 from db.models.media import MediaResource
+from db.models.organizations import is_suspended
 from db.session import current_session
 from studio.state_machines import DELIVERABLE, NotApproved
 from studio.webhooks.events import emit_prediction_event
@@ -75,6 +76,8 @@ def unpublish_prediction(prediction: Prediction) -> bool:
 def find_published(token: str, content_hash: str) -> PredictionPublication | None:
     """Return the publication of a token with its prediction and its image, or None if it has ended.
 
+    Those of a suspended organization rest.
+
     The transaction needs the role of the system: only the token tells which tenant's rows are needed. The
     database compares hashes of tokens, so the time that it takes tells nothing about a token.
 
@@ -91,6 +94,7 @@ def find_published(token: str, content_hash: str) -> PredictionPublication | Non
             PredictionPublication.token_hash == hash_token(token),
             MediaResource.content_hash == content_hash,
             Prediction.status.in_(DELIVERABLE),
+            ~is_suspended(Prediction.organization_id),
         )
         .options(contains_eager(PredictionPublication.prediction).contains_eager(Prediction.media))
     )

@@ -10,25 +10,30 @@ from tools.servers.server import ROOT
 PAGE = ROOT / "docs" / "security.md"
 START, END = "<!-- credentials: python -m tests.security.credentials -->\n", "<!-- end of credentials -->"
 
-WAYS = ("demoted", "removed", "deactivated", "deleted", "key deleted")
-"""The account becomes a viewer, leaves the organization, is deactivated or deleted; or the key is deleted."""
+WAYS = ("demoted", "removed", "deactivated", "deleted", "key deleted", "organization suspended", "plan ended")
+"""The account becomes a viewer, leaves the organization, is deactivated or deleted; the key is deleted; the
+organization is suspended; or the plan of its owner ends."""
 WORKS, READS, ENDS = "works", "reads", "ends"
 
+_OF_THE_ACCOUNT = {"key deleted": WORKS, "plan ended": WORKS}
+_OF_A_KEY = {"plan ended": WORKS}
+
 EXPECTED: dict[str, dict[str, str]] = {
-    "session": dict.fromkeys(WAYS, ENDS) | {"demoted": READS, "key deleted": WORKS},
-    "API key": dict.fromkeys(WAYS, ENDS) | {"demoted": READS},
-    "review link": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "review link of a key": dict.fromkeys(WAYS, ENDS),
-    "share link": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "share link of a key": dict.fromkeys(WAYS, ENDS),
+    "session": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT | {"demoted": READS},
+    "API key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY | {"demoted": READS},
+    "review link": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT,
+    "review link of a key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY,
+    "share link": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT,
+    "share link of a key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY,
+    # It belongs to the account, not to an organization.
     "upload URL": dict.fromkeys(WAYS, WORKS) | {"deactivated": ENDS, "deleted": ENDS},
-    "upload URL of a key": dict.fromkeys(WAYS, ENDS) | {"demoted": WORKS},
+    "upload URL of a key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY | {"demoted": WORKS},
     "pending generation": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
     "pending generation of a key": dict.fromkeys(WAYS, ENDS),
-    "import": dict.fromkeys(WAYS, ENDS) | {"key deleted": WORKS},
-    "import of a key": dict.fromkeys(WAYS, ENDS),
+    "import": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT,
+    "import of a key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY,
     "webhook endpoint": dict.fromkeys(WAYS, WORKS),
-    "published image": dict.fromkeys(WAYS, WORKS),
+    "published image": dict.fromkeys(WAYS, WORKS) | {"organization suspended": ENDS},
 }
 
 CREDENTIALS = {
@@ -89,7 +94,7 @@ def render_page(text: str) -> str:
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in CREDENTIALS.items()]
     lines += [
         "",
-        f"| The account that holds it, or requested it, is | {' | '.join(WAYS)} |",
+        f"| What happens to the account, its key, its organization or the plan | {' | '.join(WAYS)} |",
         "|---|" + "---|" * len(WAYS),
     ]
     lines += [

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, select, update
 
+from db.base import utc_now
 from db.models import (
     ApiKey,
     Generation,
@@ -25,6 +26,7 @@ from db.models import (
 from db.session import Database, current_session
 from handlers.app import Application
 from handlers.common.permissions import API_KEYS
+from studio.accounts import organizations
 from studio.infrastructure.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.api.test_uploads import PHOTO
@@ -104,6 +106,11 @@ class World:
                 session.execute(update(User).where(User.id == self.admin.id).values(is_active=False))
             elif way == "key deleted":
                 session.execute(delete(ApiKey).where(ApiKey.organization_id == self.organization.id))
+            elif way == "organization suspended":
+                assert organizations.suspend_organization(self.organization.id, None)
+            elif way == "plan ended":
+                ended = {"grace_period_end": utc_now()}
+                session.execute(update(Subscription).values(ended))
         if way == "deleted":
             superuser = self.client_for(factories.make_user(is_superuser=True))
             assert superuser("DELETE", f"/users/{self.admin.id}").status == 204
@@ -111,7 +118,7 @@ class World:
     def _try_client(self, client: Client) -> str:
         read = client("GET", f"/brands/?{self.scope}").status
         if read != 200:
-            assert read in (401, 404)
+            assert read in (401, 403, 404)
             return ENDS
         written = client("POST", f"/brands/?{self.scope}", {"name": "Maison"}).status
         assert written in (201, 403)
@@ -225,6 +232,30 @@ def test_s52_rights_end_when_their_source_ends(
     for name, holder in held.items():
         with failing_subtests.test(f"{name}, {way}"):
             assert holder.state() == EXPECTED[name][way]
+
+
+def test_s52_a_pending_generation_goes_on_with_the_plan_that_replaced_the_one_that_paid(
+    build_world: Callable[[], World],
+) -> None:
+    world = build_world()
+    generation = world.hold()["pending generation"]
+    with world.database.transaction(write=True) as session:
+        session.execute(update(Subscription).values(is_active=False))
+        factories.make_subscription(world.scenario.owner)
+    assert generation.state() == WORKS
+
+
+def test_s52_what_a_suspension_ends_for_now_works_again_after_it(
+    build_world: Callable[[], World], failing_subtests: FailingSubtests
+) -> None:
+    world = build_world()
+    held = world.hold()
+    world.end("organization suspended")
+    with world.database.transaction(write=True):
+        assert organizations.resume_organization(world.organization.id, None)
+    for name, holder in held.items():
+        with failing_subtests.test(name):
+            assert holder.state() == WORKS
 
 
 def test_s52_everything_works_before(

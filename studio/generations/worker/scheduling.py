@@ -20,7 +20,8 @@ from db.models.generations import Generation, GenerationStatus
 from db.queries.link_creators import find_creator
 from db.session import current_session
 from studio.accounts.permissions import Permission, may_go_on
-from studio.generations.lifecycle import PERMISSION_LOST, transition
+from studio.billing import billing
+from studio.generations.lifecycle import PERMISSION_LOST, PLAN_ENDED, transition
 from studio.queue.row_queue import is_expired, lock_next, select_in_turn
 
 STARVATION_AFTER = timedelta(minutes=10)
@@ -97,10 +98,11 @@ def select_next(max_running: int = 0) -> Generation | None:
 
 
 def choose_permitted(max_running: int = 0) -> Generation | None:
-    """Return the generation to lease next, as `select_next`, and cancel those whose requester may not go on.
+    """Return the generation to lease next, as `select_next`, and cancel those that may not go on.
 
     Rights are read when they are used: since the request, the account may have been removed, deactivated or
-    demoted, or the API key may have been deleted. A generation that has begun is finished.
+    demoted, the API key may have been deleted, the organization suspended, or the plan that paid may have
+    ended. A generation that has begun is finished.
     """
     for _ in range(MAX_CANCELED):
         generation = select_next(max_running)
@@ -108,9 +110,11 @@ def choose_permitted(max_running: int = 0) -> Generation | None:
             return generation
         requester_id = generation.requested_by_id or generation.owner_id
         creator = find_creator(generation.organization_id, requester_id, generation.api_key_id)
-        if may_go_on(creator, Permission.SHOTS_GENERATE, Permission.GENERATIONS_WRITE):
+        is_permitted = may_go_on(creator, Permission.SHOTS_GENERATE, Permission.GENERATIONS_WRITE)
+        if is_permitted and billing.can_go_on(generation.subscription_id):
             return generation
-        transition(generation, GenerationStatus.CANCELED, PERMISSION_LOST)
+        error = PLAN_ENDED if is_permitted else PERMISSION_LOST
+        transition(generation, GenerationStatus.CANCELED, error)
         current_session().flush()
     return None
 
