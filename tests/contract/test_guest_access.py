@@ -5,13 +5,14 @@ The matrix comes from the contract, so a new operation is closed to guests, and 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from handlers.app import Application
 from handlers.common.permissions import GUESTS
-from tests.contract.operations import OPERATIONS, unknown_id
+from tests.contract.operations import OPERATIONS, resolve, unknown_id
 from tests.contract.tenant import Tenant
 from tests.contract.test_foreign_ids import ids_in_path
 from tests.contract.test_roles import ROWS, SECURED
@@ -19,6 +20,7 @@ from tests.support import factories
 from tests.support.client import describe_response, status_and_code
 from tests.support.guests import guest_headers
 from tests.support.snapshots import snapshot_rows
+from tools.servers.server import ROOT
 
 pytestmark = pytest.mark.without_policies  # only the tenant filter hides rows of other tenants
 
@@ -83,6 +85,31 @@ def test_s03_a_guest_can_call_the_operations_of_guests(
         request.path["comment_id"] = str(own.id)
     response = request.send(app, headers)
     assert response.status == OPERATIONS[name].success_status, describe_response(response)
+
+
+def list_properties(name: str) -> dict[str, list[str]]:
+    """Return the properties of each kind of resource in the JSON response of an operation, or in its page."""
+    content = resolve(OPERATIONS[name].raw["responses"][str(OPERATIONS[name].success_status)]).get(
+        "content", {}
+    )
+    schema = content.get("application/json", {}).get("schema")
+    if schema is None:
+        return {}
+    entries = resolve(schema)["properties"].get("data", {}).get("items", schema)
+    return {entries["$ref"].rpartition("/")[2]: list(resolve(entries)["properties"])}
+
+
+def test_s05_the_guide_lists_each_property_that_a_guest_sees() -> None:
+    """A new property of a shooting, or a new operation for guests, is shown to people outside."""
+    guide = (ROOT / "docs" / "guides" / "review-board.md").read_text(encoding="utf-8")
+    section = guide.partition("### What guests see\n")[2].partition("\n## ")[0]
+    listed = [
+        re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| [a-z].*\| (`.*) \|$", section, re.MULTILINE)
+    ]
+    seen = {kind: names for name in GUEST_OPERATIONS for kind, names in list_properties(name).items()}
+    # The results of a batch have predictions.
+    assert seen.pop("PredictionBatchResults")
+    assert sorted(listed) == sorted(seen.values()), "update docs/guides/review-board.md"
 
 
 def test_s03_a_guest_can_call_no_other_operation(
