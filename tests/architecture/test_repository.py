@@ -61,6 +61,7 @@ LOCK_FILES = {
     "requirements-bench.txt",
     "requirements-generators.txt",
     "requirements-docs.txt",
+    "requirements-audit.txt",
     "package.json",
     "package-lock.json",
 }

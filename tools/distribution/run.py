@@ -18,15 +18,14 @@ import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from tools.clients import python_package, typescript
+from tools.distribution import bills
 
 ROOT = Path(__file__).parents[2]
 KIT = "tools/conformance"
 IMAGE_FILES = ("Dockerfile", ".dockerignore")
 """The files of the image's context that are not copied to the image."""
-SWAGGER_UI = "swagger-ui-dist"
 CHECKSUMS = "SHA256SUMS"
 
 
@@ -73,24 +72,12 @@ def build_context(seconds: int) -> bytes:
 
 
 def build_bill_of_materials(version: str) -> bytes:
-    """Return the packages of the image in CycloneDX: those of requirements.txt, and Swagger UI."""
-    command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--pyproject", "pyproject.toml"]
-    options = ["--output-reproducible", "--of", "JSON", "--mc-type", "application"]
-    document: dict[str, Any] = json.loads(run(*command, *options, "requirements.txt"))
+    """Return the packages of the image in CycloneDX."""
+    try:
+        document = bills.build_bill(ROOT, Path(sys.prefix))
+    except subprocess.CalledProcessError as error:
+        raise DistFailed(f"{error}\n{error.stdout}{error.stderr}") from error
     assert document["metadata"]["component"]["version"] == version
-    packages = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["devDependencies"]
-    reference = f"pkg:npm/{SWAGGER_UI}@{packages[SWAGGER_UI]}"
-    document["components"].append(
-        {
-            "type": "library",
-            "bom-ref": reference,
-            "name": SWAGGER_UI,
-            "version": packages[SWAGGER_UI],
-            "purl": reference,
-            "licenses": [{"license": {"id": "Apache-2.0"}}],
-        }
-    )
-    document["dependencies"].append({"ref": reference})
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
