@@ -1,4 +1,10 @@
-"""Identity providers through the API: administration, domains, sign-ins at a real provider, and sessions."""
+"""Identity providers through the API: administration, domains, sign-ins at a real provider, and sessions.
+
+The operations: `list_identity_providers`, `get_identity_provider`, `update_identity_provider`,
+`delete_identity_provider`, `list_identity_provider_domains`, `get_identity_provider_domain`,
+`delete_identity_provider_domain`, `find_login_provider`, `start_oidc_login`, `finish_oidc_login`,
+`get_identity`, `remove_identity`.
+"""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ ENGINE_EXTENSIONS = frozenset(
         "x-deprecated-at",
         "x-event-data",
         "x-extensible-enum",
+        "x-ignores-unknown-parameters",
         "x-max-body-bytes",
         "x-max-items",
         "x-replacement",

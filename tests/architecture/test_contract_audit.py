@@ -31,6 +31,7 @@ SELF_BOUNDED_FORMATS = {"uuid", "date", "date-time", "binary"}
 PUBLIC = {
     "login", "refresh_token", "revoke_token", "recover_password", "reset_password", "confirm_email_change",
     "cancel_account_deletion", "accept_invitation", "exchange_review_link", "list_generation_models",
+    "find_login_provider", "start_oidc_login", "finish_oidc_login",
     "get_published_image", "get_shared_image", "put_upload", "receive_task_webhook",
     "health_check", "health", "system_health_check", "readiness", "db_check", "get_version",
     "get_openapi_json", "get_openapi_30_json", "get_openapi_yaml", "get_docs", "get_docs_asset",

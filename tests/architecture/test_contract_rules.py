@@ -118,6 +118,17 @@ def test_deprecated_operations_declare_their_headers_and_are_in_the_changelog(
     assert "list_brands" not in find_unannounced_deprecations(deprecated, announced)
 
 
+def test_every_operation_has_a_successful_response(contract: Node) -> None:
+    assert_no_findings(
+        [
+            operation.id
+            for operation in list_operations(contract)
+            if not any(status.startswith("2") or status == "303" for status in operation.node["responses"])
+        ],
+        "add the response of success: 2xx, or 303 for a redirect of a browser",
+    )
+
+
 def test_201_and_202_responses_have_a_location(contract: Node) -> None:
     assert_no_findings(
         [

@@ -10,6 +10,7 @@ from tests.architecture.bundle import list_operations
 
 SENDS_FILE = "sends a stored file"
 WRITES_FILE = "writes a file of any length within its transaction, then sends it"
+WRITES_ROW = "a browser follows it as a redirect, and it writes the row of a sign-in"
 IS_DOCUMENT = "sends a document of this process: there is nothing to query"
 IS_PROBE = "runs at most once per second for all clients (`handlers.pipeline.wsgi_bridge`)"
 FUNCTIONS = {
@@ -17,6 +18,8 @@ FUNCTIONS = {
     **dict.fromkeys(("get_prediction_image", "get_published_image", "get_shared_image"), SENDS_FILE),
     "get_organization_usage_csv": WRITES_FILE,
     "download_product_import_results": WRITES_FILE,
+    "find_login_provider": "reads rows of tenants for a caller without a session",
+    **dict.fromkeys(("start_oidc_login", "finish_oidc_login"), WRITES_ROW),
     "poll_webhook_messages": "signs with columns of the endpoint that its schema does not show",
     **dict.fromkeys(("get_openapi_json", "get_openapi_30_json", "get_openapi_yaml"), IS_DOCUMENT),
     **dict.fromkeys(("get_docs", "get_docs_asset", "get_permissions_page", "get_states_page"), IS_DOCUMENT),

@@ -233,6 +233,27 @@ def _internal_folder(tenant: Tenant, request: Request) -> None:
     request.body = {"https": {"url": "https://localhost/files"}}
 
 
+def _internal_issuer(tenant: Tenant, request: Request) -> None:
+    request.body["issuer"] = "https://localhost"
+
+
+def _require_in_other_session(tenant: Tenant, request: Request) -> None:
+    request.body = {"is_required": True}
+
+
+def _domain_of_provider(tenant: Tenant, request: Request) -> None:
+    request.body["domain"] = tenant.rows["domain"].domain
+
+
+def _domain_without_record(tenant: Tenant, request: Request) -> None:
+    tenant.rows["domain"].verified_at = None
+    factories.make(tenant.rows["domain"])
+
+
+def _unknown_code(tenant: Tenant, request: Request) -> None:
+    request.body["code"] = "oc_" + "a" * 43
+
+
 def _open_delivery(tenant: Tenant, request: Request) -> None:
     tenant.rows["export"].destination_id = tenant.rows["destination"].id
     tenant.rows["export"].delivery_status = "pending"
@@ -394,6 +415,11 @@ CONFLICTS: dict[str, Conflict] = {
     "create_destination": _internal_bucket,
     "update_destination": _internal_folder,
     "delete_destination": _open_delivery,
+    "create_identity_provider": _internal_issuer,
+    "update_identity_provider": _require_in_other_session,
+    "add_identity_provider_domain": _domain_of_provider,
+    "verify_identity_provider_domain": _domain_without_record,
+    "add_identity": _unknown_code,
     "create_webhook_endpoint": _internal_webhook_url,
     "update_webhook_endpoint": _internal_webhook_url,
     "poll_webhook_messages": _push_endpoint,

@@ -186,6 +186,8 @@ class Provoker:
         return self.send(request, content_type="application/x-unknown")
 
     def get_422(self, request: Request) -> ClientResponse:
+        if request.operation.raw.get("x-ignores-unknown-parameters"):
+            request.query["state"] = "a" * 3_000
         request.query["surprise"] = "1"
         return self.send(request)
 

@@ -37,6 +37,12 @@ from tests.support.accounts import (
 )
 from tests.support.app import REACHABLE_HOST, auth_headers
 from tests.support.factories.api_keys import api_key_headers, make_api_key
+from tests.support.factories.identity_providers import (
+    make_domain,
+    make_identity,
+    make_identity_provider,
+    make_sign_in,
+)
 from tests.support.factories.invitations import make_invitation
 from tests.support.servers.compute import signature_headers
 
@@ -114,6 +120,8 @@ class Tenant:
         share = factories.make_prediction_share(prediction, membership)
         endpoint = factories.make_webhook_endpoint(**ownership)
         product_import = factories.make_product_import(**ownership)
+        # No server listens there, so that a sign-in fails at once.
+        provider = make_identity_provider(self.organization, issuer=f"http://{REACHABLE_HOST}")
         self.member = factories.make_user()
         factories.make_membership(self.organization, self.member)
         self.viewer, self.admin = factories.make_user(), factories.make_user()
@@ -138,6 +146,8 @@ class Tenant:
             "destination": factories.make_destination(**ownership),
             "invitation": make_invitation(self.organization),
             "api_key": make_api_key(self.organization),
+            "identity_provider": provider, "provider": provider, "domain": make_domain(provider),
+            "identity": make_identity(provider, self.owner),
         }  # fmt: skip
 
     def reload(self, session: Session) -> None:
@@ -438,6 +448,20 @@ def _message_to_poll(tenant: Tenant, request: Request) -> None:
     factories.make(delivery)
 
 
+def _reachable_issuer(tenant: Tenant, request: Request) -> None:
+    request.body["issuer"] = f"http://{REACHABLE_HOST}"
+
+
+def _verified_domain(tenant: Tenant, request: Request) -> None:
+    """Verify the domain before: no DNS server has its record."""
+    tenant.rows["domain"].verified_at = utc_now()
+    factories.make(tenant.rows["domain"])
+
+
+def _confirmed_sign_in(tenant: Tenant, request: Request) -> None:
+    request.body["code"] = make_sign_in(tenant.rows["provider"], request.body["code_verifier"])
+
+
 def _reachable_bucket(tenant: Tenant, request: Request) -> None:
     request.body["s3"]["url"] = f"http://{REACHABLE_HOST}"
 
@@ -480,6 +504,9 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "poll_webhook_messages": _message_to_poll,
     "acknowledge_webhook_messages": _message_to_poll,
     "create_destination": _reachable_bucket,
+    "create_identity_provider": _reachable_issuer,
+    "verify_identity_provider_domain": _verified_domain,
+    "add_identity": _confirmed_sign_in,
     "create_export": _set_shot_state("approved"),
     "download_export": _completed_export,
     **dict.fromkeys(("get_account_export", "download_account_export"), _own_account_export),
@@ -507,6 +534,9 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_sessions": lambda tenant: make_session(tenant.owner),
     "list_second_factors": lambda tenant: make_second_factor(tenant.owner),
     "list_account_exports": lambda tenant: make_account_export(tenant.owner),
+    "list_identities": lambda tenant: make_identity(tenant.rows["provider"], tenant.owner),
+    "list_identity_providers": lambda tenant: make_identity_provider(tenant.organization),
+    "list_identity_provider_domains": lambda tenant: make_domain(tenant.rows["provider"]),
     "list_organizations": lambda tenant: factories.make_organization(tenant.owner),
     "list_members": lambda tenant: factories.make_membership(tenant.organization),
     "list_invitations": lambda tenant: make_invitation(tenant.organization),

@@ -196,6 +196,7 @@ WITHOUT_ORGANIZATION = {
     "download_account_export",
     *("list_second_factors", "get_second_factor", "start_totp", "confirm_totp", "start_passkey"),
     *("register_passkey", "replace_recovery_codes", "remove_second_factor"),
+    *("list_identities", "add_identity", "get_identity", "remove_identity"),
     *("test_token", "logout", "list_sessions", "end_session", "list_own_audit_events"),
     *("get_user", "get_current_user", "update_current_user", "change_password", "create_presigned_url"),
     *("list_subscriptions", "get_subscription", "renew_subscription", "list_subscription_usage"),

@@ -100,6 +100,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
         render_workers=0,
         webhook_senders=0,
         outbound_allowed_hosts=(REACHABLE_HOST,),
+        dns_servers=(REACHABLE_HOST,),
         limit_account=UNLIMITED,
         limit_key=UNLIMITED,
         limit_organization=UNLIMITED,

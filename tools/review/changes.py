@@ -41,6 +41,7 @@ INVISIBLE_KEYS = {
     "x-not-limited",
     "x-not-audited",
     "x-signed-body",
+    "x-writes",
 }
 NAMED_MEMBERS = {"links", "headers", "content", "examples", "callbacks", "properties"}
 """Objects whose keys are names: a new one is described by its members."""

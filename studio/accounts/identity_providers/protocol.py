@@ -373,8 +373,7 @@ def _read_user(claims: Mapping[str, Any], client: Client, flow: Flow) -> Provide
         or client.client_id not in audiences,
         "azp is another client": claims.get("azp", client.client_id) != client.client_id
         or (isinstance(audiences, list) and len(audiences) > 1 and "azp" not in claims),
-        "nonce is of another sign-in": not isinstance(nonce, str)
-        or not hmac.compare_digest(nonce.encode(errors="replace"), flow.nonce.encode()),
+        "nonce is of another sign-in": nonce != flow.nonce,
         "it has expired": expires_at is None or expires_at <= now - LEEWAY_SECONDS,
         "it is issued in the future": issued_at is None or issued_at > now + LEEWAY_SECONDS,
         "it is not valid yet": not_before is not None and not_before > now + LEEWAY_SECONDS,

@@ -7,7 +7,6 @@ account: it could be assigned to another person by the provider.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import secrets
 from datetime import datetime, timedelta
@@ -326,10 +325,7 @@ def _take_sign_in(code: str, code_verifier: str) -> ProviderSignIn:
         .with_for_update(of=ProviderSignIn)
     )
     sign_in = current_session().scalar(query)
-    is_verified = sign_in is not None and hmac.compare_digest(
-        challenge_of(code_verifier).encode(), sign_in.code_challenge.encode()
-    )
-    if sign_in is None or not is_verified:
+    if sign_in is None or challenge_of(code_verifier) != sign_in.code_challenge:
         raise InvalidCode()
     current_session().delete(sign_in)
     current_session().flush()
