@@ -8,6 +8,7 @@ from datetime import timedelta
 from db.base import Base, utc_now
 from db.models.api_keys import ApiKey
 from db.models.organizations import Invitation, Membership, Organization
+from db.models.second_factors import FactorType, SecondFactor
 from db.models.subscriptions import Subscription
 from db.models.users import User
 from studio.seed.rows import get_seed_id, slugify
@@ -62,6 +63,14 @@ def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
             # No token has this hash, so the invitation cannot be accepted.
             token_hash=f"!{number}",
             expires_at=utc_now() + timedelta(days=7),
+        )
+        # Without codes: sign-ins of the account need the password only.
+        yield SecondFactor(
+            id=get_seed_id(SecondFactor, number),
+            user_id=get_seed_id(User, number),
+            type=FactorType.RECOVERY_CODES,
+            code_hashes=[],
+            confirmed_at=utc_now(),
         )
         yield ApiKey(
             id=get_seed_id(ApiKey, number),

@@ -20,6 +20,7 @@ from db.models.media import MediaResource
 from db.models.organizations import Invitation, Organization
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import CutoutStatus, Product, ProductImage, ProductImageCutout
+from db.models.second_factors import SecondFactor
 from db.models.shootings import Look, Shooting, Shot
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
@@ -56,6 +57,7 @@ KINDS: dict[type[Any], int] = {
     Invitation: 0x2A,
     ApiKey: 0x2C,
     Destination: 0x38,
+    SecondFactor: 0x3A,
 }
 CUTOUT_MEDIA = 0x10
 """The number of the file of a tenant's cut-out among its images."""

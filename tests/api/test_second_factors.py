@@ -268,6 +268,16 @@ def test_recovery_codes_are_replaced_and_go_with_the_last_factor(
     ]
 
 
+def test_an_account_whose_codes_are_used_up_gets_new_ones_with_the_next_factor(
+    client: Client, user: User
+) -> None:
+    factories.make(
+        SecondFactor(user_id=user.id, type="recovery_codes", code_hashes=[], confirmed_at=utc_now())
+    )
+    assert len(enroll_totp(client)[1]["recovery_codes"]) == 10
+    assert sorted(factor["type"] for factor in list_factors(client)) == ["recovery_codes", "totp"]
+
+
 def test_factors_of_another_account_are_not_found(
     app: Application, client: Client, user: User, client_for: Callable[..., Client]
 ) -> None:

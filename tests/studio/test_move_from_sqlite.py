@@ -133,6 +133,8 @@ def test_every_row_is_moved_unchanged_to_the_schema_of_a_new_database(
         assert [name for name, digest in digests.items() if not digest.rows] == [
             "media_checks",
             "queued_emails",
+            "second_factor_challenges",
+            "second_factors",
         ]
         assert stored_counts(connection) == actual_counts(connection) != {}
         assert connection.scalar(select(func.max(RowCount.entry))) == 0

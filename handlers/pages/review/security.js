@@ -120,13 +120,15 @@ export async function showSecurity(show, signal, note = "") {
   });
 
   const hasFactor = factors.some(({ type }) => type !== "recovery_codes");
+  // Recovery codes alone are no second factor.
+  const shown = hasFactor ? factors : [];
   show("Security",
     element("div", { class: "head" },
       element("p", { class: "crumbs" }, element("a", { href: "#/shootings" }, "Shootings")),
       element("h1", {}, "Security"),
       note && element("p", {}, note),
       element("p", {}, hasFactor ? "A sign-in needs your password and one of these." : "A sign-in needs your password only. Add a second factor to protect your account.")),
-    element("ul", { class: "factors" }, factors.map((factor) => element("li", {},
+    element("ul", { class: "factors" }, shown.map((factor) => element("li", {},
       element("span", {}, DESCRIPTIONS[factor.type]?.(factor) || factor.type),
       element("span", { class: "hint" }, factor.last_used_at ? `last used ${when(factor.last_used_at)}` : `added ${when(factor.created_at)}`),
       button("Remove", () => remove(factor), { "aria-label": `Remove: ${DESCRIPTIONS[factor.type]?.(factor) || factor.type}` })))),

@@ -204,9 +204,6 @@ def replace_recovery_codes(user: User, proof: Mapping[str, Any], settings: Setti
     _require_proof(user, proof, settings)
     if not user.has_second_factor:
         raise NoSecondFactor()
-    for factor in list_factors(user.id):
-        if factor.type == FactorType.RECOVERY_CODES:
-            current_session().delete(factor)
     codes = _create_recovery_codes(user)
     notify_change(user, "New recovery codes were made, and the previous ones stopped working", settings)
     return codes
@@ -290,8 +287,7 @@ def _finish(user: User, factor: SecondFactor, change: str, settings: Settings) -
     current_session().flush()
     factors = list_factors(user.id)
     _update_user(user, factors)
-    has_codes = any(each.type == FactorType.RECOVERY_CODES for each in factors)
-    codes = [] if has_codes else _create_recovery_codes(user)
+    codes = [] if any(each.code_hashes for each in factors) else _create_recovery_codes(user)
     notify_change(user, change, settings)
     return Enrolled(factor, codes)
 
@@ -305,6 +301,10 @@ def _update_user(user: User, factors: Sequence[SecondFactor]) -> None:
 
 
 def _create_recovery_codes(user: User) -> list[str]:
+    """Return new recovery codes of an account, in place of those that it has."""
+    for factor in list_factors(user.id):
+        if factor.type == FactorType.RECOVERY_CODES:
+            current_session().delete(factor)
     codes = ["".join(secrets.choice(_ALPHABET) for _ in range(16)) for _ in range(RECOVERY_CODES)]
     factor = SecondFactor(
         user_id=user.id,
