@@ -86,3 +86,13 @@ test("options that contradict each other are rejected", () => {
   assert.throws(() => new Sartiq({ url: "http://localhost", email: "demo@example.com" }), /both/);
   assert.throws(() => new Sartiq({ url: "http://localhost", apiKey: "sk_1", ...ACCOUNT }), /either/);
 });
+
+test("a sign-in sends the code of the second factor that the server asks for", async (context) => {
+  const { url, requests } = await serve(context, ({ body }, response) => {
+    if (String(body).includes("otp=")) return sendJson(response, 200, { access_token: "a1", refresh_token: "r1", expires_in: 3600 });
+    return sendJson(response, 401, { status: 401, code: "second_factor_required", detail: "", challenge: "sf_1" });
+  });
+  await new Sartiq({ url, ...ACCOUNT, otp: () => "492039" }).signIn();
+  assert.equal(requests[1]?.body, "grant_type=password&challenge=sf_1&otp=492039");
+  await assert.rejects(new Sartiq({ url, ...ACCOUNT }).signIn(), { code: "second_factor_required" });
+});

@@ -66,7 +66,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f(f"uq_{CHALLENGES}_token_hash")),
     )
     op.create_index(op.f(f"ix_{CHALLENGES}_user_id"), CHALLENGES, ["user_id"])
-    op.create_index(op.f(f"ix_{CHALLENGES}_expires_at"), CHALLENGES, ["expires_at"])
     deny_all(CHALLENGES)
 
 
