@@ -183,6 +183,9 @@ def test_registrations_that_cannot_be_verified_are_rejected(
     assert_problem(
         client("POST", f"{FACTORS}/passkeys", {"name": "Phone", "credential": "{}"}), 409, "passkey_rejected"
     )
+    too_long = SoftwarePasskey(url)
+    too_long.credential_id = bytes(3_000)
+    assert_problem(register(too_long, get_options(client)), 409, "passkey_rejected")
     passkey = SoftwarePasskey(url)
     assert register(passkey, options).status == 201
     assert_problem(register(SoftwarePasskey(url), options), 409, "passkey_rejected")

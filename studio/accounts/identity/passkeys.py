@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RP_NAME = "Sartiq"
 TIMEOUT_MILLISECONDS = 300_000
+MAX_ID_BYTES = 1_023
+"""The longest id of a passkey (WebAuthn Level 3, section 7.1). An index takes no id of 3,000 bytes."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -125,6 +127,8 @@ def verify_registration(credential: str, token: str, settings: Settings) -> Pass
     except Exception as error:
         # As in `read_credential`.
         raise PasskeyInvalid from error
+    if len(verified.credential_id) > MAX_ID_BYTES:
+        raise PasskeyInvalid
     return Passkey(verified.credential_id, verified.credential_public_key, verified.sign_count)
 
 
