@@ -28,11 +28,12 @@ from handlers.common.responses import EncodedResponse
 from handlers.contract.router import Router
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import RequestContext
+from studio.accounts.identity.factor_enrollment import IncorrectOtp
 from studio.accounts.identity.users import IncorrectPassword
 
 MAX_ADDRESS_LENGTH = 64
 
-DENIALS = (PermissionDenied, Unauthenticated, IncorrectPassword)
+DENIALS = (PermissionDenied, Unauthenticated, IncorrectPassword, IncorrectOtp)
 _CREATING_VERBS = ("create", "add", "accept", "duplicate")
 
 

@@ -242,6 +242,8 @@ def test_changes_need_the_password_or_a_new_code(app: Application, client: Clien
         assert client("POST", path, {"otp": get_code(secret)}).status == 200, path
     # Each code works once.
     assert_problem(client("POST", paths[3], {"otp": get_code(secret)}), 409, "incorrect_otp")
+    denied = client("GET", "/users/me/audit-events?action=start_totp&outcome=refused").json()["data"]
+    assert [each["reason"] for each in denied] == ["incorrect_otp", "incorrect_password"]
     assert client("POST", paths[3], {"password": PASSWORD}).status == 204
 
 
