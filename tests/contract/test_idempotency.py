@@ -29,6 +29,8 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "create_prediction_comment": {"text": "Another"},
     "add_product_image_from_url": {"type": "detail"},
     "add_member": {"role": "viewer"},
+    "add_identity": {"code": "oc_of-another-sign-in"},
+    "add_identity_provider_domain": {"domain": "another.example"},
     "create_invitation": {"role": "viewer"},
     "create_subscription": {"payment_id": "another"},
     "create_user": {"full_name": "Another"},
@@ -70,6 +72,7 @@ ORGANIZATION_OPERATIONS = [
         "request_account_export",
         "confirm_totp",
         "register_passkey",
+        "add_identity",
     )
 ]
 

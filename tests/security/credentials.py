@@ -20,6 +20,7 @@ _OF_A_KEY = {"plan ended": WORKS}
 
 EXPECTED: dict[str, dict[str, str]] = {
     "session": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT | {"demoted": READS},
+    "session of a provider": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT | {"demoted": READS},
     "API key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY | {"demoted": READS},
     "review link": dict.fromkeys(WAYS, ENDS) | _OF_THE_ACCOUNT,
     "review link of a key": dict.fromkeys(WAYS, ENDS) | _OF_A_KEY,
@@ -41,6 +42,11 @@ CREDENTIALS = {
         "what the roles of the account allow",
         "the account",
         "sign-out, a new password, 30 days",
+    ),
+    "session of an identity provider": (
+        "what the role of the account allows in the organization of the provider",
+        "the account",
+        "sign-out, 12 hours, the link, the end or the deactivation of the provider",
     ),
     "API key": (
         "what its scopes and the present role of its creator have in common, in one organization",

@@ -34,9 +34,11 @@ from tests.security.credentials import ENDS, EXPECTED, PAGE, READS, WAYS, WORKS,
 from tests.studio.test_imports import run_imports, start_import
 from tests.support import factories
 from tests.support.factories.api_keys import api_key_headers
+from tests.support.factories.identity_providers import make_identity, make_identity_provider, make_sign_in
 from tests.support.failing_subtests import FailingSubtests
 from tests.support.guests import create_link, enter
 from tests.support.scenarios import PhotographedProduct, run_pending_generations
+from tests.support.servers.identity_provider import Browser
 
 
 class Holder(NamedTuple):
@@ -80,6 +82,7 @@ class World:
         """Return all credentials and all work, which exist from now on."""
         held = {
             "session": Holder(lambda: self._try_client(self.session)),
+            "session of a provider": self._hold_provider_session(),
             "API key": Holder(lambda: self._try_client(self.key)),
             "webhook endpoint": self._hold_endpoint(),
             "published image": self._hold_published(),
@@ -123,6 +126,14 @@ class World:
         written = client("POST", f"/brands/?{self.scope}", {"name": "Maison"}).status
         assert written in (201, 403)
         return WORKS if written == 201 else READS
+
+    def _hold_provider_session(self) -> Holder:
+        provider = make_identity_provider(self.organization)
+        identity = make_identity(provider, self.admin)
+        browser = Browser.of(Client(self.app))
+        tokens = browser.exchange(make_sign_in(provider, browser.verifier, subject=identity.subject)).json()
+        session = Client(self.app, {"authorization": f"Bearer {tokens['access_token']}"})
+        return Holder(lambda: self._try_client(session))
 
     def _hold_review_link(self, client: Client) -> Holder:
         _, token = create_link(client, f"/shootings/{self.scenario.shooting.id}/review-links")

@@ -36,6 +36,9 @@ export const isSignedIn = () => session !== null;
 /** The guest of the session, `{shooting, link, name, token}` with the ids of what they may see; null for a user. */
 export const guest = () => session?.guest || null;
 
+/** Whether the session is from the identity provider of a company: it has no personal resources. */
+export const isCompanySession = () => session?.company === true;
+
 export function forget() {
   session = null;
   sessionStorage.removeItem(SESSION);
@@ -50,6 +53,12 @@ export async function signIn(username, password) {
 export async function answerChallenge(challenge, answer) {
   const body = new URLSearchParams({ challenge, ...answer });
   keep(await readJson(await send("/login/access-token", { method: "POST", body })));
+}
+
+/** Begin a session with the code of an identity provider and the verifier that the sign-in was started with. */
+export async function signInWithCode(code, verifier) {
+  const body = new URLSearchParams({ grant_type: "authorization_code", code, code_verifier: verifier });
+  keep(await readJson(await send("/login/access-token", { method: "POST", body })), { company: true });
 }
 
 /** Exchange the token of a review link for a session that is bound to one shooting, and return its id. */
@@ -87,12 +96,12 @@ async function readJson(response) {
 function refresh() {
   refreshing ??= (async () => {
     try {
-      const { user, guest: entered } = session;
+      const { user, company, guest: entered } = session;
       if (entered) {
         // Once: a link that has ended must not be tried by each request of the page.
         session.guest = { ...entered, token: null };
         await enterAsGuest(entered.token, entered.name);
-      } else keep(await readJson(await send("/login/refresh-token", json("POST", { refresh_token: session.refresh }))), { user });
+      } else keep(await readJson(await send("/login/refresh-token", json("POST", { refresh_token: session.refresh }))), { user, company });
     } finally {
       refreshing = null;
     }
@@ -136,6 +145,11 @@ function buildUrl(path, parameters) {
   const query = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
   return `${path}?${new URLSearchParams(query)}`;
 }
+
+/** The identity provider of a domain, or null. */
+export const findProvider = async (domain) => (await readJson(await send(buildUrl("/login/oidc/provider", { domain })))).provider_id;
+/** The URL at which a browser starts to sign in through an identity provider. */
+export const providerUrl = (id, parameters) => buildUrl(`${BASE}/login/oidc/${id}/start`, parameters);
 
 /** One page of a list: `{data, count, next_cursor}`. */
 export const page = (path, parameters, limit = PAGE_SIZE) => get(buildUrl(path, { limit, ...parameters }));

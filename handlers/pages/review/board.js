@@ -2,6 +2,7 @@
 
 import { showAccountPage } from "./account.js";
 import * as api from "./api.js";
+import { showCompanyPage } from "./company.js";
 import { apiImage, ask, button, chip, describeDecision, describeRemark, element, forgetMessage, say, showConnection } from "./dom.js";
 import { showChallenge, showSecurity } from "./security.js";
 import { Shooting } from "./shooting.js";
@@ -62,6 +63,7 @@ function showSignIn(note) {
     element("label", { for: "password" }, "Password"),
     element("input", { id: "password", name: "password", type: "password", autocomplete: "current-password", required: true }),
     element("button", { type: "submit", class: "primary" }, "Sign in"),
+    element("p", {}, element("a", { href: "#/company" }, "Sign in with your company account")),
     element("p", {}, element("a", { href: "#/forgot-password" }, "Forgot your password?"))));
 }
 
@@ -117,7 +119,7 @@ async function showShootings(signal) {
     sessionStorage.setItem(ORGANIZATION, event.target.value);
     route();
   };
-  const options = [...organizations, { id: "", name: "Personal" }]
+  const options = [...organizations, ...(api.isCompanySession() ? [] : [{ id: "", name: "Personal" }])]
     .map(({ id, name }) => element("option", { value: id, selected: id === chosen }, name));
   const list = element("ul", { class: "shootings" });
   const search = element("input", { id: "search", type: "search", placeholder: "Name of a shooting" });
@@ -329,14 +331,15 @@ async function route() {
     showEntrance(token);
     return;
   }
-  if (showAccountPage(show)) {
+  if (showAccountPage(show) || showCompanyPage(show)) {
     account.replaceChildren();
     return;
   }
   try {
     if (!api.isSignedIn()) return showSignIn();
     const guest = api.guest();
-    showAccount(...(guest ? [element("span", {}, guest.name)] : []));
+    const ownAccount = api.isCompanySession() ? null : element("a", { href: "#/account" }, "Account");
+    showAccount(...[guest ? element("span", {}, guest.name) : ownAccount].filter(Boolean));
     const [, asked, shotId] = window.location.hash.match(/^#\/shootings\/([0-9a-f-]{36})(?:\/shots\/([0-9a-f-]{36}))?$/) || [];
     const usageId = guest ? null : window.location.hash.match(/^#\/usage\/([0-9a-f-]{36})$/)?.[1];
     // A guest has one shooting, whatever the address says.
