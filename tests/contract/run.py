@@ -21,11 +21,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy.exc import OperationalError
 
 from tests.contract.fuzzing import image_urls
 from tests.contract.fuzzing.client import UNREACHABLE_HOST
+from tests.support.servers.identity_provider import run_provider_process
 from tools.conformance.sartiq_conformance.contract import set_closed_responses
 from tools.servers.databases import create_database
 from tools.servers.http_recorder import run_http_recorder
@@ -51,9 +53,13 @@ Step = Callable[[str, argparse.Namespace, int], list[str]]
 
 
 @contextmanager
-def server_under_test(module: str, is_mock: bool) -> Iterator[tuple[str, Path, str]]:
-    """Run the server on a fresh database; yield its URL, its log file and the URL of the image host."""
+def server_under_test(module: str, is_mock: bool) -> Iterator[tuple[str, Path, str, str]]:
+    """Run the server on a fresh database.
+
+    Yields its URL, its log file, and the URLs of the image host and of the identity provider.
+    """
     with (
+        run_provider_process() as provider,
         tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name,
         run_http_recorder(image_urls.respond) as image_host,
     ):
@@ -63,11 +69,14 @@ def server_under_test(module: str, is_mock: bool) -> Iterator[tuple[str, Path, s
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,
                 "SARTIQ_MODE": "mock" if is_mock else "live",
-                "OUTBOUND_ALLOWED_HOSTS": f"{UNREACHABLE_HOST},{image_host.host}",
+                "OUTBOUND_ALLOWED_HOSTS": ",".join(
+                    (UNREACHABLE_HOST, image_host.host, urlsplit(provider).netloc)
+                ),
+                "DNS_SERVERS": UNREACHABLE_HOST,
                 **SHORT_TIMEOUTS,
             }
             with running_server(folder, module, seconds_to_start=SECONDS_TO_START, **environment) as server:
-                yield server.url, server.log, image_host.url
+                yield server.url, server.log, image_host.url, provider
 
 
 def write_closed_document(version: str) -> Path:
@@ -158,7 +167,7 @@ def report_failure(errors: list[str], log: Path, kept: Path) -> None:
 
 def run_step(step: Step, options: argparse.Namespace, seed: int) -> bool:
     """Run a step on a new server; return whether it found no failure and the server logged no error."""
-    with server_under_test(options.server, options.mock) as (url, log, image_host_url):
+    with server_under_test(options.server, options.mock) as (url, log, image_host_url, provider):
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -168,6 +177,7 @@ def run_step(step: Step, options: argparse.Namespace, seed: int) -> bool:
             "SARTIQ_CONTRACT_SEED": str(seed),
             "SARTIQ_CONTRACT_OUTBOX": str(log.parent / "outbox"),
             "SARTIQ_CONTRACT_PICTURES": image_host_url,
+            "SARTIQ_CONTRACT_PROVIDER": provider,
         }
         status = subprocess.run(step(url, options, seed), cwd=ROOT, env=environment, check=False).returncode
         errors = list_errors(log.read_text(errors="replace"))

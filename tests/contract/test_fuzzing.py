@@ -89,10 +89,10 @@ def test_a_failed_step_prints_the_errors_of_the_server_and_keeps_its_log(
     tmp_path: Path,
 ) -> None:
     @contextmanager
-    def finished_server(module: str, is_mock: bool) -> Iterator[tuple[str, Path, str]]:
+    def finished_server(module: str, is_mock: bool) -> Iterator[tuple[str, Path, str, str]]:
         path = tmp_path / "server.log"
         path.write_text(log)
-        yield "http://localhost/api/v1", path, "http://localhost"
+        yield "http://localhost/api/v1", path, "http://localhost", "http://localhost"
 
     def fuzz_command(url: str, options: Namespace, seed: int) -> list[str]:
         return [sys.executable, "-c", f"raise SystemExit({status})"]

@@ -49,7 +49,7 @@ from tests.support.servers.identity_provider import (
     run_hostile_provider,
     set_user,
 )
-from tools.servers.http_recorder import StubResponse
+from tools.servers.http_recorder import RecordedRequest, StubResponse
 
 DOMAIN = "atelier-nord.example"
 VICTIM = f"victim@{DOMAIN}"
@@ -430,7 +430,12 @@ def test_s57_redirects_and_documents_without_end_are_not_followed(attack: Attack
 
 def test_s57_a_slow_provider_is_waited_for_briefly(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "TIMEOUT_SECONDS", 0.3)
-    attack.provider.respond = lambda _: time.sleep(1) or StubResponse(200)  # type: ignore[func-returns-value]
+
+    def respond(_: RecordedRequest) -> StubResponse:
+        time.sleep(1)
+        return StubResponse(200)
+
+    attack.provider.respond = respond
     started_at = time.monotonic()
     for _ in range(3):
         # The second and the third one send nothing: the failure is known for a while.
@@ -461,8 +466,13 @@ def test_s57_new_keys_of_a_provider_are_fetched_but_not_for_each_token(attack: A
 
 @pytest.mark.parametrize("algorithm", ["ES256", "PS256", "Ed25519"])
 def test_s57_tokens_of_other_asymmetric_algorithms_are_accepted(algorithm: str, attack: Attack) -> None:
-    kinds = {"ES256": ("EC", "P-256"), "PS256": ("RSA", 2048), "Ed25519": ("OKP", "Ed25519")}
-    key = jwk.generate_key(*kinds[algorithm], {"kid": "of the provider"})  # type: ignore[call-overload]
+    kinds: dict[str, tuple[type[Any], Any]] = {
+        "ES256": (jwk.ECKey, "P-256"),
+        "PS256": (jwk.RSAKey, 2048),
+        "Ed25519": (jwk.OKPKey, "Ed25519"),
+    }
+    key_class, size = kinds[algorithm]
+    key = key_class.generate_key(size, {"kid": "of the provider"})
     attack.provider.key = key
     attack.provider.sign = lambda claims: attack.provider.sign_with(key, claims, algorithm)
     assert attack.sign_in().startswith("/oidc/")

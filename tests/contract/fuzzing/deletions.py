@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import schemathesis
 
-from tests.contract.fuzzing import accounts, client, destinations, webhooks
+from tests.contract.fuzzing import accounts, client, destinations, identity_providers, webhooks
 from tests.contract.fuzzing.cases import seeded_id
 
 
@@ -91,6 +91,7 @@ DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_invitation": accounts.delete_a_new_invitation,
     "delete_api_key": accounts.delete_a_new_key,
     "delete_destination": destinations.delete_a_new_destination,
+    **identity_providers.DELETIONS,
     "delete_webhook_endpoint": webhooks.delete_a_new_endpoint,
     **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
 }

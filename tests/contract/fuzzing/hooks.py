@@ -22,6 +22,7 @@ from tests.contract.fuzzing import (
     checks,
     client,
     destinations,
+    identity_providers,
     image_urls,
     second_factors,
     webhooks,
@@ -256,8 +257,8 @@ REQUIRED_ROWS = {
 
 
 # Ids that are never dropped: the target organization, the task of an external provider, messages, which need
-# not exist, and the new owner, which is required.
-KEPT_REFERENCES = ("organization_id", "task_id", "message_ids", "user_id")
+# not exist, and what is required: the new owner, and the client at an identity provider.
+KEPT_REFERENCES = ("organization_id", "task_id", "message_ids", "user_id", "client_id")
 
 
 def drop_invented_references(case: schemathesis.Case) -> None:
@@ -429,6 +430,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "cancel_product_import": cancel_a_new_import,
     **webhooks.PREPARATIONS,
     **destinations.PREPARATIONS,
+    **identity_providers.PREPARATIONS,
     **accounts.PREPARATIONS,
     **second_factors.PREPARATIONS,
     **DELETIONS,
@@ -454,7 +456,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
 # Operations on the row in their path. In a walk this is the row of an earlier step.
 ROW_OPERATIONS = {
     *DELETIONS, "cancel_generation", "retry_generation", "replace_subscription", "renew_subscription",
-    "replace_generation_model", "remove_member",
+    "replace_generation_model", "remove_member", "remove_identity",
 }  # fmt: skip
 
 
