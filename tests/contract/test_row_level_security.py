@@ -41,8 +41,8 @@ from tests.support.app import auth_headers
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 INSUFFICIENT_PRIVILEGE = "42501"
 DENIED_TABLES = {
-    "known_addresses", "media_checks", "pending_touches", "product_import_images", "queued_emails",
-    "second_factor_challenges", "task_callbacks", "try_counts",
+    "known_addresses", "media_checks", "pending_touches", "product_import_images", "provider_sign_ins",
+    "queued_emails", "second_factor_challenges", "task_callbacks", "try_counts",
 }  # fmt: skip
 """Tables of the system role only: they are used before authentication or belong to no tenant."""
 READ_ONLY = {"generation_models"}
@@ -296,10 +296,10 @@ def test_s01_few_operations_run_as_the_system() -> None:
     }
     assert {name for name, handler in handlers.items() if is_self_authenticating(handler)} == {
         "accept_invitation", "cancel_account_deletion", "confirm_email_change", "exchange_review_link",
-        "get_published_image",
+        "find_login_provider", "finish_oidc_login", "get_published_image",
         "get_shared_image", "login",
         "put_upload", "receive_task_webhook", "recover_password", "refresh_token", "reset_password",
-        "revoke_token",
+        "revoke_token", "start_oidc_login",
     }  # fmt: skip
 
 
