@@ -15,7 +15,6 @@ from sqlalchemy import (
     UniqueConstraint,
     case,
     exists,
-    false,
     func,
     select,
     text,
@@ -88,7 +87,7 @@ class Membership(Identified):
     role: Mapped[str] = mapped_column(String(20), default=Role.MEMBER)
     second_factor_from: Mapped[datetime | None]
     """That of the organization, so that the query of each request needs no further table."""
-    provider_only: Mapped[bool] = mapped_column(default=False, server_default=false())
+    provider_only: Mapped[bool] = mapped_column(default=False)
     """Whether it counts in sessions of an identity provider only. Triggers set it; code does not write it."""
     # Of the organization, and the same in all its memberships, which each request of a member reads.
     suspended_at: Mapped[datetime | None]

@@ -252,6 +252,8 @@ def test_the_first_sign_in_creates_an_account_that_acts_in_the_organization_only
     ]
     assert anna("POST", f"/brands/{customer.organization_query}", {"name": "Maison"}).status == 201
     assert anna("GET", f"/brands/{customer.organization_query}").json()["count"] == 1
+    image = {"filename": "dress.jpg", "content_type": "image/jpeg"}
+    assert anna("POST", "/uploads/presigned-url", image).status == 200
     denied = anna("GET", "/brands/")
     assert status_and_code(denied) == (403, "not_enough_permissions")
     assert "session of an identity provider" in denied.json()["detail"]
