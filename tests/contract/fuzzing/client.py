@@ -84,6 +84,16 @@ def long_lived_header(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {sign_in(name)['access_token']}"}
 
 
+@functools.cache
+def api_key_header() -> dict[str, str]:
+    """Return the Authorization header of an API key of the demo account's organization."""
+    path = f"/organizations/{SEEDED_ORGANIZATION}/api-keys"
+    body = {"name": "Fuzzing", "scopes": ["brands:read"]}
+    response = http_client().post(path, json=body, headers=long_lived_header("demo"))
+    response.raise_for_status()
+    return {"Authorization": f"Bearer {response.json()['secret']}"}
+
+
 _session_numbers = itertools.count()
 
 

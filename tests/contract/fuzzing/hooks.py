@@ -352,6 +352,12 @@ def read_as_superuser(case: schemathesis.Case) -> None:
         case.headers.update(client.long_lived_header("admin"))
 
 
+def send_an_api_key(case: schemathesis.Case) -> None:
+    """Describe an API key in half of the cases: a session has none and gets 404."""
+    if get_sender(case) == "demo" and not coin_flip(case):
+        case.headers.update(client.api_key_header())
+
+
 def change_a_new_row(case: schemathesis.Case) -> None:
     """Change a new row in half of the cases, and never a seeded one: those belong to the system."""
     name = next(iter(case.path_parameters))
@@ -418,6 +424,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "add_base_image": add_an_image_to_a_new_row,
     "list_users": list_users_as_superuser,
     "get_provider_config": read_as_superuser,
+    "get_current_api_key": send_an_api_key,
     **{f"update_{name}": change_a_new_row for name in SYSTEM_RESOURCES},
     "create_export": export_an_approved_prediction,
     "get_export": read_a_completed_export,
