@@ -6,7 +6,7 @@ DomainError                       db/errors.py: what the domain rejects
                                   incorrect_second_factor, challenge_ended
   PermissionDenied           403  not_enough_permissions, guest_not_allowed, api_key_not_allowed,
                                   second_factor_enrollment_required, provider_session_not_allowed,
-                                  provider_sign_in_required, invalid_signature
+                                  provider_sign_in_required, organization_suspended, invalid_signature
   NotFound                   404  not_found
   Conflict                   409  one subclass and code per business rule
   PreconditionFailed         412  precondition_failed
