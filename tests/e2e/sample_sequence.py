@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 
 from tests.e2e.sample_runs import DEMO, SECOND, SampleRuns, find_url
@@ -125,6 +127,8 @@ def run_organization(runs: SampleRuns) -> None:
     for kind in ("organization", "api_key"):
         for verb in ("delete", "create", "update"):
             runs.run(f"{verb}_{kind}")
+    secret = re.search(r"sk_[\w-]{76}", runs.outputs["create_api_key"])
+    runs.run("get_current_api_key", secret[0] if secret else None)
     for name in ("add_member", "get_member", "update_member", "remove_member", "add_member"):
         runs.run(name)
     for name in ("delete_invitation", "create_invitation"):

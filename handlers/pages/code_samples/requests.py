@@ -77,6 +77,7 @@ _COMMENTS = {
     "test_webhook_endpoint": _ENABLED,
     "redeliver_webhooks": _ENABLED,
     "redeliver_webhook": _ENABLED,
+    "get_current_api_key": "Needs an API key as the token: `create_api_key` returns one.",
     "create_subscription": "The account must not have an active subscription.",
     "create_export": "The prediction must be approved: `approve_prediction` does it.",
     "publish_prediction": "The prediction must be approved: `approve_prediction` does it.",
