@@ -421,7 +421,7 @@ def test_a_required_provider_ends_the_access_of_other_sessions_except_that_of_th
     assert password_session("GET", "/brands/").json()["data"] == []
     assert password_session("GET", "/organizations/").json()["count"] == 1
     assert password_session("GET", "/users/me").status == 200
-    # Also for who joins or gets another role later.
+    # The same applies to members who join or get another role later.
     later = factories.make_user()
     factories.make_membership(customer.organization, later)
     assert client_for(later)("GET", brands).status == 403

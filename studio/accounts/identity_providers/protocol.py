@@ -71,8 +71,12 @@ class SignInFailed(Exception):
     """The provider did not confirm who the user is. `reason` is for the client, the message for the log."""
 
     def __init__(self, reason: Reason, message: str) -> None:
-        self.reason = reason
-        super().__init__(message)
+        # All arguments, because a request that is served again copies its arguments.
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)

@@ -212,20 +212,17 @@ def exchange_code(code: str, code_verifier: str, device: Device, settings: Setti
         # As for a wrong password: the client is not signed in.
         raise IncorrectCredentials(error.detail) from error
     provider = sign_in.identity_provider
-    # Members join under this lock only.
-    current_session().execute(
-        select(Organization.id).where(Organization.id == provider.organization_id).with_for_update()
-    )
     identity = _find_identity(provider.id, str(sign_in.subject))
     if identity is None:
         identity = _create_account(sign_in)
-    user = get_user(identity.user_id, for_update=True)
+    account = select(User).where(User.id == identity.user_id).with_for_update()
+    user = current_session().scalar(account.execution_options(populate_existing=True))
+    if user is None or not user.is_active:
+        raise IncorrectCredentials()
     set_actor(user)
     set_tenants(user.id, provider.organization_id)
-    if not user.is_active:
-        raise IncorrectCredentials()
     if not _is_member(provider.organization_id, user.id):
-        # Whoever was removed must not return by a sign-in.
+        # A member who was removed must not return by a sign-in.
         raise MembershipRequired()
     identity.email, identity.last_used_at = sign_in.email, utc_now()
     grant = sessions.start_session(user, device, settings, identity)
@@ -248,8 +245,8 @@ def add_identity(user_id: UUID, code: str, code_verifier: str, mailer: Mailer | 
     with as_system():
         sign_in = _take_sign_in(code, code_verifier)
         provider = sign_in.identity_provider
-        locked = select(Organization).where(Organization.id == provider.organization_id).with_for_update()
-        organization = current_session().scalars(locked).one()
+        named = select(Organization.name).where(Organization.id == provider.organization_id)
+        organization_name = current_session().scalars(named).one()
         user = get_user(user_id, for_update=True)
         if _find_identity(provider.id, str(sign_in.subject)) is not None:
             raise IdentityTaken()
@@ -270,7 +267,7 @@ def add_identity(user_id: UUID, code: str, code_verifier: str, mailer: Mailer | 
                 recipient=user.email,
                 subject="A company account was linked to your Sartiq account",
                 text=_LINKED_TEXT.format(
-                    organization=as_text(organization.name), issuer=as_text(provider.issuer)
+                    organization=as_text(organization_name), issuer=as_text(provider.issuer)
                 ),
                 label="Set a new password",
                 url=mailer.forgot_password_url,
@@ -313,14 +310,24 @@ def _is_waiting(provider_id: UUID, state: str) -> tuple[ColumnElement[bool], ...
 def _take_sign_in(code: str, code_verifier: str) -> ProviderSignIn:
     """Return the sign-in of a code and delete it, so that the code works once.
 
+    The organization of the provider is locked from then on: no member joins or leaves, no provider changes.
+
     Raises:
         InvalidCode: There is none, or the verifier does not belong to it.
     """
+    is_valid = (ProviderSignIn.code_hash == hash_token(code), ProviderSignIn.expires_at > utc_now())
+    of_code = select(Organization.id).where(
+        Organization.id == IdentityProvider.organization_id,
+        IdentityProvider.id == ProviderSignIn.identity_provider_id,
+        *is_valid,
+    )
+    # The organization is locked before the sign-in, in the same order as by the deletion of its provider. The
+    # lock does not block inserts of rows that refer to the organization.
+    current_session().execute(of_code.with_for_update(of=Organization, key_share=True))
     query = (
         select(ProviderSignIn)
         .join(IdentityProvider, IdentityProvider.id == ProviderSignIn.identity_provider_id)
-        .where(ProviderSignIn.code_hash == hash_token(code), ProviderSignIn.expires_at > utc_now())
-        .where(IdentityProvider.is_enabled.is_(True))
+        .where(*is_valid, IdentityProvider.is_enabled.is_(True))
         .options(joinedload(ProviderSignIn.identity_provider))
         .with_for_update(of=ProviderSignIn)
     )
