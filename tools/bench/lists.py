@@ -84,8 +84,8 @@ WITH made AS (
     SELECT gen_random_uuid(), 'Other ' || n, 'other-' || n, now(), now()
     FROM generate_series(1, :others) AS n RETURNING id
 ), members AS (
-    INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
-    SELECT gen_random_uuid(), id, :owner, 'owner', now(), now() FROM made
+    INSERT INTO memberships (id, organization_id, user_id, role, provider_only, created_at, updated_at)
+    SELECT gen_random_uuid(), id, :owner, 'owner', false, now(), now() FROM made
 )
 INSERT INTO products (
     id, owner_id, organization_id, name, category, state, public, metadata, created_at, updated_at

@@ -19,9 +19,9 @@ SELECT pg_temp.id({ORGANIZATION}, n), 'Organization ' || n, 'bench-' || n, now()
 FROM generate_series(1, {organizations}) n;
 
 -- One owner per organization, and a viewer in the first one.
-INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
+INSERT INTO memberships (id, organization_id, user_id, role, provider_only, created_at, updated_at)
 SELECT pg_temp.id({MEMBERSHIP}, n), pg_temp.id({ORGANIZATION}, (n - 1) % {organizations} + 1), pg_temp.id({USER}, n),
-    CASE WHEN n = {viewer} THEN 'viewer' ELSE 'owner' END, now(), now()
+    CASE WHEN n = {viewer} THEN 'viewer' ELSE 'owner' END, false, now(), now()
 FROM generate_series(1, {viewer}) n;
 
 INSERT INTO media_resources

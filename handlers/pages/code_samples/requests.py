@@ -321,7 +321,8 @@ class SampleBuilder:
 
     def _response_media_type(self, operation: RawOperation) -> str | None:
         """Return the media type of the first successful response that the contract lists."""
-        success = next(status for status in operation.definition["responses"] if status.startswith("2"))
+        # The statuses are in order: 2xx, or 303 for a redirect.
+        success = next(iter(sorted(operation.definition["responses"])))
         content = self._bundle.resolve(operation.definition["responses"][success]).get("content", {})
         return next(iter(content), None)
 
