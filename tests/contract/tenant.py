@@ -459,7 +459,16 @@ def _verified_domain(tenant: Tenant, request: Request) -> None:
 
 
 def _confirmed_sign_in(tenant: Tenant, request: Request) -> None:
-    request.body["code"] = make_sign_in(tenant.rows["provider"], request.body["code_verifier"])
+    provider = tenant.rows["provider"]
+    # A caller who is no member joins.
+    domain = make_domain(provider, verified_at=utc_now()).domain
+    email = {"email": f"demo@{domain}"}
+    request.body["code"] = make_sign_in(provider, request.body["code_verifier"], **email)
+
+
+def _own_identity(tenant: Tenant, request: Request) -> None:
+    if tenant.rows["identity"].user_id != tenant.owner.id:
+        request.path["identity_id"] = str(make_identity(tenant.rows["provider"], tenant.owner).id)
 
 
 def _reachable_bucket(tenant: Tenant, request: Request) -> None:
@@ -507,6 +516,7 @@ PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     "create_identity_provider": _reachable_issuer,
     "verify_identity_provider_domain": _verified_domain,
     "add_identity": _confirmed_sign_in,
+    **dict.fromkeys(("get_identity", "remove_identity"), _own_identity),
     "create_export": _set_shot_state("approved"),
     "download_export": _completed_export,
     **dict.fromkeys(("get_account_export", "download_account_export"), _own_account_export),

@@ -43,7 +43,7 @@ SLUG_REFERENCES = {
     "shot_type_string": ("shot_type", "slug"),
 }
 # URLs of external servers, which refer to no row.
-EXTERNAL_URL_FIELDS = {"website", "url"}
+EXTERNAL_URL_FIELDS = {"issuer", "website", "url"}
 
 
 def without_request_id(response: ClientResponse) -> tuple[int, dict[str, str], Any]:

@@ -96,7 +96,7 @@ function showEntrance(token) {
     element("button", { type: "submit", class: "primary" }, "Start the review")));
 }
 
-function showAccount(...children) {
+function showAccount(name) {
   const leave = async () => {
     const guest = api.guest();
     view.abort();
@@ -105,8 +105,10 @@ function showAccount(...children) {
     if (guest) showNote("You have left the review", "Open the link again to return.");
     else showSignIn();
   };
-  const security = api.guest() ? [] : [element("a", { href: "#/security" }, "Security")];
-  account.replaceChildren(...children, ...security, button(api.guest() ? "Leave" : "Sign out", leave));
+  // What a session of a company may do is managed by the company.
+  const hasSecurity = !api.guest() && !api.isCompanySession();
+  const security = hasSecurity ? element("a", { href: "#/security" }, "Security") : null;
+  account.replaceChildren(...[name, security].filter(Boolean), button(api.guest() ? "Leave" : "Sign out", leave));
 }
 
 async function showShootings(signal) {
@@ -338,8 +340,7 @@ async function route() {
   try {
     if (!api.isSignedIn()) return showSignIn();
     const guest = api.guest();
-    const ownAccount = api.isCompanySession() ? null : element("a", { href: "#/account" }, "Account");
-    showAccount(...[guest ? element("span", {}, guest.name) : ownAccount].filter(Boolean));
+    showAccount(guest && element("span", {}, guest.name));
     const [, asked, shotId] = window.location.hash.match(/^#\/shootings\/([0-9a-f-]{36})(?:\/shots\/([0-9a-f-]{36}))?$/) || [];
     const usageId = guest ? null : window.location.hash.match(/^#\/usage\/([0-9a-f-]{36})$/)?.[1];
     // A guest has one shooting, whatever the address says.

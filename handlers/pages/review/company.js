@@ -81,32 +81,32 @@ async function finish(show, code, state) {
     window.location.hash = "#/shootings";
   } catch (error) {
     const text = error.code === "account_exists"
-      ? "Your e-mail address has an account already. Sign in with its password, and link your company account under Account."
+      ? "Your e-mail address has an account already. Sign in with its password, and link your company account under Security."
       : error.message;
     showEnd(show, "Sign in", text);
   }
 }
 
-/** The linked company accounts of the signed-in person, each with a button that removes it. */
-async function showIdentities(show) {
-  const list = element("ul", { class: "identities" });
+/** Return the list of the linked company accounts, each with a button that removes it, and a link that adds one. */
+export async function buildIdentities() {
+  const list = element("ul", { class: "factors" });
   for await (const { id, email, subject, issuer } of api.rows("/users/me/identities", {})) {
-    const row = element("li", {}, `${email || subject}, ${issuer} `, button("Remove", async () => {
+    const name = email || subject;
+    const row = element("li", {}, element("span", {}, name), element("span", { class: "hint" }, issuer), button("Remove", async () => {
       try {
         await api.remove(`/users/me/identities/${id}`);
         row.remove();
       } catch (error) {
         say(error.message, true);
       }
-    }));
+    }, { "aria-label": `Remove: ${name}` }));
     list.append(row);
   }
-  show("Account", element("section", { class: "sign-in" },
-    element("h1", {}, "Account"),
+  return [
     element("h2", {}, "Company accounts"),
     list.children.length ? list : element("p", {}, "No company account is linked."),
     element("p", {}, element("a", { href: "#/link-company" }, "Link a company account")),
-    element("p", {}, element("a", { href: "#/shootings" }, "Back"))));
+  ];
 }
 
 /** Show the page that the fragment of the address names, and return whether there is one. */
@@ -124,12 +124,8 @@ export function showCompanyPage(show) {
     showForm(show, {
       title: "Link a company account",
       text: "Sign in at your company once. Afterwards you can use its sign-in instead of your password.",
-      action: "Continue", purpose: "link", back: "#/account",
+      action: "Continue", purpose: "link", back: "#/security",
     });
-    return true;
-  }
-  if (hash === "#/account" && api.isSignedIn() && !api.guest() && !api.isCompanySession()) {
-    showIdentities(show).catch((error) => say(error.message, true));
     return true;
   }
   const [, reason] = hash.match(/^#\/oidc-error\/([a-z_]+)$/) || [];

@@ -1,6 +1,7 @@
 // The second factor: the step of the sign-in that asks for it, and the page on which people add and remove factors.
 
 import * as api from "./api.js";
+import { buildIdentities } from "./company.js";
 import { button, element, say } from "./dom.js";
 
 const FACTORS = "/users/me/second-factors";
@@ -73,10 +74,11 @@ const DESCRIPTIONS = {
   recovery_codes: ({ codes_left }) => `Recovery codes: ${codes_left} left`,
 };
 
-/** Show the second factors of the account, with what adds and removes them. `note` says why the page is shown. */
+/** Show the second factors and company accounts of the account, with what adds and removes them. `note` says why the page is shown. */
 export async function showSecurity(show, signal, note = "") {
   const factors = [];
   for await (const factor of api.rows(FACTORS, { sort: "created_at" })) factors.push(factor);
+  const identities = await buildIdentities();
   if (signal.aborted) return;
   const again = () => showSecurity(show, signal);
 
@@ -135,5 +137,6 @@ export async function showSecurity(show, signal, note = "") {
     element("p", { class: "tools" },
       button(factors.some(({ type }) => type === "totp") ? "Replace the authenticator app" : "Add an authenticator app", addApp, { class: "primary" }),
       hasPasskeys() ? button("Add a passkey", addPasskey) : null,
-      hasFactor ? button("Replace the recovery codes", replaceCodes) : null));
+      hasFactor ? button("Replace the recovery codes", replaceCodes) : null),
+    ...identities);
 }

@@ -253,13 +253,15 @@ def add_identity(user_id: UUID, code: str, code_verifier: str, mailer: Mailer | 
         count = select(func.count(UserIdentity.id)).where(UserIdentity.user_id == user.id)
         if (current_session().scalar(count) or 0) >= MAX_IDENTITIES:
             raise TooManyIdentities(limit=MAX_IDENTITIES)
-        if not _is_member(provider.organization_id, user.id):
+        joins = not _is_member(provider.organization_id, user.id)
+        if joins:
             _require_accepted_email(sign_in)
             create_membership(provider.organization_id, user, _default_role(provider))
         identity = _link(sign_in, user)
-    # The caller may have joined just now: the log of the organization gets the event too.
-    extend_role_to(provider.organization_id)
-    set_tenants(user.id, provider.organization_id)
+    if joins:
+        # The log of the organization has its new member.
+        extend_role_to(provider.organization_id)
+    set_tenants(user.id, provider.organization_id if joins else None)
     if mailer is not None:
         mailer.send(
             Email(
