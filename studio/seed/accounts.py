@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from db.base import Base, utc_now
 from db.models.api_keys import ApiKey
+from db.models.identity_providers import IdentityProvider, IdentityProviderDomain, UserIdentity
 from db.models.organizations import Invitation, Membership, Organization
 from db.models.second_factors import FactorType, SecondFactor
 from db.models.subscriptions import Subscription
@@ -83,3 +84,33 @@ def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
             last_four="x9Qd",
             expires_at=utc_now() + timedelta(days=90),
         )
+        yield from _build_provider_rows(number, ("atelier-nord", "studio-second")[number - 1])
+
+
+def _build_provider_rows(number: int, name: str) -> Iterator[Base]:
+    """Build an identity provider of an organization at which nobody can sign in: its host does not exist."""
+    organization_id, provider_id = get_seed_id(Organization, number), get_seed_id(IdentityProvider, number)
+    issuer = f"https://login.{name}.example"
+    yield IdentityProvider(
+        id=provider_id,
+        organization_id=organization_id,
+        name="Company accounts",
+        issuer=issuer,
+        client_id="sartiq-studio",
+        default_role="member",
+    )
+    yield IdentityProviderDomain(
+        id=get_seed_id(IdentityProviderDomain, number),
+        organization_id=organization_id,
+        identity_provider_id=provider_id,
+        domain=f"{name}.example",
+        challenge="3f1c9a7be25d48660b7ad1c4e9f20835aa61d7c20e9b4f58",
+    )
+    yield UserIdentity(
+        id=get_seed_id(UserIdentity, number),
+        user_id=get_seed_id(User, number),
+        organization_id=organization_id,
+        identity_provider_id=provider_id,
+        issuer=issuer,
+        subject=f"24828976100{number}",
+    )

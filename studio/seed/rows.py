@@ -16,6 +16,7 @@ from db.models.brands import Brand
 from db.models.destinations import Destination, DestinationKind
 from db.models.generation_models import GenerationModel
 from db.models.guidelines import Guidelines
+from db.models.identity_providers import IdentityProvider, IdentityProviderDomain, UserIdentity
 from db.models.media import MediaResource
 from db.models.organizations import Invitation, Organization
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -58,6 +59,9 @@ KINDS: dict[type[Any], int] = {
     ApiKey: 0x2C,
     Destination: 0x38,
     SecondFactor: 0x3A,
+    IdentityProvider: 0x3C,
+    IdentityProviderDomain: 0x3D,
+    UserIdentity: 0x3E,
 }
 CUTOUT_MEDIA = 0x10
 """The number of the file of a tenant's cut-out among its images."""
