@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, false
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from db.base import Identified, utc_now
@@ -35,7 +35,7 @@ class User(Identified):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     rework_available: Mapped[int] = mapped_column(default=0)
-    has_second_factor: Mapped[bool] = mapped_column(default=False, server_default=false())
+    has_second_factor: Mapped[bool] = mapped_column(default=False)
     """Whether a sign-in needs an authenticator app or a passkey too. `second_factors` changes it."""
     storage_low_at: Mapped[datetime | None]
     """The time of the event `storage.low`; null again when there is space."""

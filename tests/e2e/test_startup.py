@@ -34,8 +34,8 @@ from tools.servers.server_databases import database_of
 LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "requests.models", "httpx._client"}
 # The first start needs them to create the schema and read the demo images; later the first upload loads them.
 FIRST_START_MODULES = {"alembic", "numpy", "PIL"}
-# Memory limit of an idle server, including 12 MB of libraries that only tests need.
-MAX_MEMORY_BYTES = 150_000_000
+# Memory limit of an idle server. An operation of the contract takes about 0.2 MB.
+MAX_MEMORY_BYTES = 155_000_000
 
 
 def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:

@@ -204,7 +204,7 @@ def assert_same_policy_headers(app: Application, tenant: Tenant, name: str) -> N
     """Fail if the 304 of an operation has other policy headers than its 200."""
     request = tenant.request_for(name)
     is_public = request.operation.is_public
-    credentials = {} if is_public else auth_headers(app, tenant.caller_for(request.operation))
+    credentials = {} if is_public else tenant.headers_for(app, request.operation)
     full = request.send(app, credentials)
     not_modified = request.send(app, {**credentials, "if-none-match": full.headers["etag"]})
     assert (full.status, not_modified.status) == (200, 304)

@@ -5,9 +5,10 @@ CREATE FUNCTION pg_temp.id(kind int, number bigint) RETURNS uuid LANGUAGE sql IM
 RETURN (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(number), 12, '0'))::uuid;
 
 INSERT INTO users
-    (id, email, email_key, hashed_password, full_name, is_active, is_superuser, rework_available, created_at, updated_at)
+    (id, email, email_key, hashed_password, full_name, is_active, is_superuser, has_second_factor,
+     rework_available, created_at, updated_at)
 SELECT pg_temp.id({USER}, n), 'user' || n || '@bench.example', 'user' || n || '@bench.example', '!', 'User ' || n,
-    true, n = {superuser}, 0, now(), now()
+    true, n = {superuser}, false, 0, now(), now()
 FROM generate_series(1, {superuser}) n;
 
 INSERT INTO token_families (id, user_id, expires_at, last_used_at, created_at, updated_at)

@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import pyotp
 from sqlalchemy import delete, select
 
 from db.base import utc_now
@@ -117,6 +116,9 @@ def start_totp(user: User, proof: Mapping[str, Any], settings: Settings) -> NewT
     Raises:
         IncorrectPassword, IncorrectOtp: The proof is wrong.
     """
+    # Imported here, as in `second_factors`.
+    import pyotp
+
     _require_proof(user, proof, settings)
     current_session().execute(delete(SecondFactor).where(*_is_pending_totp(user)))
     factor, secret = SecondFactor(user_id=user.id, type=FactorType.TOTP), pyotp.random_base32()
