@@ -4,6 +4,7 @@ Review gate, preview, bundler and the builders of pages import from here what th
 it. `tools.bench`, which measures the parts of the server, is the exception. For another server with another
 contract, this module is what has to be written again:
 
+- `BodyLimits` are the limits of request bodies that an operation has without limits of its own.
 - The document model: `Document`, its `METHODS`, JSON pointers, `ContractError` and `to_openapi_30`. It comes
   from `handlers.contract`, which knows nothing of the rest of the server.
 - `list_mismatches` compares a contract with the code that implements it.
@@ -40,6 +41,7 @@ __all__ = [
     "RULES",
     "RULES_FOLDER",
     "AdmissionControl",
+    "BodyLimits",
     "ContractError",
     "Document",
     "Row",

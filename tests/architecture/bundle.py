@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
 
 from handlers.contract.coercion import plain_type
 from handlers.contract.document import METHODS
@@ -14,6 +18,7 @@ COMPOSITIONS = ("allOf", "anyOf", "oneOf")
 NULL = {"type": "null"}
 
 Node = dict[str, Any]
+T = TypeVar("T")
 
 
 class Operation(NamedTuple):
@@ -131,6 +136,16 @@ def list_nodes(node: Any, pointer: str = "#") -> Iterator[tuple[str, Node]]:
     elif isinstance(node, list):
         for index, child in enumerate(node):
             yield from list_nodes(child, pointer + join_pointer([index]))
+
+
+def seed(contract: T) -> T:
+    """Return a copy in which a test seeds mistakes that its rule must find. A review ends the test here.
+
+    A review checks the contract and not its rules, and the contract that it checks may lack what they change.
+    """
+    if "REVIEWED_BUNDLE" in os.environ:
+        pytest.skip("a review checks the contract, and not its rules")
+    return copy.deepcopy(contract)
 
 
 def assert_no_findings(findings: Iterable[str], remedy: str = "") -> None:

@@ -5,7 +5,6 @@ Each rule is also run on a contract with a seeded mistake.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,7 +16,6 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from db.errors import TooManyConcurrentRequests
-from handlers.contract.json_pointer import split_pointer
 from studio.infrastructure.settings import Settings
 from studio.rate_limits.limits import QuotaPolicies
 from tests.architecture.bundle import (
@@ -28,7 +26,10 @@ from tests.architecture.bundle import (
     list_operations,
     list_parameters,
     resolve,
+    seed,
 )
+from tools.review.runtime_expressions import find_wrong_expressions
+from tools.review.source_map import SourceMap
 
 UPPER_BOUNDS = ("maximum", "maxLength", "maxItems", "maxProperties")
 LOWER_BOUNDS = ("minimum", "minLength", "minItems", "minProperties")
@@ -90,7 +91,7 @@ def test_every_path_item_and_component_is_used(sources: dict[str, Node], contrac
             for name, key in find_unused_components(sources, contract)
         ]
     )
-    seeded = copy.deepcopy(sources)
+    seeded = seed(sources)
     seeded["openapi/paths/brands.yaml"]["colors"] = {}
     seeded["openapi/components/schemas/brands.yaml"]["Color"] = {}
     assert list(find_unnamed_path_items(seeded)) == [("openapi/paths/brands.yaml", "colors")]
@@ -125,7 +126,7 @@ def test_a_property_that_schemas_share_is_written_once(sources: dict[str, Node],
             for name, path in find_copied_properties(sources)
         ]
     )
-    seeded = copy.deepcopy(sources)
+    seeded = seed(sources)
     brands = seeded["openapi/components/schemas/brands.yaml"]
     brands["BrandUpdate"]["properties"]["name"] = dict(brands["Brand"]["properties"]["name"])
     assert list(find_copied_properties(seeded)) == [
@@ -133,71 +134,9 @@ def test_a_property_that_schemas_share_is_written_once(sources: dict[str, Node],
     ]
 
 
-def find_links_to_nowhere(contract: Node) -> list[str]:
-    """Return the links to an operation that does not exist, or with a parameter that it does not have."""
-    parameters = {
-        operation.id: {parameter["name"] for parameter in list_parameters(contract, operation)}
-        for operation in list_operations(contract)
-    }
-    found = []
-    for pointer, node in list_nodes(contract):
-        if split_pointer(pointer)[-2:-1] != ["links"] or "operationId" not in node:
-            continue
-        target = node["operationId"]
-        if target not in parameters:
-            found.append(f"{pointer} links to `{target}`, which does not exist: use an operationId")
-            continue
-        for name in node.get("parameters", {}):
-            if name.rsplit(".", 1)[-1] not in parameters[target]:
-                found.append(f"{pointer} passes `{name}`, which `{target}` does not have")
-    return found
-
-
-def test_links_lead_to_operations(contract: Node) -> None:
-    assert_no_findings(find_links_to_nowhere(contract))
-    seeded = copy.deepcopy(contract)
-    links = resolve(seeded, seeded["paths"]["/brands/"]["post"]["responses"]["201"])["links"]
-    links["get_brand"]["operationId"] = "show_brand"
-    links["delete_brand"]["parameters"] = {"id": "$response.body#/id"}
-    pointer = "#/paths/~1brands~1/post/responses/201/links"
-    assert find_links_to_nowhere(seeded) == [
-        f"{pointer}/get_brand links to `show_brand`, which does not exist: use an operationId",
-        f"{pointer}/delete_brand passes `id`, which `delete_brand` does not have",
-    ]
-
-
-def find_workflow_steps_to_nowhere(
-    sources: dict[str, Node], operation_ids: set[str]
-) -> list[tuple[str, str]]:
-    """Return the file and the name of each operation that a workflow calls and that does not exist."""
-    return [
-        (name, target)
-        for name, document in sources.items()
-        if name.startswith("openapi/workflows/")
-        for workflow in document["workflows"]
-        for step in workflow["steps"]
-        if (target := step.get("operationId", "").rsplit(".", 1)[-1]) and target not in operation_ids
-    ]
-
-
-def test_workflows_call_operations_that_exist(sources: dict[str, Node], contract: Node, root: Path) -> None:
-    operation_ids = {operation.id for operation in list_operations(contract)}
-    assert_no_findings(
-        [
-            f"{name}:{find_step(root, name, target)} the step calls `{target}`, which does not exist: "
-            "use an operationId of the contract"
-            for name, target in find_workflow_steps_to_nowhere(sources, operation_ids)
-        ]
-    )
-    assert find_workflow_steps_to_nowhere(sources, operation_ids - {"delete_api_key"}) == [
-        ("openapi/workflows/api-key.arazzo.yaml", "delete_api_key")
-    ]
-
-
-def find_step(root: Path, name: str, target: str) -> int:
-    """Return the line of the first step of a workflow that calls an operation."""
-    lines = (root / name).read_text(encoding="utf-8").splitlines()
-    return next((number for number, line in enumerate(lines, 1) if line.endswith(f".{target}")), 1)
+def test_links_and_workflows_read_and_send_what_the_contract_has(contract: Node, root: Path) -> None:
+    """The mistakes that it must find are those of `tests/tools/review/seeded_changes.py`."""
+    assert_no_findings(find_wrong_expressions(contract, SourceMap(root / "openapi")))
 
 
 def find_invalid_defaults(contract: Node) -> list[str]:
@@ -224,7 +163,7 @@ def merge_bounds(contract: Node, schema: Node) -> Node:
 
 def test_a_default_is_a_valid_value(contract: Node) -> None:
     assert_no_findings(find_invalid_defaults(contract))
-    seeded = copy.deepcopy(contract)
+    seeded = seed(contract)
     seeded["components"]["parameters"]["Limit"]["schema"]["default"] = 500
     brand = seeded["components"]["schemas"]["BrandCreate"]["properties"]
     brand["state"] = {"type": "string", "enum": ["DRAFT", "READY"], "default": "RETIRED"}
@@ -256,7 +195,7 @@ def test_generators_of_clients_can_read_each_default(contract: Node) -> None:
         find_defaults_that_clients_misread(contract),
         "say in the description what an absent value means, and name no default",
     )
-    seeded = copy.deepcopy(contract)
+    seeded = seed(contract)
     schemas = seeded["components"]["schemas"]
     schemas["Flag"] = {"type": "boolean"}
     null = {"type": "null"}
@@ -320,7 +259,7 @@ def merge_composed(contract: Node, schema: Node) -> Node:
 
 def test_requests_allow_only_values_that_responses_allow(contract: Node) -> None:
     assert_no_findings(find_looser_requests(contract))
-    seeded = copy.deepcopy(contract)
+    seeded = seed(contract)
     seeded["components"]["schemas"]["ProductCreate"]["properties"]["name"]["maxLength"] = 240
     assert [one for one in find_looser_requests(seeded) if "/name" in one] == [
         "ProductCreate/properties/name: maxLength is 240, set it to 120 as in Product"
@@ -350,7 +289,7 @@ def find_impossible_filters(contract: Node) -> list[str]:
 
 def test_a_filter_has_only_values_that_rows_can_have(contract: Node) -> None:
     assert_no_findings(find_impossible_filters(contract))
-    seeded = copy.deepcopy(contract)
+    seeded = seed(contract)
     parameters = seeded["paths"]["/products/"]["get"]["parameters"]
     state = next(one for one in parameters if one.get("name") == "state")
     state["schema"] = {"type": "string", "enum": ["DRAFT", "RETIRED"]}
@@ -407,7 +346,7 @@ def find_unknown_codes(contract: Node) -> list[str]:
 
 def test_problems_in_examples_have_codes_that_are_listed(contract: Node) -> None:
     assert_no_findings(find_unknown_codes(contract))
-    seeded = copy.deepcopy(contract)
+    seeded = seed(contract)
     seeded["x-problem-codes"]["still_used"] = seeded["x-problem-codes"].pop("in_use")
     assert find_unknown_codes(seeded)
     assert {one.split(" has ")[1] for one in find_unknown_codes(seeded)} == {

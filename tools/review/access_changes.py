@@ -1,18 +1,80 @@
-"""Compare who may call the operations of two bundles: permissions, roles and credentials.
+"""Compare who may call the operations of two bundles: permissions, roles, credentials, limits and audit.
 
-Redocly does not know `x-permission`, and does not treat wider access as a change that a reviewer must see.
+Redocly does not know these extensions, and does not treat wider access as a change that a reviewer must see.
+An extension is judged by its effect on callers: see `EXTENSIONS`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from tools.project import Document, build_permission_matrix, join_pointer
+from tools.project import BodyLimits, Document, build_permission_matrix, join_pointer
 from tools.review.change import Change
 
 Node = dict[str, Any]
+
+
+KEY = "key"
+"""The role of API keys."""
+WITH = " with "
+"""What joins the names of credentials that are all needed."""
+Effect = tuple[str, str]
+"""An impact and a sentence."""
+
+
+def _compare_limits(text: str, default: int) -> Callable[[Any, Any], Effect | None]:
+    """Return the judge of a limit. An operation without the extension has the default."""
+
+    def compare(was: int | None, now: int | None) -> Effect | None:
+        old, new = (default if value is None else value for value in (was, now))
+        if old == new:
+            return None
+        return "breaking" if new < old else "changed", f"{text} is `{new}`, was `{old}`."
+
+    return compare
+
+
+def _compare_flags(gained: Effect, lost: Effect) -> Callable[[Any, Any], Effect | None]:
+    """Return the judge of an extension that is there or not. Its value may be a reason, which is a text."""
+
+    def compare(was: Any, now: Any) -> Effect | None:
+        return None if bool(was) == bool(now) else gained if now else lost
+
+    return compare
+
+
+def _compare_sunsets(was: str | None, now: str | None) -> Effect | None:
+    if not was or was == now:
+        return None
+    is_earlier = bool(now) and str(now) < was
+    end = f"ends on `{now}`" if now else "has no end"
+    return "breaking" if is_earlier else "changed", f"The operation {end}, was `{was}`."
+
+
+EXTENSIONS: dict[str, Callable[[Any, Any], Effect | None]] = {
+    "x-max-body-bytes": _compare_limits("The maximum size of the request body in bytes", BodyLimits().json),
+    "x-max-items": _compare_limits("The maximum number of values in the request body", BodyLimits().items),
+    "x-guest-access": _compare_flags(
+        ("security", "Guests with a review link can now call the operation."),
+        ("breaking", "Guests with a review link can no longer call the operation."),
+    ),
+    "x-not-audited": _compare_flags(
+        ("security", "The audit log no longer has the operation (`x-not-audited`)."),
+        ("changed", "The audit log now has the operation."),
+    ),
+    "x-not-limited": _compare_flags(
+        ("security", "The operation has no rate limit any more (`x-not-limited`)."),
+        ("changed", "The operation now has a rate limit."),
+    ),
+    "x-signed-body": _compare_flags(
+        ("breaking", "The body must now be signed."),
+        ("security", "The signature of the body is no longer verified (`x-signed-body`)."),
+    ),
+    "x-sunset": _compare_sunsets,
+}
+"""What the change of an extension of an operation means for callers."""
 
 
 class Access(NamedTuple):
@@ -22,6 +84,7 @@ class Access(NamedTuple):
     permission: str | None
     roles: frozenset[str]
     schemes: frozenset[str]
+    definition: Node
 
 
 def list_access_changes(base: Node, revision: Node) -> Iterator[Change]:
@@ -38,18 +101,52 @@ def list_access_changes(base: Node, revision: Node) -> Iterator[Change]:
         if was is None:
             continue
         for scheme in sorted(now.schemes - was.schemes) if was.schemes else ():
+            if any(set(old.split(WITH)) < set(scheme.split(WITH)) for old in was.schemes):
+                continue  # One more credential is asked for.
             text = f"`{now.operation_id}` also accepts `{scheme}`."
             yield Change("security", (name,), text, f"{pointer}/security")
-        # One sentence for each changed permission tells of the other operations. Without a permission no role
-        # is known; a project rule reports that.
+        for extension, compare in EXTENSIONS.items():
+            if effect := compare(was.definition.get(extension), now.definition.get(extension)):
+                yield Change(effect[0], (name,), effect[1], f"{pointer}/{extension}")
+        for media_type, (old, new) in _list_limits(base, revision, was, now):
+            compare = _compare_limits(f"The maximum size of `{media_type}` in bytes", BodyLimits().upload)
+            if effect := compare(old, new):
+                yield Change(effect[0], (name,), effect[1], f"{pointer}/requestBody")
+        # Without a permission no role is known; a project rule reports that.
         if was.permission != now.permission and now.permission and now.schemes and was.schemes:
-            pointer = f"{pointer}/x-permission"
-            if removed := sorted(was.roles - now.roles):
-                text = f"`{now.operation_id}` is no longer allowed for: {', '.join(removed)}."
-                yield Change("breaking", (name,), text, pointer)
-            if added := sorted(now.roles - was.roles):
-                text = f"`{now.operation_id}` is now also allowed for: {', '.join(added)}."
-                yield Change("security", (name,), text, pointer)
+            for impact, text in _compare_permissions(was, now):
+                yield Change(impact, (name,), text, f"{pointer}/x-permission")
+
+
+def _list_limits(base: Node, revision: Node, was: Access, now: Access) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the limits of each media type that both operations accept."""
+    old, new = (
+        Document(contract).resolve(one.definition.get("requestBody", {})).get("content", {})
+        for contract, one in ((base, was), (revision, now))
+    )
+    for media_type in old.keys() & new.keys():
+        yield media_type, [one[media_type].get("x-max-body-bytes") for one in (old, new)]
+
+
+def _compare_permissions(was: Access, now: Access) -> Iterator[Effect]:
+    """Yield the effects of another permission. One sentence for each permission tells of changed roles."""
+    operation = f"`{now.operation_id}`"
+    if removed := sorted(was.roles - now.roles):
+        yield "breaking", f"{operation} is no longer allowed for: {', '.join(removed)}."
+    if added := sorted(now.roles - was.roles):
+        yield "security", f"{operation} is now also allowed for: {', '.join(added)}."
+    if was.permission and KEY in was.roles & now.roles:
+        # Roles have permissions, but an API key has only those that its maker chose as scopes.
+        yield (
+            "breaking",
+            f"API keys need the scope `{now.permission}` for {operation}, was `{was.permission}`.",
+        )
+        yield "security", f"API keys with the scope `{now.permission}` can now call {operation}."
+    elif was.roles == now.roles:
+        yield (
+            "changed",
+            f"{operation} needs `{now.permission}`, was `{was.permission}`, which the same roles have.",
+        )
 
 
 def _permission_changes(
@@ -79,18 +176,16 @@ def _list_access(contract: Node) -> dict[str, Access]:
     permissions = defaultdict(list, contract.get("x-permissions", {}))
     matrix = build_permission_matrix({**contract, "x-permissions": permissions})
     default: list[Node] = contract.get("security", [])
-    security: dict[str, list[Node]] = {
-        f"{one.method} {one.path}": one.definition.get("security", default)
-        for one in Document(contract).operations()
-    }
+    definitions = {f"{one.method} {one.path}": one.definition for one in Document(contract).operations()}
     table = {}
     for row in (row for rows in matrix.values() for row in rows):
         name = f"{row.method} {row.path}"
         # An empty requirement makes authentication optional.
-        schemes = frozenset() if {} in security[name] else frozenset(map(_name_scheme, security[name]))
-        table[name] = Access(row.operation_id, row.permission, row.roles, schemes)
+        security = definitions[name].get("security", default)
+        schemes = frozenset() if {} in security else frozenset(map(_name_scheme, security))
+        table[name] = Access(row.operation_id, row.permission, row.roles, schemes, definitions[name])
     return table
 
 
 def _name_scheme(requirement: Node) -> str:
-    return " with ".join(sorted(requirement))
+    return WITH.join(sorted(requirement))

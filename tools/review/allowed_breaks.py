@@ -5,32 +5,35 @@ from __future__ import annotations
 import datetime
 import difflib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import Any, Literal, NamedTuple
 
 from tools.review.change import Change
+from tools.review.shapes import find_shape_errors
+from tools.review.source_map import SourceMap
 from tools.review.tools import ROOT, ToolFailed
-from tools.review.yaml_errors import YamlError
+from tools.review.yaml_errors import YamlError, load_yaml
 
 ALLOWED_BREAKS = ROOT / "openapi" / "allowed-breaks.yaml"
 LIFETIME = datetime.timedelta(days=90)
-"""How long an entry that the review suggests is valid."""
+"""How long an entry is valid at most."""
+NEVER = datetime.date.max - LIFETIME
+"""A day on which no entry is too long."""
+MAX_LISTED = 10
+"""An entry for more operations says `all`."""
 
 
 class AllowedBreak(NamedTuple):
     """The exact text of a change, why it is allowed, and the last day on which it is.
 
-    A text that occurs for several operations needs `operations`, the operationIds of the change.
+    A change that several operations have needs `operations`: their operationIds, or `all`.
     """
 
     change: str
     reason: str
     until: datetime.date
-    operations: Sequence[str] = ()
+    operations: Sequence[str] | Literal["all"] = ()
 
 
 def load_allowed_breaks(path: Path = ALLOWED_BREAKS) -> list[AllowedBreak]:
@@ -39,7 +42,9 @@ def load_allowed_breaks(path: Path = ALLOWED_BREAKS) -> list[AllowedBreak]:
     Raises:
         ToolFailed: An entry is not a change or several, a reason and a date.
     """
-    if errors := find_invalid_entries(path):
+    if not path.exists():
+        return []
+    if errors := find_shape_errors(path.parent, path.name) or find_invalid_dates(path, NEVER):
         raise ToolFailed("\n".join(f"{one.file}:{one.line} {one.message}" for one in errors))
     return [
         AllowedBreak(
@@ -50,56 +55,31 @@ def load_allowed_breaks(path: Path = ALLOWED_BREAKS) -> list[AllowedBreak]:
     ]
 
 
-def find_invalid_entries(path: Path = ALLOWED_BREAKS) -> list[YamlError]:
-    """Return what is wrong with the entries of the file, with their lines."""
-    entries = _read(path)
-    name = f"{path.parent.name}/{path.name}"
-    if not isinstance(entries, list):
-        return [YamlError(name, 1, "this file is a list: start each entry with `- change:`")]
-    root = yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader) if entries else None
-    return [
-        YamlError(name, node.start_mark.line + 1, message)
-        for node, entry in zip(root.value if root else [], entries, strict=True)
-        for message in _find_mistakes(entry)
-    ]
+def find_invalid_dates(path: Path = ALLOWED_BREAKS, today: datetime.date | None = None) -> list[YamlError]:
+    """Return the entries whose last day is no day, or too far away."""
+    limit = (today or datetime.datetime.now(datetime.UTC).date()) + LIFETIME
+    sources = SourceMap(path.parent)
+    found = []
+    for index, entry in enumerate(_read(path)):
+        try:
+            is_early = datetime.date.fromisoformat(entry["until"]) <= limit
+        except ValueError:
+            is_early = False
+        if not is_early:
+            file, _, line = sources.find_in_file(path.name, [str(index), "until"]).rpartition(":")
+            text = (
+                f"`until` is `{entry['until']}`: write a day of the next {LIFETIME.days} days, up to {limit}"
+            )
+            found.append(YamlError(file, int(line), text))
+    return found
 
 
-def _read(path: Path) -> Any:
-    """Return the entries with all values as texts, so that a date is one with and without quotes."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return yaml.load(text, yaml.BaseLoader) or []  # noqa: S506 - it makes texts, lists and maps only
-
-
-def _find_mistakes(entry: Any) -> Iterator[str]:
-    if not isinstance(entry, dict):
-        yield "an entry has `change`, `reason` and `until`"
-        return
-    if unknown := [name for name in entry if name not in AllowedBreak._fields]:
-        fields = ", ".join(f"`{name}`" for name in AllowedBreak._fields)
-        yield f"the entry has `{unknown[0]}`; an entry has only {fields}"
-    if missing := [name for name in ("change", "reason", "until") if not entry.get(name)]:
-        yield f"the entry needs {' and '.join(f'`{name}`' for name in missing)}"
-    changes = _list_texts(entry.get("change", ""))
-    if not all(isinstance(one, str) for one in [*changes, entry.get("reason", ""), entry.get("until", "")]):
-        yield "`change` is a text or a list of texts, `reason` and `until` are texts"
-    elif entry.get("until") and not _is_date(entry["until"]):
-        yield f"`until` is `{entry['until']}`, which is not a date such as 2027-03-31"
-    if not isinstance(entry.get("operations", []), list):
-        yield "`operations` is a list of operationIds"
+def _read(path: Path) -> list[Any]:
+    return load_yaml(path) or [] if path.exists() else []
 
 
 def _list_texts(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def clear_allowed_breaks(path: Path = ALLOWED_BREAKS) -> None:
@@ -125,67 +105,61 @@ def split_allowed(
     reasons = {
         change: one.reason
         for one in allowed
-        if len({change.operations for change in find_changes(breaking, one, ids)}) == 1
-        for change in find_changes(breaking, one, ids)
+        for change in breaking
+        if change.text == one.change and not _find_mismatch(change, one, ids)
     }
     return [change for change in breaking if change not in reasons], reasons
 
 
-def find_changes(
-    breaking: Sequence[Change], allowed: AllowedBreak, ids: Mapping[str, str]
-) -> Iterator[Change]:
-    """Yield the changes that an entry is about."""
-    for change in breaking:
-        operations = {ids.get(name, name) for name in change.operations}
-        if change.text == allowed.change and (
-            not allowed.operations or operations == set(allowed.operations)
-        ):
-            yield change
+def _find_mismatch(change: Change, allowed: AllowedBreak, ids: Mapping[str, str]) -> str:
+    """Return why an entry with the text of a change does not allow it, or an empty text."""
+    names = {ids.get(name, name) for name in change.operations}
+    if not allowed.operations:
+        text = f"allows {change.times} changes by one text, add `operations` (operationIds, or `all`)"
+        return text if change.times > 1 else ""
+    listed = names if allowed.operations == "all" else set(allowed.operations)
+    differences = [
+        f"{verb} {', '.join(sorted(found))}"
+        for verb, found in (("add", names - listed), ("remove", listed - names))
+        if found
+    ]
+    return f"lists other `operations` than the change has, {' and '.join(differences)}" if differences else ""
 
 
 def find_stale_entries(
     changes: Sequence[Change], allowed: Sequence[AllowedBreak], today: datetime.date, ids: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield a sentence for each entry that has expired, or that no change or several changes match."""
-    breaking = [change for change in changes if change.impact == "breaking"]
+    """Yield a sentence for each entry that has expired, or whose change or operations are others."""
+    breaking = {change.text: change for change in changes if change.impact == "breaking"}
     for one in allowed:
-        count = len({change.operations for change in find_changes(breaking, one, ids)})
-        if count == 0:
-            texts = [change.text for change in breaking]
-            near = [
-                text for text in difflib.get_close_matches(one.change, texts, 1, 0.8) if text != one.change
-            ]
+        if one.change not in breaking:
+            near = difflib.get_close_matches(one.change, breaking, 1, 0.8)
             text = f"openapi/allowed-breaks.yaml allows a change that was not made, remove it: {one.change}"
             yield f"{text} The change that was made: {near[0]}" if near else text
-        elif count > 1:
-            yield (
-                f"openapi/allowed-breaks.yaml allows {count} changes by one text, add `operations`: "
-                f"{one.change}"
-            )
+        elif mismatch := _find_mismatch(breaking[one.change], one, ids):
+            yield f"openapi/allowed-breaks.yaml {mismatch}: {one.change}"
         elif one.until < today:
             yield f"openapi/allowed-breaks.yaml allows this change until {one.until} only: {one.change}"
 
 
-def format_entries(
-    changes: Sequence[Change], breaking: Sequence[Change], ids: Mapping[str, str], today: datetime.date
-) -> list[str]:
+def format_entries(changes: Sequence[Change], ids: Mapping[str, str], today: datetime.date) -> list[str]:
     """Return the lines that allow these changes, to be copied into the file. The author writes the reasons.
 
-    Args:
-        breaking: All breaking changes. A text that several of them have needs the names of the operations.
+    A change that several operations have needs their names, or `all`.
     """
-    counts = Counter(text for _, text in {(change.operations, change.text) for change in breaking})
-    unique = list(dict.fromkeys(change.text for change in changes if counts[change.text] == 1))
-    end = [
-        "  reason:  # why no client is affected, or what clients have to do",
-        f"  until: {today + LIFETIME}",
-    ]
-    lines = ["- change:", *(f"    - {_quote(text)}" for text in unique), *end] if unique else []
-    for operations, text in dict.fromkeys(
-        (change.operations, change.text) for change in changes if counts[change.text] > 1
-    ):
-        names = ", ".join(sorted(ids.get(name, name) for name in operations))
-        lines += [f"- change: {_quote(text)}", f"  operations: [{names}]", *end]
+    texts: dict[str, list[str]] = {}
+    for change in changes:
+        names = sorted(ids.get(name, name) for name in change.operations)
+        listed = "all" if len(names) > MAX_LISTED else f"[{', '.join(names)}]"
+        texts.setdefault(listed if change.times > 1 else "", []).append(change.text)
+    lines = []
+    for listed, same in sorted(texts.items()):
+        lines += ["- change:", *(f"    - {_quote(text)}" for text in same)]
+        lines += [f"  operations: {listed}"] * bool(listed)
+        lines += [
+            "  reason:  # why no client is affected, or what clients have to do, in ten words or more",
+            f"  until: {today + LIFETIME}",
+        ]
     return lines
 
 

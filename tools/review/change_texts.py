@@ -84,6 +84,8 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             return "; ".join(parts) + "." * bool(parts)
         case "required":
             return f"{subject} {if_required if now else if_optional}."
+        case "enum" if now is None:
+            return f"{subject} can now be any value of its type."
         case "enum":
             added, removed = _difference(was, now)
             parts = [f"can also be {_format_values(added)}"] if added else []
@@ -93,10 +95,6 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             return f"{subject} {'can now be null' if 'null' in now else 'can no longer be null'}."
         case "deprecated":
             return f"{subject} is {'' if now else 'no longer '}deprecated."
-        case "x-guest-access":
-            return f"Guests with a review link can {'now' if now else 'no longer'} call the operation."
-        case "x-max-body-bytes":
-            return f"The maximum size of the request body in bytes is {_format_pair(now, was)}."
         case "additionalProperties" if was is False and now is None:
             return f"{subject}: properties that the contract does not name are now possible."
         case "readOnly" if now:
@@ -128,7 +126,10 @@ def _properties(contract: Node, pointer: str) -> Node:
 def describe_text_change(was: Any, now: Any) -> str:
     """Return the words that changed between two texts, with some words around them."""
     if not isinstance(was, str) or not isinstance(now, str):
-        return f"{_format_value(now)}, was {_format_value(was)}"
+        texts = [_format_value(value) for value in (now, was)]
+        # Equal texts are a number and the same one in quotes.
+        texts = texts if len(set(texts)) > 1 else [f"`{json.dumps(value)}`" for value in (now, was)]
+        return f"{texts[0]}, was {texts[1]}"
     old, new = was.split(), now.split()
     edits = [
         places
@@ -209,7 +210,7 @@ def _find_status(name: str, contract: Node) -> str:
 
 def describe_subject(pointer: str, contract: Node) -> str:
     """Return a readable name of a node: `Brand.name`, "The query parameter `limit`" ..."""
-    steps, words, trail = split_pointer(pointer), [], ""
+    steps, words, trail, keywords = split_pointer(pointer), [], "", ""
     if not steps:
         return "The document"
     is_operation = steps[0] in OPERATION_ROOTS and len(steps) > 2 and steps[2] in METHODS
@@ -266,10 +267,12 @@ def describe_subject(pointer: str, contract: Node) -> str:
                 consumed = 1
             case "servers":
                 words.append("the server")
+            case _ if trail:
+                keywords, consumed = f"{keywords} ({step})", 1
             case _:
                 words, consumed = [*words, f"`{step}`"], 1
         prefix, rest = prefix + rest[:consumed], rest[consumed:]
     if trail:
-        words = [" ".join(words) + ":"] * bool(words) + [f"`{trail.removeprefix('.')}`"]
+        words = [" ".join(words) + ":"] * bool(words) + [f"`{trail.removeprefix('.')}`{keywords}"]
     text = " ".join(words) or ("the operation" if is_operation else "the path")
     return text[0].upper() + text[1:]

@@ -17,7 +17,7 @@ from typing import Any
 
 from tools.project import CODE_SAMPLES, METHODS, Document, join_pointer, split_pointer
 from tools.review.access_changes import list_access_changes
-from tools.review.change import IMPACTS, Change
+from tools.review.change import Change, merge_changes
 from tools.review.change_texts import (
     EVENTS,
     NULL,
@@ -25,27 +25,20 @@ from tools.review.change_texts import (
     WORDS,
     describe_added_or_removed,
     describe_modified,
+    describe_subject,
     describe_text_change,
     resolve_pointer,
 )
 from tools.review.name_changes import list_name_changes
-from tools.review.named_parameters import name_parameters, restore_pointers
+from tools.review.named_parameters import name_parameters, restore_pointer, restore_pointers
+from tools.review.schema_changes import MAX_DIFFERENCES, Difference, SchemaJudge, align, list_differences
 from tools.review.tools import compare_bundles
 
 Node = dict[str, Any]
-# Keys that clients do not see. Their effects, such as roles, are compared separately.
-INVISIBLE_KEYS = {
-    "x-permission",
-    "x-permissions",
-    "x-public",
-    "x-not-limited",
-    "x-not-audited",
-    "x-signed-body",
-    "x-writes",
-}
 NAMED_MEMBERS = {"links", "headers", "content", "examples", "callbacks", "properties"}
 """Objects whose keys are names: a new one is described by its members."""
 INVISIBLE_TYPES = {"Example", "ExamplesMap", "Tag", "TagList", "Info", "License", "Contact", "ExternalDocs"}
+CONTENT_WORDS = {"contentEncoding", "contentMediaType"}
 SCHEMAS = "#/components/schemas/"
 ANNOTATIONS = ("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title")
 
@@ -57,26 +50,68 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
         folder: The folder for temporary files.
     """
     before, after = folder / "before.json", folder / "after.json"
-    usages, pointers = [], []
-    for path, contract in ((before, base), (after, revision)):
-        comparable = to_comparable(contract)
-        named, old_pointers = name_parameters(comparable)
-        path.write_text(json.dumps(named), encoding="utf-8")
-        usages.append(ComponentUsage(comparable))
-        pointers.append(old_pointers)
-    old, new = usages
+    comparable = [to_comparable(contract) for contract in (base, revision)]
+    old, new = (ComponentUsage(contract) for contract in comparable)
+    (named, old_pointers), (new_named, new_pointers) = (name_parameters(one) for one in comparable)
+    judge, differences = SchemaJudge(named, new_named), []
+    for difference in list_differences(named, new_named):
+        if judge.mean_the_same(difference):
+            align(difference)
+        else:
+            differences.append(difference._replace(pointer=restore_pointer(difference.pointer, old_pointers)))
+    before.write_text(json.dumps(named), encoding="utf-8")
+    after.write_text(json.dumps(new_named), encoding="utf-8")
     found = [
         change
         for raw in compare_bundles(before, after)
-        if (restored := restore_pointers(raw, *pointers))
+        if (restored := restore_pointers(raw, old_pointers, new_pointers))
         for change in _parse_change(restored, old, new)
     ]
+    found = _add_examples(found, differences, judge, old, new)
     found += list_access_changes(base, revision)
     found += list_tag_changes(base, revision)
     # `allOf` is not merged here, so that named enumerations are found.
     used = ComponentUsage(base)
     found += list_name_changes(base, revision, lambda pointer: used.find_operations(pointer)[0])
-    return sorted(set(found), key=lambda change: (IMPACTS.index(change.impact), change))
+    return merge_changes(found)
+
+
+def _add_examples(
+    changes: list[Change],
+    differences: list[Difference],
+    judge: SchemaJudge,
+    old: ComponentUsage,
+    new: ComponentUsage,
+) -> list[Change]:
+    """Return the changes with values that show breaks, and a break for each value that no rule explains."""
+    explained: dict[str, list[Change]] = defaultdict(list)
+    pointers = {one.pointer for one in differences}
+    for change in (one for one in changes if one.impact == "breaking"):
+        steps = split_pointer(change.pointer)
+        while steps and (pointer := "#" + join_pointer(steps)) not in pointers:
+            steps.pop()
+        explained[pointer].append(change)
+    found = dict.fromkeys(changes)
+    for difference in sorted(differences)[:MAX_DIFFERENCES]:
+        operations, directions = old.find_operations(difference.pointer)
+        operations = old.select_known(operations, new)
+        for direction, find, text in (
+            ("request", judge.find_broken_request, "some values are no longer accepted"),
+            ("response", judge.find_unexpected_response, "some values are possible that were not"),
+        ):
+            if not operations or direction not in directions or not (example := find(difference)):
+                continue
+            subject = describe_subject(difference.pointer, new.contract)
+            named = explained[difference.pointer]
+            change = (
+                named[0]
+                if named
+                else Change("breaking", operations, f"{subject}: {text}.", difference.pointer)
+            )
+            found.pop(change, None)
+            found[change._replace(example=example)] = None
+            break
+    return list(found)
 
 
 def to_comparable(contract: Node) -> Node:
@@ -247,8 +282,8 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
         return  # Redocly does not recognize a renamed component, and no operation uses the others.
     if raw["typeName"] == "Info" and key == "version":
         return  # The head of the review has it, and a release changes it.
-    if key in INVISIBLE_KEYS or steps[0] in INVISIBLE_KEYS or raw["typeName"] == "SpecExtension":
-        return
+    if raw["typeName"] == "SpecExtension" or any(name.startswith("x-") for name in (key, steps[0])):
+        return  # Their effects, such as roles and limits, are compared separately.
     impact = _impact(raw, directions, old)
     if raw["typeName"] in ("PathItem", "Operation", "WebhooksMap") and kind != "modified":
         for name in operations:
@@ -300,9 +335,15 @@ def _impact(raw: Node, directions: set[str], old: ComponentUsage) -> str:
     kind, key, name = raw["kind"], raw.get("property", ""), raw["typeName"]
     was, now = (raw.get(side, {}).get("value") for side in ("base", "revision"))
     is_breaking = raw["impact"] == "major"
+    if key == "enum" and isinstance(was, list) and isinstance(now, list) and set(was) <= set(now):
+        schema = resolve_pointer(old.contract, raw["base"]["pointer"].removesuffix("/enum")) or {}
+        if "x-extensible-enum" in schema:
+            return "added"  # Clients accept values that they do not know.
     if key == "additionalProperties" and directions == {"response"} and was is False:
         # Clients ignore unknown properties: responses can have new ones at any time.
         is_breaking = False
+    # Redocly takes it for an annotation, but clients decode what they get.
+    is_breaking |= key in CONTENT_WORDS and "response" in directions
     if kind == "modified":
         # Clients that omit the value get another one.
         is_breaking |= key == "default" and "request" in directions and was is not None
@@ -318,6 +359,8 @@ def _impact(raw: Node, directions: set[str], old: ComponentUsage) -> str:
         is_breaking |= "securitySchemes" in raw["path"] and key not in WORDS
     if kind == "added":
         is_breaking |= name == "RequestBody" and bool(now.get("required"))
+        # Names that were free have a condition.
+        is_breaking |= raw["revision"]["pointer"].endswith("/patternProperties") and "request" in directions
         # Clients expect the only status of success, and its body.
         is_breaking |= name == "Response" and old.has_other_success(raw["revision"]["pointer"])
     if is_breaking:

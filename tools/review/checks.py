@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.project import RULES, RULES_FOLDER, Document, list_mismatches
+from tools.project import PROBLEMS, RULES, RULES_FOLDER, Document, list_mismatches
 from tools.review import tools
 from tools.review.linter_texts import explain_problem
 from tools.review.source_map import SourceMap
@@ -26,6 +26,9 @@ STRUCTURAL_RULES = {
     "rule/operation-has-responses",
 }
 """Redocly's rules that the other checks rely on: they read operationIds, tags and statuses."""
+MIN_SHARED = 5
+"""At least this number of findings that say the same become one."""
+MAX_SUBJECTS = 5
 COMPOSITIONS = ("allOf", "anyOf", "oneOf")
 
 Node = dict[str, Any]
@@ -36,6 +39,22 @@ class Finding(NamedTuple):
 
     place: str
     text: str
+
+
+def group_findings(findings: list[Finding]) -> list[Finding]:
+    """Return the findings, with one in place of many that differ only in their places or subjects."""
+    groups: dict[str, list[Finding]] = {}
+    for one in findings:
+        groups.setdefault(one.text.partition(": ")[2] or one.text, []).append(one)
+    return [one for shared, same in groups.items() for one in _join_findings(shared, same)]
+
+
+def _join_findings(shared: str, same: list[Finding]) -> list[Finding]:
+    if len(same) < MIN_SHARED:
+        return same
+    subjects = list(filter(None, dict.fromkeys(one.text.removesuffix(shared)[:-2] for one in same)))
+    names = f", such as {', '.join(subjects[:MAX_SUBJECTS])}" if subjects else ""
+    return [Finding(same[0].place, f"{len(same)} places{names}: {shared}")]
 
 
 def redocly_findings(
@@ -97,6 +116,9 @@ def rule_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Findin
             rule = re.sub(r"^test_(s\d+_)?", "", case.get("name", "")).replace("_", " ")
             for item in parse_failures(failure.get("message", "")):
                 place, text = split_place(item)
+                if kind := re.match(r"(?!Assertion|Failed)[A-Z]\w*(Error|Exception|Iteration)\b", text):
+                    # What a rule does not expect is no finding of it.
+                    text = f"this rule itself failed ({kind[0]}): fix it in {case.get('classname')}, {text}"
                 found.append(Finding(place or find_place(item, sources), f"{text} ({rule})"))
     return found
 
@@ -127,11 +149,15 @@ def find_place(text: str, sources: SourceMap) -> str:
 
 
 def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
-    """Return the operations without a handler and the handlers that do not match the contract."""
+    """Return what the contract has and the server has not: handlers that match, and problem codes."""
+    codes = [code for code in contract.get("x-problem-codes", {}) if code not in PROBLEMS]
+    text = (
+        "handlers/pipeline/problem_types.py has no problem `{}`: add its meaning, and the code that raises it"
+    )
     return [
         Finding(next(filter(None, map(sources.find_operation, line.split())), ""), line)
         for line in list_mismatches(contract)
-    ]
+    ] + [Finding(sources.find_in_file("problem-codes.yaml", [code]), text.format(code)) for code in codes]
 
 
 def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:

@@ -44,10 +44,14 @@ def restore_pointers(raw: Node, base: dict[str, str], revision: dict[str, str]) 
     """Return a change of Redocly's report with the old pointers, or None if it is about the new names."""
     for side, pointers in (("base", base), ("revision", revision)):
         pointer = raw.get(side, {}).get("pointer", "")
-        component = "/".join(pointer.split("/")[:4])
-        if component not in pointers:
-            continue
-        if pointer == component and raw["kind"] != "modified":
+        if pointer in pointers and raw["kind"] != "modified":
             return None
-        raw[side]["pointer"] = pointers[component] + pointer.removeprefix(component)
+        if pointer:
+            raw[side]["pointer"] = restore_pointer(pointer, pointers)
     return raw
+
+
+def restore_pointer(pointer: str, pointers: dict[str, str]) -> str:
+    """Return the old pointer of a node."""
+    component = "/".join(pointer.split("/")[:4])
+    return pointers.get(component, component) + pointer.removeprefix(component)

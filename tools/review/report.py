@@ -262,10 +262,18 @@ def group_by_impact(comparison: Comparison, mark: str = "") -> Iterator[tuple[st
             groups.append(Group(f"Allowed: {reason}", list(_list_by_operations(allowed, comparison, mark))))
         rest = [one for one in others if one not in comparison.reasons]
         for names, changes in groupby(rest, lambda one: one.operations):
-            lines = [(one.text, comparison.places.get(one, "")) for one in changes]
+            lines = [_format_line(one, comparison) for one in changes]
             groups.append(Group(format_headline(names, comparison, mark), lines))
         if groups:
             yield impact, groups
+
+
+def _format_line(change: Change, comparison: Comparison) -> tuple[str, str]:
+    """Return the text of a change, with a value that shows the break, and its place."""
+    example = f" For example: `{change.example}`." if change.example else ""
+    place = comparison.places.get(change, "")
+    more = f", and {len(change.more)} other places" if change.more and place else ""
+    return change.text + example, place + more
 
 
 def _split_shared(changes: list[Change]) -> tuple[dict[str, list[str]], list[Change]]:

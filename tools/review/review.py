@@ -6,15 +6,17 @@ import datetime
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from tools.review import checks, tools
 from tools.review.allowed_breaks import (
     AllowedBreak,
-    find_invalid_entries,
+    find_invalid_dates,
     find_stale_entries,
     format_entries,
     load_allowed_breaks,
@@ -24,11 +26,14 @@ from tools.review.change import Change
 from tools.review.changes import list_changes, operation_ids_by_path
 from tools.review.checks import Finding, Node
 from tools.review.releases import find_release
+from tools.review.shapes import find_shape_errors
 from tools.review.source_map import SourceMap
-from tools.review.yaml_errors import find_yaml_errors
+from tools.review.yaml_errors import YamlError, find_yaml_errors
 from tools.standard_parts import StandardPartsError
 
+T = TypeVar("T")
 MAIN = ("origin/main", "main")
+NOT_COMPARED = "not compared: the comparison failed, see below"
 # Chosen for two cores: a third worker can start while another one waits for its process.
 MAX_PARALLEL = 3
 SHORT_TITLES = {"security": "security-relevant", "imports": "of import paths", "wording": "of wording"}
@@ -119,7 +124,7 @@ class Review:
         released = self.comparisons[0]
         if not self.version.startswith("0.") or not self.not_allowed:
             return []
-        return format_entries(self.not_allowed, released.breaking, released.ids, self.today)
+        return format_entries(self.not_allowed, released.ids, self.today)
 
     @property
     def failures(self) -> list[str]:
@@ -148,7 +153,7 @@ class ReviewStopped(Exception):
 
     def __init__(self, findings: list[Finding]) -> None:
         super().__init__(f"{len(findings)} findings")
-        self.findings = findings
+        self.findings = checks.group_findings(findings)
 
 
 def review_contract(base: str | None = None) -> Review:
@@ -161,42 +166,60 @@ def review_contract(base: str | None = None) -> Review:
         ReviewStopped: The YAML or the structure of the contract is broken.
         ToolFailed: A tool failed, or openapi/allowed-breaks.yaml cannot be read.
     """
-    if errors := find_yaml_errors(tools.SOURCE.parent) or find_invalid_entries():
-        raise ReviewStopped([Finding(f"{error.file}:{error.line}", error.message) for error in errors])
+    folder = tools.SOURCE.parent
+    if errors := find_yaml_errors(folder):
+        raise ReviewStopped([to_finding(error) for error in errors])
+    shapes = [to_finding(error) for error in find_shape_errors(folder) or find_invalid_dates()]
     with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(MAX_PARALLEL) as pool:
         folder = Path(name)
         linting = pool.submit(checks.redocly_findings)
         bundling = pool.submit(tools.build_bundle, tools.SOURCE, folder / "openapi.json")
         lint = linting.result()
-        if checks.has_structural_findings(lint):
-            raise ReviewStopped(lint)
+        if shapes or checks.has_structural_findings(lint):
+            places = {one.place for one in shapes}
+            raise ReviewStopped([*shapes, *(one for one in lint if one.place not in places)])
         try:
-            branches = (base,) if base else MAIN
-            return _run_checks(pool, folder, bundling.result(), lint, branches)
+            contract = bundling.result()
         except StandardPartsError as error:
             raise ReviewStopped([*lint, Finding(error.place, error.message)]) from error
-        except Exception as error:
-            # A mistake that is not structural by rule can still make a check fail. The findings explain it.
-            if not lint:
-                raise
-            raise ReviewStopped([*lint, Finding("", f"Another check failed: {error!r}")]) from error
+        return _run_checks(pool, folder, contract, lint, (base,) if base else MAIN)
 
 
 def _run_checks(
     pool: ThreadPoolExecutor, folder: Path, contract: Node, lint: list[Finding], branches: Sequence[str]
 ) -> Review:
+    failed: list[Finding] = []
+
+    def collect(check: str, get: Callable[[], T], other: T) -> T:
+        """Return a result, or another value if the check fails: it must not hide what the others find."""
+        try:
+            return get()
+        except Exception as error:  # noqa: BLE001 - a traceback says nothing to the author of the contract
+            failed.append(describe_failure(error, check))
+            return other
+
     allowed = load_allowed_breaks()
     sources = SourceMap(tools.SOURCE.parent)
     fresh = folder / "openapi.json"
     spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
     rules = pool.submit(checks.rule_findings, fresh, folder, sources)
     compared = [
-        pool.submit(_compare, comparison, text, contract, folder)
+        (pool.submit(_compare, comparison, text, contract, folder), comparison)
         for comparison, text in (_compare_with_released(contract), _compare_with_branch(branches))
     ]
-    handlers = checks.find_missing_handlers(contract, sources)
-    examples = checks.find_missing_examples(contract, sources)
-    comparisons = [_add_places(one.result(), sources) for one in compared]
+    nothing: list[Finding] = []
+    handlers = collect("Handlers", lambda: checks.find_missing_handlers(contract, sources), nothing)
+    examples = collect("Examples", lambda: checks.find_missing_examples(contract, sources), nothing)
+    comparisons = [
+        _add_places(collect(f"Changes {one.since}", future.result, replace(one, since=NOT_COMPARED)), sources)
+        for future, one in compared
+    ]
+    findings = {
+        "Redocly": lint,
+        "Spectral": collect("Spectral", spectral.result, nothing),
+        "Project rules": collect("Project rules", rules.result, nothing),
+    }
+    findings |= {"Failed checks": failed} if failed else {}
     for comparison in comparisons:
         _, comparison.reasons = split_allowed(
             comparison.breaking, allowed, comparisons[0].version, comparison.ids
@@ -205,16 +228,33 @@ def _run_checks(
         version=contract["info"]["version"],
         operations_count=len(operation_ids_by_path(contract)),
         is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
-        findings={
-            "Redocly": lint,
-            "Spectral": spectral.result(),
-            "Project rules": rules.result(),
-        },
-        missing_handlers=handlers,
-        missing_examples=examples,
+        findings={name: checks.group_findings(found) for name, found in findings.items()},
+        missing_handlers=checks.group_findings(handlers),
+        missing_examples=checks.group_findings(examples),
         comparisons=comparisons,
         allowed_breaks=allowed,
     )
+
+
+def to_finding(error: YamlError) -> Finding:
+    """Return an error in a file as a finding."""
+    return Finding(f"{error.file}:{error.line}", error.message)
+
+
+def describe_failure(error: Exception, check: str = "") -> Finding:
+    """Return a finding for a check that failed, at the last line of this project that ran."""
+    if isinstance(error, tools.ToolFailed):
+        return Finding("", str(error).strip())
+    own = [
+        Path(frame.filename).relative_to(tools.ROOT).as_posix() + f":{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(tools.ROOT) and ".venv" not in frame.filename
+    ]
+    place = own[-1] if own else ""
+    reason = f"{type(error).__name__}: {error}"
+    if place.startswith("handlers/"):
+        return Finding(place, f"The handlers cannot be loaded, so that no other one was checked: {reason}")
+    return Finding(place, f"The review itself failed{f' ({check})' * bool(check)}: {reason}")
 
 
 def _compare_with_released(contract: Node) -> tuple[Comparison, str | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +19,8 @@ from tools.review.report import (
     render_stopped_markdown,
     render_text,
 )
-from tools.review.review import ReviewStopped, has_commit, review_contract
+from tools.review.review import ReviewStopped, describe_failure, has_commit, review_contract
 from tools.review.sarif import render_sarif
-from tools.review.tools import ToolFailed
 
 
 def _file_to_write(text: str) -> Path:
@@ -90,11 +88,8 @@ def main() -> int:
         review = review_contract(arguments.base)
     except ReviewStopped as stopped:
         findings = stopped.findings
-    except ToolFailed as error:
-        findings = [Finding("", str(error).strip())]
     except Exception as error:  # noqa: BLE001 - a traceback says nothing to the author of the contract
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        findings = [Finding(f"{frame.filename}:{frame.lineno}", f"The review itself failed: {error!r}")]
+        findings = [describe_failure(error)]
     if findings:
         text, report = render_stopped(findings), render_stopped_markdown(findings)
         alerts, version = list(list_stopped_alerts(findings)), "0"

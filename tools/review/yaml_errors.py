@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -26,6 +26,27 @@ def find_yaml_errors(folder: Path) -> list[YamlError]:
     return [error for path in sorted(folder.rglob("*.yaml")) for error in find_errors_of_file(path, folder)]
 
 
+class _Loader(yaml.CSafeLoader):
+    """Reads plain values as YAML 1.2 does: a date, `yes` and 12:30 are texts."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [one for one in resolvers if one[0].rpartition(":")[2] in ("null", "float", "merge")]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
+
+
+def load_yaml(path: Path) -> Any:
+    """Return the content of a YAML file, as the linters and the bundler read it.
+
+    Raises:
+        yaml.YAMLError: The file is no YAML.
+    """
+    return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe loader
+
+
 HINTS = {
     "mapping values are not allowed": "put a text that has a colon in quotes, and check the indentation",
     "found undefined alias": "an anchor (`&name`) must stand above its alias (`*name`) in the same file",
@@ -33,9 +54,17 @@ HINTS = {
     "could not find expected ':'": "a key needs a colon, and a text of several lines needs `>-`",
     "did not find expected": "check the quotes and the indentation of this line and of the one above it",
     "tab character": "indent with spaces",
+    "second occurrence": "this anchor is already defined above: use another name",
+    "another document": "a second document starts here: remove the line `---`",
 }
 """What to do about an error, by the words of the parser. The first one that matches is shown."""
-CONFLICT = re.compile(r"(<{7}|>{7}) ")
+WHOLE_SENTENCES = {HINTS["second occurrence"], HINTS["another document"]}
+UNREADABLE = {
+    re.compile(r"(<{7}|>{7}) "): "this is a conflict marker of git: resolve the conflict",
+    re.compile("^ *\u00a0"): "found a no-break space: indent with spaces",
+}
+OCTAL = re.compile(r"[-+]?0\d+")
+PLAIN_TAG = re.compile(r"tag:yaml\.org,2002:[a-z]+")
 
 
 def find_errors_of_file(path: Path, folder: Path) -> Iterator[YamlError]:
@@ -43,9 +72,10 @@ def find_errors_of_file(path: Path, folder: Path) -> Iterator[YamlError]:
     name = path.relative_to(folder.parent).as_posix()
     content = path.read_bytes()
     lines = content.decode("utf-8", "replace").splitlines()
-    if conflict := next((number for number, line in enumerate(lines, 1) if CONFLICT.match(line)), None):
-        yield YamlError(name, conflict, "this is a conflict marker of git: resolve the conflict")
-        return
+    for pattern, message in UNREADABLE.items():
+        if found := next((number for number, line in enumerate(lines, 1) if pattern.match(line)), None):
+            yield YamlError(name, found, message)
+            return
     try:
         root = yaml.compose(content, yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -53,10 +83,7 @@ def find_errors_of_file(path: Path, folder: Path) -> Iterator[YamlError]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         yield YamlError(name, 1, " ".join(str(error).split()))
     else:
-        for line, key, first in _find_duplicate_keys(root):
-            yield YamlError(
-                name, line, f"the key `{key}` is already in line {first} of this object: remove one of them"
-            )
+        yield from (YamlError(name, *error) for error in _find_mistakes(root))
 
 
 def _explain(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, str]:
@@ -72,24 +99,38 @@ def _explain(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, str]:
             return mark.line + 1, "found a tab character: indent with spaces"
         return mark.line + 1, f'a text cannot start with "{text[:1]}" in YAML: put all of it in quotes'
     hint = next((hint for words, hint in HINTS.items() if words in f"{error.problem}"), "")
+    if hint in WHOLE_SENTENCES:
+        return mark.line + 1, hint
     return mark.line + 1, f"{error.problem}{': ' * bool(hint)}{hint}"
 
 
-def _find_duplicate_keys(root: yaml.Node | None) -> Iterator[tuple[int, str, int]]:
-    """Yield the line of each repeated key, the key, and the line of its first occurrence."""
-    pending, seen = [root], set()
+def _find_mistakes(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """Yield the line and a sentence of each repeated key and each value that parsers read differently."""
+    pending: list[tuple[yaml.Node | None, tuple[int, ...]]] = [(root, ())]
+    seen = set()
     while pending:
-        node = pending.pop()
-        if id(node) in seen:
+        node, parents = pending.pop()
+        if id(node) in parents and node is not None:
+            yield node.start_mark.line + 1, "this anchor is used in its own value: remove the alias"
+        if id(node) in seen or node is None:
             continue  # an alias
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            pending += node.value
-        elif isinstance(node, yaml.MappingNode):
+        line = node.start_mark.line + 1
+        if not PLAIN_TAG.fullmatch(node.tag):
+            yield line, f"the contract has no YAML tags: remove the tag that starts with `!` (`{node.tag}`)"
+        elif isinstance(node, yaml.ScalarNode) and not node.style and OCTAL.fullmatch(node.value):
+            yield (
+                line,
+                f"some parsers read `{node.value}` as an octal number: remove the zeros, or add quotes",
+            )
+        children = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
             lines: dict[str, int] = {}
             for key, value in node.value:
                 line = key.start_mark.line + 1
                 if first := lines.get(key.value):
-                    yield line, key.value, first
+                    text = f"the key `{key.value}` is already in line {first} of this object"
+                    yield line, f"{text}: remove one of them"
                 lines.setdefault(key.value, line)
-                pending.append(value)
+                children.append(value)
+        pending += [(child, (*parents, id(node))) for child in children]
