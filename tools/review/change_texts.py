@@ -191,6 +191,8 @@ def _format_pair(now: Any, was: Any) -> str:
 def _name_of_schema(schema: Any) -> str:
     if not isinstance(schema, dict):
         return _format_value(schema)
+    if len(branches := schema.get("anyOf", [])) == 1:
+        return _name_of_schema(branches[0])
     name = schema.get("$ref", "").rsplit("/", 1)[-1] or schema.get("title") or schema.get("type")
     return _format_value(name or schema)
 

@@ -26,6 +26,11 @@ STRUCTURAL_RULES = {
     "rule/operation-has-responses",
 }
 """Redocly's rules that the other checks rely on: they read operationIds, tags and statuses."""
+CONSEQUENCES = (
+    *("(no-invalid-schema-examples)", "(no-invalid-media-type-examples)", "(path-parameters-defined)"),
+    *("(no-required-schema-properties-undefined)", "(operation-2xx-response)"),
+)
+"""How the findings end that a broken structure alone can cause."""
 MIN_SHARED = 5
 """At least this number of findings that say the same become one."""
 MAX_SUBJECTS = 5
@@ -74,7 +79,21 @@ def redocly_findings(
 
 def has_structural_findings(findings: list[Finding]) -> bool:
     """Return whether a finding of Redocly breaks the structure that the other checks rely on."""
-    return any(one.text.endswith(f"({rule})") for one in findings for rule in STRUCTURAL_RULES)
+    return any(map(_is_structural, findings))
+
+
+def leave_causes(findings: list[Finding]) -> list[Finding]:
+    """Return the findings without those that follow from a broken structure in the same file."""
+    broken = {one.place.rpartition(":")[0] for one in findings if _is_structural(one)}
+    return [
+        one
+        for one in findings
+        if not one.text.endswith(CONSEQUENCES) or one.place.rpartition(":")[0] not in broken
+    ]
+
+
+def _is_structural(finding: Finding) -> bool:
+    return any(finding.text.endswith(f"({rule})") for rule in STRUCTURAL_RULES)
 
 
 def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:

@@ -18,8 +18,13 @@ HINTS = {
     "Property `examples` is not expected": "A schema has one `example`.",
     "Expected type `string` but got `number`": "Put the value in quotes.",
     "Expected type `string` but got `boolean`": "Put the value in quotes: YAML reads yes and no as booleans.",
+    r"Expected type `(number|integer|boolean)` but got `string`": "Remove the quotes.",
+    r"Expected type `(array|\w+` \(array\)).*but got": "Write a list: a line with `- ` for each entry.",
+    r"Expected type `(object|\w+` \(object\)).*but got": "Write a map: a key and a colon for each entry.",
+    r"Property `[^`]+` is not expected here": "Check its spelling and its indentation.",
+    r"The field `[^`]+` must be present": "Add it at this indentation.",
 }
-"""What to write instead, by the start of a message."""
+"""What to write instead, by a regular expression for the start of a message."""
 
 
 def explain_problem(message: str, rule: str, file: Path, line: int) -> str:
@@ -30,8 +35,8 @@ def explain_problem(message: str, rule: str, file: Path, line: int) -> str:
     if rule == "operation-operationId-unique" and (match := OPERATION_ID.search(text)):
         others = ", ".join(_find_operations(match[1], file, line))
         return f"`operationId: {match[1]}` is also in {others}: use another name." if others else message
-    hint = next((hint for start, hint in HINTS.items() if message.startswith(start)), "")
-    return f"{message} {hint}".rstrip()
+    hint = next((hint for start, hint in HINTS.items() if re.match(start, message)), "")
+    return f"{message.rstrip('.')}. {hint}" if hint else message
 
 
 def explain_reference(reference: str, file: Path) -> str:

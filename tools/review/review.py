@@ -177,7 +177,8 @@ def review_contract(base: str | None = None) -> Review:
         lint = linting.result()
         if shapes or checks.has_structural_findings(lint):
             places = {one.place for one in shapes}
-            raise ReviewStopped([*shapes, *(one for one in lint if one.place not in places)])
+            others = [one for one in checks.leave_causes(lint) if one.place not in places]
+            raise ReviewStopped([*shapes, *others])
         try:
             contract = bundling.result()
         except StandardPartsError as error:

@@ -141,8 +141,14 @@ class SchemaJudge:
         self._schemas = _schemas(revision) | _schemas(base)
 
     def mean_the_same(self, difference: Difference) -> bool:
-        """Return whether both schemas provably accept the same values."""
-        old, new = (self._canonicalize(one) for one in (difference.old, difference.hybrid))
+        """Return whether both schemas provably accept the same values, whatever they refer to.
+
+        With 44 scopes, `maxItems: 100` of different ones means the same as 44, but not when there are more.
+        """
+        schemas = [_keep_assertions(one) for one in (difference.old, difference.hybrid)]
+        names = {name for one in schemas for name in _list_references(one)}
+        opaque = {name: {"type": "object", "required": [name]} for name in names}
+        old, new = (_canonicalize(one | {"components": {"schemas": opaque}}) for one in schemas)
         return old is not None and old == new
 
     def find_broken_request(self, difference: Difference) -> str:
@@ -163,13 +169,11 @@ class SchemaJudge:
     def _find_example(self, accepts: Node, rejects: Node, is_response: bool) -> str:
         """Return the same value for the same schemas."""
         accepts, rejects = self._simplify(accepts, rejects)
-        first, second = (self._canonicalize(one, is_response) for one in (accepts, rejects))
+        complete = [self._complete(accepts, False), self._complete(rejects, is_response)]
+        first, second = map(_canonicalize, complete)
         if first is None or second is None or second.covers(first) == jsonschema_rs.canonical.Containment.YES:
             return ""
-        valid, invalid = (
-            jsonschema_rs.Draft202012Validator(self._complete(one, is_response), validate_formats=True)
-            for one in (accepts, rejects)
-        )
+        valid, invalid = (jsonschema_rs.Draft202012Validator(one, validate_formats=True) for one in complete)
         found = _generate(first, second, lambda value: valid.is_valid(value) and not invalid.is_valid(value))
         text = json.dumps(found[0], ensure_ascii=False) if found else ""
         return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 4]} ..."
@@ -193,18 +197,6 @@ class SchemaJudge:
             return [target["example"] if "example" in target else target["enum"][0]]
         return [None] if {"type": "null"} in target.get("anyOf", []) else []
 
-    def _canonicalize(self, schema: Node, is_response: bool = False) -> CanonicalSchema | None:
-        try:
-            return jsonschema_rs.canonicalize(
-                self._complete(schema, is_response),
-                draft=jsonschema_rs.Draft202012,
-                validate_formats=True,
-                # Two schemas are compared only if their patterns have the same engine.
-                pattern_options=jsonschema_rs.FancyRegexOptions(),
-            )
-        except (ValueError, jsonschema_rs.ReferencingError):
-            return None  # The linter says what is wrong with the schema.
-
     def _complete(self, schema: Node, is_response: bool) -> Node:
         """Return a schema with the components that it refers to."""
         used: Node = {}
@@ -216,6 +208,19 @@ class SchemaJudge:
                     used[name] = _keep_assertions(self._schemas[name], is_response)
                     pending.append(used[name])
         return complete | {"components": {"schemas": used}} if used else complete
+
+
+def _canonicalize(schema: Node) -> CanonicalSchema | None:
+    try:
+        return jsonschema_rs.canonicalize(
+            schema,
+            draft=jsonschema_rs.Draft202012,
+            validate_formats=True,
+            # Two schemas are compared only if their patterns have the same engine.
+            pattern_options=jsonschema_rs.FancyRegexOptions(),
+        )
+    except (ValueError, jsonschema_rs.ReferencingError):
+        return None  # The linter says what is wrong with the schema.
 
 
 def _schemas(contract: Node) -> Node:

@@ -19,6 +19,7 @@ from tests.tools.review.seeded_changes import (
     BREAKS,
     BROKEN_YAML,
     EDITS,
+    FOR_THE_LINTER,
     VOCABULARY,
     WRONG_EXPRESSIONS,
     WRONG_SHAPES,
@@ -30,6 +31,7 @@ from tools.preview.sources import Sources
 from tools.project import PROBLEMS, ROLES
 from tools.review.allowed_breaks import find_invalid_dates
 from tools.review.changes import list_changes
+from tools.review.checks import has_structural_findings, leave_causes, redocly_findings
 from tools.review.runtime_expressions import find_wrong_expressions
 from tools.review.shapes import SHAPES, find_shape_errors
 from tools.review.source_map import SourceMap
@@ -191,8 +193,36 @@ def test_a_link_or_step_that_does_not_fit_is_one_sentence(
     list_messages(edit, folder, find)
 
 
+@pytest.mark.slow("it runs the linter")
+def test_a_mistake_that_the_linter_finds_is_one_sentence_with_its_line(folder: Path) -> None:
+    places = {}
+    before = {path: path.read_bytes() for path in folder.rglob("*.yaml")}
+    for edit in FOR_THE_LINTER:
+        path = folder / edit.file
+        text = path.read_text("utf-8")
+        assert edit.old in text, edit.name
+        path.write_text(text.replace(edit.old, edit.new, 1), encoding="utf-8")
+    for edit in FOR_THE_LINTER:
+        wanted = edit.line or edit.new.splitlines()[-1 if edit.new.startswith(edit.old) else 0]
+        lines = (folder / edit.file).read_text("utf-8").splitlines()
+        numbers = [number for number, line in enumerate(lines, 1) if wanted in line]
+        # The linter says where a map starts: below its key.
+        places[edit] = {f"openapi/{edit.file}:{number + more}" for number in numbers for more in (0, 1)}
+    try:
+        findings = redocly_findings(folder)
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
+    assert has_structural_findings(findings)
+    causes = leave_causes(findings)
+    for edit, lines in places.items():
+        found = [one for one in causes if one.place.rpartition(":")[0] == f"openapi/{edit.file}"]
+        named = [one for one in found if one.text.startswith(edit.message)]
+        assert {one.place for one in named} & lines, (edit.name, found)
+
+
 def test_the_edits_are_numerous_and_have_names_of_their_own() -> None:
-    mistakes = [*WRONG_SHAPES, *BROKEN_YAML, *WRONG_EXPRESSIONS]
+    mistakes = [*WRONG_SHAPES, *BROKEN_YAML, *WRONG_EXPRESSIONS, *FOR_THE_LINTER]
     names = [edit.name for edit in (*EDITS, *mistakes)]
     assert len(EDITS) >= 120
     assert len(mistakes) >= 64
