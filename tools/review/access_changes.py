@@ -72,6 +72,14 @@ EXTENSIONS: dict[str, Callable[[Any, Any], Effect | None]] = {
         ("breaking", "The body must now be signed."),
         ("security", "The signature of the body is no longer verified (`x-signed-body`)."),
     ),
+    "x-provider-session-access": _compare_flags(
+        ("security", "Sessions of identity providers can now call the operation."),
+        ("breaking", "Sessions of identity providers can no longer call the operation."),
+    ),
+    "x-ignores-unknown-parameters": _compare_flags(
+        ("changed", "The operation now ignores query parameters that it does not list."),
+        ("breaking", "The operation now rejects query parameters that it does not list."),
+    ),
     "x-sunset": _compare_sunsets,
 }
 """What the change of an extension of an operation means for callers."""

@@ -708,9 +708,9 @@ OLD_BREAKS = [
     ),
     edit(
         "B30 another path",
-        lambda c: rename_key(c["paths"], "/search/", "/find/"),
-        "breaking: `search` was removed.",
-        "added: `search` is new.",
+        lambda c: rename_key(c["paths"], "/changes/", "/feed/"),
+        "breaking: `list_changes` was removed.",
+        "added: `list_changes` is new.",
     ),
     edit(
         "B32 fewer items in a request",

@@ -140,21 +140,21 @@ def test_changes_of_the_whole_contract_are_reported(contract, tmp_path: Path) ->
         "The problem code `in_use` was removed.",
         f"{token_url} is `/api/v1/token`, was `/api/v1/login/access-token`.",
         "The status of the problem code `malformed_request` is `422`, was `400`.",
+        "The maximum size of the request body in bytes is `5`, was `1000000`.",
         '`ProductCreate`: `{"required": ["sku", "name"]}` is no longer accepted.',
         "`StyleCreate`: another condition applies.",
         "The webhook event `shot.rejected` is no longer sent.",
     ]
     assert texts["security"] == [
+        "Guests with a review link can now call the operation.",
         "`get_brand` can be called by everybody, without authentication.",
         "`list_regions` can be called by everybody, without authentication.",
     ]
     assert "The problem code `still_used` is new." in texts["added"]
     assert "`Style`: other properties are now accepted." in texts["added"]
     assert [text for text in texts["changed"] if "shot.rejected" not in text] == [
-        "Guests with a review link can now call the operation.",
         "`Style`: properties that the contract does not name are now possible.",
         "The link `get_brand` of the response 201: operationId is `list_brands`, was `get_brand`.",
-        "The maximum size of the request body in bytes is `5`, was not set.",
     ]
 
 
