@@ -351,6 +351,6 @@ def _check_payload(payload: Any, schema: Node, path: Path, operation: Operation)
         elif len(found) == 1:
             yield from _check_payload(value, found[0], [*path, str(key)], operation)
     for name in schema.get("required", []):
-        is_misspelt = isinstance(payload, dict) and difflib.get_close_matches(name, payload)
-        if isinstance(payload, dict) and name not in payload and not is_misspelt:
+        has_other_spelling = isinstance(payload, dict) and difflib.get_close_matches(name, payload)
+        if isinstance(payload, dict) and name not in payload and not has_other_spelling:
             yield path, f"the request needs `{name}`: add it"

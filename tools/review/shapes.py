@@ -137,8 +137,8 @@ def _compile(schema: str) -> Any:
 def _find_errors(schema: Node, value: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the path and a sentence of each violation."""
     errors = list(_compile(json.dumps(schema)).iter_errors(json.loads(json.dumps(value, default=str))))
-    misspelt = set()
-    # A misspelt key is unknown, and the right one is missing: the first sentence says both.
+    named = set()
+    # A misspelled key is unknown, and the right one is missing: the first sentence says both.
     for error in sorted(errors, key=lambda one: one.kind.name == "required"):
         path = tuple(map(str, error.instance_path))
         details, word = error.kind.as_dict(), error.kind.name
@@ -152,12 +152,12 @@ def _find_errors(schema: Node, value: Any) -> Iterator[tuple[tuple[str, ...], st
         if word == "additionalProperties":
             for name in details["unexpected"]:
                 near = difflib.get_close_matches(name, owner.get("properties", {}), 1)
-                misspelt |= {(path, *near)}
+                named |= {(path, *near)}
                 yield (*path, name), f"`{name}` is unknown here{_suggest(near)}: {way_out}"
         elif word == "required":
             name = details["property"]
             _, missing = _follow(schema, [*error.evaluation_path[:-1], "properties", name, ""])
-            if (path, name) not in misspelt:
+            if (path, name) not in named:
                 yield path, f"{subject} has no `{name}`: {missing}"
         elif word == "uniqueItems":
             twice = next(one for one in error.instance if error.instance.count(one) > 1)

@@ -29,9 +29,11 @@ from tests.tools.review.seeded_changes import (
 )
 from tools.preview.sources import Sources
 from tools.project import PROBLEMS, ROLES
-from tools.review.allowed_breaks import find_invalid_dates
+from tools.review.allowed_breaks import find_invalid_dates, load_allowed_breaks
 from tools.review.changes import list_changes
 from tools.review.checks import has_structural_findings, leave_causes, redocly_findings
+from tools.review.report import render_markdown, render_text
+from tools.review.review import Comparison, Review
 from tools.review.runtime_expressions import find_wrong_expressions
 from tools.review.shapes import SHAPES, find_shape_errors
 from tools.review.source_map import SourceMap
@@ -112,6 +114,26 @@ def test_every_edit_has_its_verdict(
         for one in find_differences(group, contract, tmp_path_factory.mktemp("edits"))
     ]
     assert found == []
+
+
+@pytest.mark.slow("it compares the contract with three edited ones")
+@pytest.mark.parametrize("start", ["N19 ", "N33 ", "N34 "])
+def test_one_edit_of_a_shared_part_is_a_short_report_and_one_entry(
+    start: str, contract: Callable[[], Contract], tmp_path: Path
+) -> None:
+    edited = contract()
+    next(edit for edit in EDITS if edit.name.startswith(start)).make(edited)
+    released = Comparison("Released", "since 0.1.0", "0.1.0", list_changes(contract(), edited, tmp_path))
+    released.name_operations(contract(), edited)
+    review = Review("0.2.0", 225, False, {}, [], [], [released, Comparison("Main", "")], today=TODAY)
+    assert review.not_allowed
+    assert len(render_text(review, 1).splitlines()) < 200
+    assert len(render_markdown(review).splitlines()) < 200
+    assert sum(line.startswith("- change:") for line in review.entries_to_allow) <= 10
+    lines = [line.replace("reason:", f"reason: {'word ' * 10}") for line in review.entries_to_allow]
+    (tmp_path / BREAKS).write_text("\n".join(lines), encoding="utf-8")
+    review.allowed_breaks = load_allowed_breaks(tmp_path / BREAKS)
+    assert review.failures == []
 
 
 def test_a_value_shows_each_break_of_a_schema(contract: Callable[[], Contract], tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from handlers.common.permissions import Permission
 from tests.architecture.bundle import seed
 from tools.project import RULES, Document
 from tools.review import checks
+from tools.review import review as review_module
 from tools.review.allowed_breaks import (
     AllowedBreak,
     find_stale_entries,
@@ -33,7 +36,7 @@ from tools.review.report import (
 from tools.review.review import Comparison, Review
 from tools.review.run import parse_arguments
 from tools.review.source_map import SourceMap
-from tools.review.tools import ROOT, SOURCE, ToolFailed, split_json
+from tools.review.tools import BUNDLE, ROOT, SOURCE, ToolFailed, split_json
 
 REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` was removed.", "#/components/schemas/Brand")
 REASON = "No client reads the value, and the guide has asked for another one since spring."
@@ -136,6 +139,46 @@ def test_findings_that_say_the_same_are_one() -> None:
     assert checks.group_findings(findings[:4]) == findings[:4]
     same = [Finding(f"a.yaml:{number}", "Write more.") for number in range(5)]
     assert checks.group_findings(same) == [Finding("a.yaml:0", "5 places: Write more.")]
+
+
+def test_a_check_that_fails_is_a_finding_and_hides_no_other(
+    contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[Finding]:
+        raise KeyError("enum")
+
+    (tmp_path / "openapi.json").write_bytes(BUNDLE.read_bytes())
+    missing = Finding(PLACE, "no example")
+    monkeypatch.setattr(checks, "spectral_findings", fail)
+    monkeypatch.setattr(checks, "rule_findings", lambda *_: [Finding(PLACE, "Too long.")])
+    monkeypatch.setattr(checks, "find_missing_handlers", fail)
+    monkeypatch.setattr(checks, "find_missing_examples", lambda *_: [missing])
+    monkeypatch.setattr(review_module, "_compare", fail)
+    with ThreadPoolExecutor(2) as pool:
+        review = review_module._run_checks(pool, tmp_path, contract(), [], ("HEAD",))
+    assert review.findings["Project rules"] == [Finding(PLACE, "Too long.")]
+    assert review.missing_examples == [missing]
+    assert "Failed checks" in review.findings
+    texts = [one.text for one in review.findings["Failed checks"]]
+    assert [text.partition(":")[0] for text in texts] == [
+        "The review itself failed (Handlers)",
+        f"The review itself failed (Changes {review_module._compare_with_released(contract())[0].since})",
+        "The review itself failed (Changes since HEAD)",
+        "The review itself failed (Spectral)",
+    ]
+    assert {text.rpartition(": ")[2] for text in texts} == {"'enum'"}
+    assert review.failures
+
+
+def test_a_failure_in_a_handler_has_its_line() -> None:
+    code = compile("\n\nPermission.SEASONS_READ\n", str(ROOT / "handlers" / "seasons.py"), "exec")
+    try:
+        exec(code, {"Permission": Permission})  # noqa: S102 - code of this test, with a name of its own
+    except AttributeError as error:
+        found = review_module.describe_failure(error)
+    assert found.place == "handlers/seasons.py:3"
+    assert found.text.startswith("The handlers cannot be loaded, so that no other one was checked: Attribute")
+    assert "SEASONS_READ" in found.text
 
 
 def test_one_entry_allows_several_changes_with_one_reason(tmp_path: Path) -> None:
