@@ -1776,7 +1776,7 @@ WRONG_SHAPES = [
         MOCK,
         "      summary: Reset the mock\n",
         "      sumary: Reset the mock\n",
-        "`sumary` is unknown here (did you mean `summary`?): describe the operation with `operationId",
+        "`sumary` is unknown here (did you mean `summary`?): describe the operation: `operationId`",
     ),
     SourceEdit(
         "an operationId of another spelling",
