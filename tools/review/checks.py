@@ -133,7 +133,9 @@ def rule_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Findin
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest has just written it
         for failure in [*case.iter("failure"), *case.iter("error")]:
             rule = re.sub(r"^test_(s\d+_)?", "", case.get("name", "")).replace("_", " ")
-            for item in parse_failures(failure.get("message", "")):
+            # The attribute has only the first lines of a long message.
+            lines = re.findall(r"^E {3,}(.*)", failure.text or "", re.MULTILINE)
+            for item in parse_failures("\n".join(lines) or failure.get("message", "")):
                 place, text = split_place(item)
                 if kind := re.match(r"(?!Assertion|Failed)[A-Z]\w*(Error|Exception|Iteration)\b", text):
                     # What a rule does not expect is no finding of it.
@@ -168,15 +170,23 @@ def find_place(text: str, sources: SourceMap) -> str:
 
 
 def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
-    """Return what the contract has and the server has not: handlers that match, and problem codes."""
-    codes = [code for code in contract.get("x-problem-codes", {}) if code not in PROBLEMS]
+    """Return the operations without a handler and the handlers that do not match the contract."""
+    return [
+        Finding(next(filter(None, map(sources.find_operation, line.split())), ""), line)
+        for line in list_mismatches(contract)
+    ]
+
+
+def find_missing_problems(contract: Node, sources: SourceMap) -> list[Finding]:
+    """Return the problem codes that the server does not know, so that nothing raises them."""
     text = (
         "handlers/pipeline/problem_types.py has no problem `{}`: add its meaning, and the code that raises it"
     )
     return [
-        Finding(next(filter(None, map(sources.find_operation, line.split())), ""), line)
-        for line in list_mismatches(contract)
-    ] + [Finding(sources.find_in_file("problem-codes.yaml", [code]), text.format(code)) for code in codes]
+        Finding(sources.find_in_file("problem-codes.yaml", [code]), text.format(code))
+        for code in contract.get("x-problem-codes", {})
+        if code not in PROBLEMS
+    ]
 
 
 def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:

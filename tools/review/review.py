@@ -210,6 +210,10 @@ def _run_checks(
     ]
     nothing: list[Finding] = []
     handlers = collect("Handlers", lambda: checks.find_missing_handlers(contract, sources), nothing)
+    handlers = [
+        *handlers,
+        *collect("Problems", lambda: checks.find_missing_problems(contract, sources), nothing),
+    ]
     examples = collect("Examples", lambda: checks.find_missing_examples(contract, sources), nothing)
     comparisons = [
         _add_places(collect(f"Changes {one.since}", future.result, replace(one, since=NOT_COMPARED)), sources)

@@ -56,7 +56,7 @@ EDITS = {
         lambda text: text.replace(
             LIST_PRODUCTS, LIST_PRODUCTS + "    x-standard-responses: {omit: ['404']}\n", 1
         ),
-        "x-standard-responses must have `omit` (a list of statuses) and `reason`",
+        "`x-standard-responses` has no `reason`: say why, in a sentence",
     ),
     "a path item without a value": (
         lambda text: "empty:\n" + text.replace(LIST_PRODUCTS, LIST_PRODUCTS, 1),
