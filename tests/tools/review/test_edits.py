@@ -26,9 +26,11 @@ from tests.tools.review.seeded_changes import (
     Contract,
     Edit,
     SourceEdit,
+    put,
 )
 from tools.preview.sources import Sources
 from tools.project import PROBLEMS, ROLES
+from tools.review.access_changes import list_access_changes
 from tools.review.allowed_breaks import find_invalid_dates, load_allowed_breaks
 from tools.review.changes import list_changes
 from tools.review.checks import has_structural_findings, leave_causes, redocly_findings
@@ -155,6 +157,45 @@ def test_a_value_shows_each_break_of_a_schema(contract: Callable[[], Contract], 
         '`Style.owner_id`: type is `["string", "integer", "null"]`, was `["string", "null"]`.': "0",
         "`SubjectCreate.slug`: another condition applies.": '"me"',
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        (
+            put("list_looks/x-sunset", "2027-12-01T00:00:00Z"),
+            put("list_looks/x-sunset", "2027-09-01T00:00:00Z"),
+            "breaking: The operation ends on `2027-09-01T00:00:00Z`, was `2027-12-01T00:00:00Z`.",
+        ),
+        (
+            put("list_looks/x-sunset", "2027-12-01T00:00:00Z"),
+            put("list_looks/x-sunset", "2028-12-01T00:00:00Z"),
+            "changed: The operation ends on `2028-12-01T00:00:00Z`, was `2027-12-01T00:00:00Z`.",
+        ),
+        (
+            put("put_upload/operationId", "put_upload"),
+            put("put_upload/requestBody/content/text~1csv/x-max-body-bytes", 1000),
+            "breaking: The maximum size of `text/csv` in bytes is `1000`, was `209715200`.",
+        ),
+        (
+            put("create_organization/security", [{"OAuth2PasswordBearer": [], "ApiKey": []}]),
+            put("create_organization/security", [{"ApiKey": []}]),
+            "security: `create_organization` also accepts `ApiKey`.",
+        ),
+    ],
+)
+def test_an_extension_is_judged_by_its_effect(
+    before: Callable[[Contract], object],
+    after: Callable[[Contract], object],
+    change: str,
+    contract: Callable[[], Contract],
+) -> None:
+    base, revision = contract(), contract()
+    before(base)
+    after(revision)
+    found = [f"{one.impact}: {one.text}" for one in list_access_changes(base, revision)]
+    assert found == [change]
+    assert list(list_access_changes(base, base)) == []
 
 
 @pytest.fixture(scope="module")
