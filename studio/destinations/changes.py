@@ -15,7 +15,7 @@ from db.errors import Conflict, InUse
 from db.models.destinations import DeliveryState, Destination, DestinationKind
 from db.models.exports import Export
 from db.queries.references import describe_references
-from db.session import Database, current_session
+from db.session import current_session
 from studio.destinations import targets
 from studio.destinations.credentials import Credentials, decrypt_credentials, encrypt_credentials
 from studio.infrastructure.encryption import SecretUnreadable, fingerprint_key
@@ -185,37 +185,6 @@ def test_destination(client: SafeHttpClient, target: EncryptedTarget, settings: 
         if written.error is None and decrypted.kind == DestinationKind.S3:
             deleted = targets.delete_object(client, decrypted, TEST_KEY, TEST_SECONDS)
     return TestResult(TEST_KEY, written, deleted, int((time.monotonic() - started_at) * 1000))
-
-
-def encrypt_again(database: Database, settings: Settings) -> int:
-    """Encrypt credentials with the current SECRET_KEY that were encrypted with another one.
-
-    Returns:
-        How many destinations were changed. Those that cannot be decrypted keep what they have.
-    """
-    current, changed = fingerprint_key(settings.secret_key), 0
-    with database.transaction(write=False) as reading:
-        # unscoped: the key is that of the server
-        stale = select(Destination.id).where(Destination.credentials_key != current)
-        stale_ids = list(reading.scalars(stale))
-    for destination_id in stale_ids:
-        with database.transaction(write=True) as writing:
-            # unscoped: see above
-            query = select(Destination).where(
-                Destination.id == destination_id, Destination.credentials_key != current
-            )
-            destination = writing.scalar(query.with_for_update())
-            if destination is None or destination.credentials is None:
-                continue
-            try:
-                credentials = decrypt_credentials(
-                    settings.secret_keys, destination.id, destination.credentials
-                )
-            except SecretUnreadable:
-                continue
-            _store_credentials(destination, credentials, settings)
-            changed += 1
-    return changed
 
 
 def _apply(destination: Destination, properties: Mapping[str, Any], settings: Settings) -> None:

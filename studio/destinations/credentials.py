@@ -14,13 +14,13 @@ from studio.infrastructure.encryption import decrypt, encrypt
 Credentials = Mapping[str, str]
 """Names and values, such as `secret_access_key`."""
 
-_PURPOSE = "destination"
+PURPOSE = "destination"
 
 
 def encrypt_credentials(secret_key: str, destination_id: UUID, credentials: Credentials) -> bytes:
     """Return the encrypted credentials of a destination."""
     return encrypt(
-        secret_key, _PURPOSE, destination_id, json.dumps(dict(credentials), sort_keys=True).encode()
+        secret_key, PURPOSE, destination_id, json.dumps(dict(credentials), sort_keys=True).encode()
     )
 
 
@@ -30,5 +30,5 @@ def decrypt_credentials(secret_keys: Sequence[str], destination_id: UUID, encryp
     Raises:
         SecretUnreadable: None of the keys is the one that they were encrypted with.
     """
-    credentials: dict[str, str] = json.loads(decrypt(secret_keys, _PURPOSE, destination_id, encrypted))
+    credentials: dict[str, str] = json.loads(decrypt(secret_keys, PURPOSE, destination_id, encrypted))
     return credentials

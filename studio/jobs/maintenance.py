@@ -20,11 +20,8 @@ from db.usage.queries import compact_usage
 from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.api_key_expiry import send_expiry_notices
 from studio.accounts.identity.deletions import delete_due_accounts
-from studio.accounts.identity.second_factors import encrypt_factors_again
-from studio.accounts.identity_providers.changes import encrypt_secrets_again
 from studio.accounts.identity_providers.sign_ins import delete_expired_sign_ins
 from studio.billing.storage import warn_about_storage
-from studio.destinations.changes import encrypt_again
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports.content_credentials import SignFile
 from studio.exports.worker import run_pending_exports
@@ -39,6 +36,7 @@ from studio.infrastructure.pubsub import DELIVERIES, EMAILS, EXPORTS, IMPORTS, T
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import Storage
 from studio.infrastructure.telemetry import metrics
+from studio.jobs.encryption import encrypt_again
 from studio.mail.queue import delete_old_emails, run_pending_emails
 from studio.mail.transports import delete_expired_files
 from studio.media.garbage_collection import delete_unreferenced
@@ -194,18 +192,8 @@ MAINTENANCE_TASKS = (
         trigger=DELIVERIES,
     ),
     MaintenanceTask(
-        "encryption of destinations",
+        "encryption with a new key",
         lambda services: encrypt_again(services.database, services.settings),
-        600,
-    ),
-    MaintenanceTask(
-        "encryption of second factors",
-        lambda services: encrypt_factors_again(services.database, services.settings),
-        600,
-    ),
-    MaintenanceTask(
-        "encryption of identity providers",
-        lambda services: encrypt_secrets_again(services.database, services.settings),
         600,
     ),
     MaintenanceTask(

@@ -29,12 +29,12 @@ from studio.accounts.identity_providers import domains
 from studio.accounts.identity_providers.changes import (
     MAX_DOMAINS,
     MAX_PROVIDERS,
-    encrypt_secrets_again,
     read_client,
 )
 from studio.accounts.identity_providers.protocol import OpenIdClient
 from studio.accounts.identity_providers.sign_ins import delete_expired_sign_ins
 from studio.infrastructure.http_client import SafeHttpClient
+from studio.jobs.encryption import encrypt_again
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import auth_headers, replace_service
@@ -470,8 +470,8 @@ def test_client_secrets_are_encrypted_again_after_a_rotation_of_the_key(
     provider_id = connect()
     old = app.settings
     rotated = replace(old, secret_key="n" * 40, secret_key_previous=old.secret_key)
-    assert encrypt_secrets_again(database, rotated) == 1
-    assert encrypt_secrets_again(database, rotated) == 0
+    assert encrypt_again(database, rotated) == 1
+    assert encrypt_again(database, rotated) == 0
     with database.transaction(write=False) as session:
         row = session.get_one(IdentityProvider, UUID(provider_id))
         assert read_client(row, replace(rotated, secret_key_previous=None)).client_secret == SECRET

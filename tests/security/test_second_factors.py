@@ -19,8 +19,9 @@ from db.models import AuditEvent, Membership, Organization, User
 from db.models.second_factors import SecondFactor
 from db.session import Database
 from handlers.app import Application
-from studio.accounts.identity.second_factors import encrypt_factors_again, read_secret
+from studio.accounts.identity.second_factors import read_secret
 from studio.infrastructure.telemetry.logs import ContextFilter
+from studio.jobs.encryption import encrypt_again
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import exceeded_policy
 from tests.support import factories
@@ -311,8 +312,8 @@ def test_s56_the_secret_of_an_app_is_encrypted_and_rotated_with_the_key_of_the_s
     rotated = replace(
         app.settings, secret_key="k" * 20 + "0123456789abcdef", secret_key_previous=app.settings.secret_key
     )
-    assert encrypt_factors_again(database, rotated) == 1
-    assert encrypt_factors_again(database, rotated) == 0
+    assert encrypt_again(database, rotated) == 1
+    assert encrypt_again(database, rotated) == 0
     factories.get_session().refresh(factor)
     assert read_secret(factor, replace(rotated, secret_key_previous=None)) == secret
     assert read_secret(factor, app.settings) is None

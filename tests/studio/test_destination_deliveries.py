@@ -22,7 +22,7 @@ from db.models import Destination, Export, ExportDelivery, Shooting
 from db.session import Database
 from db.tenancy import get_visible
 from studio.destinations import queue, targets, worker
-from studio.destinations.changes import encrypt_again, update_destination
+from studio.destinations.changes import update_destination
 from studio.destinations.worker import run_pending_deliveries
 from studio.exports import queue as exports
 from studio.exports.create import ExportRequest, create_export
@@ -30,6 +30,7 @@ from studio.exports.worker import run_pending_exports
 from studio.infrastructure.http_client import SafeHttpClient
 from studio.infrastructure.settings import Settings
 from studio.infrastructure.storage import LocalDisk, export_folder, export_key
+from studio.jobs.encryption import encrypt_again
 from studio.queue.retries import FILE_DELIVERIES
 from tests.support import factories
 from tests.support.factories.exports import make_approved_prediction

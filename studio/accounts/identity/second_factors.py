@@ -23,7 +23,7 @@ from db.base import utc_now
 from db.errors import Unauthenticated
 from db.models.second_factors import FactorType, SecondFactor, SecondFactorChallenge
 from db.models.users import User
-from db.session import Database, current_session, run_in_separate_transaction
+from db.session import current_session, run_in_separate_transaction
 from studio.accounts.identity import passkeys
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.infrastructure.encryption import SecretUnreadable, decrypt, encrypt, fingerprint_key
@@ -37,7 +37,7 @@ MAX_ATTEMPTS = 5
 STEP_SECONDS = 30
 WINDOW = 1
 """How many time steps before and after the current one are accepted, for clocks that differ."""
-_PURPOSE = "second factor"
+PURPOSE = "second factor"
 _SEPARATORS = re.compile(r"[\s-]")
 
 _CHANGED_TEXT = """\
@@ -253,7 +253,7 @@ def _use_passkey(user: User, credential: str, token: str, settings: Settings) ->
 
 def store_secret(factor: SecondFactor, secret: str, settings: Settings) -> None:
     """Set the secret of an app, encrypted with the current SECRET_KEY."""
-    factor.secret = encrypt(settings.secret_key, _PURPOSE, factor.id, secret.encode())
+    factor.secret = encrypt(settings.secret_key, PURPOSE, factor.id, secret.encode())
     factor.secret_key = fingerprint_key(settings.secret_key)
 
 
@@ -262,30 +262,9 @@ def read_secret(factor: SecondFactor, settings: Settings) -> str | None:
     if factor.secret is None:
         return None
     try:
-        return decrypt(settings.secret_keys, _PURPOSE, factor.id, factor.secret).decode()
+        return decrypt(settings.secret_keys, PURPOSE, factor.id, factor.secret).decode()
     except SecretUnreadable:
         return None
-
-
-def encrypt_factors_again(database: Database, settings: Settings) -> int:
-    """Encrypt secrets with the current SECRET_KEY that were encrypted with another one.
-
-    Returns:
-        How many were changed. Those that cannot be decrypted keep what they have.
-    """
-    current, changed = fingerprint_key(settings.secret_key), 0
-    is_stale = SecondFactor.secret_key != current
-    with database.transaction(write=False) as reading:
-        stale_ids = list(reading.scalars(select(SecondFactor.id).where(is_stale)))
-    for factor_id in stale_ids:
-        with database.transaction(write=True) as writing:
-            stale = select(SecondFactor).where(SecondFactor.id == factor_id, is_stale)
-            factor = writing.scalar(stale.with_for_update())
-            secret = None if factor is None else read_secret(factor, settings)
-            if factor is not None and secret is not None:
-                store_secret(factor, secret, settings)
-                changed += 1
-    return changed
 
 
 def notify_change(user: User, change: str, settings: Settings) -> None:

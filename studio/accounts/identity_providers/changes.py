@@ -17,14 +17,14 @@ from db.base import new_id, utc_now
 from db.errors import Conflict, NotFound
 from db.models.identity_providers import IdentityProvider, IdentityProviderDomain, UserIdentity
 from db.models.users import TokenFamily
-from db.session import Database, as_system, current_session
+from db.session import as_system, current_session
 from studio.accounts.identity_providers.protocol import Client
-from studio.infrastructure.encryption import SecretUnreadable, decrypt, encrypt, fingerprint_key
+from studio.infrastructure.encryption import decrypt, encrypt, fingerprint_key
 from studio.infrastructure.settings import Settings
 
 MAX_PROVIDERS = 5
 MAX_DOMAINS = 20
-_PURPOSE = "identity provider"
+PURPOSE = "identity provider"
 _COLUMNS = ("name", "client_id", "default_role", "is_enabled", "is_required")
 
 
@@ -200,7 +200,7 @@ def store_client_secret(provider: IdentityProvider, secret: str | None, settings
     if secret is None:
         provider.client_secret = provider.client_secret_key = None
         return
-    provider.client_secret = encrypt(settings.secret_key, _PURPOSE, provider.id, secret.encode())
+    provider.client_secret = encrypt(settings.secret_key, PURPOSE, provider.id, secret.encode())
     provider.client_secret_key = fingerprint_key(settings.secret_key)
 
 
@@ -212,7 +212,7 @@ def read_client(provider: IdentityProvider, settings: Settings) -> Client:
     """
     secret = provider.client_secret
     if secret is not None:
-        secret = decrypt(settings.secret_keys, _PURPOSE, provider.id, secret)
+        secret = decrypt(settings.secret_keys, PURPOSE, provider.id, secret)
     return Client(
         issuer=provider.issuer,
         client_id=provider.client_id,
@@ -224,30 +224,6 @@ def read_client(provider: IdentityProvider, settings: Settings) -> Client:
 def build_redirect_uri(public_url: str, provider_id: object) -> str:
     """Return the URL that a provider must redirect browsers to."""
     return f"{public_url}/api/v1/login/oidc/{provider_id}/callback"
-
-
-def encrypt_secrets_again(database: Database, settings: Settings) -> int:
-    """Encrypt client secrets with the current SECRET_KEY that were encrypted with another one.
-
-    Returns:
-        How many providers were changed. Those whose secret cannot be decrypted keep what they have.
-    """
-    is_stale, changed = IdentityProvider.client_secret_key != fingerprint_key(settings.secret_key), 0
-    with database.transaction(write=False) as reading:
-        stale_ids = list(reading.scalars(select(IdentityProvider.id).where(is_stale)))
-    for provider_id in stale_ids:
-        with database.transaction(write=True) as writing:
-            query = select(IdentityProvider).where(IdentityProvider.id == provider_id, is_stale)
-            provider = writing.scalar(query.with_for_update())
-            if provider is None or provider.client_secret is None:
-                continue
-            try:
-                secret = decrypt(settings.secret_keys, _PURPOSE, provider.id, provider.client_secret)
-            except SecretUnreadable:
-                continue
-            store_client_secret(provider, secret.decode(), settings)
-            changed += 1
-    return changed
 
 
 def _is_session_of(provider: IdentityProvider, session_id: UUID) -> bool:
