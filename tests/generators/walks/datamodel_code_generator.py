@@ -51,10 +51,11 @@ class Api:
 
 def main(url: str, photo: Path) -> None:
     api = Api(url)
-    form = models.LoginForm(username="demo@example.com", password=SecretStr("sartiq-demo"))
+    password = SecretStr("sartiq-demo")
+    form = models.LoginForm(username="demo@example.com", password=password)
     response = api.client.post(
         f"{url}/login/access-token",
-        data={"username": form.username, "password": form.password.get_secret_value()},
+        data={"username": form.username, "password": password.get_secret_value()},
     )
     token = models.Token.model_validate_json(response.raise_for_status().content)
     api.client.headers["Authorization"] = f"Bearer {token.access_token}"
