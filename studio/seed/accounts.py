@@ -88,7 +88,7 @@ def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
 
 
 def _build_provider_rows(number: int, name: str) -> Iterator[Base]:
-    """Build an identity provider of an organization at which nobody can sign in: its host does not exist."""
+    """Build an identity provider of an organization. Its host does not exist, so sign-ins are impossible."""
     organization_id, provider_id = get_seed_id(Organization, number), get_seed_id(IdentityProvider, number)
     issuer = f"https://login.{name}.example"
     yield IdentityProvider(
