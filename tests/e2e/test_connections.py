@@ -240,3 +240,50 @@ def test_s19_without_a_free_file_every_request_gets_a_declared_response(
         }
         log = server.log.read_text()
         assert "Traceback" not in log
+
+
+IDLE_CONNECTIONS = 5_000
+"""Of each of two servers. A server needs two files for each, and few systems allow more than 20,000 files."""
+MAX_SECONDS = 1
+"""`make abuse` allows its probes the same."""
+
+
+def test_s19_ten_thousand_idle_connections_slow_no_one_down(tmp_path: Path) -> None:
+    limit = str(IDLE_CONNECTIONS + 100)
+    limits = {"MAX_CONNECTIONS": limit, "MAX_ADDRESS_CONNECTIONS": limit, "RENDER_WORKERS": "0"}
+    with (
+        running_server(tmp_path, **limits) as first,
+        running_server(tmp_path, **limits) as second,
+        connect(first) as of_first,
+        connect(second) as of_second,
+        contextlib.ExitStack() as idle,
+    ):
+        servers, others = (first, second), (of_first, of_second)
+        before = [resident_bytes(server) for server in servers]
+        seconds = [measure_request(other) for other in others]
+        for _ in range(IDLE_CONNECTIONS // 50):
+            for server, other in zip(servers, others, strict=True):
+                idle.enter_context(open_connections(server, "127.0.0.2", 50))
+                seconds.append(measure_request(other))
+        growth = [resident_bytes(server) - bytes_ for server, bytes_ in zip(servers, before, strict=True)]
+        # Without a request, the servers close the connections now.
+        until = time.monotonic() + IDLE_SECONDS + 1
+        while time.monotonic() < until:
+            seconds.extend(measure_request(other) for other in others)
+        assert max(seconds) < MAX_SECONDS
+        assert max(growth) < IDLE_CONNECTIONS * 20_000
+        log = first.log.read_text()
+    assert "MAX_CONNECTIONS is lowered" not in log
+    assert "Traceback" not in log
+
+
+def measure_request(connection: socket.socket) -> float:
+    """Return the seconds until the response to a request has arrived."""
+    began = time.monotonic()
+    assert get(connection).status == SERVED
+    return time.monotonic() - began
+
+
+def resident_bytes(server: RunningServer) -> int:
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
