@@ -10,11 +10,11 @@ from sqlalchemy import and_, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.base import utc_now
-from db.errors import NotFound
 from db.libpq.statements import Query
 from db.models.api_keys import ApiKey
 from db.models.organizations import Membership
 from db.models.users import User
+from db.queries.statements import get_row
 from db.session import current_session, run_in_separate_transaction
 
 LAST_USED_INTERVAL = timedelta(minutes=1)
@@ -77,12 +77,7 @@ def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = Fals
         NotFound: The organization has no such key.
     """
     query = select(ApiKey).where(ApiKey.organization_id == organization_id, ApiKey.id == api_key_id)
-    if for_update:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    key = current_session().scalars(query).one_or_none()
-    if key is None:
-        raise NotFound(value=api_key_id)
-    return key
+    return get_row(query, api_key_id, for_update)
 
 
 def find_key_owner(api_key_id: UUID) -> KeyOwner | None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from db.caller import current_caller, require_permission_in
 from db.errors import NotFound, PermissionDenied
 from db.models import Invitation, MediaResource, Membership, Organization, Upload
+from db.queries.statements import get_row
 from db.queries.users import list_owned_tables
 from db.session import current_session
 
@@ -98,12 +99,7 @@ def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool 
     query = select(Invitation).where(
         Invitation.organization_id == organization_id, Invitation.id == invitation_id
     )
-    if for_update:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    invitation = current_session().scalars(query).one_or_none()
-    if invitation is None:
-        raise NotFound(value=invitation_id)
-    return invitation
+    return get_row(query, invitation_id, for_update)
 
 
 def has_records(organization_id: UUID) -> bool:

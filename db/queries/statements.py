@@ -1,16 +1,38 @@
-"""Statements that several modules use: locks of names, deletion in batches."""
+"""Statements that several modules use: one row, locks of names, deletion in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
 from sqlalchemy.orm import QueryableAttribute
 
+from db.errors import NotFound
 from db.session import Database, current_session
 
 DELETE_BATCH_SIZE = 500
+T = TypeVar("T")
+
+
+def get_row(query: Select[T], row_id: UUID, for_update: bool = False) -> T:
+    """Return the row that a query finds.
+
+    Args:
+        query: The query of the row.
+        row_id: The id that the error names.
+        for_update: Whether to lock the row, and to read it again if it was loaded before.
+
+    Raises:
+        NotFound: There is no such row.
+    """
+    if for_update:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    row = current_session().scalars(query).one_or_none()
+    if row is None:
+        raise NotFound(value=row_id)
+    return row
 
 
 def lock_name(name: str) -> None:

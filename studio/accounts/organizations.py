@@ -306,8 +306,8 @@ def _touch(organization_id: UUID) -> None:
 def require_second_factor(organization: Organization, is_required: bool, mailer: Mailer | None) -> bool:
     """Require a second factor of the members of a locked organization, or end that.
 
-    The requirement starts after `SECOND_FACTOR_NOTICE`. Members are told by e-mail. Requiring it again does
-    not change when it starts.
+    The requirement starts after `SECOND_FACTOR_NOTICE`, and members get an e-mail. If it is required already,
+    nothing changes.
 
     Returns:
         Whether e-mails were sent.

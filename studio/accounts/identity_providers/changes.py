@@ -14,9 +14,10 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 
 from db.base import new_id, utc_now
-from db.errors import Conflict, NotFound
+from db.errors import Conflict
 from db.models.identity_providers import IdentityProvider, IdentityProviderDomain, UserIdentity
 from db.models.users import TokenFamily
+from db.queries.statements import get_row
 from db.session import as_system, current_session
 from studio.accounts.identity_providers.protocol import Client
 from studio.infrastructure.encryption import decrypt, encrypt, fingerprint_key
@@ -99,12 +100,7 @@ def get_identity_provider(
     query = select(IdentityProvider).where(
         IdentityProvider.organization_id == organization_id, IdentityProvider.id == provider_id
     )
-    if for_update:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    provider = current_session().scalar(query)
-    if provider is None:
-        raise NotFound(value=provider_id)
-    return provider
+    return get_row(query, provider_id, for_update)
 
 
 def update_identity_provider(
@@ -171,12 +167,7 @@ def get_domain(provider_id: UUID, domain_id: UUID, for_update: bool = False) -> 
     query = select(IdentityProviderDomain).where(
         IdentityProviderDomain.identity_provider_id == provider_id, IdentityProviderDomain.id == domain_id
     )
-    if for_update:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    domain = current_session().scalar(query)
-    if domain is None:
-        raise NotFound(value=domain_id)
-    return domain
+    return get_row(query, domain_id, for_update)
 
 
 def verify_identity_provider_domain(domain: IdentityProviderDomain) -> None:

@@ -173,7 +173,7 @@ def test_a_check_that_fails_is_a_finding_and_hides_no_other(
 def test_a_failure_in_a_handler_has_its_line() -> None:
     code = compile("\n\nPermission.SEASONS_READ\n", str(ROOT / "handlers" / "seasons.py"), "exec")
     try:
-        exec(code, {"Permission": Permission})  # noqa: S102 - code of this test, with a name of its own
+        exec(code, {"Permission": Permission})  # noqa: S102 - the code is the constant above
     except AttributeError as error:
         found = review_module.describe_failure(error)
     assert found.place == "handlers/seasons.py:3"
