@@ -1,8 +1,8 @@
 """Read request bodies: JSON, forms, multipart and binary, with limits on size, time and memory.
 
 Bodies are read on the event loop. A thread parses large ones, and finds the violations of wrong ones: a
-thousand violations take 25 ms. This module knows ASGI, but not Flask. Standards: RFC 9110 (media types),
-RFC 7578 (multipart).
+thousand violations take 25 ms. The caller decides when the thread runs. This module knows ASGI, but not
+Flask. Standards: RFC 9110 (media types), RFC 7578 (multipart).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, TypeAlias
 
-from anyio import CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
+from anyio import to_thread
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
@@ -35,6 +35,11 @@ from handlers.contract.parameters import parse_query
 from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.strict_json import MAX_ITEMS, parse_json
 from handlers.contract.validation_errors import find_violations
+
+Judged: TypeAlias = tuple[Any, list[Violation]]
+"""A body as the handler receives it, and its violations; with violations the body is None."""
+RunInTurn: TypeAlias = Callable[[Callable[[], Judged]], Awaitable[Judged]]
+"""Runs a function that parses or judges a body, in a thread, and returns its result."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,6 @@ MIN_BYTES_PER_SECOND = 32_768
 MAX_EVENT_LOOP_BYTES = 16_384
 """JSON up to this size is parsed and validated on the event loop: a switch to a thread would cost more."""
 
-_TURNS: RunVar[CapacityLimiter] = RunVar("turns of large bodies")
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", re.IGNORECASE)
@@ -263,14 +267,19 @@ class RequestBody:
         return AnnouncedBody(content, content_type, limit)
 
     async def read(
-        self, body: AnnouncedBody | None, receive: Receive, files_to_close: list[Any]
-    ) -> tuple[Any, list[Violation]]:
+        self,
+        body: AnnouncedBody | None,
+        receive: Receive,
+        files_to_close: list[Any],
+        run_in_turn: RunInTurn,
+    ) -> Judged:
         """Return the body as the handler receives it, and all violations; with violations the body is None.
 
         Args:
             body: What `announce` returned.
             receive: The ASGI callable.
             files_to_close: Temporary files are appended; the caller closes them at the end of the request.
+            run_in_turn: Parses a large body, and finds the violations of a wrong one.
 
         Raises:
             BadRequest: The body cannot be parsed.
@@ -283,7 +292,7 @@ class RequestBody:
         content = body.content
         chunks = read_chunks(receive, body.limit, self.limits.timeout_seconds)
         if content.media_type == MULTIPART:
-            return await _read_multipart(content, body.content_type, chunks, files_to_close)
+            return await _read_multipart(content, body.content_type, chunks, files_to_close, run_in_turn)
         if content.is_binary:
             file, size = await _spool(chunks, files_to_close)
             return (file, []) if size else self._empty_body()
@@ -291,12 +300,12 @@ class RequestBody:
         if not raw:
             return self._empty_body()
         if content.media_type == FORM:
-            return await _validate(content, *_read_form(content, raw))
+            return await _validate(content, *_read_form(content, raw), run_in_turn)
         if len(raw) > MAX_EVENT_LOOP_BYTES:
-            return await to_thread.run_sync(_read_json, content, raw, self.limits.items, limiter=_turns())
-        return await _validate(content, parse_json(raw, self.limits.items), [])
+            return await run_in_turn(partial(_read_json, content, raw, self.limits.items))
+        return await _validate(content, parse_json(raw, self.limits.items), [], run_in_turn)
 
-    def _empty_body(self) -> tuple[Any, list[Violation]]:
+    def _empty_body(self) -> Judged:
         if self.required:
             return None, [Violation(("body",), "Is required", "missing")]
         # An optional JSON body that is absent has the defaults of an empty object.
@@ -320,32 +329,19 @@ class RequestBody:
         return content
 
 
-def _turns() -> CapacityLimiter:
-    """Return what lets one thread of this event loop parse or judge a body.
-
-    Python runs one thread at a time. With several busy ones, the event loop waits for each of them again and
-    again: 15 wrong batches of 300 kB delayed other requests by seconds.
-    """
-    limiter = _TURNS.get(None)
-    if limiter is None:
-        limiter = CapacityLimiter(1)
-        _TURNS.set(limiter)
-    return limiter
-
-
 async def _validate(
-    content: _Content, value: Any, violations: list[Violation]
-) -> tuple[Any, list[Violation]]:
+    content: _Content, value: Any, violations: list[Violation], run_in_turn: RunInTurn
+) -> Judged:
     """Return a small body as the handler receives it, and all its violations."""
     if not content.schema.is_valid(value):
-        found = await to_thread.run_sync(find_violations, content.schema, value, ("body",), limiter=_turns())
+        _, found = await run_in_turn(lambda: (None, find_violations(content.schema, value, ("body",))))
         # Report one violation per field: a file in place of text would also be a wrong string.
         known = {violation.loc for violation in violations}
         violations = violations + [violation for violation in found if violation.loc not in known]
     return (None, violations) if violations else (content.convert(value), [])
 
 
-def _read_json(content: _Content, raw: bytes, max_items: int) -> tuple[Any, list[Violation]]:
+def _read_json(content: _Content, raw: bytes, max_items: int) -> Judged:
     value = parse_json(raw, max_items)
     violations = find_violations(content.schema, value, ("body",))
     return (None, violations) if violations else (content.convert(value), [])
@@ -390,8 +386,12 @@ async def _spool(chunks: AsyncGenerator[bytes, None], files_to_close: list[Any])
 
 
 async def _read_multipart(
-    content: _Content, content_type: str, chunks: AsyncGenerator[bytes, None], files_to_close: list[Any]
-) -> tuple[Any, list[Violation]]:
+    content: _Content,
+    content_type: str,
+    chunks: AsyncGenerator[bytes, None],
+    files_to_close: list[Any],
+    run_in_turn: RunInTurn,
+) -> Judged:
     if not _BOUNDARY.search(content_type):
         raise BadRequest("The multipart body has no boundary")
     parser = _StrictMultipart(Headers({"content-type": content_type}), chunks, max_files=20, max_fields=100)
@@ -419,12 +419,15 @@ async def _read_multipart(
             files.setdefault(name, []).append(part)
         else:
             texts.setdefault(name, []).append(part)
-    return await _join_parts(content, texts, files)
+    return await _join_parts(content, texts, files, run_in_turn)
 
 
 async def _join_parts(
-    content: _Content, texts: dict[str, list[str]], files: dict[str, list[UploadFile]]
-) -> tuple[Any, list[Violation]]:
+    content: _Content,
+    texts: dict[str, list[str]],
+    files: dict[str, list[UploadFile]],
+    run_in_turn: RunInTurn,
+) -> Judged:
     misplaced = [name for name in files if name in content.properties and name not in content.file_fields]
     as_text = [name for name in texts if name in content.file_fields]
     violations = [Violation(("body", name), "Must be text, not a file", "string_type") for name in misplaced]
@@ -439,7 +442,7 @@ async def _join_parts(
     )
     # Validate a marker in place of each file, so that missing and unknown files are reported.
     markers = dict.fromkeys([*files, *as_text], "")
-    value, violations = await _validate(content, {**fields, **markers}, violations + repeated)
+    value, violations = await _validate(content, {**fields, **markers}, violations + repeated, run_in_turn)
     if violations:
         return None, violations
     for name, parts in files.items():

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +16,14 @@ import pytest
 from sqlalchemy import event, text
 
 from db.models import Shooting
-from handlers.contract import request_bodies
-from handlers.contract.errors import Violation
+from handlers.contract.errors import BadRequest, Violation
+from handlers.contract.request_bodies import Judged
 from handlers.pipeline import prechecks, wsgi_bridge
+from handlers.pipeline.admission import body_limits
+from handlers.pipeline.admission.body_limits import BodyTurns
 from handlers.pipeline.admission.limits import Limit
 from studio.generations import batch
-from studio.infrastructure.fair_slots import FairSlots, Requester
+from studio.infrastructure.fair_slots import FairSlots, Requester, set_current_requester
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress
 from tests.support import factories
@@ -283,23 +285,61 @@ def test_s36_a_request_that_counts_attempts_waits_a_second_for_a_row_lock(
     assert client("PATCH", "/users/me", {"full_name": "Ada"}).status == 200
 
 
-def test_s19_wrong_bodies_are_judged_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s19_wrong_bodies_are_judged_one_after_the_other() -> None:
     """Several busy threads would delay the event loop for seconds."""
-    running, together = [], []
+    turns, running, together = BodyTurns(), [], []
 
-    def find_violations(*_: object) -> list[Violation]:
+    def judge() -> Judged:
         running.append(1)
         together.append(len(running))
         time.sleep(0.01)
         running.pop()
-        return []
+        return None, []
 
-    async def judge() -> None:
-        content = SimpleNamespace(
-            schema=SimpleNamespace(is_valid=lambda _: False), convert=lambda value: value
-        )
-        await asyncio.gather(*(request_bodies._validate(content, {}, []) for _ in range(5)))
+    async def run(owner: str) -> None:
+        set_current_requester(Requester.of(owner))
+        await turns.run(judge)
 
-    monkeypatch.setattr(request_bodies, "find_violations", find_violations)
-    asyncio.run(judge())
+    async def run_all() -> None:
+        await asyncio.gather(*(run(owner) for owner in ("ada", "ada", "ada", "ben", "cyd")))
+
+    asyncio.run(run_all())
     assert together == [1] * 5
+
+
+@pytest.mark.parametrize("wrong", [[Violation(("body",), "Is required", "missing")], BadRequest("no JSON")])
+def test_s19_an_account_with_wrong_bodies_rests_and_delays_no_other(
+    wrong: list[Violation] | BadRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, order, rests = BodyTurns(), [], []
+
+    async def run(owner: str, result: list[Violation] | BadRequest) -> None:
+        def judge() -> Judged:
+            order.append(owner)
+            time.sleep(0.01)
+            if isinstance(result, BadRequest):
+                raise result
+            return None, result
+
+        set_current_requester(Requester.of(owner))
+        with suppress(BadRequest):
+            await turns.run(judge)
+
+    async def run_all() -> None:
+        others_are_done = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            rests.append(seconds)
+            await others_are_done.wait()
+
+        monkeypatch.setattr(body_limits, "asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+        attacks = asyncio.gather(*(run("attacker", wrong) for _ in range(3)))
+        await asyncio.gather(run("ben", []), run("ben", []))
+        others_are_done.set()
+        await attacks
+
+    asyncio.run(run_all())
+    assert order == ["attacker", "ben", "ben", "attacker", "attacker"]
+    # A correct body needs no rest.
+    assert len(rests) == 3
+    assert all(rest >= 0.02 for rest in rests)

@@ -1,24 +1,32 @@
-"""Limit the bytes of request bodies that this process holds at the same time.
+"""Limit the bytes of request bodies that this process holds, and the time that it spends on wrong ones.
 
 A body counts while it arrives and until its request ends: large ones are temporary files, with which many
 slow clients could fill a disk. JSON bodies are in memory, so one account has two large ones at most. This
-module knows no operation. It runs on the event loop and needs no lock.
+module knows no operation. It runs on the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+from anyio import to_thread
 
 from db.errors import TooManyConcurrentRequests
-from handlers.contract.errors import ServiceUnavailable
+from handlers.contract.errors import RequestError, ServiceUnavailable
+from handlers.contract.request_bodies import Judged
 from handlers.pipeline.admission.limits import Limit
-from studio.infrastructure.fair_slots import Requester
+from studio.infrastructure.fair_slots import Requester, current_requester
 from studio.infrastructure.held_counts import HeldCounts
 
 LARGE_JSON_BYTES = 1_000_000
 """Only operations with a limit of their own accept larger JSON bodies."""
 MAX_LARGE_JSON_BODIES = 2
+REST = 2
+"""How many times as long as its wrong body took an account waits before its next body is judged."""
 
 
 class TooManyBodyBytes(ServiceUnavailable):
@@ -82,3 +90,41 @@ class UnfinishedBodies:
                 self._held.add(holder, -size)
             if is_large:
                 self._large.add(requester.owner, -1)
+
+
+class BodyTurns:
+    """Lets one thread parse and judge the bodies of this process, and each account use a part of its time.
+
+    Python runs one thread at a time. With several busy ones, the event loop waits for each of them again and
+    again: 15 wrong batches of 300 kB delayed other requests by seconds. Accounts take turns, and one that
+    sends wrong bodies rests after each of them.
+    """
+
+    def __init__(self) -> None:
+        # Of the owners whose bodies are judged or wait.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def run(self, judge: Callable[[], Judged]) -> Judged:
+        """Call a function that parses or judges a body of the current requester, and return its result.
+
+        Raises:
+            RequestError: Raised by the function.
+        """
+        async with self._find_lock(current_requester().owner):
+            try:
+                async with self._find_lock(""):
+                    started = time.monotonic()
+                    body, violations = await to_thread.run_sync(judge)
+            except RequestError:
+                await _rest(started)
+                raise
+            if violations:
+                await _rest(started)
+            return body, violations
+
+    def _find_lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+async def _rest(started: float) -> None:
+    await asyncio.sleep(REST * (time.monotonic() - started))

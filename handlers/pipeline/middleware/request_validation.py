@@ -28,7 +28,7 @@ from handlers.contract.errors import (
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import PROBLEM_JSON
-from handlers.pipeline.admission.body_limits import UnfinishedBodies
+from handlers.pipeline.admission.body_limits import BodyTurns, UnfinishedBodies
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.infrastructure.fair_slots import current_requester
@@ -47,6 +47,7 @@ class RequestValidation:
         self.app = app
         self.authorize = authorize
         self.unfinished_bodies = unfinished_bodies
+        self.body_turns = BodyTurns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Validate one request.
@@ -115,7 +116,7 @@ class RequestValidation:
                 context.owner.assign(account_id)
         count = until_served.enter_context(self.unfinished_bodies.track(current_requester(), is_file))
         context.arguments["body"], body_violations = await operation.request_body.read(
-            body, _watch_body(receive, context, count), context.files_to_close
+            body, _watch_body(receive, context, count), context.files_to_close, self.body_turns.run
         )
         _require_valid(violations + body_violations)
 
