@@ -38,7 +38,7 @@ SCOPES = """\
 def operations_by_scope(contract: dict[str, Any]) -> dict[str, list[Row]]:
     """Return the operations of each scope that an API key can have."""
     rows = [row for rows in build_permission_matrix(contract).values() for row in rows]
-    scopes = contract["components"]["schemas"]["ApiKeyScope"]["enum"]
+    scopes = contract["components"]["schemas"]["ApiKeyScopeInput"]["enum"]
     return {
         scope: [row for row in rows if row.permission == scope and "key" in row.roles] for scope in scopes
     }

@@ -33,7 +33,7 @@ Direction = Literal["request", "response", "open response"]
 """What a schema describes. An open response may have unknown values of enumerations that may grow."""
 
 EXTENSIBLE = "x-extensible-enum"
-"""The mark of an enumeration that a later release may extend."""
+"""The known values of an enumeration in responses, which a later release may extend."""
 
 _REFERENCE = "#/components/schemas/"
 _DROPPED_KEYWORDS = frozenset(
@@ -90,8 +90,8 @@ def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> An
     parts of `allOf` and `not` (`is_part`) describe an object only together, so they stay open.
 
     `format: binary` and the range of `format: int32` come from OpenAPI, so JSON Schema does not check them.
-    In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones. An open response has any
-    text as the value of an enumeration that is marked as extensible.
+    In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones. A response has the known
+    values of an extensible enumeration, an open response any text.
     """
     if isinstance(schema, list):
         return [translate(part, direction, is_part=is_part) for part in schema]
@@ -109,8 +109,8 @@ def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> An
             translated[keyword] = translate(value, direction)
         elif keyword not in _DROPPED_KEYWORDS and not keyword.startswith("x-"):
             translated[keyword] = value
-    if direction == "open response" and schema.get(EXTENSIBLE):
-        translated.pop("enum", None)
+    if direction == "response" and EXTENSIBLE in schema:
+        translated["enum"] = schema[EXTENSIBLE]
     _apply_integer_bits(schema, translated)
     _apply_read_write_only(schema, translated, direction)
     if direction != "request":

@@ -39,7 +39,7 @@ def studio(
     receiver: WebhookReceiver,
 ) -> Studio:
     """Return a customer with an endpoint that listens to every event."""
-    event_types = CONTRACT["components"]["schemas"]["WebhookSubscription"]["enum"]
+    event_types = CONTRACT["components"]["schemas"]["WebhookSubscriptionInput"]["enum"]
     endpoint = make_endpoint(receiver, organization=scenario.organization, event_types=event_types)
     return Studio(scenario, client_for(scenario.owner), database, storage, endpoint, receiver, app)
 

@@ -37,6 +37,7 @@ def ref(name: str) -> dict[str, str]:
         (ref("Count"), "int", "int"),
         (ref("Labels"), "dict[str, str]", "Mapping[str, str]"),
         ({"type": "string", "enum": ["a"]}, "Literal['a'] | str", "Literal['a']"),
+        ({"type": "string", "x-extensible-enum": ["a"]}, "Literal['a'] | str", "Literal['a']"),
         ({}, "Any", "Any"),
         (
             {"oneOf": [ref("Mug")], "discriminator": {"propertyName": "kind"}},

@@ -25,8 +25,8 @@ from studio.state_machines import (
 
 CONTRACT = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read_text(encoding="utf-8"))
 SCHEMAS = CONTRACT["components"]["schemas"]
-SHOT_STATES = SCHEMAS["ShotStatus"]["enum"]
-PREDICTION_STATES = SCHEMAS["PredictionStatus"]["enum"]
+SHOT_STATES = SCHEMAS["ShotStatusInput"]["enum"]
+PREDICTION_STATES = SCHEMAS["PredictionStatusInput"]["enum"]
 
 
 def test_the_contract_describes_the_phases_of_shootings_as_the_table_does() -> None:
@@ -38,7 +38,7 @@ def test_the_contract_describes_the_phases_of_shootings_as_the_table_does() -> N
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
     assert described == dict(SHOOTING_PHASES)
-    assert list(SHOOTING_PHASES) == SCHEMAS["ShootingPhase"]["enum"]
+    assert list(SHOOTING_PHASES) == SCHEMAS["ShootingPhaseInput"]["enum"]
 
 
 def test_the_contract_describes_the_states_of_shots_and_predictions_as_the_tables_do() -> None:
@@ -66,7 +66,7 @@ def test_the_contract_describes_the_states_of_generations_as_the_table_does() ->
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
     assert described == {before: after for before, after in GENERATION_STATES.items() if after}
-    assert set(GENERATION_STATES) == set(SCHEMAS["GenerationStatus"]["enum"])
+    assert set(GENERATION_STATES) == set(SCHEMAS["GenerationStatusInput"]["enum"])
     assert set(RETRYABLE_GENERATION) == {"failed", "canceled", "expired"}
 
 

@@ -15,6 +15,8 @@ Schema = dict[str, Any]
 Direction = Literal["response", "request"]
 
 SIMPLE = {"integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+OPEN_ENUM = "x-extensible-enum"
+"""The known values of a text in responses."""
 DATES = {"date-time": "dt.datetime", "date": "dt.date"}
 
 
@@ -43,7 +45,7 @@ class Types:
         elif "allOf" in schema and "properties" not in schema:
             (only,) = schema["allOf"]
             yield from self._members(only, direction)
-        elif "enum" in schema:
+        elif is_enum(schema):
             yield literal(schema)
             if direction == "response":
                 yield "str"
@@ -96,7 +98,7 @@ class Types:
 
 def is_enum(schema: Schema) -> bool:
     """Return whether a named schema becomes a type alias of literals."""
-    return "enum" in schema
+    return "enum" in schema or OPEN_ENUM in schema
 
 
 def is_class(schema: Schema) -> bool:
@@ -106,7 +108,7 @@ def is_class(schema: Schema) -> bool:
 
 def literal(schema: Schema) -> str:
     """Return the type of an enum."""
-    return f"Literal[{', '.join(repr(value) for value in schema['enum'])}]"
+    return f"Literal[{', '.join(repr(value) for value in schema.get('enum') or schema[OPEN_ENUM])}]"
 
 
 def references(part: Any) -> Iterator[str]:

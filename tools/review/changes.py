@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tools.open_enumerations import close_enumerations, copy_marks
 from tools.project import CODE_SAMPLES, METHODS, Document, join_pointer, split_pointer
 from tools.review.access_changes import list_access_changes
 from tools.review.change import Change, merge_changes
@@ -50,6 +51,9 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
         folder: The folder for temporary files.
     """
     before, after = folder / "before.json", folder / "after.json"
+    base, revision = close_enumerations(base), close_enumerations(revision)
+    # Also the description of a release without marks says that enumerations can have new values.
+    copy_marks(revision, base)
     comparable = [to_comparable(contract) for contract in (base, revision)]
     old, new = (ComponentUsage(contract) for contract in comparable)
     (named, old_pointers), (new_named, new_pointers) = (name_parameters(one) for one in comparable)

@@ -67,8 +67,9 @@ def list_limits(schema: dict[str, Any]) -> list[str]:
     limits = [text for size in _SIZES if (text := _describe_size(schema, *size))]
     if "exclusiveMinimum" in schema:
         limits.append(f"more than {schema['exclusiveMinimum']}")
-    if "enum" in schema:
-        limits.insert(0, "one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
+    for word, start in (("enum", "one of"), ("x-extensible-enum", "known values:")):
+        if word in schema:
+            limits.insert(0, f"{start} " + ", ".join(f"`{value}`" for value in schema[word]))
     if "const" in schema:
         limits.append(f"always `{schema['const']}`")
     if "default" in schema:

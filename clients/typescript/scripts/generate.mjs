@@ -17,6 +17,11 @@ function resolve(value) {
   return "$ref" in value ? value.$ref.split("/").slice(1).reduce((node, key) => node[key], contract) : value;
 }
 
+/** Return the type of a text that can have values which are newer than the client. Editors complete the known ones. */
+function openTypeOf(values) {
+  return [...values.map((value) => JSON.stringify(value)), "(string & {})"].join(" | ");
+}
+
 function nameOf(schema) {
   const name = schema.$ref.split("/").at(-1);
   used.add(name);
@@ -180,8 +185,11 @@ const schemas = await openapiTS(
     rootTypesNoSchemaPrefix: true,
     silent: true,
     inject: 'import type { FileInput } from "../types.ts";\n',
-    transform: (schema) =>
-      schema.format === "binary" ? ts.factory.createTypeReferenceNode("FileInput") : undefined,
+    transform: (schema) => {
+      if (schema.format === "binary") return ts.factory.createTypeReferenceNode("FileInput");
+      const values = schema["x-extensible-enum"];
+      return values && ts.factory.createTypeReferenceNode(openTypeOf(values));
+    },
   },
 );
 

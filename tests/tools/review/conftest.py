@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tools.open_enumerations import close_enumerations
 from tools.review.tools import BUNDLE, ROOT, read_bundle
 
 COPIED = (
@@ -83,5 +84,5 @@ def repository(tmp_path: Path) -> RepositoryCopy:
 
 @pytest.fixture(scope="session")
 def contract() -> Callable[[], dict[str, Any]]:
-    """Return a function that returns a new copy of the committed bundle."""
-    return lambda: read_bundle(BUNDLE)
+    """Return a function that returns a copy of the committed bundle with the enumerations of the YAML."""
+    return lambda: close_enumerations(read_bundle(BUNDLE))

@@ -6,6 +6,7 @@ place, so each must be reported for its own operation, and Redocly runs twice in
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.tools.review.seeded_changes import (
     get_response,
     get_schema,
 )
+from tools.open_enumerations import open_enumerations
 from tools.review.change import IMPACTS, Change
 from tools.review.change_texts import describe_text_change
 from tools.review.changes import list_changes, operation_ids_by_path
@@ -108,6 +110,29 @@ def test_a_response_that_allows_unknown_properties_breaks_no_client(contract, tm
     found = {change.text: change.impact for change in list_changes(before, after, tmp_path)}
     assert found["`Brand`: properties that the contract does not name are now possible."] == "changed"
     assert "breaking" not in found.values()
+
+
+def test_open_enumerations_grow(contract, tmp_path: Path) -> None:
+    """The steps from a plain enumeration to an open one and to more values break no client."""
+    marked, plain = contract(), contract()
+    for name in ("ShotStatus", "PredictionWarning"):
+        del get_schema(plain, name)["x-extensible-enum"]
+    opened = copy.deepcopy(marked)
+    open_enumerations(opened)
+    assert get_schema(opened, "ShotStatusInput")["enum"] == get_schema(plain, "ShotStatus")["enum"]
+    assert not [one for one in list_changes(plain, opened, tmp_path) if one.impact == "breaking"]
+    for name in ("ShotStatus", "PredictionWarning", "Gender"):
+        get_schema(marked, name)["enum"].append("new")
+    more = copy.deepcopy(marked)
+    open_enumerations(more)
+    for base in (plain, opened):
+        found = {change.text: change.impact for change in list_changes(base, more, tmp_path)}
+        assert found["`ShotStatus` can also be `new`."] == "added"
+        assert found["`PredictionWarning` can also be `new`."] == "added"
+        assert {text for text, impact in found.items() if impact == "breaking"} == {
+            "`Product.gender` can also be `new`.",
+            "`Subject.gender` can also be `new`.",
+        }
 
 
 def test_changes_of_the_whole_contract_are_reported(contract, tmp_path: Path) -> None:
