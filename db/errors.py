@@ -46,7 +46,7 @@ class NotFound(DomainError):
     """The row does not exist or belongs to another tenant. Clients must not be able to tell which."""
 
     code = "not_found"
-    default_detail = "Not found"
+    default_detail = "Not found: check the id, and that your account has access to the resource"
 
 
 class PermissionDenied(DomainError):

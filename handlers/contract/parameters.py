@@ -174,9 +174,10 @@ class Parameters:
                 and len(values) > 1
                 and (parameter.kind != "array" or not parameter.explode)
             ):
-                violations.append(
-                    Violation(("query", name), "Must be sent only once", "repeated", values, True)
-                )
+                several = next((other for other in (name, f"{name}_in") if self._is_list(other)), None)
+                way_out = "" if several is None else f"; send several values as `{several}=A,B`"
+                message = f"Must be sent only once{way_out}"
+                violations.append(Violation(("query", name), message, "repeated", values, True))
                 continue
             # Unknown names stay in the query, so that the schema reports them.
             query[name] = parameter.read(values) if parameter is not None else values[0]
@@ -188,6 +189,9 @@ class Parameters:
             repeated = {violation.loc for violation in violations if violation.type == "repeated"}
             return {}, [v for v in violations if v.type != "missing" or v.loc not in repeated]
         return self._to_arguments(path, query), []
+
+    def _is_list(self, name: str) -> bool:
+        return name in self._query and self._query[name].kind == "array"
 
     def _read_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         if not self._headers:

@@ -56,7 +56,7 @@ def build_content_disposition(name: str) -> str:
 def _sanitize_stem(text: str) -> str:
     safe = "".join(_sanitize_character(character) for character in unicodedata.normalize("NFC", text))
     stem = " ".join(safe.split()).lstrip(_NOT_AT_START).rstrip(_NOT_AT_END)
-    return f"_{stem}" if _RESERVED.fullmatch(stem) else stem or "picture"
+    return f"_{stem}" if _RESERVED.fullmatch(stem) else stem or "image"
 
 
 def _sanitize_character(character: str) -> str:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from db.errors import NotFound
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse, send_request
@@ -28,7 +29,7 @@ def members(response: ClientResponse) -> dict[str, Any]:
 def test_a_404_names_the_path_parameter(customer: Customer) -> None:
     response = customer.client("GET", f"/brands/{UNKNOWN}")
     assert members(response) == {"status": 404, "code": "not_found", "parameter": "brand_id"}
-    assert response.json()["detail"] == "Not found"
+    assert response.json()["detail"] == NotFound.default_detail
 
 
 def test_a_404_names_the_query_parameter_with_an_unknown_organization(customer: Customer) -> None:

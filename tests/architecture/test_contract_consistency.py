@@ -294,6 +294,33 @@ def find_impossible_filters(contract: Node) -> list[str]:
     return found
 
 
+def find_missing_filters(contract: Node) -> list[str]:
+    """Return the filters that lists lack beside another one: `created_before`, and lists of values."""
+    found = []
+    for operation in list_operations(contract):
+        queries = [one for one in list_parameters(contract, operation) if one["in"] == "query"]
+        names = {one["name"] for one in queries}
+        if not {"limit", "skip"} <= names:
+            continue
+        wanted = {f"{name}_before" for name in ("created", "updated") if f"{name}_after" in names}
+        wanted |= {
+            f"{one['name']}_in" for one in queries if "enum" in one["schema"] and one["name"] != "sort"
+        }
+        found += [f"{operation.id} has no query {name}" for name in sorted(wanted - names)]
+    return found
+
+
+def test_lists_have_equal_filters(contract: Node) -> None:
+    assert_no_findings(
+        find_missing_filters(contract), "add it: every list has it, see Names of the style guide"
+    )
+    seeded = seed(contract)
+    parameters = seeded["paths"]["/products/"]["get"]["parameters"]
+    dropped = ("state_in", "updated_before")
+    parameters[:] = [one for one in parameters if resolve(contract, one)["name"] not in dropped]
+    assert find_missing_filters(seeded) == [f"list_products has no query {name}" for name in dropped]
+
+
 def test_a_filter_has_only_values_that_rows_can_have(contract: Node) -> None:
     assert_no_findings(find_impossible_filters(contract))
     seeded = seed(contract)

@@ -24,7 +24,7 @@ from tests.contract.operations import OPERATIONS, Operation, resolve
 from tests.contract.tenant import Tenant, make_more_rows
 from tests.contract.test_every_operation import LISTS
 from tests.support.app import auth_headers
-from tests.support.client import ClientResponse, describe_response
+from tests.support.client import ClientResponse, describe_response, send_request
 
 PAGINATION_PARAMETERS = {
     "skip",
@@ -198,6 +198,21 @@ def test_a_missing_index_is_named_with_its_columns() -> None:
         "the tenant, then state, name, id (`sort_indexes` or `tenant_indexes` of db/base.py, "
         "and a migration). The plan is Seq Scan on shootings."
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "way_out"),
+    [
+        ("state=DRAFT&state=READY", "; send several values as `state_in=A,B`"),
+        ("state_in=DRAFT&state_in=READY", "; send several values as `state_in=A,B`"),
+        ("limit=1&limit=2", ""),
+    ],
+)
+def test_a_repeated_filter_names_its_list(query: str, way_out: str, app: Application, tenant: Tenant) -> None:
+    request = tenant.request_for("list_products")
+    response = send_request(app, "GET", f"{request.target}&{query}", auth_headers(app, tenant.owner))
+    (violation,) = response.json()["detail"]
+    assert (violation["type"], violation["msg"]) == ("repeated", f"Must be sent only once{way_out}")
 
 
 @pytest.mark.parametrize("name", LISTS)

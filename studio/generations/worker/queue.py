@@ -225,7 +225,7 @@ def store_rendered_file(
     return RenderedFile(rendered, stored, store_image_file(storage, lease.tenant_id, stored))
 
 
-@start_span("record_pictures")
+@start_span("record_images")
 def complete_generation(storage: Storage, lease: GenerationLease, files: Sequence[RenderedFile]) -> None:
     """Record the predictions, complete the generation and update its shot.
 

@@ -110,7 +110,7 @@ class RenderJob:
                 self._storage, self._lease.strategy, scene, self._check_canceled
             )
 
-    @start_span("make_picture")
+    @start_span("make_image")
     def _render(self, context: Any, index: int) -> queue.RenderedFile:
         lease, report_progress = self._lease, partial(self._report_progress, index)
         report_progress(0.0)

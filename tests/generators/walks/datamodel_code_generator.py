@@ -91,7 +91,7 @@ def main(url: str, photo: Path) -> None:
         due_date=datetime.now(UTC) + timedelta(days=7),
         brand_id=brand.id,
         default_guidelines=models.GuidelinesCreate(
-            name="Shop", file_format=models.PictureFormat.JPEG, resolution_preset_id=preset.id
+            name="Shop", file_format=models.ImageFormat.JPEG, resolution_preset_id=preset.id
         ),
     )
     shooting = api.post("/shootings/", models.Shooting, shooting_body, owner)

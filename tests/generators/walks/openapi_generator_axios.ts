@@ -39,7 +39,7 @@ run(async () => {
       brand_id: brand.id,
       default_guidelines: {
         name: "Shop",
-        file_format: api.PictureFormat.Jpeg,
+        file_format: api.ImageFormat.Jpeg,
         resolution_preset_id: preset.id,
       },
     },

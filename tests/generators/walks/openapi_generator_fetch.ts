@@ -38,7 +38,7 @@ run(async () => {
       name: "Spring",
       dueDate: new Date(Date.now() + 7 * 86_400_000),
       brandId: brand.id,
-      defaultGuidelines: { name: "Shop", fileFormat: api.PictureFormat.Jpeg, resolutionPresetId: preset.id },
+      defaultGuidelines: { name: "Shop", fileFormat: api.ImageFormat.Jpeg, resolutionPresetId: preset.id },
     },
     organizationId,
   });

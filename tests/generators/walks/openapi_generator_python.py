@@ -44,7 +44,7 @@ def main(url: str, photo: Path) -> None:
             due_date=datetime.now(UTC) + timedelta(days=7),
             brand_id=brand.id,
             default_guidelines=sartiq.GuidelinesCreate(
-                name="Shop", file_format=sartiq.PictureFormat.JPEG, resolution_preset_id=preset.id
+                name="Shop", file_format=sartiq.ImageFormat.JPEG, resolution_preset_id=preset.id
             ),
         ),
         organization_id=organization.id,

@@ -36,7 +36,7 @@ from sartiq_backend_api_client.models import (
     LookCreate,
     Organization,
     OrganizationCreate,
-    PictureFormat,
+    ImageFormat,
     Product,
     ProductCreate,
     ProductImage,
@@ -89,7 +89,7 @@ def main(url: str, photo: Path) -> None:
         ResolutionPreset,
         create_resolution_preset.sync(client=client, organization_id=owner, body=preset_body),
     )
-    guidelines = GuidelinesCreate(name="Shop", file_format=PictureFormat.JPEG, resolution_preset_id=preset.id)
+    guidelines = GuidelinesCreate(name="Shop", file_format=ImageFormat.JPEG, resolution_preset_id=preset.id)
     due_date = datetime.now(UTC) + timedelta(days=7)
     shooting_body = ShootingCreate(
         name="Spring", due_date=due_date, brand_id=brand.id, default_guidelines=guidelines
