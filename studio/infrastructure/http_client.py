@@ -345,7 +345,8 @@ def _parse_url(text: str) -> httpx2.URL:
     try:
         return httpx2.URL(text)
     except (httpx2.InvalidURL, ValueError) as error:
-        raise TargetNotAllowed("The URL cannot be parsed: send an absolute one, such as https://example.com/image.jpg") from error
+        example = "https://example.com/image.jpg"
+        raise TargetNotAllowed(f"The URL cannot be parsed: send an absolute one as {example}") from error
 
 
 def _to_headers(response: httpcore2.Response) -> dict[str, str]:

@@ -103,20 +103,20 @@ def main(url: str, photo: Path) -> None:
 
     generate_body = models.ShotGenerate(num_predictions=2, seed=2041)
     generation = api.post(f"/shots/{shot.id}/generate", models.Generation, generate_body)
-    while generation.status in (models.GenerationStatus.PENDING, models.GenerationStatus.RUNNING):
+    while generation.status in ("pending", "running"):
         generation = api.get(f"/generations/{generation.id}", models.Generation, Prefer="wait=30")
-    assert generation.status is models.GenerationStatus.COMPLETED, generation.error
+    assert generation.status == "completed", generation.error
     best = generation.predictions[0]
     approval = models.ShotApprove(prediction_id=best.id)
     approved = api.post(f"/shots/{shot.id}/approve", models.Shot, approval)
-    assert approved.status is models.ShotStatus.APPROVED
+    assert approved.status == "approved"
     image = api.download(f"/predictions/{best.id}/image")
 
     export = api.post(f"/shootings/{shooting.id}/exports", models.Export, models.ExportCreate())
-    while export.status in (models.ExportStatus.PENDING, models.ExportStatus.RUNNING):
+    while export.status in ("pending", "running"):
         time.sleep(0.2)
         export = api.get(f"/exports/{export.id}", models.Export)
-    assert export.status is models.ExportStatus.COMPLETED, export.error
+    assert export.status == "completed", export.error
     archive = api.download(f"/exports/{export.id}/file")
 
     # Pages of all rows that the job has, and of rows of the demo data.

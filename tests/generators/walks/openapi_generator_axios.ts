@@ -62,7 +62,7 @@ run(async () => {
   });
   const predictionId = first(generation.predictions).id;
   const { data: approved } = await shots.approveShot({ shotId, shotApprove: { prediction_id: predictionId } });
-  if (approved.status !== api.ShotStatus.Approved) throw new Error(approved.status);
+  if (approved.status !== "approved") throw new Error(approved.status);
   const binary = { responseType: "arraybuffer" } as const;
   const predictions = new api.PredictionsApi(configuration);
   const image: unknown = (await predictions.getPredictionImage({ predictionId }, binary)).data;

@@ -58,7 +58,7 @@ run(async () => {
   );
   const predictionId = first(generation.predictions).id;
   const approved = await shots.approveShot({ shotId, shotApprove: { predictionId } });
-  if (approved.status !== api.ShotStatus.Approved) throw new Error(approved.status);
+  if (approved.status !== "approved") throw new Error(approved.status);
   const image = await new api.PredictionsApi(configuration).getPredictionImage({ predictionId });
 
   const exports = new api.ExportsApi(configuration);

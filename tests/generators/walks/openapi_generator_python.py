@@ -63,20 +63,20 @@ def main(url: str, photo: Path) -> None:
     )
     assert isinstance(ordered, sartiq.Generation)
     generation = generations.get_generation(ordered.id, prefer="wait=30")
-    while generation.status in (sartiq.GenerationStatus.PENDING, sartiq.GenerationStatus.RUNNING):
+    while generation.status in ("pending", "running"):
         generation = generations.get_generation(ordered.id, prefer="wait=30")
-    assert generation.status is sartiq.GenerationStatus.COMPLETED, generation.error
+    assert generation.status == "completed", generation.error
     best = generation.predictions[0]
     approved = shots.approve_shot(shot.id, shot_approve=sartiq.ShotApprove(prediction_id=best.id))
-    assert approved.status is sartiq.ShotStatus.APPROVED
+    assert approved.status == "approved"
     picture = sartiq.PredictionsApi(client).get_prediction_image(best.id)
 
     exports = sartiq.ExportsApi(client)
     export = exports.create_export(shooting.id)
-    while export.status in (sartiq.ExportStatus.PENDING, sartiq.ExportStatus.RUNNING):
+    while export.status in ("pending", "running"):
         time.sleep(0.2)
         export = exports.get_export(export.id)
-    assert export.status is sartiq.ExportStatus.COMPLETED, export.error
+    assert export.status == "completed", export.error
     archive = exports.download_export(export.id)
 
     result = {

@@ -27,16 +27,14 @@ from sartiq_backend_api_client.models import (
     BrandCreate,
     Export,
     ExportCreate,
-    ExportStatus,
     Generation,
-    GenerationStatus,
     GuidelinesCreate,
+    ImageFormat,
     LoginForm,
     Look,
     LookCreate,
     Organization,
     OrganizationCreate,
-    ImageFormat,
     Product,
     ProductCreate,
     ProductImage,
@@ -49,7 +47,6 @@ from sartiq_backend_api_client.models import (
     Shot,
     ShotApprove,
     ShotGenerate,
-    ShotStatus,
     ShotTypePage,
     Token,
 )
@@ -103,20 +100,20 @@ def main(url: str, photo: Path) -> None:
 
     generate_body = ShotGenerate(num_predictions=2, seed=2041)
     generation = expect(Generation, generate_shot.sync(shot.id, client=client, body=generate_body))
-    while generation.status in (GenerationStatus.PENDING, GenerationStatus.RUNNING):
+    while generation.status in ("pending", "running"):
         generation = expect(Generation, get_generation.sync(generation.id, client=client, prefer="wait=30"))
-    assert generation.status is GenerationStatus.COMPLETED, generation.error
+    assert generation.status == "completed", generation.error
     best = generation.predictions[0]
     approval = ShotApprove(prediction_id=best.id)
     approved = expect(Shot, approve_shot.sync(shot.id, client=client, body=approval))
-    assert approved.status is ShotStatus.APPROVED
+    assert approved.status == "approved"
     image = get_prediction_image.sync_detailed(best.id, client=client).content
 
     export = expect(Export, create_export.sync(shooting.id, client=client, body=ExportCreate()))
-    while export.status in (ExportStatus.PENDING, ExportStatus.RUNNING):
+    while export.status in ("pending", "running"):
         time.sleep(0.2)
         export = expect(Export, get_export.sync(export.id, client=client))
-    assert export.status is ExportStatus.COMPLETED, export.error
+    assert export.status == "completed", export.error
     archive = download_export.sync_detailed(export.id, client=client).content
 
     result = {
