@@ -7,13 +7,11 @@ from typing import TypeVar
 
 from studio.accounts.permissions import (
     ACCOUNT_WIDE,
-    ANY_USER,
     API_KEYS,
     EVERY_KEY,
     GUESTS,
     PERSONAL,
     ROLES,
-    STUDIO,
     SUPERUSER_ONLY,
     Permission,
     key_permissions,
@@ -24,13 +22,11 @@ from studio.accounts.permissions import (
 
 __all__ = [
     "ACCOUNT_WIDE",
-    "ANY_USER",
     "API_KEYS",
     "EVERY_KEY",
     "GUESTS",
     "PERSONAL",
     "ROLES",
-    "STUDIO",
     "SUPERUSER_ONLY",
     "Permission",
     "authenticates_itself",

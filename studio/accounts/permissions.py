@@ -1,14 +1,19 @@
 """The permissions of each role, and what an API key or a link may do.
 
-The same strings are the contract's `x-permission`; the server does not start when the two differ.
+The table of the contract, `openapi/permissions.yaml`, grants them and has the reasons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
+from pathlib import Path
+
+import orjson
 
 from db.queries.link_creators import LinkCreator
+
+BUNDLE = Path(__file__).parents[2] / "openapi" / "openapi.json"
 
 
 class Permission(StrEnum):
@@ -77,106 +82,45 @@ class Permission(StrEnum):
     CHANGES_READ = "changes:read"
 
 
-_P = Permission
+_TABLE: dict[str, list[str]] = orjson.loads(BUNDLE.read_bytes())["x-permissions"]
+"""The roles that have each permission: `openapi/permissions.yaml`."""
 
-SUPERUSER_ONLY = frozenset({_P.USERS_ADMIN, _P.SUBSCRIPTIONS_WRITE, _P.GENERATION_MODELS_WRITE})
 
-ACCOUNT_WIDE = frozenset({_P.ACCOUNT_SELF, _P.ORGANIZATIONS_CREATE, _P.SUBSCRIPTIONS_READ})
+def _permissions_of(role: str) -> frozenset[str]:
+    return frozenset(permission for permission in Permission if role in _TABLE.get(permission, ()))
+
+
+SUPERUSER_ONLY = frozenset(name for name, roles in _TABLE.items() if roles == ["superuser"])
+
+ACCOUNT_WIDE = frozenset(
+    {Permission.ACCOUNT_SELF, Permission.ORGANIZATIONS_CREATE, Permission.SUBSCRIPTIONS_READ}
+)
 """Permissions on the whole account, which a session of an organization's identity provider does not have."""
 
-ANY_USER = frozenset(
-    {
-        _P.ACCOUNT_SELF,
-        _P.ORGANIZATIONS_CREATE,
-        _P.ORGANIZATIONS_READ,
-        _P.MEMBERS_READ,
-        _P.SUBSCRIPTIONS_READ,
-        _P.UPLOADS_WRITE,
-        _P.SEARCH_READ,
-        _P.FILES_READ,
-        _P.GENERATION_MODELS_READ,
-    }
-)
-
-EVERY_KEY = frozenset({_P.API_KEYS_SELF})
+EVERY_KEY = frozenset({Permission.API_KEYS_SELF})
 """The permissions of each API key, whatever its scopes. Nobody else has them, not even superusers."""
 
-_ADMIN = frozenset(
-    {
-        _P.MEMBERS_WRITE,
-        _P.INVITATIONS_READ,
-        _P.INVITATIONS_WRITE,
-        _P.ORGANIZATIONS_WRITE,
-        _P.AUDIT_READ,
-        _P.USAGE_READ,
-        _P.API_KEYS_READ,
-        _P.API_KEYS_MANAGE,
-        _P.IDENTITY_PROVIDERS_MANAGE,
-    }
-)
-_ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
-
-# A webhook URL may contain a credential of its receiver, so viewers do not see it.
-_WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
-# Members may deliver to a destination, but not choose where images go.
-_DESTINATIONS = frozenset({_P.DESTINATIONS_MANAGE})
-
-# A review link lets people without an account decide about predictions.
-_GUEST_ACCESS = frozenset({_P.REVIEW_LINKS_MANAGE})
-
-STUDIO = (
-    frozenset(Permission)
-    - SUPERUSER_ONLY
-    - ANY_USER
-    - EVERY_KEY
-    - _ADMINISTRATION
-    - _WEBHOOKS
-    - _GUEST_ACCESS
-    - _DESTINATIONS
-)
-_STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
-
-ROLES: dict[str, frozenset[str]] = {
-    "viewer": ANY_USER | _STUDIO_READ,
-    "member": ANY_USER | STUDIO | {_P.WEBHOOKS_READ},
-    "admin": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS | _ADMIN,
-    "owner": ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS | _ADMINISTRATION,
-}
+ROLES = {role: _permissions_of(role) for role in ("viewer", "member", "admin", "owner")}
 """The permissions of a role in its organization. Owners of personal rows have PERSONAL."""
 
-PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS | _GUEST_ACCESS | _DESTINATIONS
+PERSONAL = _permissions_of("personal")
+
+API_KEYS = _permissions_of("key") - EVERY_KEY
+"""The permissions that an API key can have: the scopes of the contract."""
 
 GUESTS: frozenset[str] = frozenset(
     {
-        _P.SHOOTINGS_READ,
-        _P.SHOTS_READ,
-        _P.PRODUCTS_READ,
-        _P.PREDICTIONS_READ,
-        _P.PREDICTIONS_REVIEW,
-        _P.COMMENTS_READ,
-        _P.COMMENTS_WRITE,
-        _P.FILES_READ,
+        Permission.SHOOTINGS_READ,
+        Permission.SHOTS_READ,
+        Permission.PRODUCTS_READ,
+        Permission.PREDICTIONS_READ,
+        Permission.PREDICTIONS_REVIEW,
+        Permission.COMMENTS_READ,
+        Permission.COMMENTS_WRITE,
+        Permission.FILES_READ,
     }
 )
 """The permissions of a guest on the rows of their shooting, for operations with `x-guest-access`."""
-
-API_KEYS: frozenset[str] = (
-    STUDIO
-    | _WEBHOOKS
-    | _GUEST_ACCESS
-    | _DESTINATIONS
-    | {
-        _P.ORGANIZATIONS_READ,
-        _P.MEMBERS_READ,
-        _P.UPLOADS_WRITE,
-        _P.SEARCH_READ,
-        _P.FILES_READ,
-        _P.GENERATION_MODELS_READ,
-        _P.USAGE_READ,
-    }
-)
-"""The permissions that an API key can have: the scopes of the contract. A key cannot manage accounts, plans,
-keys or members, so that a leaked key gives no access that outlives its deletion."""
 
 
 def key_permissions(role: str, scopes: Collection[str]) -> frozenset[str]:

@@ -359,6 +359,25 @@ def test_a_schema_without_a_name_is_found(contract: Node, schema: Node) -> None:
     assert [name.split("/anyOf")[0] for name in found] == ["Brand/properties/name"]
 
 
+def find_scope_differences(contract: Node) -> list[str]:
+    """Return how the scopes of API keys differ from the permissions that keys can have."""
+    schemas, table = contract["components"]["schemas"], contract["x-permissions"]
+    # What keys alone have is no choice.
+    expected = sorted(name for name, roles in table.items() if "key" in roles and roles != ["key"])
+    scopes = schemas["ApiKeyScopeInput"]["enum"]
+    found = [f"ApiKeyScope: no `{name}`" for name in expected if name not in scopes]
+    found += [f"ApiKeyScope: `{name}`, which keys cannot have" for name in scopes if name not in expected]
+    return found or ["ApiKeyScope: the order differs"] * (scopes != expected)
+
+
+def test_the_scopes_are_the_permissions_of_api_keys(contract: Node) -> None:
+    remedy = "list the permissions with `key` in permissions.yaml, in alphabetic order"
+    assert_no_findings(find_scope_differences(contract), remedy)
+    seeded = seed(contract)
+    seeded["x-permissions"]["seasons:read"] = ["superuser", "owner", "key"]
+    assert find_scope_differences(seeded) == ["ApiKeyScope: no `seasons:read`"]
+
+
 def test_every_event_type_has_a_webhook_and_a_closed_message(contract: Node) -> None:
     schemas = contract["components"]["schemas"]
     remedy = "list the same types in `webhooks` of openapi.yaml and in WebhookEventType, in the same order"
