@@ -251,10 +251,11 @@ def create_app(
         engine = build_engine(settings.database_url, threads, settings.request_seconds)
         database = Database(engine, settings.read_connections)
     body_limits = BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
-    operations = compile_served_operations(contract, body_limits)
-    handlers = find_handlers(operations, package, find_policy_errors)
+    declared = compile_served_operations(contract, body_limits)
+    handlers = find_handlers(declared, package, find_policy_errors)
     rate_limiter = RateLimiter.from_settings(settings)
-    router = Router(contract.base_path, operations)
+    router = Router(contract.base_path, declared)
+    operations = [operation for operation in declared if not operation.has_ended]
     targets = TargetResolver(router, operations)
     lock_waits = LockWaits(settings.request_threads)
     row_reads = find_row_reads(operations, handlers)
@@ -369,7 +370,7 @@ def create_app(
     )
     configure_jwt(app.app, settings)
     app.add_api(
-        contract.connexion_spec(),
+        contract.connexion_spec(app.endpoints),
         resolver=ContractResolver(app.endpoints),
         security_map=build_security_map(settings.secret_keys),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),

@@ -7,6 +7,7 @@ contract, this module is what has to be written again:
 - `BodyLimits` are the limits of request bodies that an operation has without limits of its own.
 - The document model: `Document`, its `METHODS`, JSON pointers, `ContractError` and `to_openapi_30`. It comes
   from `handlers.contract`, which knows nothing of the rest of the server.
+- `find_deprecation_errors` and `has_ended` are the rules of deprecated parts.
 - `list_mismatches` compares a contract with the code that implements it.
 - `build_permission_matrix`, `ROLES` and `Row` say who may call what.
 - `pages`, `add_code_samples` and `CODE_SAMPLES` are what the server adds to a contract that it publishes.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from handlers import pages
+from handlers.contract.deprecation import find_deprecation_errors, has_ended, parse_time
 from handlers.contract.document import METHODS, Document
 from handlers.contract.errors import ContractError
 from handlers.contract.json_pointer import join_pointer, split_pointer
@@ -47,9 +49,12 @@ __all__ = [
     "Row",
     "add_code_samples",
     "build_permission_matrix",
+    "find_deprecation_errors",
+    "has_ended",
     "join_pointer",
     "list_mismatches",
     "pages",
+    "parse_time",
     "split_pointer",
     "to_openapi_30",
 ]

@@ -43,6 +43,11 @@ class Subject:
     successes: list[Node] = field(default_factory=list)
     """Its 2xx responses."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the operation has no responses of its own."""
+        return not self.node["responses"]
+
     def has_header(self, *names: str) -> bool:
         """Return whether the operation has all of these header parameters."""
         return all(("header", name) in self.parameters for name in names)
@@ -53,8 +58,13 @@ def _refers_to_a_resource(subject: Subject) -> bool:
     return bool(scopes & subject.parameters) or any(place == "path" for place, _ in subject.parameters)
 
 
+ENDED = "after its sunset"
+"""An operation that has ended gets the parts of this condition only."""
 CONDITIONS: dict[str, Callable[[Subject], bool]] = {
     "every operation": lambda subject: True,
+    ENDED: lambda subject: subject.has_ended,
+    "deprecated": lambda subject: bool(subject.node.get("deprecated")),
+    "with a sunset": lambda subject: "x-sunset" in subject.node,
     "with rate limits": lambda subject: "x-not-limited" not in subject.node,
     "with a credential": lambda subject: bool(subject.security),
     "with a reference to a resource": _refers_to_a_resource,
@@ -120,7 +130,7 @@ def find_parts(subject: Subject, rules: dict[str, dict[str, Node]]) -> dict[str,
     """Return references to the standard parts of an operation, by kind and name."""
     parts: dict[str, Node] = {kind: {} for kind in KINDS}
     for condition, added in rules.items():
-        if CONDITIONS[condition](subject):
+        if CONDITIONS[condition](subject) and (not subject.has_ended or condition == ENDED):
             for kind, references in added.items():
                 parts[kind] |= references
     return parts

@@ -92,8 +92,11 @@ class Document:
             node = target
         return node
 
-    def connexion_spec(self) -> dict[str, Any]:
+    def connexion_spec(self, operation_ids: Collection[str]) -> dict[str, Any]:
         """Return the parts of the document that Connexion needs: paths, operationIds and security.
+
+        Args:
+            operation_ids: The operations that Connexion serves.
 
         Connexion 3.3 rejects OpenAPI 3.1, so the outline says 3.0.3; these parts are equal in both versions.
 
@@ -102,7 +105,7 @@ class Document:
         responses are validated by this package, not by Connexion.
         """
         paths: dict[str, dict[str, Any]] = {}
-        for raw in self.operations():
+        for raw in (one for one in self.operations() if one.operation_id in operation_ids):
             definition = _pick(raw.definition, "operationId", "tags", "security")
             definition["parameters"] = [
                 {**_pick(parameter, "name", "in", "required"), "schema": self.resolve(parameter["schema"])}

@@ -67,6 +67,14 @@ class MethodNotAllowed(RequestError):
     default_detail = "Method not allowed"
 
 
+class OperationEnded(RequestError):
+    """The operation has ended: the contract has it with the response 410 alone."""
+
+    status = 410
+    code = "sunset"
+    default_detail = "The operation has ended"
+
+
 class NotAcceptable(RequestError):
     """The client accepts none of the media types of the operation's responses."""
 

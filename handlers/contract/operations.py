@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.contract.coercion import ConverterCompiler
-from handlers.contract.deprecation import Deprecation, find_deprecations
+from handlers.contract.deprecation import Deprecation, find_deprecations, has_ended
 from handlers.contract.document import Document
 from handlers.contract.errors import ContractError
 from handlers.contract.parameters import Parameters
@@ -27,6 +27,7 @@ class Operation:
         security: The alternative security requirements; one of them must be met.
         is_public: Whether there are none.
         extensions: The members of the operation whose names start with `x-`.
+        has_ended: Whether it is served with 410 and has no handler.
     """
 
     operation_id: str
@@ -40,6 +41,7 @@ class Operation:
     request_body: RequestBody
     responses: Responses
     deprecation: Deprecation | None
+    has_ended: bool
 
     @property
     def has_body(self) -> bool:
@@ -56,6 +58,8 @@ class Operation:
 
         An application whose policies add others overrides this.
         """
+        if self.has_ended:
+            return {410, 500}
         statuses = {400, 422, 500}
         if not self.is_public:
             statuses.add(401)
@@ -104,6 +108,7 @@ def compile_operations(document: Document, limits: BodyLimits) -> list[Operation
                 request_body=RequestBody(document, schema_compiler, converter_compiler, raw, limits),
                 responses=Responses(response_compiler, raw),
                 deprecation=deprecations.get(raw.operation_id),
+                has_ended=has_ended(raw.definition),
             )
         )
     return operations

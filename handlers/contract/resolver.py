@@ -37,7 +37,7 @@ def find_handlers(
     package: str,
     find_errors: Callable[[SomeOperation, Handler], Iterable[str]],
 ) -> dict[str, Handler]:
-    """Return the handler of every operation by operationId.
+    """Return the handler of every operation that has not ended, by operationId.
 
     Args:
         operations: The compiled contract.
@@ -45,15 +45,20 @@ def find_handlers(
         find_errors: Returns how a handler differs from what only the application knows of its operation.
 
     Raises:
-        ContractError: Lists every tag without a module, missing function, argument that differs, and error of
-            `find_errors`.
+        ContractError: Lists every tag without a module, missing function, argument that differs, function of
+            an operation that has ended, and error of `find_errors`.
     """
     handlers: dict[str, Handler] = {}
     errors: list[str] = []
-    modules = {tag: _load_module(tag, package, errors) for tag in dict.fromkeys(op.tag for op in operations)}
+    tags = dict.fromkeys(operation.tag for operation in operations if not operation.has_ended)
+    modules = {tag: _load_module(tag, package, errors) for tag in tags}
     for operation in operations:
-        module = modules[operation.tag]
+        module = modules.get(operation.tag)
         if module is None:
+            continue
+        if operation.has_ended and hasattr(module, operation.operation_id):
+            errors.append(f"{operation.operation_id} has ended: remove it from {module.__name__}")
+        if operation.has_ended:
             continue
         handler = getattr(module, operation.operation_id, None)
         if not callable(handler):

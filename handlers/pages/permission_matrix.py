@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.contract.deprecation import has_ended
 from handlers.contract.document import Document
 
 ROLES = ("superuser", "owner", "admin", "member", "viewer", "personal", "key", "guest", "anonymous")
@@ -25,7 +26,7 @@ class Row:
 
 
 def build_permission_matrix(contract: dict[str, Any]) -> dict[str, list[Row]]:
-    """Return the rows of the operations by tag.
+    """Return the rows of the operations that have not ended, by tag.
 
     Raises:
         KeyError: No role has a permission.
@@ -33,6 +34,8 @@ def build_permission_matrix(contract: dict[str, Any]) -> dict[str, list[Row]]:
     tables: dict[str, list[Row]] = {}
     for operation in Document(contract).operations():
         definition = operation.definition
+        if has_ended(definition):
+            continue
         tag, permission = definition["tags"][0], definition.get("x-permission")
         roles = set(contract["x-permissions"][permission]) if permission else set(ROLES)
         if definition.get("x-guest-access"):

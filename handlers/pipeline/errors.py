@@ -22,6 +22,7 @@ RequestError                      handlers/contract/errors.py: what the contract
   MethodNotAllowed           405  method_not_allowed, with Allow
   NotAcceptable              406  not_acceptable
   RequestTimeout             408  request_timeout
+  OperationEnded             410  sunset, with the date and the replacement
   ContentTooLarge            413  too_large
   UnsupportedMediaType       415  unsupported_media_type
   ValidationFailed           422  invalid_request, with every violation

@@ -62,6 +62,8 @@ class ServedOperation(Operation):
     def framework_statuses(self) -> set[int]:
         """Return the statuses that the server may respond with without calling the handler."""
         statuses = super().framework_statuses()
+        if self.has_ended:
+            return statuses
         # A guest or an API key that cannot call the operation.
         if not self.is_public:
             statuses.add(403)

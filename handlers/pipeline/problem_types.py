@@ -134,6 +134,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "The request did not arrive, or arrived at less than 32 kB per second. Nothing was changed.",
         "Send the request again without pauses; over a slow connection, send a smaller file.",
     ),
+    "sunset": ProblemType(
+        410,
+        "The operation was deprecated and has ended. `sunset` is the date, and `replacement` the operation "
+        "to use, or a sentence.",
+        "Use the replacement, or a release of your client that does.",
+    ),
     "conflict": ProblemType(
         409,
         "The resource conflicts with another resource that was saved first.",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from handlers.contract.coercion import plain_type
+from handlers.contract.deprecation import has_ended
 from handlers.contract.document import METHODS
 from handlers.contract.json_pointer import join_pointer, split_pointer
 from tests.architecture.sources import format_findings
@@ -32,9 +33,10 @@ class Operation(NamedTuple):
 
 
 def list_operations(contract: Node) -> Iterator[Operation]:
+    """Yield the operations that have not ended."""
     for path, item in contract["paths"].items():
         for method in METHODS:
-            if method in item:
+            if method in item and not has_ended(item[method]):
                 yield Operation(path, method, item[method])
 
 

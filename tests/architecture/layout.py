@@ -25,6 +25,7 @@ ENGINE = "handlers.contract"
 ENGINE_EXTENSIONS = frozenset(
     {
         "x-deprecated-at",
+        "x-documented",
         "x-event-data",
         "x-extensible-enum",
         "x-ignores-unknown-parameters",

@@ -80,21 +80,6 @@ def test_the_asyncapi_export_is_fresh_and_valid(root: Path, tmp_path: Path) -> N
         assert sorted({"/".join(map(str, one["path"])) for one in found}) == expected
 
 
-def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root / "openapi", tmp_path / "openapi")
-    shutil.copy(root / "redocly.yaml", tmp_path)
-    brands = tmp_path / "openapi" / "paths" / "brands.yaml"
-    line = "operationId: list_brands\n"
-    deprecated = line + "    deprecated: true\n    x-deprecated-at: '2026-03-01T00:00:00Z'\n"
-    sources = brands.read_text(encoding="utf-8")
-    rules = []
-    for extension in ("", "    x-sunset: '2027-03-01T00:00:00Z'\n"):
-        brands.write_text(sources.replace(line, deprecated + extension), encoding="utf-8")
-        outcome = redocly("lint", "--config", str(tmp_path / "redocly.yaml"), "--format", "json")
-        rules.append([problem["ruleId"] for problem in json.loads(outcome.stdout)["problems"]])
-    assert rules == [["rule/deprecated-operation-says-when"], []]
-
-
 def test_the_linter_rejects_words_that_the_glossary_replaces(redocly, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "openapi", tmp_path / "openapi")
     shutil.copy(root / "redocly.yaml", tmp_path)

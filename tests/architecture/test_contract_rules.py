@@ -32,7 +32,26 @@ def test_the_contract_is_openapi_3_1_1_with_one_base_path(contract: Node) -> Non
     assert contract["openapi"] == "3.1.1"
     # With this keyword, Prism 5.16 stops validating without a message.
     assert "jsonSchemaDialect" not in contract
-    assert [server["url"] for server in contract["servers"]] == ["/api/v1"]
+    assert len(contract["servers"]) == 1
+
+
+def find_wrong_base_path(contract: Node) -> list[str]:
+    """Return the URL of the server if its version is not the major number of `info.version`."""
+    version, url = contract["info"]["version"], contract["servers"][0]["url"]
+    # Versions below 1.0 prepare the first one.
+    expected = f"/api/v{max(1, int(version.split('.')[0]))}"
+    return [] if url == expected else [f"#/info/version: {version} is served at {expected}, not at {url}"]
+
+
+def test_the_base_path_has_the_major_version(contract: Node) -> None:
+    """Within a base path nothing is removed, so another major number alone must not allow breaks."""
+    assert_no_findings(find_wrong_base_path(contract), "keep the major number, or change `servers`")
+    seeded = seed(contract)
+    seeded["servers"] = [{"url": "/api/v1"}]
+    for version, expected in (("0.9.0", "v1"), ("1.4.0", "v1"), ("2.0.0", "v2")):
+        seeded["info"]["version"] = version
+        text = f"#/info/version: {version} is served at /api/{expected}, not at /api/v1"
+        assert find_wrong_base_path(seeded) == ([] if expected == "v1" else [text])
 
 
 def test_an_operation_has_a_unique_name_and_one_declared_tag(contract: Node) -> None:
@@ -90,7 +109,7 @@ def find_undeclared_deprecations(contract: Node) -> list[str]:
         if operation.node.get("deprecated")
         for status in operation.node["responses"]
         if status < "400"
-        and not {"Deprecation", "Sunset", "Link"}
+        and not {"Deprecation", "Link", *(["Sunset"] if "x-sunset" in operation.node else [])}
         <= set(resolve(contract, operation.node["responses"][status]).get("headers", {}))
     ]
 
@@ -108,7 +127,7 @@ def test_deprecated_operations_declare_their_headers_and_are_in_the_changelog(
     contract: Node, root: Path
 ) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert_no_findings(find_undeclared_deprecations(contract), "add the headers Deprecation, Sunset and Link")
+    assert_no_findings(find_undeclared_deprecations(contract), "add the headers of openapi/standard.yaml")
     assert_no_findings(find_unannounced_deprecations(contract, changelog), "name it in CHANGELOG.md")
     deprecated = seed(contract)
     deprecated["paths"]["/brands/"]["get"]["deprecated"] = True

@@ -204,7 +204,9 @@ def load_paths(root: Path) -> dict[str, tuple[str, Node]]:
 
 def find_repeated_parts(operations: dict[str, tuple[str, Node]], contract: Node, root: Path) -> list[str]:
     """Return the standard parts that operations write themselves."""
-    rules = standard_parts.load_rules(contract, SourceMap(root / "openapi"))
+    files = {kind: root / "openapi" / "components" / f"{kind}.yaml" for kind in standard_parts.KINDS}
+    components = {kind: yaml.safe_load(path.read_bytes()) for kind, path in files.items()}
+    rules = standard_parts.load_rules({"components": components}, SourceMap(root / "openapi"))
     found = []
     for subject in standard_parts.list_subjects(contract):
         parts = standard_parts.find_parts(subject, rules)

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 import sartiq
-from sartiq import _retries
+from sartiq import _retries, _transport
 from tests.clients.clients_of_both_kinds import KINDS, Kind, run_step
 from tests.clients.scripted_server import Answer, Drop, ScriptedServer, problem
 from tools.servers.http_recorder import RecordedRequest
@@ -294,3 +294,24 @@ def test_an_upload_to_another_host_gets_no_token(
         assert (upload.method, upload.path, upload.body) == ("PUT", "/bucket/key?signature=1", b"photo")
         assert upload.headers["content-type"] == "image/jpeg"
         assert "authorization" not in upload.headers
+
+
+def test_a_deprecated_operation_is_logged_once(
+    scripted_server: ScriptedServer,
+    kind: Kind,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_transport, "_warned", set())
+    documentation, successor = "/api/v1/docs#/brands/create_brand", "/api/v1/labels/"
+    link = f'<{documentation}>; rel="deprecation"; type="text/html", <{successor}>; rel="successor-version"'
+    headers = {"Deprecation": "@1772323200", "Sunset": "Mon, 01 Mar 2027 12:00:00 GMT", "Link": link}
+    deprecated = replace(Answer(201, BRAND), headers=headers)
+    scripted_server.answer_with(deprecated, deprecated)
+    for _ in range(2):
+        run_step(kind, create_brand, base_url=scripted_server.url, token="sk_test")
+    (message,) = caplog.messages
+    assert message == (
+        "POST /brands/ is deprecated since 2026-03-01, and ends on Mon, 01 Mar 2027 12:00:00 GMT. "
+        f"Use {successor}. See {documentation}."
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from handlers.contract.deprecation import has_ended
 from handlers.contract.json_pointer import split_pointer
 from tests.support.client import ClientResponse, send_request
 
@@ -96,10 +97,10 @@ class Operation:
 
 
 def list_operations() -> Iterator[Operation]:
-    """Yield every operation of the contract."""
+    """Yield every operation of the contract that has not ended."""
     for path, item in CONTRACT["paths"].items():
         for method in METHODS:
-            if method in item:
+            if method in item and not has_ended(item[method]):
                 raw = item[method]
                 parameters = [*item.get("parameters", []), *raw.get("parameters", [])]
                 found = tuple(resolve(parameter) for parameter in parameters)

@@ -21,6 +21,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tools.clients.python_types import Schema, Types, is_class, is_enum, literal
+from tools.project import has_ended
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ROOT / "clients" / "python"
@@ -120,7 +121,7 @@ class Operation:
         name, required = parameter["name"], parameter.get("required", False)
         # None is not sent: callers pass values such as an ETag that a response may lack.
         annotation = self.types.annotate(parameter["schema"], "request") + ("" if required else " | None")
-        text = parameter.get("description", "")
+        text = add_deprecation(parameter.get("description", ""), parameter)
         return Argument(python_name(name), name, parameter["in"], annotation, required, text)
 
     def _of_body(self) -> list[Argument]:
@@ -142,7 +143,8 @@ class Operation:
 
     def describe(self, schema: Schema) -> str:
         """Return the description of a property, or that of the schema it refers to."""
-        return str(schema.get("description") or resolve(self.contract, schema).get("description", ""))
+        text = schema.get("description") or resolve(self.contract, schema).get("description", "")
+        return add_deprecation(str(text), schema)
 
     @cached_property
     def successes(self) -> dict[str, dict[str, Any]]:
@@ -227,7 +229,9 @@ def render(contract: dict[str, Any]) -> dict[str, str]:
         Operation(types, contract, method, path, item, item[method])
         for path, item in contract["paths"].items()
         for method in METHODS
-        if method in item and item[method]["operationId"] not in NOT_FOR_CLIENTS
+        if method in item
+        and item[method]["operationId"] not in NOT_FOR_CLIENTS
+        and not has_ended(item[method])
     ]
     responses = [operation.node["responses"] for operation in operations]
     inside_text = [types.schemas[name] for name in INSIDE_TEXT]
@@ -240,6 +244,8 @@ def render(contract: dict[str, Any]) -> dict[str, str]:
     )  # fmt: skip
     environment.filters["doc"] = escape
     environment.filters["fill"] = fill
+    environment.filters["described"] = lambda node: add_deprecation(node.get("description", ""), node)
+    environment.filters["deprecation"] = describe_deprecation
     context = {
         "version": contract["info"]["version"],
         "types": types,
@@ -256,6 +262,7 @@ def render(contract: dict[str, Any]) -> dict[str, str]:
         "field_name": field_name,
         "python_name": python_name,
         "variants": find_variants(contract),
+        "has_deprecated": any(operation.node.get("deprecated") for operation in operations),
     }
     modules = {}
     for name in ("enums", "models", "params"):
@@ -305,6 +312,25 @@ def python_name(name: str) -> str:
 def field_name(name: str) -> str:
     """Return the attribute of a property of a response."""
     return f"{name}_" if keyword.iskeyword(name) or name in TAKEN_FIELDS else name
+
+
+def describe_deprecation(node: dict[str, Any]) -> str:
+    """Return since when a part is deprecated, when it ends and what replaces it; else an empty text."""
+    if not node.get("deprecated"):
+        return ""
+    since, sunset, replacement = (
+        node.get(f"x-{name}") for name in ("deprecated-at", "sunset", "replacement")
+    )
+    text = f"Deprecated since {since[:10]}" if since else "Deprecated"
+    text += f", ends on {sunset[:10]}" if sunset else ""
+    if replacement is None:
+        return f"{text}."
+    return f"{text}. {replacement if ' ' in replacement else f'Use `{replacement}`.'}"
+
+
+def add_deprecation(text: str, node: dict[str, Any]) -> str:
+    """Return a description, and that the part is deprecated if it is."""
+    return " ".join(filter(None, (text, describe_deprecation(node))))
 
 
 def class_name(tag: str) -> str:

@@ -45,14 +45,6 @@ def _compare_flags(gained: Effect, lost: Effect) -> Callable[[Any, Any], Effect 
     return compare
 
 
-def _compare_sunsets(was: str | None, now: str | None) -> Effect | None:
-    if not was or was == now:
-        return None
-    is_earlier = bool(now) and str(now) < was
-    end = f"ends on `{now}`" if now else "has no end"
-    return "breaking" if is_earlier else "changed", f"The operation {end}, was `{was}`."
-
-
 EXTENSIONS: dict[str, Callable[[Any, Any], Effect | None]] = {
     "x-max-body-bytes": _compare_limits("The maximum size of the request body in bytes", BodyLimits().json),
     "x-max-items": _compare_limits("The maximum number of values in the request body", BodyLimits().items),
@@ -80,7 +72,6 @@ EXTENSIONS: dict[str, Callable[[Any, Any], Effect | None]] = {
         ("changed", "The operation now ignores query parameters that it does not list."),
         ("breaking", "The operation now rejects query parameters that it does not list."),
     ),
-    "x-sunset": _compare_sunsets,
 }
 """What the change of an extension of an operation means for callers."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-IMPACTS = ("breaking", "security", "deprecated", "added", "changed", "imports", "wording")
+IMPACTS = ("breaking", "security", "removed", "deprecated", "added", "changed", "imports", "wording")
 """The impacts, the most important one first."""
 BUMPS = {
     "breaking": "major",
     "security": "minor",
+    "removed": "minor",
     "deprecated": "minor",
     "added": "minor",
     "imports": "minor",

@@ -17,6 +17,7 @@ from tools.review.review import Comparison
 TITLES = {
     "breaking": "Breaking",
     "security": "Security-relevant",
+    "removed": "Removed after the sunset",
     "deprecated": "Deprecated",
     "added": "Added",
     "changed": "Changed, compatible",

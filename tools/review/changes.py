@@ -8,6 +8,7 @@ one, so the default of the contract is copied to each operation first.
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import re
 from collections import defaultdict
@@ -30,6 +31,7 @@ from tools.review.change_texts import (
     describe_text_change,
     resolve_pointer,
 )
+from tools.review.deprecations import list_sunset_changes, take_ended
 from tools.review.name_changes import list_name_changes
 from tools.review.named_parameters import name_parameters, restore_pointer, restore_pointers
 from tools.review.schema_changes import MAX_DIFFERENCES, Difference, SchemaJudge, align, list_differences
@@ -40,20 +42,34 @@ NAMED_MEMBERS = {"links", "headers", "content", "examples", "callbacks", "proper
 """Objects whose keys are names: a new one is described by its members."""
 INVISIBLE_TYPES = {"Example", "ExamplesMap", "Tag", "TagList", "Info", "License", "Contact", "ExternalDocs"}
 CONTENT_WORDS = {"contentEncoding", "contentMediaType"}
+DEPRECATION_HEADERS = ("Deprecation", "DeprecationLink", "Sunset")
 SCHEMAS = "#/components/schemas/"
-ANNOTATIONS = ("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title")
+ANNOTATIONS = (
+    *("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title"),
+    *("x-deprecated-at", "x-sunset", "x-replacement", "x-documented"),
+)
 
 
-def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
+def list_changes(
+    base: Node, revision: Node, folder: Path, now: datetime.datetime | None = None
+) -> list[Change]:
     """Return the changes from one bundle to another, breaking ones first.
 
     Args:
         folder: The folder for temporary files.
+        now: The time at which sunsets are past or not; by default the current one.
     """
     before, after = folder / "before.json", folder / "after.json"
     base, revision = close_enumerations(base), close_enumerations(revision)
     # Also the description of a release without marks says that enumerations can have new values.
     copy_marks(revision, base)
+    # `allOf` is not merged here, so that named enumerations are found.
+    used = ComponentUsage(base)
+
+    def find_operations(pointer: str) -> tuple[str, ...]:
+        return used.find_operations(pointer)[0]
+
+    ended = list(take_ended(base, revision, now))
     comparable = [to_comparable(contract) for contract in (base, revision)]
     old, new = (ComponentUsage(contract) for contract in comparable)
     (named, old_pointers), (new_named, new_pointers) = (name_parameters(one) for one in comparable)
@@ -74,9 +90,9 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
     found = _add_examples(found, differences, judge, old, new)
     found += list_access_changes(base, revision)
     found += list_tag_changes(base, revision)
-    # `allOf` is not merged here, so that named enumerations are found.
-    used = ComponentUsage(base)
-    found += list_name_changes(base, revision, lambda pointer: used.find_operations(pointer)[0])
+    found += list_name_changes(base, revision, find_operations)
+    ended += list_sunset_changes(base, revision, now)
+    found += [Change(impact, find_operations(pointer), text, pointer) for impact, text, pointer in ended]
     return merge_changes(found)
 
 
@@ -129,6 +145,10 @@ def to_comparable(contract: Node) -> Node:
             item[method].pop(CODE_SAMPLES, None)
             item[method].setdefault("security", contract.get("security", []) if root == "paths" else [])
             for response in item[method].get("responses", {}).values():
+                # `deprecated` and the dates say the same.
+                for name, header in list(response.get("headers", {}).items()):
+                    if header.get("$ref", "").rpartition("/")[2] in DEPRECATION_HEADERS:
+                        del response["headers"][name]
                 content = response.get("content", {})
                 for media in list(content.values()):
                     if "x-event-data" in media:

@@ -26,7 +26,8 @@ def name_parameters(contract: Node) -> tuple[Node, dict[str, str]]:
     pointers: dict[str, str] = {}
     for path, item in contract["paths"].items():
         for method in (method for method in METHODS if method in item):
-            parameters = item[method].get("parameters", [])
+            # Also an empty list: otherwise the loss of all parameters would look like that of the operation.
+            parameters = item[method].setdefault("parameters", [])
             for index, parameter in enumerate(parameters):
                 if "$ref" in parameter or parameter.get("in") == "path":
                     continue

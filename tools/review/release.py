@@ -24,6 +24,7 @@ from tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_break
 from tools.review.change import IMPACTS, Change, required_bump
 from tools.review.changelog import render_changelog
 from tools.review.changes import list_changes, operation_ids_by_path
+from tools.review.deprecations import find_overdue
 from tools.review.feed import write_feeds
 from tools.review.releases import FOLDER, InvalidVersion, Version, find_release, parse_version
 from tools.review.review import Comparison
@@ -49,6 +50,7 @@ reason. `changes.atom` and `changes.json` are the same as feeds.
 IMPACT_NAMES = {
     "breaking": "breaking changes",
     "security": "security-relevant changes",
+    "removed": "removals",
     "deprecated": "deprecations",
     "added": "additions",
     "changed": "compatible changes",
@@ -143,6 +145,8 @@ def release(version: str, day: datetime.date) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         folder = Path(name)
         contract = tools.build_bundle(tools.SOURCE, folder / "openapi.json")
+        if overdue := find_overdue(contract):
+            raise ReleaseRejected("\n".join(overdue))
         comparison = Comparison("Released", "")
         if path := find_release(version, is_included=False):
             last = tools.read_bundle(path)

@@ -17,6 +17,7 @@ from tools.review.review import Comparison, Review
 TITLES = {
     "breaking": "Breaking",
     "security": "Security-relevant: more access than before",
+    "removed": "Removed after the sunset",
     "deprecated": "Deprecated",
     "added": "Added",
     "changed": "Changed, compatible",

@@ -25,6 +25,7 @@ from tools.review.allowed_breaks import (
 from tools.review.change import Change
 from tools.review.changes import list_changes, operation_ids_by_path
 from tools.review.checks import Finding, Node
+from tools.review.deprecations import find_wrong_deprecations
 from tools.review.releases import find_release
 from tools.review.shapes import find_shape_errors
 from tools.review.source_map import SourceMap
@@ -136,9 +137,13 @@ class Review:
         if count := len(self.not_allowed):
             changes = f"{count} changes break" if count > 1 else "A change breaks"
             version = f"info.version {self.version} is not a new major version"
-            way_out = " Below 1.0, openapi/allowed-breaks.yaml can allow it, with a reason."
             is_early = self.version.startswith("0.")
-            reasons.append(f"{changes} clients of {released.version}, but {version}.{way_out * is_early}")
+            way_out = (
+                "Below 1.0, openapi/allowed-breaks.yaml can allow it, with a reason."
+                if is_early
+                else "Deprecate what you want to remove, and remove it after its sunset."
+            )
+            reasons.append(f"{changes} clients of {released.version}, but {version}. {way_out}")
         reasons += find_stale_entries(released.breaking, self.allowed_breaks, self.today, released.ids)
         return reasons
 
@@ -209,9 +214,12 @@ def _run_checks(
         for comparison, text in (_compare_with_released(contract), _compare_with_branch(branches))
     ]
     nothing: list[Finding] = []
+    deprecations = collect("Deprecations", lambda: find_wrong_deprecations(contract, sources), nothing)
     handlers = collect("Handlers", lambda: checks.find_missing_handlers(contract, sources), nothing)
+    # The server does not start with wrong deprecations of operations, either.
+    named = {one.text for one in deprecations}
     handlers = [
-        *handlers,
+        *(one for one in handlers if one.text not in named),
         *collect("Problems", lambda: checks.find_missing_problems(contract, sources), nothing),
     ]
     examples = collect("Examples", lambda: checks.find_missing_examples(contract, sources), nothing)
@@ -222,7 +230,7 @@ def _run_checks(
     findings = {
         "Redocly": lint,
         "Spectral": collect("Spectral", spectral.result, nothing),
-        "Project rules": collect("Project rules", rules.result, nothing),
+        "Project rules": [*deprecations, *collect("Project rules", rules.result, nothing)],
     }
     findings |= {"Failed checks": failed} if failed else {}
     for comparison in comparisons:

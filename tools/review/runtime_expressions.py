@@ -72,7 +72,7 @@ class Operation:
     @property
     def success(self) -> str:
         """The first status of success."""
-        return min(status for status in self.definition["responses"] if status < "400")
+        return min((one for one in self.definition["responses"] if one < "400"), default="")
 
     def find_body(self, media_type: str = "application/json") -> Node | None:
         """Return the schema of a request body, or None if the operation has none of this type."""

@@ -46,6 +46,23 @@ function comment(indent, ...parts) {
   return `${indent}/**\n${lines.map((line) => `${indent} * ${line}`.trimEnd()).join("\n")}\n${indent} */\n`;
 }
 
+/** Return the JSDoc tag of a deprecated operation or parameter, or null. */
+function deprecation(node) {
+  if (!node.deprecated) return null;
+  const { "x-deprecated-at": since, "x-sunset": sunset, "x-replacement": replacement } = node;
+  const texts = [
+    since && `Since ${since.slice(0, 10)}.`,
+    sunset && `Ends on ${sunset.slice(0, 10)}.`,
+    replacement && (/\s/.test(replacement) ? replacement : `Use \`${replacement}\`.`),
+  ];
+  return ["@deprecated", ...texts.filter(Boolean)].join(" ");
+}
+
+/** Return whether an operation has ended: the server answers it with 410 alone. */
+function hasEnded(operation) {
+  return "410" in operation.responses && !Object.keys(operation.responses).some((status) => status < "400");
+}
+
 function bodyOf(operation) {
   if (!operation.requestBody) return null;
   const body = resolve(operation.requestBody);
@@ -90,7 +107,7 @@ const table = [];
 const groups = new Map(); // the texts of the methods of each tag
 for (const [path, item] of Object.entries(contract.paths)) {
   for (const [method, operation] of Object.entries(item)) {
-    if (!operation.operationId) continue;
+    if (!operation.operationId || hasEnded(operation)) continue;
     const name = operation.operationId;
     const parameters = [...(item.parameters ?? []), ...(operation.parameters ?? [])].map(resolve);
     const inputs = parameters.filter((parameter) => parameter.in === "path" || parameter.in === "query");
@@ -112,7 +129,7 @@ for (const [path, item] of Object.entries(contract.paths)) {
     const fields = inputs.map((input) => ({
       name: input.name,
       text:
-        comment("    ", input.description) +
+        comment("    ", input.description, deprecation(input)) +
         `    ${input.name}${input.required ? "" : "?"}: ${typeOf(input.schema)}${input.required ? "" : " | undefined"};\n`,
     }));
     if (body) {
@@ -120,7 +137,8 @@ for (const [path, item] of Object.entries(contract.paths)) {
       fields.push({ name: "body", text: `    body${optional}: ${typeOf(body.schema)}${optional && " | undefined"};\n` });
     }
     const required = inputs.some((input) => input.required) || body?.required === true;
-    const documentation = comment("  ", operation.summary + ".", operation.description, `\`${entry.method} ${path}\``);
+    const target = `\`${entry.method} ${path}\``;
+    const documentation = comment("  ", operation.summary + ".", operation.description, target, deprecation(operation));
     if (result.estimate) {
       const dry = fields.map((field) => (field.name === "validate_only" ? "    validate_only: true;\n" : field.text));
       methods.push(documentation, signature(name, dry, true, `ApiPromise<${result.estimate}>`));

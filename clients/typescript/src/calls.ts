@@ -71,6 +71,7 @@ export async function send(
     maxRetries: options.maxRetries ?? connection.maxRetries,
     signal: options.signal,
     fetch: connection.fetch,
+    onResponse: (response: Response) => warnIfDeprecated(name, response),
   };
   if (operation.anonymous || headers.has("authorization")) return decode(operation, await exchange(request));
 
@@ -87,6 +88,27 @@ export async function send(
     headers.set("authorization", `Bearer ${renewed}`);
     return decode(operation, await exchange(request));
   }
+}
+
+const warned = new Set<OperationName>();
+
+/** Log a warning for the first response of a deprecated operation (RFC 9745) in this process. */
+function warnIfDeprecated(name: OperationName, { headers }: Response): void {
+  const since = headers.get("deprecation");
+  if (since === null || warned.has(name)) return;
+  warned.add(name);
+  const date = /^@(\d{1,11})$/.exec(since)?.[1];
+  const sunset = headers.get("sunset");
+  const findLink = (relation: string): string | undefined =>
+    new RegExp(`<([^<>]*)>; rel="${relation}"`).exec(headers.get("link") ?? "")?.[1];
+  const parts = [
+    `sartiq: ${name} is deprecated` +
+      (date ? ` since ${new Date(Number(date) * 1000).toISOString().slice(0, 10)}` : "") +
+      (sunset ? `, and ends on ${sunset}` : ""),
+    findLink("successor-version") && `Use ${findLink("successor-version")}`,
+    findLink("deprecation") && `See ${findLink("deprecation")}`,
+  ];
+  console.warn(`${parts.filter(Boolean).join(". ")}.`);
 }
 
 /** Let a call end when it is aborted while it waits for the sign-in that it shares with others. */

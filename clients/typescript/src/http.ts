@@ -15,6 +15,8 @@ export interface Exchange {
   maxRetries: number;
   signal: AbortSignal | undefined;
   fetch: typeof fetch;
+  /** Called with the head of each response, also that of an error. */
+  onResponse?: (response: Response) => void;
 }
 
 export interface Received {
@@ -63,6 +65,7 @@ async function attemptOnce(request: Exchange): Promise<Received> {
       body: request.body,
       signal: signal ? AbortSignal.any([signal, timer.signal]) : timer.signal,
     });
+    request.onResponse?.(response);
     if (request.stream && response.ok) return { response, text: "" };
     const text = await response.text();
     if (response.status >= 400) throw new APIError(response, text);

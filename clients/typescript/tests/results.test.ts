@@ -200,3 +200,27 @@ test("a webhook message is verified by each secret of a rotation", async () => {
   await assert.rejects(verifyWebhook({ secret: "whsec_AAAA", headers, body, tolerance }), rejected);
   await assert.rejects(verifyWebhook({ secret, headers: {}, body, tolerance }), rejected);
 });
+
+test("a deprecated operation is logged once", async (context) => {
+  const documentation = "/api/v1/docs#/brands/list_brands";
+  const { url } = await serve(context, (_, response) =>
+    sendJson(response, 200, { data: [], count: 0, next_cursor: null }, {
+      deprecation: "@1772323200",
+      sunset: "Mon, 01 Mar 2027 12:00:00 GMT",
+      link: `<${documentation}>; rel="deprecation"; type="text/html", </api/v1/labels/>; rel="successor-version"`,
+    }),
+  );
+  const warn = context.mock.method(console, "warn", () => undefined);
+  const sartiq = new Sartiq({ url, apiKey: "sk_1" });
+  await sartiq.brands.list_brands();
+  await sartiq.brands.list_brands();
+  assert.deepEqual(
+    warn.mock.calls.map((call) => call.arguments),
+    [
+      [
+        "sartiq: list_brands is deprecated since 2026-03-01, and ends on Mon, 01 Mar 2027 12:00:00 GMT. " +
+          `Use /api/v1/labels/. See ${documentation}.`,
+      ],
+    ],
+  );
+});

@@ -52,6 +52,7 @@ class Routing:
             ConnectionRejected: the server rejects the connection, and the operation is no served probe.
             PathNotFound: no operation or page has the path.
             MethodNotAllowed: the path has no operation for the method.
+            OperationEnded: the operation has ended.
         """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -78,6 +79,9 @@ class Routing:
             raise MethodNotAllowed(headers={"Allow": match.allow})
         context: RequestContext = scope[REQUEST_CONTEXT]
         context.operation, context.path_values = operation, match.values
+        if operation.has_ended and operation.deprecation is not None:
+            # Like a path that does not exist: no credential is asked for, and nothing is read.
+            raise operation.deprecation.build_error(operation.operation_id)
         # What Connexion's own routing would leave for its security and for Flask.
         routing = {"api_base_path": self.base_path, "operation_id": operation.operation_id}
         scope["extensions"][ROUTING_CONTEXT] = routing

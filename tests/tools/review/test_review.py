@@ -11,6 +11,7 @@ import pytest
 
 from handlers.common.permissions import Permission
 from tests.architecture.bundle import seed
+from tools.open_enumerations import open_enumerations
 from tools.project import RULES, Document
 from tools.review import checks
 from tools.review import review as review_module
@@ -63,7 +64,10 @@ def test_a_review_without_findings_is_short() -> None:
 def test_a_breaking_change_fails_unless_the_version_is_a_new_major_one() -> None:
     failed = build_review(changes=[REMOVED])
     assert failed.failures == [
-        "A change breaks clients of 1.3.0, but info.version 1.4.0 is not a new major version."
+        (
+            "A change breaks clients of 1.3.0, but info.version 1.4.0 is not a new major version. "
+            "Deprecate what you want to remove, and remove it after its sunset."
+        )
     ]
     assert build_review("2.0.0", changes=[REMOVED]).failures == []
     early = build_review("0.2.0", changes=[REMOVED])
@@ -90,7 +94,10 @@ def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
     ]
     released.version, review.today = "1.0.0", datetime.date(2027, 1, 31)
     assert review.failures == [
-        "A change breaks clients of 1.0.0, but info.version 1.4.0 is not a new major version."
+        (
+            "A change breaks clients of 1.0.0, but info.version 1.4.0 is not a new major version. "
+            "Deprecate what you want to remove, and remove it after its sunset."
+        )
     ]
     released.changes = []
     assert review.failures == [
@@ -402,6 +409,7 @@ def test_the_reports_of_several_linted_files_are_read() -> None:
 
 def test_missing_examples_and_handlers_are_found(contract) -> None:
     sources, edited = SourceMap(SOURCE.parent), contract()
+    open_enumerations(edited)
     assert checks.find_missing_examples(edited, sources) == []
     assert checks.find_missing_handlers(edited, sources) == []
     brand = edited["components"]["schemas"]["BrandCreate"]

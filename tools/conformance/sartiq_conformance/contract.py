@@ -88,6 +88,8 @@ class Contract:
                 if method not in item:
                     continue
                 definition = item[method]
+                if not any(status < "400" for status in definition["responses"]):
+                    continue  # It has ended: the contract has its 410 alone.
                 found = [*item.get("parameters", ()), *definition.get("parameters", ())]
                 parameters = [self.resolve(one) for one in found]
                 yield Operation(

@@ -5,6 +5,9 @@ Both transports have the same steps. What they decide is in `_call`, `_credentia
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +35,9 @@ USER_AGENT = f"sartiq-python/{VERSION}"
 NO_CREDENTIALS = (
     "Pass `token`, or `email` and `password`, or set SARTIQ_TOKEN, or SARTIQ_EMAIL and SARTIQ_PASSWORD."
 )
+logger = logging.getLogger("sartiq")
+_warned: set[str] = set()
+_warned_lock = threading.Lock()
 # The refresh token is unknown, used, expired or malformed: sign in again if there is a password.
 REFRESH_REJECTED = (BadRequestError, AuthenticationError, UnprocessableError)
 
@@ -85,6 +91,30 @@ def find_origin(error: httpx2.TransportError) -> str:
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
+def warn_if_deprecated(call: Call, response: httpx2.Response) -> None:
+    """Log a warning for the first response of a deprecated operation (RFC 9745) in this process."""
+    since = response.headers.get("deprecation")
+    # A complete URL may be that of another server, and is a secret if it is presigned.
+    if since is None or call.target.startswith(("http://", "https://")):
+        return
+    found = re.findall(r'<([^<>]*)>; rel="(deprecation|successor-version)"', response.headers.get("link", ""))
+    links = {relation: url for url, relation in found}
+    # The documentation of the operation names it; the target has the ids of one call.
+    operation = links.get("deprecation", call.method)
+    with _warned_lock:
+        if operation in _warned:
+            return
+        _warned.add(operation)
+    text = f"{call.method} {call.target} is deprecated"
+    if match := re.fullmatch(r"@(\d{1,11})", since):
+        text += f" since {dt.datetime.fromtimestamp(int(match[1]), dt.UTC):%Y-%m-%d}"
+    if sunset := response.headers.get("sunset"):
+        text += f", and ends on {sunset}"
+    for relation, label in (("successor-version", "Use"), ("deprecation", "See")):
+        text += f". {label} {links[relation]}" if relation in links else ""
+    logger.warning("%s.", text)
+
+
 @dataclass
 class Transport:
     """Send calls from any thread."""
@@ -116,6 +146,7 @@ class Transport:
                 if delay is None:
                     raise wrap_error(error) from error
             else:
+                warn_if_deprecated(call, response)
                 if response.is_success:
                     return response
                 problem = build_error(response.status_code, response.content, response.headers)
@@ -224,6 +255,7 @@ class AsyncTransport:
                 if delay is None:
                     raise wrap_error(error) from error
             else:
+                warn_if_deprecated(call, response)
                 if response.is_success:
                     return response
                 problem = build_error(response.status_code, response.content, response.headers)
