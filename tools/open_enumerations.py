@@ -12,14 +12,12 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tools.conformance.sartiq_conformance.diff.documents import SCHEMAS
+from tools.conformance.sartiq_conformance.diff.open_enumerations import MARK, SUFFIX, rename_references
 from tools.project import METHODS
 
 Node = dict[str, Any]
 
-MARK = "x-extensible-enum"
-SUFFIX = "Input"
-"""Ends the name of the component for requests."""
-_SCHEMAS = "#/components/schemas/"
 _SENT, _RECEIVED = ("parameters", "requestBody"), ("responses", "callbacks")
 
 
@@ -37,35 +35,11 @@ def open_enumerations(contract: Node) -> None:
     for name, new_name in inputs.items():
         schemas[new_name] = copy.deepcopy(schemas[name])
     for part in [*requests, *(schemas[name] for name in inputs.values())]:
-        _rename(part, {_SCHEMAS + name: _SCHEMAS + new_name for name, new_name in inputs.items()})
+        rename_references(part, {SCHEMAS + name: SCHEMAS + new_name for name, new_name in inputs.items()})
     for name in marked & set(inputs):
         del schemas[inputs[name]][MARK]
     for name in marked - (sent - shared):
         schemas[name][MARK] = schemas[name].pop("enum")
-
-
-def close_enumerations(contract: Node) -> Node:
-    """Return a copy of a bundle in the form of the YAML: the opposite of `open_enumerations`."""
-    contract = copy.deepcopy(contract)
-    schemas: Node = contract.get("components", {}).get("schemas", {})
-    names: dict[str, str] = {}
-    for name, schema in schemas.items():
-        if isinstance(values := schema.get(MARK), list):
-            schema |= {"enum": values, MARK: True}
-            if schemas.get(name + SUFFIX, {}).get("enum") == values:
-                names[name + SUFFIX] = name
-    for name in names:
-        del schemas[name]
-    _rename(contract, {_SCHEMAS + name: _SCHEMAS + new_name for name, new_name in names.items()})
-    return contract
-
-
-def copy_marks(source: Node, target: Node) -> None:
-    """Mark the enumerations of a closed bundle that another one marks."""
-    marked: Node = source.get("components", {}).get("schemas", {})
-    for name, schema in target.get("components", {}).get("schemas", {}).items():
-        if "enum" in schema and MARK in marked.get(name, {}):
-            schema[MARK] = True
 
 
 def _list_parts(contract: Node, *, sent: bool) -> Iterator[Any]:
@@ -97,20 +71,10 @@ def _list_used(schemas: Node, parts: Iterable[Any], names: Iterable[str] = ()) -
 
 def _list_references(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        if str(node.get("$ref")).startswith(_SCHEMAS):
-            yield node["$ref"].removeprefix(_SCHEMAS)
+        if str(node.get("$ref")).startswith(SCHEMAS):
+            yield node["$ref"].removeprefix(SCHEMAS)
         for child in node.values():
             yield from _list_references(child)
     elif isinstance(node, list):
         for child in node:
             yield from _list_references(child)
-
-
-def _rename(node: Any, references: dict[str, str]) -> None:
-    """Replace references to schemas, also in the mapping of a discriminator."""
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in children:
-        if isinstance(child, str):
-            node[key] = references.get(child, child)
-        else:
-            _rename(child, references)

@@ -29,6 +29,7 @@ class Kit(NamedTuple):
     """The modules of the kit, which is not installed."""
 
     command: ModuleType
+    diff_command: ModuleType
     options: ModuleType
     reports: ModuleType
 
@@ -132,17 +133,30 @@ def test_the_jobs_of_the_guide_use_options_that_exist(
         for script in list_commands(yaml.safe_load(block.code))
         for command in re.findall(r"^\s*sartiq-conformance (.*)$", script.replace("\\\n", ""), re.MULTILINE)
     ]
-    assert len(commands) == 2
-    for command in commands:
-        arguments = shlex.split(command.replace("$BASE_URL", "https://host/api/v1").replace(" sartiq/", " "))
+    comparisons = [command for command in commands if command.startswith("diff ")]
+    assert (len(commands), len(comparisons)) == (4, 1)
+    for command in (one for one in commands if one not in comparisons):
+        command = re.sub(r"--contract \S+", "--contract openapi/openapi.json", command)
+        arguments = shlex.split(command.replace("$BASE_URL", "https://host/api/v1"))
         options = kit.options.parse_arguments([*arguments, "--token", "token"])
         assert options.junit == Path("reports/junit.xml")
         assert options.parts == list(kit.options.PARTS)
+    ignored = contract.with_name("accepted.yaml")
+    ignored.touch()
+    (arguments,) = (
+        shlex.split(re.sub(r"\S+/(openapi\.json|accepted\.yaml)", r"openapi/\1", one)) for one in comparisons
+    )
+    assert kit.diff_command.parse_arguments(arguments[1:]).ignore == Path("openapi/accepted.yaml")
 
 
-@pytest.mark.parametrize("name", ["conformance-kit", "mock-server"])
+@pytest.mark.parametrize(
+    ("name", "systems"),
+    [("conformance-kit", ["github", "gitlab", "github"]), ("mock-server", ["github", "gitlab"])],
+)
 @pytest.mark.slow("it reads the schemas of two CI systems; only an edit of the guides can break it")
-def test_the_jobs_of_the_guides_have_the_schema_of_their_ci_system(name: str, tmp_path: Path) -> None:
+def test_the_jobs_of_the_guides_have_the_schema_of_their_ci_system(
+    name: str, systems: list[str], tmp_path: Path
+) -> None:
     page = read_page(ROOT / "docs" / "guides" / f"{name}.md")
     checked = []
     for number, block in enumerate(page.code_blocks):
@@ -156,7 +170,7 @@ def test_the_jobs_of_the_guides_have_the_schema_of_their_ci_system(name: str, tm
             script = "\n".join(list_commands(yaml.safe_load(block.code)))
             assert subprocess.run(["bash", "-n", "-c", script], capture_output=True).returncode == 0
             checked.append(found[1])
-    assert checked == ["github", "gitlab"]
+    assert checked == systems
 
 
 PRINT = """

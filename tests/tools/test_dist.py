@@ -98,6 +98,9 @@ def test_two_builds_have_the_same_bytes_and_the_artifacts_work(tmp_path: Path) -
     command = [programs / "sartiq-conformance", "--help"]
     usage = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": packages}, text=True)
     assert "--base-url" in usage
+    document = ROOT / "openapi" / "openapi.json"
+    command = [programs / "sartiq-conformance", "diff", document, document]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": packages}).returncode == 0
 
     # The files of the image are enough to prepare a database.
     (context,) = [path for name, path in files.items() if name.endswith("-image.tar")]

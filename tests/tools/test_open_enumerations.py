@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tools.open_enumerations import close_enumerations, open_enumerations
+from tools.conformance.sartiq_conformance.diff.open_enumerations import close_enumerations
+from tools.open_enumerations import open_enumerations
 from tools.review.tools import BUNDLE, read_bundle
 
 

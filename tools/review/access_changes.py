@@ -1,7 +1,7 @@
-"""Compare who may call the operations of two bundles: permissions, roles, credentials, limits and audit.
+"""Compare what extensions say about callers in two bundles: permissions, roles, limits and audit.
 
-Redocly does not know these extensions, and does not treat wider access as a change that a reviewer must see.
-An extension is judged by its effect on callers: see `EXTENSIONS`.
+The comparison of any two documents does not know them; it compares credentials. An extension is judged by its
+effect on callers: see `EXTENSIONS`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from tools.conformance.sartiq_conformance.diff.change import Change
 from tools.project import BodyLimits, Document, build_permission_matrix, join_pointer
-from tools.review.change import Change
 
 Node = dict[str, Any]
 
 
 KEY = "key"
 """The role of API keys."""
-WITH = " with "
-"""What joins the names of credentials that are all needed."""
 Effect = tuple[str, str]
 """An impact and a sentence."""
 
@@ -77,33 +75,25 @@ EXTENSIONS: dict[str, Callable[[Any, Any], Effect | None]] = {
 
 
 class Access(NamedTuple):
-    """Who may call an operation. `schemes` is empty for an operation without authentication."""
+    """Who may call an operation."""
 
     operation_id: str
     permission: str | None
     roles: frozenset[str]
-    schemes: frozenset[str]
+    needs_credential: bool
     definition: Node
 
 
 def list_access_changes(base: Node, revision: Node) -> Iterator[Change]:
-    """Yield the changes of roles and credentials. Wider access has the impact "security"."""
+    """Yield the changes of roles and limits. Wider access has the impact "security"."""
     before, after = _list_access(base), _list_access(revision)
     yield from _permission_changes(base, revision, before, after)
     for name, now in after.items():
         method, path = name.split(" ", 1)
         pointer = "#" + join_pointer(["paths", path, method.lower()])
         was = before.get(name)
-        if not now.schemes and (was is None or was.schemes):
-            text = f"`{now.operation_id}` can be called by everybody, without authentication."
-            yield Change("security", (name,), text, pointer)
         if was is None:
             continue
-        for scheme in sorted(now.schemes - was.schemes) if was.schemes else ():
-            if any(set(old.split(WITH)) < set(scheme.split(WITH)) for old in was.schemes):
-                continue  # One more credential is asked for.
-            text = f"`{now.operation_id}` also accepts `{scheme}`."
-            yield Change("security", (name,), text, f"{pointer}/security")
         for extension, compare in EXTENSIONS.items():
             if effect := compare(was.definition.get(extension), now.definition.get(extension)):
                 yield Change(effect[0], (name,), effect[1], f"{pointer}/{extension}")
@@ -112,7 +102,12 @@ def list_access_changes(base: Node, revision: Node) -> Iterator[Change]:
             if effect := compare(old, new):
                 yield Change(effect[0], (name,), effect[1], f"{pointer}/requestBody")
         # Without a permission no role is known; a project rule reports that.
-        if was.permission != now.permission and now.permission and now.schemes and was.schemes:
+        if (
+            was.permission != now.permission
+            and now.permission
+            and now.needs_credential
+            and was.needs_credential
+        ):
             for impact, text in _compare_permissions(was, now):
                 yield Change(impact, (name,), text, f"{pointer}/x-permission")
 
@@ -181,10 +176,6 @@ def _list_access(contract: Node) -> dict[str, Access]:
         name = f"{row.method} {row.path}"
         # An empty requirement makes authentication optional.
         security = definitions[name].get("security", default)
-        schemes = frozenset() if {} in security else frozenset(map(_name_scheme, security))
-        table[name] = Access(row.operation_id, row.permission, row.roles, schemes, definitions[name])
+        needs_credential = bool(security) and {} not in security
+        table[name] = Access(row.operation_id, row.permission, row.roles, needs_credential, definitions[name])
     return table
-
-
-def _name_scheme(requirement: Node) -> str:
-    return WITH.join(sorted(requirement))

@@ -11,8 +11,8 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tools.review.change import Change
-from tools.review.review import Comparison
+from tools.conformance.sartiq_conformance.diff.change import Change
+from tools.conformance.sartiq_conformance.diff.report import Comparison
 
 TITLES = {
     "breaking": "Breaking",

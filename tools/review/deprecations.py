@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
+from tools.conformance.sartiq_conformance.diff.change_texts import describe_subject
 from tools.project import (
     METHODS,
     Document,
@@ -18,7 +19,6 @@ from tools.project import (
     join_pointer,
     parse_time,
 )
-from tools.review.change_texts import describe_subject
 from tools.review.checks import Finding
 from tools.review.source_map import SourceMap
 

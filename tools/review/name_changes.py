@@ -1,31 +1,24 @@
-"""Compare names of two bundles that programs rely on and Redocly does not compare.
-
-These are the codes of problems, the types of webhook events, and the names of schemas and tags, which are
-the names of classes and modules in generated clients.
-"""
+"""Compare names of two bundles that programs rely on: codes of problems, and types of webhook events."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tools.conformance.sartiq_conformance.diff.change import Change
 from tools.project import join_pointer
-from tools.review.change import Change
 
 Node = dict[str, Any]
 FindOperations = Callable[[str], tuple[str, ...]]
 """Returns the operations that use the node at a pointer of the old contract."""
 PROBLEM_CODES = "x-problem-codes"
 EVENT_TYPES = "WebhookEventType"
-TEXTS = {"description", "title", "example"}
 
 
 def list_name_changes(base: Node, revision: Node, find_operations: FindOperations) -> Iterator[Change]:
-    """Yield the changes of problem codes, event types and names of schemas."""
+    """Yield the changes of problem codes and event types."""
     yield from _problem_code_changes(base, revision)
     yield from _event_type_changes(base, revision, find_operations)
-    yield from _schema_name_changes(base, revision, find_operations)
 
 
 def _problem_code_changes(base: Node, revision: Node) -> Iterator[Change]:
@@ -45,7 +38,7 @@ def _problem_code_changes(base: Node, revision: Node) -> Iterator[Change]:
 
 
 def _event_type_changes(base: Node, revision: Node, find_operations: FindOperations) -> Iterator[Change]:
-    """Yield the event types that are not sent any more. Redocly sees only a response that is narrower."""
+    """Yield the event types that are not sent any more. As a response, an enumeration may lose values."""
     old, new = (_schemas(contract).get(EVENT_TYPES, {}).get("enum", []) for contract in (base, revision))
     pointer = f"#/components/schemas/{EVENT_TYPES}"
     for event_type in (one for one in old if new and one not in new):
@@ -53,38 +46,6 @@ def _event_type_changes(base: Node, revision: Node, find_operations: FindOperati
         yield Change("breaking", find_operations(pointer), text, f"{pointer}/enum")
 
 
-def _schema_name_changes(base: Node, revision: Node, find_operations: FindOperations) -> Iterator[Change]:
-    old, new = _schemas(base), _schemas(revision)
-    added = {name: _fingerprint(new[name], name) for name in new.keys() - old.keys()}
-    for name in old.keys() - new.keys():
-        pointer = f"#/components/schemas/{name}"
-        operations = find_operations(pointer)
-        same = [one for one, text in added.items() if text == _fingerprint(old[name], name)]
-        if same:
-            text = f"The schema `{name}` is named `{same[0]}` now."
-            yield Change("imports", operations, text, f"#/components/schemas/{same[0]}")
-        elif operations:
-            yield Change("imports", operations, f"There is no schema `{name}` any more.", pointer)
-
-
 def _schemas(contract: Node) -> Node:
     schemas: Node = contract.get("components", {}).get("schemas", {})
     return schemas
-
-
-def _fingerprint(schema: Node, name: str) -> str:
-    """Return a text that is equal for two schemas that differ only in their names and descriptions."""
-    text = json.dumps(_without_texts(schema), sort_keys=True)
-    return text.replace(f'"#/components/schemas/{name}"', '"#"')
-
-
-def _without_texts(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_without_texts(child) for child in node]
-    if isinstance(node, dict):
-        return {
-            key: _without_texts(child)
-            for key, child in node.items()
-            if key not in TEXTS or isinstance(child, dict)
-        }
-    return node

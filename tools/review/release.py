@@ -18,16 +18,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools import asyncapi, openapi_30
+from tools.conformance.sartiq_conformance.diff.change import IMPACTS, Change, required_bump
+from tools.conformance.sartiq_conformance.diff.report import Comparison
+from tools.conformance.sartiq_conformance.diff.usage import operation_ids_by_path
 from tools.project import Document
 from tools.review import tools
 from tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
-from tools.review.change import IMPACTS, Change, required_bump
 from tools.review.changelog import render_changelog
-from tools.review.changes import list_changes, operation_ids_by_path
+from tools.review.changes import list_changes
 from tools.review.deprecations import find_overdue
 from tools.review.feed import write_feeds
 from tools.review.releases import FOLDER, InvalidVersion, Version, find_release, parse_version
-from tools.review.review import Comparison
 from tools.standard_parts import StandardPartsError
 
 TYPESCRIPT = tools.ROOT / "clients" / "typescript"
@@ -150,7 +151,7 @@ def release(version: str, day: datetime.date) -> list[str]:
         comparison = Comparison("Released", "")
         if path := find_release(version, is_included=False):
             last = tools.read_bundle(path)
-            comparison.changes = list_changes(last, contract, folder)
+            comparison.changes = list_changes(last, contract)
             comparison.name_operations(last, contract)
             base = last["info"]["version"]
             allowed = load_allowed_breaks()

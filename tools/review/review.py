@@ -13,17 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from tools.conformance.sartiq_conformance.diff.accepted import AcceptedChange, format_entries
+from tools.conformance.sartiq_conformance.diff.change import Change
+from tools.conformance.sartiq_conformance.diff.report import Comparison
+from tools.conformance.sartiq_conformance.diff.usage import operation_ids_by_path
 from tools.review import checks, tools
 from tools.review.allowed_breaks import (
-    AllowedBreak,
     find_invalid_dates,
     find_stale_entries,
-    format_entries,
     load_allowed_breaks,
     split_allowed,
 )
-from tools.review.change import Change
-from tools.review.changes import list_changes, operation_ids_by_path
+from tools.review.changes import list_changes
 from tools.review.checks import Finding, Node
 from tools.review.deprecations import find_wrong_deprecations
 from tools.review.releases import find_release
@@ -37,43 +38,6 @@ MAIN = ("origin/main", "main")
 NOT_COMPARED = "not compared: the comparison failed, see below"
 # Chosen for two cores: a third worker can start while another one waits for its process.
 MAX_PARALLEL = 3
-SHORT_TITLES = {"security": "security-relevant", "imports": "of import paths", "wording": "of wording"}
-
-
-@dataclass
-class Comparison:
-    """A comparison with an earlier contract. `changes` is None if there is no earlier contract."""
-
-    name: str
-    since: str
-    version: str = ""
-    changes: list[Change] | None = None
-    ids: dict[str, str] = field(default_factory=dict)
-    common: frozenset[str] = frozenset()
-    """The operations that both contracts have."""
-    places: dict[Change, str] = field(default_factory=dict)
-    reasons: dict[Change, str] = field(default_factory=dict)
-    """Why breaking changes are allowed."""
-
-    def name_operations(self, base: Node, contract: Node) -> None:
-        """Read the operationIds of both contracts."""
-        old, new = operation_ids_by_path(base), operation_ids_by_path(contract)
-        self.ids, self.common = old | new, frozenset(old.keys() & new.keys())
-
-    @property
-    def breaking(self) -> list[Change]:
-        """Return the breaking changes."""
-        return [change for change in self.changes or [] if change.impact == "breaking"]
-
-    def summary(self) -> str:
-        """Return a summary in one line."""
-        if self.changes is None:
-            return self.since
-        counts: dict[str, int] = {}
-        for change in self.changes:
-            counts[change.impact] = counts.get(change.impact, 0) + 1
-        text = ", ".join(f"{count} {SHORT_TITLES.get(impact, impact)}" for impact, count in counts.items())
-        return f"{text or 'no changes'} {self.since}"
 
 
 @dataclass
@@ -87,7 +51,7 @@ class Review:
     missing_handlers: list[Finding]
     missing_examples: list[Finding]
     comparisons: list[Comparison]
-    allowed_breaks: list[AllowedBreak] = field(default_factory=list)
+    allowed_breaks: list[AcceptedChange] = field(default_factory=list)
     today: datetime.date = field(default_factory=datetime.date.today)
 
     def tables(self) -> Iterator[tuple[str, list[Finding]]]:
@@ -210,7 +174,7 @@ def _run_checks(
     spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
     rules = pool.submit(checks.rule_findings, fresh, folder, sources)
     compared = [
-        (pool.submit(_compare, comparison, text, contract, folder), comparison)
+        (pool.submit(_compare, comparison, text, contract), comparison)
         for comparison, text in (_compare_with_released(contract), _compare_with_branch(branches))
     ]
     nothing: list[Finding] = []
@@ -303,12 +267,11 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *arguments], cwd=tools.ROOT, capture_output=True, text=True)
 
 
-def _compare(comparison: Comparison, text: str | None, contract: Node, folder: Path) -> Comparison:
+def _compare(comparison: Comparison, text: str | None, contract: Node) -> Comparison:
     if text is not None:
         base = json.loads(text)
         comparison.name_operations(base, contract)
-        own = Path(tempfile.mkdtemp(dir=folder))
-        comparison.changes = [] if base == contract else list_changes(base, contract, own)
+        comparison.changes = [] if base == contract else list_changes(base, contract)
     return comparison
 
 

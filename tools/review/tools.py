@@ -111,12 +111,6 @@ def run_spectral(
     return _json(outcome, report.read_text(encoding="utf-8") if report.exists() else "")
 
 
-def compare_bundles(base: Path, revision: Path) -> list[dict[str, Any]]:
-    """Return the changes between two bundles that Redocly reports, with its verdicts."""
-    outcome = redocly("diff", str(base), str(revision), "--format", "json", "--fail-on", "none")
-    return _json(outcome, outcome.stdout)["changes"]
-
-
 def read_bundle(path: Path) -> dict[str, Any]:
     """Read a bundle from a file."""
     contract: dict[str, Any] = json.loads(path.read_bytes())

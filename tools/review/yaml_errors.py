@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from tools.conformance.sartiq_conformance.diff.reading import YamlLoader
+
 
 class YamlError(NamedTuple):
     """An error, with the file relative to the parent of the folder and the line, counted from 1."""
@@ -26,25 +28,13 @@ def find_yaml_errors(folder: Path) -> list[YamlError]:
     return [error for path in sorted(folder.rglob("*.yaml")) for error in find_errors_of_file(path, folder)]
 
 
-class _Loader(yaml.CSafeLoader):
-    """Reads plain values as YAML 1.2 does: a date, `yes` and 12:30 are texts."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [one for one in resolvers if one[0].rpartition(":")[2] in ("null", "float", "merge")]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
-
-
 def load_yaml(path: Path) -> Any:
     """Return the content of a YAML file, as the linters and the bundler read it.
 
     Raises:
         yaml.YAMLError: The file is no YAML.
     """
-    return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe loader
+    return yaml.load(path.read_bytes(), YamlLoader)  # noqa: S506 - a safe loader
 
 
 HINTS = {

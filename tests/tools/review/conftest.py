@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tools.open_enumerations import close_enumerations
+from tools.conformance.sartiq_conformance.diff.open_enumerations import close_enumerations
 from tools.review.tools import BUNDLE, ROOT, read_bundle
 
 COPIED = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tools.review.change import Change
+from tools.conformance.sartiq_conformance.diff.change import Change
+from tools.conformance.sartiq_conformance.diff.report import Comparison
 from tools.review.changelog import MAX_NAMES, list_statements, render_changelog
-from tools.review.review import Comparison
 
 LIST, GET, WEBHOOK = "GET /brands/", "GET /brands/{brand_id}", "WEBHOOK brand.created"
 IDS = {LIST: "list_brands", GET: "get_brand", "GET /looks/": "list_looks"}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tools.conformance.sartiq_conformance.diff.change import Change, required_bump
+from tools.conformance.sartiq_conformance.diff.report import Comparison
 from tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks
-from tools.review.change import Change, required_bump
 from tools.review.feed import ATOM, build_atom, build_json_feed, parse_releases, write_feeds
 from tools.review.release import (
     CHANGELOG,
@@ -23,7 +24,7 @@ from tools.review.release import (
     render_section,
 )
 from tools.review.releases import FOLDER, find_release
-from tools.review.review import Comparison, is_new_major
+from tools.review.review import is_new_major
 
 NAMES = ("GET /brands/",)
 ADDED = Change("added", NAMES, "`Brand.color` is new.", "#/components/schemas/Brand/properties/color")

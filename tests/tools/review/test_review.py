@@ -11,30 +11,29 @@ import pytest
 
 from handlers.common.permissions import Permission
 from tests.architecture.bundle import seed
+from tools.conformance.sartiq_conformance.diff.accepted import AcceptedChange
+from tools.conformance.sartiq_conformance.diff.change import Change, merge_changes
+from tools.conformance.sartiq_conformance.diff.report import (
+    Comparison,
+    format_headline,
+    render_changes_markdown,
+)
 from tools.open_enumerations import open_enumerations
 from tools.project import RULES, Document
 from tools.review import checks
 from tools.review import review as review_module
-from tools.review.allowed_breaks import (
-    AllowedBreak,
-    find_stale_entries,
-    load_allowed_breaks,
-    split_allowed,
-)
-from tools.review.change import Change, merge_changes
+from tools.review.allowed_breaks import find_stale_entries, load_allowed_breaks, split_allowed
 from tools.review.checks import Finding
 from tools.review.report import (
     COMMENT_MARK,
     SHORTENED,
     format_annotation,
-    format_headline,
     list_alerts,
-    render_changes_markdown,
     render_comment,
     render_markdown,
     render_text,
 )
-from tools.review.review import Comparison, Review
+from tools.review.review import Review
 from tools.review.run import parse_arguments
 from tools.review.source_map import SourceMap
 from tools.review.tools import BUNDLE, ROOT, SOURCE, ToolFailed, split_json
@@ -78,7 +77,7 @@ def test_a_breaking_change_fails_unless_the_version_is_a_new_major_one() -> None
 
 
 def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
-    allowed = AllowedBreak(REMOVED.text, "Slugs were not unique.", datetime.date(2027, 1, 31))
+    allowed = AcceptedChange(REMOVED.text, "Slugs were not unique.", datetime.date(2027, 1, 31))
     review = build_review(changes=[REMOVED], allowed_breaks=[allowed], today=datetime.date(2027, 1, 31))
     released = review.comparisons[0]
     released.version = "0.1.0"
@@ -111,7 +110,7 @@ def test_an_equal_change_of_many_operations_is_one_and_one_entry_allows_it() -> 
     (change,) = merge_changes(Change("breaking", (name,), text, f"#{name}") for name in names)
     assert (change.operations, change.times, change.more[0]) == (tuple(names), 13, "#POST /b")
     ids = {name: f"create_{name[-1]}" for name in names}
-    entry = AllowedBreak(text, "Generators cannot send it.", until)
+    entry = AcceptedChange(text, "Generators cannot send it.", until)
     assert split_allowed([change], [entry], "0.1.0", ids) == ([change], {})
     (stale,) = find_stale_entries([change], [entry], until, ids)
     assert stale.endswith(f"allows 13 changes by one text, add `operations` (operationIds, or `all`): {text}")
@@ -192,7 +191,7 @@ def test_one_entry_allows_several_changes_with_one_reason(tmp_path: Path) -> Non
     path = tmp_path / "allowed-breaks.yaml"
     path.write_text(f'- change: [a, b]\n  reason: {REASON}\n  until: "2027-03-31"\n')
     day = datetime.date(2027, 3, 31)
-    assert load_allowed_breaks(path) == [AllowedBreak("a", REASON, day), AllowedBreak("b", REASON, day)]
+    assert load_allowed_breaks(path) == [AcceptedChange("a", REASON, day), AcceptedChange("b", REASON, day)]
 
 
 def test_an_entry_of_a_wrong_shape_is_no_reason_to_release(tmp_path: Path) -> None:
@@ -229,7 +228,7 @@ def test_the_review_prints_the_entries_that_would_allow_the_breaks(tmp_path: Pat
 
 def test_an_entry_with_a_typing_mistake_names_the_change_that_was_made() -> None:
     day = datetime.date(2027, 1, 31)
-    entry = AllowedBreak(REMOVED.text.rstrip("."), "Slugs were not unique.", day)
+    entry = AcceptedChange(REMOVED.text.rstrip("."), "Slugs were not unique.", day)
     (sentence,) = find_stale_entries([REMOVED], [entry], day, {})
     assert sentence.endswith(f"remove it: {entry.change} The change that was made: {REMOVED.text}")
 

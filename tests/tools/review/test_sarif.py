@@ -11,7 +11,7 @@ import pytest
 
 from tests.tools.review.conftest import RepositoryCopy
 from tests.tools.review.test_review import PLACE, REMOVED, build_review
-from tools.review.change import Change
+from tools.conformance.sartiq_conformance.diff.change import Change
 from tools.review.checks import Finding
 from tools.review.report import Alert, list_alerts, list_stopped_alerts
 from tools.review.sarif import WITHOUT_PLACE, render_sarif, rule_id

@@ -1,4 +1,7 @@
-"""Run the kit: create an organization, run the parts, delete what was made, write the reports."""
+"""Run the kit: create an organization, run the parts, delete what was made, write the reports.
+
+`diff` as the first argument compares two documents instead, and needs no server.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from types import FrameType
 
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from sartiq_conformance import behaviour, parts
+from sartiq_conformance import behaviour, diff_command, parts
 from sartiq_conformance.options import PARTS, parse_arguments
 from sartiq_conformance.reports import Result, Run, summarize, write_html, write_json, write_junit
 from sartiq_conformance.target import ServerNotUsable, Target, describe_error
@@ -90,13 +93,17 @@ def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts, write the reports, and return the exit status."""
-    options = parse_arguments(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    is_comparison = arguments[:1] == ["diff"]
+    options = argparse.Namespace() if is_comparison else parse_arguments(arguments)
     # Findings quote responses; a console of Windows, or one with `LC_ALL=C`, cannot print all characters.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # Hypothesis would write a folder to the working directory.
     with tempfile.TemporaryDirectory(prefix="sartiq-conformance-") as folder:
         set_hypothesis_home_dir(folder)
+        if is_comparison:
+            return diff_command.main(arguments[1:], print_line)
         try:
             with signals_raised():
                 return check_server(options)

@@ -14,6 +14,8 @@ DESCRIPTION = """\
 Check that a running server conforms to a contract: the one that it publishes, or one of yours.
 
 A run creates one organization, changes nothing outside of it, and deletes what it has made at the end.
+
+`sartiq-conformance diff OLD NEW` compares two OpenAPI documents instead; `diff --help` lists its options.
 """
 EXIT_STATUS = """\
 exit status:

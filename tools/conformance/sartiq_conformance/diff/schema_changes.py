@@ -1,9 +1,9 @@
 """Judge changed schemas by the values that they accept, whatever keywords they are written with.
 
-Redocly compares keywords: it reports `const: a` in place of `enum: [a]`, and not what it has no rule for.
+The rules compare keywords: they report `const: a` in place of `enum: [a]`, and not what they do not know.
 Here, jsonschema-rs brings two schemas into their canonical forms. Equal ones mean the same. Of others, the
 values that one accepts and the other rejects are a schema of their own, and Hypothesis draws one of them.
-Redocly's rules name the changes; this module only knows values.
+The rules name the changes; this module only knows values.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 from jsonschema_rs import CanonicalSchema
 
-from tools.project import join_pointer
+from .documents import Node, join_pointer
 
-Node = dict[str, Any]
 MAPS = ("properties", "patternProperties", "dependentSchemas")
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 SINGLES = (
@@ -48,6 +47,8 @@ MAX_OTHER_EXAMPLES = 25
 """How many values are drawn where the difference is no schema; they may be large."""
 MAX_DIFFERENCES = 100
 """The first differences of a comparison, for which values are looked for: this takes seconds."""
+MAX_SIZE = 20_000
+"""The length of two schemas, as JSON, for which a value is looked for: with 30,000 this took 100 seconds."""
 MAX_SHOWN = 120
 _GENERATOR = threading.Lock()
 
@@ -65,17 +66,31 @@ class Difference(NamedTuple):
 
 
 def list_differences(base: Any, revision: Any, pointer: str = "#") -> Iterator[Difference]:
-    """Yield the differences of all schemas that both contracts have at the same pointer."""
+    """Yield the differences of all schemas that both documents have at the same pointer."""
     if isinstance(base, dict) and isinstance(revision, dict):
         for key in base.keys() & revision.keys():
             children, path = (base[key], revision[key]), pointer + join_pointer([key])
-            if key == "schema" or pointer == "#/components/schemas":
+            is_schema = key == "schema" or pointer == "#/components/schemas"
+            if is_schema and all(isinstance(one, dict) for one in children):
                 yield from _compare(*children, path)
             elif key not in ("example", "examples"):
                 yield from list_differences(*children, path)
     elif isinstance(base, list) and isinstance(revision, list):
-        for index, children in enumerate(zip(base, revision, strict=False)):
-            yield from list_differences(*children, f"{pointer}/{index}")
+        for index, (one, other) in enumerate(_pair_parameters(base, revision)):
+            yield from list_differences(one, other, f"{pointer}/{index}")
+
+
+def _pair_parameters(base: list[Any], revision: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each member of the new list with the old one of the same name, or at the same position."""
+    named = {_get_name(one): one for one in base}
+    for index, one in enumerate(revision):
+        name = _get_name(one)
+        yield named.get(name) if name else base[index] if index < len(base) else None, one
+
+
+def _get_name(parameter: Any) -> tuple[Any, Any] | None:
+    has_name = isinstance(parameter, dict) and isinstance(parameter.get("name"), str)
+    return (str(parameter.get("in")), parameter["name"]) if has_name else None
 
 
 def _compare(old: Node, new: Node, pointer: str) -> Iterator[Difference]:
@@ -171,7 +186,9 @@ class SchemaJudge:
         accepts, rejects = self._simplify(accepts, rejects)
         complete = [self._complete(accepts, False), self._complete(rejects, is_response)]
         first, second = map(_canonicalize, complete)
-        if first is None or second is None or second.covers(first) == jsonschema_rs.canonical.Containment.YES:
+        if sum(len(json.dumps(one)) for one in complete) > MAX_SIZE:
+            return ""
+        if first is None or second is None or _covers(second, first):
             return ""
         valid, invalid = (jsonschema_rs.Draft202012Validator(one, validate_formats=True) for one in complete)
         found = _generate(first, second, lambda value: valid.is_valid(value) and not invalid.is_valid(value))
@@ -193,7 +210,7 @@ class SchemaJudge:
     def _sample(self, schema: Node) -> list[Any]:
         """Return an example of a schema in a list, or none."""
         target = self._schemas.get(str(schema.get("$ref")).rpartition("/")[2], schema)
-        if "example" in target or "enum" in target:
+        if "example" in target or target.get("enum"):
             return [target["example"] if "example" in target else target["enum"][0]]
         return [None] if {"type": "null"} in target.get("anyOf", []) else []
 
@@ -221,6 +238,14 @@ def _canonicalize(schema: Node) -> CanonicalSchema | None:
         )
     except (ValueError, jsonschema_rs.ReferencingError):
         return None  # The linter says what is wrong with the schema.
+
+
+def _covers(schema: CanonicalSchema, other: CanonicalSchema) -> bool:
+    """Return whether a schema provably accepts all values of another one, or cannot be compared with it."""
+    try:
+        return bool(schema.covers(other) == jsonschema_rs.canonical.Containment.YES)
+    except ValueError:
+        return True
 
 
 def _schemas(contract: Node) -> Node:

@@ -1,4 +1,4 @@
-"""Describe one change of Redocly's report in a sentence for the people who use the API."""
+"""Describe one change of a document in a sentence for the people who use the API."""
 
 from __future__ import annotations
 
@@ -7,36 +7,29 @@ import json
 from itertools import takewhile
 from typing import Any
 
-from tools.project import METHODS, join_pointer, split_pointer
+from .documents import (
+    EVENTS,
+    METHODS,
+    NULL,
+    OPERATION_ROOTS,
+    Node,
+    encode,
+    follow,
+    join_pointer,
+    resolve_pointer,
+    split_pointer,
+)
+from .nodes import NodeChange
+from .rules import WORDS
 
-Node = dict[str, Any]
-NULL = {"type": "null"}
-OPERATION_ROOTS = ("paths", "webhooks")
-EVENTS = "event data"
-"""The media type under which the data of events is compared."""
-WORDS = {"description", "summary", "title", "example", "version", "termsOfService", "url", "email"}
-"""Keys with text for people. The URL of a server is not one of them."""
 MAX_VALUE = 60
 CONTEXT_WORDS = 3
 
 
-def resolve_pointer(contract: Node, pointer: str) -> Any:
-    """Return the node at a JSON pointer, or None if there is none."""
-    node: Any = contract
-    for step in split_pointer(pointer):
-        try:
-            node = node[int(step)] if isinstance(node, list) else node[step]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return None
-    return node
-
-
-def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
-    """Return the sentence for a node that is only in one of the contracts."""
-    is_added = raw["kind"] == "added"
-    value = raw["revision" if is_added else "base"].get("value")
-    if raw["typeName"].startswith("SecurityRequirement"):
-        return str(raw["verdicts"][0]["message"])
+def describe_added_or_removed(change: NodeChange, pointer: str, contract: Node) -> str:
+    """Return the sentence for a part that is only in one of the documents."""
+    is_added = change.action == "added"
+    value = change.now if is_added else change.was
     steps = split_pointer(pointer)
     if value == NULL:
         subject = describe_subject(pointer, contract)
@@ -44,41 +37,47 @@ def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
     if steps[-1] == "not":
         subject = describe_subject(join_pointer(steps[:-1]), contract)
         return f"{subject}: {_format_value(value)} is {'no longer' if is_added else 'now'} accepted."
-    if steps[-2:-1] in (["oneOf"], ["anyOf"]) and steps[-1].isdigit():
+    if change.parent_kind in ("OneOf", "AnyOf"):
         subject = describe_subject(join_pointer(steps[:-2]), contract)
-        return f"{subject} can {'also' if is_added else 'no longer'} be {_name_of_schema(value)}."
-    if steps[-1] in ("allOf", "oneOf", "anyOf"):
-        subject = describe_subject(join_pointer(steps[:-1]), contract)
+        name = _name_of_schema(resolve_pointer(contract, pointer))
+        return f"{subject} can {'also' if is_added else 'no longer'} be {name}."
+    if change.kind in ("AllOf", "OneOf", "AnyOf") or change.parent_kind == "AllOf":
+        subject = describe_subject(join_pointer(steps[: -2 if steps[-1].isdigit() else -1]), contract)
         return f"{subject}: {'another condition applies' if is_added else 'a condition no longer applies'}."
     if steps[-1] == "additionalProperties" and is_added:
         return f"{describe_subject(join_pointer(steps[:-1]), contract)}: other properties are now accepted."
     subject = describe_subject(pointer, contract)
-    if isinstance(value, dict) and "$ref" in value:
-        value = resolve_pointer(contract, pointer)
-    if is_added and raw["typeName"] in ("Parameter", "RequestBody") and (value or {}).get("required"):
+    if is_added and change.kind in ("Parameter", "RequestBody") and change.get(True, "required"):
         return f"{subject} must now be sent."
     return f"{subject} {'is new' if is_added else 'was removed'}."
 
 
-def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, directions: set[str]) -> str:
+def describe_renamed(change: NodeChange, contract: Node) -> str:
+    """Return the sentence for a part that has another name."""
+    if change.kind == "PathItem":
+        return f"The path is `{change.now}`, was `{change.was}`."
+    if change.kind == "Response":
+        return f"The status is `{change.now}`, was `{change.was}`."
+    return f"{describe_subject(change.pointer, contract)} was named `{change.was}`."
+
+
+def describe_modified(change: NodeChange, base: Node, contract: Node, directions: set[str]) -> str:
     """Return the sentence for a value that differs, or an empty text if other sentences say it already.
 
     Args:
-        pointer: The object that has the value, in `contract`.
-        base: The contract before the change.
-        directions: Where the object is used: `request`, `response` or both.
+        base: The document before the change.
+        directions: Where the part is used: `request`, `response` or both.
     """
-    subject = describe_subject(pointer, contract)
-    key, was, now = raw["property"], raw["base"].get("value"), raw["revision"].get("value")
+    subject = describe_subject(change.pointer, contract)
+    key, was, now = change.key, change.was, change.now
     if_required, if_optional = _requirement_phrases(directions)
     match key:
         case "required" if isinstance(was or now, list):
             added, removed = _difference(was, now)
             # That the property itself is new or was removed says more. In a request it must be sent, too.
-            removed = [name for name in removed if name in _properties(contract, pointer)]
+            removed = [name for name in removed if name in (change.get(True, "properties") or {})]
             if "request" not in directions:
-                old_pointer = raw["base"]["pointer"].removesuffix("/required")
-                added = [name for name in added if name in _properties(base, old_pointer)]
+                added = [name for name in added if name in (change.get(False, "properties") or {})]
             parts = [f"{subject}: {_format_values(added)} {if_required}"] if added else []
             parts += [f"{subject}: {_format_values(removed)} {if_optional}"] if removed else []
             return "; ".join(parts) + "." * bool(parts)
@@ -90,8 +89,8 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             added, removed = _difference(was, now)
             parts = [f"can also be {_format_values(added)}"] if added else []
             parts += [f"can no longer be {_format_values(removed)}"] if removed else []
-            return f"{subject} {' and '.join(parts)}."
-        case "type" if _without_null(was) == _without_null(now):
+            return f"{subject} {' and '.join(parts)}." if parts else ""
+        case "type" if was and now and _without_null(was) == _without_null(now):
             return f"{subject} {'can now be null' if 'null' in now else 'can no longer be null'}."
         case "deprecated":
             return f"{subject} is {'' if now else 'no longer '}deprecated."
@@ -99,28 +98,17 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             return f"{subject}: properties that the contract does not name are now possible."
         case "readOnly" if now:
             return f"{subject} is now read-only: requests can no longer set it."
-        case "key" if raw["typeName"] == "PathItem":
-            return f"The path is `{now}`, was `{was}`."
-        case "key" if raw["typeName"] == "Response":
-            return f"The status is `{now}`, was `{was}`."
-        case "key":
-            return f"{subject} was named `{was}`."
-        case "name" if raw["typeName"] == "Parameter":
+        case "name" if change.kind == "Parameter":
             return f"{subject} was named `{was}`; generated clients pass it by this name."
-        case "url" if raw["typeName"] == "Server":
+        case "url" if change.kind == "Server":
             return f"The URL of the server is `{now}`, was `{was}`."
-        case "operationId" if raw["typeName"] == "Operation":
+        case "operationId" if change.kind == "Operation" and was and now:
             return f"`{was}` is renamed to `{now}`; the names of methods in generated clients change."
         case "tags":
-            return f"The tag is {_format_values(now)}, was {_format_values(was)}."
+            return f"The tag is {_format_values(now or [])}, was {_format_values(was or [])}."
         case _ if key in WORDS:
             return f"{subject} has a different {key}: {describe_text_change(was, now)}"
     return f"{subject}: {key} is {_format_pair(now, was)}."
-
-
-def _properties(contract: Node, pointer: str) -> Node:
-    properties: Node = (resolve_pointer(contract, pointer) or {}).get("properties", {})
-    return properties
 
 
 def describe_text_change(was: Any, now: Any) -> str:
@@ -163,8 +151,8 @@ def _without_null(kind: Any) -> list[Any]:
 
 
 def _difference(was: Any, now: Any) -> tuple[list[Any], list[Any]]:
-    was, now = was or [], now or []
-    return [one for one in now if one not in was], [one for one in was if one not in now]
+    old, new = ({encode(value): value for value in values or []} for values in (was, now))
+    return [new[key] for key in new if key not in old], [old[key] for key in old if key not in new]
 
 
 def _format_values(values: list[Any]) -> str:
@@ -205,7 +193,7 @@ def _find_status(name: str, contract: Node) -> str:
         for item in contract.get(root, {}).values()
         for method in METHODS
         for status, response in item.get(method, {}).get("responses", {}).items()
-        if response.get("$ref") == f"#/components/responses/{name}"
+        if isinstance(response, dict) and response.get("$ref") == f"#/components/responses/{name}"
     }
     return statuses.pop() if len(statuses) == 1 else ""
 
@@ -235,17 +223,21 @@ def describe_subject(pointer: str, contract: Node) -> str:
                 else:
                     words.append(f"the {following.removesuffix('s')} `{name}`")
                 consumed = 3
+            case "components" if following == "requestBodies" and len(rest) > 2:
+                words, consumed = [*words, "the request body"], 3
             case "components" if following == "securitySchemes" and len(rest) > 2:
                 words.append(f"the security scheme `{rest[2]}`")
                 consumed = len(rest)
             case "parameters" if following:
-                node = resolve_pointer(contract, join_pointer(node_steps)) or {}
-                node = resolve_pointer(contract, node["$ref"]) if "$ref" in node else node
+                node = follow(contract, resolve_pointer(contract, join_pointer(node_steps))) or {}
                 words.append(f"the {node.get('in')} parameter `{node.get('name')}`")
             case "requestBody":
                 words, consumed = [*words, "the request body"], 1
             case "responses" if following:
                 words.append(f"the response {following}")
+            case "callbacks" if following:
+                # The expression and the method follow.
+                words, consumed = [f"the callback `{following}`:", *words], 4
             case "links" if following:
                 words.append(f"the link `{following}` of")
                 words.insert(0, words.pop())
