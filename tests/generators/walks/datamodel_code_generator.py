@@ -103,20 +103,20 @@ def main(url: str, photo: Path) -> None:
 
     generate_body = models.ShotGenerate(num_predictions=2, seed=2041)
     generation = api.post(f"/shots/{shot.id}/generate", models.Generation, generate_body)
-    while generation.status in ("pending", "running"):
+    while generation.status.root in ("pending", "running"):
         generation = api.get(f"/generations/{generation.id}", models.Generation, Prefer="wait=30")
-    assert generation.status == "completed", generation.error
+    assert generation.status.root == "completed", generation.error
     best = generation.predictions[0]
     approval = models.ShotApprove(prediction_id=best.id)
     approved = api.post(f"/shots/{shot.id}/approve", models.Shot, approval)
-    assert approved.status == "approved"
+    assert approved.status.root == "approved"
     image = api.download(f"/predictions/{best.id}/image")
 
     export = api.post(f"/shootings/{shooting.id}/exports", models.Export, models.ExportCreate())
-    while export.status in ("pending", "running"):
+    while export.status.root in ("pending", "running"):
         time.sleep(0.2)
         export = api.get(f"/exports/{export.id}", models.Export)
-    assert export.status == "completed", export.error
+    assert export.status.root == "completed", export.error
     archive = api.download(f"/exports/{export.id}/file")
 
     # Pages of all rows that the job has, and of rows of the demo data.
