@@ -602,7 +602,7 @@ def is_comparable(document: Document) -> bool:
     derandomize=True,
     database=None,
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=list(HealthCheck),  # how long whole documents take to draw is not the subject
 )
 def test_any_two_documents_are_compared(old: Document, new: Document) -> None:
     originals = copy.deepcopy([old, new])
