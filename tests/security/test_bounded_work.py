@@ -322,7 +322,7 @@ def test_s19_an_account_with_wrong_bodies_rests_and_delays_no_other(
             return None, result
 
         set_current_requester(Requester.of(owner))
-        with suppress(BadRequest):
+        with suppress(BadRequest):  # what `judge` raises in one of the cases
             await turns.run(judge)
 
     async def run_all() -> None:

@@ -12,17 +12,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tools.conformance.sartiq_conformance.diff.change import Change
+from tools.conformance.sartiq_conformance.diff.report import TITLES as REPORT_TITLES
 from tools.conformance.sartiq_conformance.diff.report import Comparison
 
-TITLES = {
-    "breaking": "Breaking",
-    "security": "Security-relevant",
-    "removed": "Removed after the sunset",
-    "deprecated": "Deprecated",
-    "added": "Added",
-    "changed": "Changed, compatible",
-    "imports": "Import paths of generated clients",
-}
+TITLES = REPORT_TITLES | {"security": "Security-relevant"}
 MAX_NAMES = 15
 """A compatible change of more schemas or operations says how many they are."""
 PROPERTY = re.compile(r"`(?P<owner>\w+)\.(?P<name>[^`]+)` is new\.")

@@ -36,7 +36,7 @@ NO_CREDENTIALS = (
     "Pass `token`, or `email` and `password`, or set SARTIQ_TOKEN, or SARTIQ_EMAIL and SARTIQ_PASSWORD."
 )
 logger = logging.getLogger("sartiq")
-_warned: set[str] = set()
+_warned: set[tuple[str, str]] = set()
 _warned_lock = threading.Lock()
 # The refresh token is unknown, used, expired or malformed: sign in again if there is a password.
 REFRESH_REJECTED = (BadRequestError, AuthenticationError, UnprocessableError)
@@ -93,14 +93,10 @@ def find_origin(error: httpx2.TransportError) -> str:
 
 def warn_if_deprecated(call: Call, response: httpx2.Response) -> None:
     """Log a warning for the first response of a deprecated operation (RFC 9745) in this process."""
-    since = response.headers.get("deprecation")
+    since, operation = response.headers.get("deprecation"), (call.method, call.target)
     # A complete URL may be that of another server, and is a secret if it is presigned.
     if since is None or call.target.startswith(("http://", "https://")):
         return
-    found = re.findall(r'<([^<>]*)>; rel="(deprecation|successor-version)"', response.headers.get("link", ""))
-    links = {relation: url for url, relation in found}
-    # The documentation of the operation names it; the target has the ids of one call.
-    operation = links.get("deprecation", call.method)
     with _warned_lock:
         if operation in _warned:
             return
@@ -110,6 +106,8 @@ def warn_if_deprecated(call: Call, response: httpx2.Response) -> None:
         text += f" since {dt.datetime.fromtimestamp(int(match[1]), dt.UTC):%Y-%m-%d}"
     if sunset := response.headers.get("sunset"):
         text += f", and ends on {sunset}"
+    found = re.findall(r'<([^<>]*)>; rel="(deprecation|successor-version)"', response.headers.get("link", ""))
+    links = {relation: url for url, relation in found}
     for relation, label in (("successor-version", "Use"), ("deprecation", "See")):
         text += f". {label} {links[relation]}" if relation in links else ""
     logger.warning("%s.", text)
