@@ -39,10 +39,11 @@ PAGINATION_PARAMETERS = {
 TABLES = {
     "list_sessions": "token_families", "list_members": "memberships", "list_own_audit_events": "audit_events",
     "list_subscription_usage": "credit_movements", "list_account_exports": "account_exports",
+    "list_organization_api_usage": "api_usage",
 }  # fmt: skip
 """The tables of operations whose name does not contain it."""
-GLOBAL_LISTS = {"list_users", "list_generation_models"}
-"""Lists that are read completely: by superusers only, or short."""
+GLOBAL_LISTS = {"list_users", "list_api_usage", "list_generation_models", "list_identities"}
+"""Lists that are read completely: by superusers only, or short, as the ten identities of an account."""
 PARENT_PARAMETERS = {
     "shot_id",
     "shooting_id",

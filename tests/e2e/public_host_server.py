@@ -1,6 +1,7 @@
-"""A server for which two hosts are on the public internet: `python -m tests.e2e.public_host_server`.
+"""A server for which three hosts are on the public internet: `python -m tests.e2e.public_host_server`.
 
-The examples of the contract send webhooks to one, which does not exist, and have a destination at the other.
+The examples of the contract send webhooks to one, which does not exist, have a destination at the second, and
+an identity provider at the third, which does not exist either.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import handlers.server.cli as server
 from studio.infrastructure import http_client
 
-HOSTS, PUBLIC_ADDRESS = {"hooks.example.com", "s3.eu-central-1.amazonaws.com"}, "93.184.215.14"
+HOSTS = {"hooks.example.com", "s3.eu-central-1.amazonaws.com", "login.atelier-nord.example"}
+PUBLIC_ADDRESS = "93.184.215.14"
 
 
 def resolve(host: str, port: int) -> list[str]:

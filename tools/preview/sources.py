@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from tools.open_enumerations import open_enumerations
 from tools.project import split_pointer
 from tools.review.yaml_errors import find_errors_of_file
 from tools.standard_parts import StandardPartsError, add_standard_parts
@@ -55,6 +56,7 @@ class Sources:
         except StandardPartsError as error:
             file, _, line = error.place.rpartition(":")
             raise SourceError(file, int(line), error.message) from None
+        open_enumerations(document)
         return document
 
     def _load(self, path: Path) -> Any:

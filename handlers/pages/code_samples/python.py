@@ -75,6 +75,9 @@ def _final(request: Request) -> Iterator[str]:
         yield "    time.sleep(1)"
     else:
         yield f"response = {_call(request)}"
+    if request.redirects:
+        yield 'print(response.headers["Location"])'
+        return
     yield "response.raise_for_status()"
     if request.file_name:
         yield f'open("{request.file_name}", "wb").write(response.content)'

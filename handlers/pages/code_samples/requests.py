@@ -99,6 +99,7 @@ _EXAMPLES = {
 SIGNED = "receive_task_webhook"
 """The operation whose requests have a signature (Standard Webhooks)."""
 DOWNLOAD = "download_export"
+REDIRECTS = ("start_oidc_login", "finish_oidc_login")
 """The operation that returns 409 until the archive exists."""
 
 # A sample that deletes creates what it deletes, so that it can run again and the demo data stays. These
@@ -160,6 +161,11 @@ class Request:
     def polls(self) -> bool:
         """Whether the client repeats the request until the response is not 409."""
         return self.operation_id == DOWNLOAD
+
+    @property
+    def redirects(self) -> bool:
+        """Whether the response sends the browser to another page."""
+        return self.operation_id in REDIRECTS
 
     @property
     def streams(self) -> bool:

@@ -224,18 +224,33 @@ def is_addressed_by_id(operation: Operation) -> bool:
     return is_safe and bool(path) and all(one["schema"].get("format") == "uuid" for one in path)
 
 
+def require_query(operation: Operation) -> dict[str, Any]:
+    """Return the required query parameters, with their examples."""
+    required = [one for one in operation.list_parameters("query") if one.get("required")]
+    return {one["name"]: one["schema"].get("example", "x") for one in required}
+
+
 def check_unknown_id(target: Target, operation: Operation) -> None:
     """An unknown id is not found."""
-    ids = operation.build_ids()
+    ids, params = operation.build_ids(), require_query(operation)
     # 403: an operation that only superusers may call says nothing about ids.
-    target.request(operation.method, operation.path, (403, 404), ids)
+    target.request(operation.method, operation.path, (403, 404), ids, params=params)
 
 
-def check_unknown_property(target: Target, operation: Operation, valid: dict[str, Any]) -> None:
-    """A body with an unknown property is rejected, and the violation names it."""
-    ids = operation.build_ids()
+def check_unknown_property(
+    target: Target, operation: Operation, valid: dict[str, Any], ids: dict[str, str] | None = None
+) -> None:
+    """A body with an unknown property is rejected, and the violation names it.
+
+    Without the ids of a row that the caller may change, 403 or 404 may come first.
+    """
+    statuses = (422,) if ids else (403, 422)
+    if ids is None and (ids := operation.build_ids()):
+        statuses = (403, 404, 422)
     body, params = {**valid, UNKNOWN_PROPERTY: 1}, scope(target, operation)
-    response = target.request(operation.method, operation.path, 422, ids, params=params, json=body)
+    response = target.request(operation.method, operation.path, statuses, ids, params=params, json=body)
+    if response.status_code != 422:
+        return
     pointers = [violation.get("pointer") for violation in response.json()["detail"]]
     if f"/{UNKNOWN_PROPERTY}" not in pointers:
         raise fail(response, f"no violation names /{UNKNOWN_PROPERTY}: {pointers}")
@@ -263,8 +278,7 @@ def check_limits(
 ) -> None:
     """A valid value at a limit is accepted; one beyond it is 422."""
     ids = operation.build_ids()
-    required = {one["name"]: "x" for one in operation.list_parameters("query") if one.get("required")}
-    params = {**required, **scope(target, operation)}
+    params = {**require_query(operation), **scope(target, operation)}
     for value in valid:
         target.request("GET", operation.path, (200, 403, 404), ids, params={**params, name: value})
     for value in invalid:
@@ -295,6 +309,7 @@ def check_update(target: Target, collection: Collection) -> None:
     if update is None:
         return
     ids, body = collection.ids(row), {"name": unique_name()}
+    check_unknown_property(target, update, body, ids)
     target.request("PATCH", update.path, 412, ids, json=body, headers={"If-Match": STALE_ETAG})
     current = target.request("GET", collection.read.path, 200, ids)
     if current.json()["name"] != row["name"]:
