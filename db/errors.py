@@ -206,14 +206,16 @@ class SkuTaken(Conflict):
     """Another product of the tenant already has this SKU."""
 
     code = "sku_taken"
-    default_detail = "The SKU is already in use"
+    default_detail = "The SKU is already in use: `GET /products/` with the query `sku` finds the product"
 
 
 class ExternalIdTaken(Conflict):
     """Another row of the same type and tenant already has this external id."""
 
     code = "external_id_taken"
-    default_detail = "The external id is already in use"
+    default_detail = (
+        "The external id is already in use: a list with the query `external_id` finds the resource"
+    )
 
 
 class EmailTaken(Conflict):

@@ -41,6 +41,7 @@ from handlers.contract.document import Document
 from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.contract.router import Router
+from handlers.contract.used_parts import find_deprecated_parts
 from handlers.pages import home, security_txt
 from handlers.pages.api_catalog import CATALOG_PATH, api_catalog
 from handlers.pages.guides import guides
@@ -81,6 +82,7 @@ from handlers.pipeline.prechecks import authorizes_files
 from handlers.pipeline.reads.callers import KnownCallers
 from handlers.pipeline.reads.endpoint import ReadEndpoint
 from handlers.pipeline.request_context import REQUEST_CONTEXT
+from handlers.pipeline.use_counter import FLUSH_SECONDS, UseCounter
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.account_exports.worker import run_pending_account_exports
 from studio.accounts.identity_providers.protocol import OpenIdClient
@@ -160,6 +162,7 @@ class Application(BridgedFlaskApp):
         services: AppServices,
         endpoints: dict[str, Endpoint | ReadEndpoint],
         plain_writes: dict[str, PlainWrite],
+        use_counter: UseCounter,
         change_hub: ChangeHub,
         mock: Mock | None = None,
         **options: Any,
@@ -171,6 +174,7 @@ class Application(BridgedFlaskApp):
         """What code that serves a request looks up."""
         self.endpoints, self.plain_writes = endpoints, plain_writes
         self.on_startup: list[Hook] = []
+        self.use_counter = use_counter
         self.change_hub = change_hub
         # Close long-polling connections first. They would delay the shutdown by up to a minute.
         self.on_shutdown: list[Hook] = [change_hub.close]
@@ -197,6 +201,7 @@ class Application(BridgedFlaskApp):
         yield
         await to_thread.run_sync(self.drain)
         await to_thread.run_sync(self.bridge.shutdown)
+        await to_thread.run_sync(self.use_counter.flush_last, self.database)
         await self.services.rate_limiter.store.close()
         await self.database.close_reader()
         self.database.dispose()
@@ -317,6 +322,7 @@ def create_app(
         if is_plain_write(handlers[operation.operation_id])
     }
     storage = open_storage(settings)
+    use_counter = UseCounter(find_deprecated_parts(contract))
     change_hub = ChangeHub(database.transaction)
     concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
     owners = CredentialOwners(database.transaction, settings.request_seconds)
@@ -337,6 +343,7 @@ def create_app(
         contract,
         router,
         rate_limiter,
+        use_counter,
         concurrency_limit,
         change_hub,
         authorize,
@@ -363,6 +370,7 @@ def create_app(
         services,
         {**endpoints, **reads},
         plain_writes,
+        use_counter,
         change_hub,
         mock,
         lock_waits=lock_waits,
@@ -388,6 +396,7 @@ def _build_middlewares(
     contract: Document,
     router: Router[ServedOperation],
     rate_limiter: RateLimiter,
+    use_counter: UseCounter,
     concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,
     authorize: Authorize,
@@ -398,7 +407,9 @@ def _build_middlewares(
 ) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return the middleware, outermost first, in the order that `handlers.pipeline.middleware` documents."""
     error_boundary = partial(ErrorBoundary, public_url=settings.public_url)
-    observability = partial(ObservabilityMiddleware, base_path=contract.base_path)
+    observability = partial(
+        ObservabilityMiddleware, base_path=contract.base_path, count_use=use_counter.count
+    )
     security_headers = partial(
         SecurityHeaders,
         public_url=settings.public_url,
@@ -487,6 +498,7 @@ def _attach_services(app: Application) -> None:
     telemetry: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
         MetricsServer(settings, app.database),
+        PeriodicTask("API usage", partial(app.use_counter.flush, app.database), FLUSH_SECONDS),
     ]
     workers = _background_services(services) if app.mock is None else _mock_services(services, app.mock)
     app.on_startup.extend(service.start for service in (*telemetry, *workers))

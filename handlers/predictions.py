@@ -259,6 +259,7 @@ def get_published_image(publish_token: str, file_name: str, width: int | None = 
         published.file.content_type,
         published.file.tag,
         Cache_Control=f"public, max-age={max_age}",
+        Access_Control_Allow_Origin="*",
         Cross_Origin_Resource_Policy="cross-origin",
         X_Content_Type_Options="nosniff",
         Content_Security_Policy=SANDBOX_CSP,

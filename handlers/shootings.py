@@ -64,9 +64,10 @@ list_shootings = Page(SHOOTINGS, Permission.SHOOTINGS_READ, narrowed_by={"brand_
 @requires(Permission.SHOOTINGS_WRITE)
 def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Create a shooting, with its inline guidelines if it has any."""
-    shooting = Shooting(**resolve_ownership(organization_id))
-    if body.pop("organization_id", None) not in (None, organization_id):
+    in_body = body.pop("organization_id", None)
+    if organization_id is not None and in_body not in (None, organization_id):
         raise ScopeMismatch("`organization_id` differs from the query parameter", pointer="/organization_id")
+    shooting = Shooting(**resolve_ownership(organization_id or in_body))
     body.setdefault("due_date", utc_now() + DEFAULT_TIME_UNTIL_DUE)
     inline = body.pop("default_guidelines", None)
     check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)

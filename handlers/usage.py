@@ -1,25 +1,66 @@
-"""The usage of an organization, in pages of JSON or as a CSV file."""
+"""The usage of an organization, in pages of JSON or as a CSV file, and what API keys use of the contract."""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import bindparam
+
 from db.caller import current_caller
+from db.models.api_keys import ApiKey, ApiUsage
 from db.models.usage import UsageDimension
 from db.queries.organizations import get_organization
 from db.usage.queries import Usage, groups_query, parse_groups, total_query
 from handlers.common.cursors import build_next_link, decode_position, encode_position
-from handlers.common.pagination import DEFAULT_LIMIT
+from handlers.common.pagination import DEFAULT_LIMIT, ListQuery
 from handlers.common.permissions import Permission, requires
-from handlers.common.reads import Reading, Step, read_permission_in
+from handlers.common.reads import Reading, Rows, Step, read_permission_in
 from handlers.common.responses import SANDBOX_CSP, ApiResponse
+from handlers.schemas.api_keys import ApiKeySchema
+from handlers.schemas.usage import ApiUsageSchema
 from studio.billing import usage
 from studio.billing.storage import parse_storage, storage_query
 from studio.exports.names import build_content_disposition
+
+API_USAGE = ListQuery(
+    ApiUsage,
+    ApiUsageSchema,
+    filters={
+        "api_key_id": ApiUsage.api_key_id,
+        "operation_id": ApiUsage.operation_id,
+        "is_deprecated": ApiUsage.is_deprecated,
+        "from_": ApiUsage.day >= bindparam("from_"),
+        "to": ApiUsage.day <= bindparam("to"),
+    },
+    capped_count=True,
+    is_global=True,
+)
+_OF_ORGANIZATION = {"organization_id": ApiUsage.organization_id}
+ORGANIZATION_API_USAGE = replace(API_USAGE, parent=_OF_ORGANIZATION, is_global=False)
+KEYS = Rows(ApiKey, ApiKeySchema)
+
+
+@requires(Permission.USAGE_READ)
+def list_organization_api_usage(organization_id: UUID, **params: Any) -> Reading[ApiResponse]:
+    """List which parts of the contract the API keys of an organization used."""
+    yield from read_permission_in(organization_id)
+    if (key_id := params.get("api_key_id")) is not None:
+        yield from KEYS.get(key_id, id=key_id, organization_id=organization_id)
+    page = {**params, "organization_id": organization_id}
+    return (yield from ORGANIZATION_API_USAGE.read_page(page))
+
+
+@requires(Permission.USERS_ADMIN)
+def list_api_usage(**params: Any) -> Reading[ApiResponse]:
+    """List which parts of the contract the API keys of all organizations used."""
+    if (key_id := params.get("api_key_id")) is not None:
+        yield from KEYS.get(key_id, id=key_id)
+    return (yield from API_USAGE.read_page(params))
 
 
 @requires(Permission.USAGE_READ)

@@ -77,6 +77,7 @@ CONDITIONS: dict[str, Callable[[Subject], bool]] = {
     "with the parameters If-None-Match and Prefer": lambda subject: subject.has_header(
         "If-None-Match", "Prefer"
     ),
+    "with the parameter Range": lambda subject: subject.has_header("Range"),
     "with the parameter If-Match": lambda subject: subject.has_header("If-Match"),
     "with the parameter Idempotency-Key": lambda subject: subject.has_header("Idempotency-Key"),
 }

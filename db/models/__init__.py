@@ -1,7 +1,7 @@
 """All models. Importing this package registers every table in `Base.metadata`."""
 
 from db.models.account_exports import AccountExport
-from db.models.api_keys import ApiKey
+from db.models.api_keys import ApiKey, ApiUsage
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
@@ -65,6 +65,7 @@ __all__ = [
     "AccountDeletion",
     "AccountExport",
     "ApiKey",
+    "ApiUsage",
     "AttemptCount",
     "AuditEvent",
     "BackgroundPreset",

@@ -1,15 +1,17 @@
-"""Find API keys: those of an organization, and the one that authenticates a request."""
+"""Find API keys: those of an organization, and the one that authenticates a request. Record their uses."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import json
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from db.base import utc_now
+from db.base import new_id, utc_now
 from db.libpq.statements import Query
 from db.models.api_keys import ApiKey
 from db.models.organizations import Membership
@@ -125,3 +127,48 @@ def touch_last_used(api_key_id: UUID, last_used_at: datetime | None) -> None:
         session.execute(update(ApiKey).where(ApiKey.id == api_key_id, stale).values(values))
 
     run_in_separate_transaction(write)
+
+
+class KeyUse(NamedTuple):
+    """How often an API key used a part of the contract on one day: the columns of `ApiUsage`."""
+
+    api_key_id: UUID
+    day: date
+    operation_id: str
+    kind: str
+    name: str
+    is_deprecated: bool
+    sunset_at: datetime | None
+    replacement: str | None
+    calls: int
+    used_at: datetime
+
+
+# In the order of the unique constraint, so that two processes never wait for each other. Keys that were
+# deleted since are left out.
+_ADD_USES = text("""
+INSERT INTO api_usage (
+    id, organization_id, api_key_id, day, operation_id, kind, name, is_deprecated, sunset_at, replacement,
+    calls, created_at, updated_at
+)
+SELECT used.id, api_keys.organization_id, api_key_id, day, operation_id, kind, used.name, is_deprecated,
+    sunset_at, replacement, calls, used_at, used_at
+FROM json_to_recordset(CAST(:uses AS json)) AS used(
+    id uuid, api_key_id uuid, day date, operation_id text, kind text, name text, is_deprecated boolean,
+    sunset_at timestamptz, replacement text, calls bigint, used_at timestamptz
+)
+JOIN api_keys ON api_keys.id = used.api_key_id
+ORDER BY api_key_id, day, operation_id, kind, used.name
+ON CONFLICT (api_key_id, day, operation_id, kind, name) DO UPDATE SET
+    is_deprecated = excluded.is_deprecated,
+    sunset_at = excluded.sunset_at,
+    replacement = excluded.replacement,
+    calls = api_usage.calls + excluded.calls,
+    updated_at = greatest(api_usage.updated_at, excluded.updated_at)
+""")
+
+
+def add_uses(uses: Iterable[KeyUse]) -> None:
+    """Add uses to those that are recorded, with one statement. A part of a key and day occurs once."""
+    rows = [{"id": new_id(), **use._asdict()} for use in uses]
+    current_session().execute(_ADD_USES, {"uses": json.dumps(rows, default=str)})

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from marshmallow import Schema
 from sqlalchemy.orm.interfaces import ORMOption
+from werkzeug.http import parse_range_header
 
 from db.base import Labeled, Owned
 from db.errors import PreconditionFailed
@@ -22,6 +23,7 @@ from db.session import find_event_loop_session
 from db.tenancy import get_visible, load_visible
 from handlers.common.context import current_request
 from handlers.common.responses import encode_json, serialize, strong_etag
+from handlers.contract.errors import RangeNotSatisfiable
 from handlers.schemas.serializer import list_attribute_paths
 from studio.catalog.custom_metadata import merge_metadata
 
@@ -45,6 +47,28 @@ def if_match_context(etag: str | None) -> Iterator[None]:
 def parse_etags(header: str) -> list[str]:
     """Return the entity tags of an If-Match or If-None-Match header as written, with their weak marks."""
     return [etag for etag in (part.strip() for part in header.split(",")) if etag]
+
+
+def find_range(size: int, etag: str) -> tuple[int, int] | None:
+    """Return the first byte and the end of the range of a file that the request wants, None for all of it.
+
+    Several ranges, other units and malformed headers are ignored, and so is a range of another version
+    (`If-Range`).
+
+    Raises:
+        RangeNotSatisfiable: It starts after the end of the file.
+    """
+    request = current_request()
+    header, condition = request.find_header(b"range"), request.find_header(b"if-range")
+    if header is None or request.method != "GET" or condition not in (None, etag):
+        return None
+    wanted = parse_range_header(header)
+    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
+        return None
+    found = wanted.range_for_length(size)
+    if found is None:
+        raise RangeNotSatisfiable(size)
+    return found
 
 
 def require_etag_match(row: object, schema: type[Schema]) -> None:

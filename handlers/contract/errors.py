@@ -75,6 +75,16 @@ class OperationEnded(RequestError):
     default_detail = "The operation has ended"
 
 
+class RangeNotSatisfiable(RequestError):
+    """The requested range starts after the end of the file."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes", headers={"Content-Range": f"bytes */{size}"})
+
+
 class NotAcceptable(RequestError):
     """The client accepts none of the media types of the operation's responses."""
 

@@ -17,6 +17,7 @@ from handlers.contract.parameters import Parameters
 from handlers.contract.request_bodies import BodyLimits, RequestBody
 from handlers.contract.responses import ResponseCompiler, Responses
 from handlers.contract.schema_compiler import SchemaCompiler
+from handlers.contract.used_parts import Path, list_deprecated_properties
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class Operation:
     Attributes:
         security: The alternative security requirements; one of them must be met.
         is_public: Whether there are none.
+        deprecated_properties: The paths of the deprecated properties in its body.
         extensions: The members of the operation whose names start with `x-`.
         has_ended: Whether it is served with 410 and has no handler.
     """
@@ -41,6 +43,7 @@ class Operation:
     request_body: RequestBody
     responses: Responses
     deprecation: Deprecation | None
+    deprecated_properties: Sequence[Path]
     has_ended: bool
 
     @property
@@ -108,6 +111,7 @@ def compile_operations(document: Document, limits: BodyLimits) -> list[Operation
                 request_body=RequestBody(document, schema_compiler, converter_compiler, raw, limits),
                 responses=Responses(response_compiler, raw),
                 deprecation=deprecations.get(raw.operation_id),
+                deprecated_properties=tuple(list_deprecated_properties(document, raw)),
                 has_ended=has_ended(raw.definition),
             )
         )

@@ -6,6 +6,7 @@ import builtins
 import keyword
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -174,21 +175,53 @@ class Parameters:
                 and len(values) > 1
                 and (parameter.kind != "array" or not parameter.explode)
             ):
-                several = next((other for other in (name, f"{name}_in") if self._is_list(other)), None)
-                way_out = "" if several is None else f"; send several values as `{several}=A,B`"
-                message = f"Must be sent only once{way_out}"
+                message = f"Must be sent only once{self._describe_several(name)}"
                 violations.append(Violation(("query", name), message, "repeated", values, True))
                 continue
             # Unknown names stay in the query, so that the schema reports them.
             query[name] = parameter.read(values) if parameter is not None else values[0]
         path = {name: self._path[name].read([text]) for name, text in path_values.items()}
         values_by_location = {"path": path, "query": query, "header": self._read_headers(headers)}
-        violations += find_violations(self._schema, values_by_location)
+        violations += map(self._explain, find_violations(self._schema, values_by_location))
         if violations:
             # A repeated parameter was left out above; do not report it as missing as well.
             repeated = {violation.loc for violation in violations if violation.type == "repeated"}
             return {}, [v for v in violations if v.type != "missing" or v.loc not in repeated]
         return self._to_arguments(path, query), []
+
+    def find_sent(self, query_string: bytes, headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+        """Return the names of the query parameters and headers that a request sends.
+
+        Args:
+            query_string: The query as it was sent, percent-encoded. An encoded name, which no client sends,
+                is not found.
+            headers: Names in lower case and values, as ASGI has them.
+        """
+        found = []
+        if query_string and self._query:
+            names = {pair.partition("=")[0] for pair in query_string.decode("latin-1").split("&")}
+            found += [name for name in self._query if name in names]
+        return [*found, *self._read_headers(headers)]
+
+    def name_places(self, violations: list[Violation]) -> list[Violation]:
+        """Return violations of a body that say of unknown properties whether they are query parameters."""
+        return [
+            replace(violation, msg=f"{violation.msg}: send it in the query", ctx={"send_in": "query"})
+            if violation.type == "extra_forbidden" and violation.loc[-1] in self._query
+            else violation
+            for violation in violations
+        ]
+
+    def _explain(self, violation: Violation) -> Violation:
+        """Say of several values in one text how to send them."""
+        if violation.type == "enum" and violation.loc[0] == "query" and "," in str(violation.input):
+            return replace(violation, msg=f"{violation.msg}{self._describe_several(str(violation.loc[1]))}")
+        return violation
+
+    def _describe_several(self, name: str) -> str:
+        """Return how to send several values of a parameter, as the end of a message."""
+        several = next((other for other in (name, f"{name}_in") if self._is_list(other)), None)
+        return "" if several is None else f"; send several values as `{several}=A,B`"
 
     def _is_list(self, name: str) -> bool:
         return name in self._query and self._query[name].kind == "array"

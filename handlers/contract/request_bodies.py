@@ -186,6 +186,7 @@ class _Content:
         self.properties = {
             name: document.resolve(part) for name, part in resolved.get("properties", {}).items()
         }
+        self.required: list[str] = resolved.get("required", [])
         self.file_fields = {name for name, part in self.properties.items() if part.get("format") == "binary"}
         self.schema = schema_compiler.compile_request(schema)
         self.converter: Converter | None = converter_compiler.compile(schema, fill_defaults)
@@ -307,7 +308,9 @@ class RequestBody:
 
     def _empty_body(self) -> Judged:
         if self.required:
-            return None, [Violation(("body",), "Is required", "missing")]
+            names = [f"`{name}`" for content in self.contents.values() for name in content.required]
+            wanted = f": send {', '.join(dict.fromkeys(names))}" if names else ""
+            return None, [Violation(("body",), f"Is required{wanted}", "missing")]
         # An optional JSON body that is absent has the defaults of an empty object.
         content = self.contents.get(JSON)
         return ({} if content is None else content.convert({})), []

@@ -44,6 +44,8 @@ class RequestSchema:
     names: PropertyNames = field(default_factory=lambda: MappingProxyType({}))
     """The known properties of closed objects in `own`."""
     parts: Sequence[ListPart | MapPart | ChoicePart] = ()
+    pattern_messages: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What a value must be that does not match a pattern, by the pattern."""
 
     def is_valid(self, value: Any) -> bool:
         """Return whether a value matches the schema. Ends at the first error."""

@@ -34,6 +34,8 @@ Direction = Literal["request", "response", "open response"]
 
 EXTENSIBLE = "x-extensible-enum"
 """The known values of an enumeration in responses, which a later release may extend."""
+PATTERN_MESSAGES = "x-pattern-messages"
+"""What a value must be that does not match a pattern, one sentence for each pattern of requests."""
 
 _REFERENCE = "#/components/schemas/"
 _DROPPED_KEYWORDS = frozenset(
@@ -182,6 +184,7 @@ class SchemaCompiler:
     """Compiles the schemas of one document, each once per direction."""
 
     def __init__(self, document: Document) -> None:
+        self._pattern_messages: dict[str, str] = document.spec.get(PATTERN_MESSAGES, {})
         self._components: dict[str, Any] = document.spec.get("components", {}).get("schemas", {})
         self._definitions: dict[Direction, dict[str, Any]] = {}
         self._validators: dict[tuple[str, str], jsonschema_rs.Validator] = {}
@@ -215,6 +218,7 @@ class SchemaCompiler:
             whole=self._compile(translated, "request"),
             own=self._compile(own, "request"),
             names=list_property_names(self._add_definitions(own, "request")),
+            pattern_messages=self._pattern_messages,
         )
         # Known before its parts are compiled: a schema can be that of its own entries.
         self._request_schemas[key] = compiled

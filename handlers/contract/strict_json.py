@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -39,6 +40,8 @@ def parse_json(raw: bytes, max_items: int = MAX_ITEMS) -> Any:
         raise ContentTooLarge(f"The body has more than {max_items} items")
     try:
         text = raw.decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise BadRequest("The body starts with a byte order mark: send UTF-8 without one")
         value = json.loads(
             text,
             object_pairs_hook=_reject_duplicate_keys,
@@ -47,7 +50,7 @@ def parse_json(raw: bytes, max_items: int = MAX_ITEMS) -> Any:
             parse_int=_parse_int,
         )
     except UnicodeDecodeError:
-        raise BadRequest("The body is not UTF-8") from None
+        raise BadRequest("The body is not UTF-8: send JSON in UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise BadRequest(_describe_error(error)) from None
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _measure_depth(value) > MAX_DEPTH:
@@ -75,7 +78,9 @@ class _InvalidJson(ValueError):
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _InvalidJson("The body has a duplicate key in an object")
+        counts = Counter(name for name, _ in pairs)
+        repeated = next(name for name, count in counts.items() if count > 1)
+        raise _InvalidJson(f"The body has the key {json.dumps(repeated[:100])} more than once in an object")
     return members
 
 

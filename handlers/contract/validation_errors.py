@@ -8,11 +8,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 import orjson
@@ -84,8 +84,9 @@ def find_violations(schema: RequestSchema, value: Any, location: tuple[str, ...]
         return []
     violations: list[Violation] = []
     for error, place, names in schema.find_errors(value, location):
+        known = _Known(names, schema.pattern_messages)
         steps = tuple(_to_step(step) for step in place)
-        violations.extend(islice(_to_violations(error, steps, names), MAX_VIOLATIONS - len(violations)))
+        violations.extend(islice(_to_violations(error, steps, known), MAX_VIOLATIONS - len(violations)))
         if len(violations) == MAX_VIOLATIONS:
             break
     # The whole schema decides. If its parts accept a value that it rejects, they have a defect.
@@ -104,8 +105,15 @@ def _drop_patterns_of_formats(violations: list[Violation]) -> list[Violation]:
     ]
 
 
+class _Known(NamedTuple):
+    """What the contract says about the schema in which an error was found."""
+
+    names: PropertyNames
+    pattern_messages: Mapping[str, str]
+
+
 def _to_violations(
-    error: jsonschema_rs.ValidationError, location: tuple[str | int, ...], known: PropertyNames
+    error: jsonschema_rs.ValidationError, location: tuple[str | int, ...], known: _Known
 ) -> Iterable[Violation]:
     keyword, kind = error.kind.name, error.kind
     loc = (*location, *(_to_step(step) for step in error.instance_path))
@@ -115,7 +123,7 @@ def _to_violations(
     if keyword in ("additionalProperties", "unevaluatedProperties"):
         names = kind.unexpected  # type: ignore[attr-defined]  # every kind has its own
         message = "Unknown query parameter" if loc == ("query",) else "Unknown property"
-        listed = tuple(known.get(tuple(error.schema_path), ()))
+        listed = tuple(known.names.get(tuple(error.schema_path), ()))
         # One after the other: an object can have more unknown names than violations are reported.
         return (
             _describe_unknown((*loc, _to_step(name)), message, _find_similar(name[:100], listed))
@@ -130,6 +138,9 @@ def _to_violations(
         if branch is not None:
             return [violation for inner in branch for violation in _to_violations(inner, location, known)]
     message, code, context = _describe(keyword, kind, error.instance, loc)
+    if keyword == "pattern":
+        # A regular expression says nothing to most people.
+        message = known.pattern_messages.get(kind.value, message)
     value, has_input = _reportable_input(error.instance, loc)
     return [Violation(loc, message, code, value, has_input, context)]
 
@@ -149,7 +160,7 @@ def _find_similar(name: str, known: Sequence[str]) -> str | None:
 
 
 def _describe_property_name(
-    error: jsonschema_rs.ValidationError, location: tuple[str | int, ...], known: PropertyNames
+    error: jsonschema_rs.ValidationError, location: tuple[str | int, ...], known: _Known
 ) -> list[Violation]:
     """Describe a property whose name breaks the schema for names, at the location of the property."""
     return [

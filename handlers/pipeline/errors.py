@@ -25,6 +25,7 @@ RequestError                      handlers/contract/errors.py: what the contract
   OperationEnded             410  sunset, with the date and the replacement
   ContentTooLarge            413  too_large
   UnsupportedMediaType       415  unsupported_media_type
+  RangeNotSatisfiable        416  range_not_satisfiable, with Content-Range
   ValidationFailed           422  invalid_request, with every violation
     IdempotencyKeyReused     422  idempotency_key_reused
   IdempotencyKeyInProgress   409  idempotency_key_in_progress, with Retry-After

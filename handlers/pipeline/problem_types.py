@@ -346,6 +346,12 @@ PROBLEMS: dict[str, ProblemType] = {
     "subscription_exists": ProblemType(
         409, "The account already has an active subscription.", "Change or renew that subscription."
     ),
+    "range_not_satisfiable": ProblemType(
+        416, "The requested range starts after the end of the file.", "Request the file without `Range`."
+    ),
+    "range_reversed": ProblemType(
+        409, "The first day of the report is after its last day.", "Exchange `from` and `to`."
+    ),
     "range_too_long": ProblemType(
         409, "The period of the report has too many days.", "Send a shorter period, or several requests."
     ),

@@ -6,6 +6,7 @@ It holds values only: no layer is called from here.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from db.caller import Caller
+    from handlers.contract.used_parts import Part
     from handlers.pipeline.admission.concurrency import RequestOwner
     from handlers.pipeline.idempotency import IdempotentRequest
     from handlers.pipeline.policies import ServedOperation
@@ -44,6 +46,8 @@ class RequestContext:
     """Uploaded and temporary files, closed at the end of the request."""
     file: Path | None = None
     """A file to stream as the response body, after the transaction."""
+    file_part: tuple[int, int] | None = None
+    """The first byte and the end of the part of the file that is sent; None for all of it."""
     wait_seconds: float = 0.0
     """Seconds that the response was delayed by `Prefer: wait`; not part of the latency."""
     is_validated: bool = False
@@ -62,6 +66,8 @@ class RequestContext:
     """Why the request cannot be served again: the endpoint releases what it holds and raises it."""
     watched: Watched | None = None
     """What the response describes, if clients may wait for its changes or, for a generation, stream them."""
+    used_properties: Sequence[Part] = ()
+    """The deprecated properties in the body."""
     limit_usages: list[LimitUsage] = field(default_factory=list)
     """The usage of each rate limit that counted the request."""
     _completion_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

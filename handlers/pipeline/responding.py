@@ -21,7 +21,7 @@ from db.errors import (
     SecondFactorEnrollmentRequired,
 )
 from handlers.common.context import current_request
-from handlers.common.preconditions import matches_if_none_match
+from handlers.common.preconditions import find_range, matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation
 from handlers.pipeline.error_places import find_place
@@ -47,6 +47,7 @@ def respond(operation: ServedOperation, context: RequestContext, response: ApiRe
 
     Raises:
         ResponseViolation: The response does not match the contract.
+        RangeNotSatisfiable: The request wants a part of a file that it does not have.
     """
     headers = dict(response.headers)
     raw = _encode(operation, response)
@@ -59,13 +60,27 @@ def respond(operation: ServedOperation, context: RequestContext, response: ApiRe
     if isinstance(value, Path):
         headers["Content-Length"] = str(value.stat().st_size)
         context.file = value if current_request().method != "HEAD" else None
+        headers |= {"Accept-Ranges": "bytes"} if operation.responses.declares(206) else {}
     if status == 200 and _is_not_modified(operation, headers):
         status, raw, value, context.file = 304, None, None, None
         headers = {name: text for name, text in headers.items() if name.lower() not in _NOT_IN_304}
+    elif isinstance(value, Path) and operation.responses.declares(206):
+        status = _choose_part(context, headers, value.stat().st_size)
     encoded = EncodedResponse(status, media_type, headers, raw)
     validate_response(operation, context, encoded, value)
     context.watched = response.watched
     return compress(encoded) if response.may_compress else encoded
+
+
+def _choose_part(context: RequestContext, headers: dict[str, str], size: int) -> int:
+    """Send the part of a file that the request wants, if it wants one; return the status."""
+    part = find_range(size, headers["ETag"])
+    if part is None:
+        return 200
+    start, end = part
+    context.file_part = part
+    headers |= {"Content-Length": str(end - start), "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+    return 206
 
 
 def validate_response(

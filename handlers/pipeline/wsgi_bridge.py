@@ -103,7 +103,7 @@ class WsgiBridge:
             status, headers, body = await self._repeat_with_lock_slot(context, serve)
         start = {"type": "http.response.start", "status": status, "headers": headers}
         if context.file is not None:
-            await self._send_file(start, context.file, send)
+            await self._send_file(start, context.file, context.file_part, send)
             return
         await send(start)
         await send({"type": "http.response.body", "body": body})
@@ -227,25 +227,32 @@ class WsgiBridge:
         return started[0], started[1], body
 
     @staticmethod
-    async def _send_file(start: Message, path: Path, send: Send) -> None:
+    async def _send_file(start: Message, path: Path, part: tuple[int, int] | None, send: Send) -> None:
         # Open before sending: a missing file becomes a problem, not a truncated response. Most files are read
         # by the same call, because each call of a thread waits for those that compute.
-        file, chunk = await anyio.to_thread.run_sync(_open_and_read, path)
+        first, end = part or (0, sys.maxsize)
+        file, chunk = await anyio.to_thread.run_sync(_open_and_read, path, first, end)
         with file:
             await send(start)
             while len(chunk) == FILE_CHUNK_BYTES:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                chunk = await anyio.to_thread.run_sync(file.read, FILE_CHUNK_BYTES)
+                chunk = await anyio.to_thread.run_sync(_read_until, file, end)
             await send({"type": "http.response.body", "body": chunk})
 
 
-def _open_and_read(path: Path) -> tuple[BufferedReader, bytes]:
+def _open_and_read(path: Path, first: int, end: int) -> tuple[BufferedReader, bytes]:
     file = path.open("rb")
     try:
-        return file, file.read(FILE_CHUNK_BYTES)
+        file.seek(first)
+        return file, _read_until(file, end)
     except BaseException:
         file.close()
         raise
+
+
+def _read_until(file: BufferedReader, end: int) -> bytes:
+    """Return the next chunk of a file, at most until a position."""
+    return file.read(min(FILE_CHUNK_BYTES, end - file.tell()))
 
 
 class _Probe:

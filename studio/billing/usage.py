@@ -41,8 +41,15 @@ class RangeTooLong(Conflict):
     default_detail = f"A report covers at most {MAX_DAYS} days: send a later `from` or an earlier `to`"
 
 
+class RangeReversed(Conflict):
+    """The first day of a report is after the last one."""
+
+    code = "range_reversed"
+    default_detail = "`from` is after `to`: exchange them"
+
+
 class Period(NamedTuple):
-    """The days of a report, in UTC. It is empty if the first day is after the last one."""
+    """The days of a report, in UTC."""
 
     first: date
     last: date
@@ -52,10 +59,13 @@ def resolve_period(first: date | None, last: date | None) -> Period:
     """Return the requested period: by default until today, and the 30 days that end with the last day.
 
     Raises:
+        RangeReversed: The first day is after the last one.
         RangeTooLong: It has more than `MAX_DAYS` days.
     """
     last = last or utc_now().date()
     first = first or last - timedelta(days=DEFAULT_DAYS - 1)
+    if first > last:
+        raise RangeReversed(parameter="from")
     if (last - first).days >= MAX_DAYS:
         raise RangeTooLong(limit=MAX_DAYS, parameter="from")
     return Period(first, last)

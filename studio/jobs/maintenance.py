@@ -18,7 +18,7 @@ from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
 from db.usage.queries import compact_usage
 from studio.account_exports.worker import run_pending_account_exports
-from studio.accounts.api_key_expiry import send_expiry_notices
+from studio.accounts.api_key_notices import delete_old_usage, send_deprecation_notices, send_expiry_notices
 from studio.accounts.identity.deletions import delete_due_accounts
 from studio.accounts.identity_providers.sign_ins import delete_expired_sign_ins
 from studio.billing.storage import warn_about_storage
@@ -158,6 +158,12 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "notices of expiring API keys", lambda services: send_expiry_notices(services.database), 600
     ),
+    MaintenanceTask(
+        "notices of deprecated use",
+        lambda services: send_deprecation_notices(services.database, services.settings),
+        3_600,
+    ),
+    MaintenanceTask("deletion of API usage", lambda services: delete_old_usage(services.database), 3_600),
     MaintenanceTask(
         "warnings about storage",
         lambda services: warn_about_storage(services.database, services.settings),

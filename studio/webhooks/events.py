@@ -7,7 +7,8 @@ the same event. Rows that are deleted with another row (`ON DELETE CASCADE`) hav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -112,11 +113,42 @@ def emit_import_event(event_type: str, product_import: Owned) -> None:
     publish(event_type, product_import, event_type.partition(".")[2], path)
 
 
-def emit_api_key_event(event_type: str, key: ApiKey, days_left: int) -> None:
+def emit_api_key_expiring(key: ApiKey, days_left: int) -> None:
     """Emit `api_key.expiring`, some days before a key expires."""
+    expires_at = format_timestamp(key.expires_at)
+    _emit_api_key_event("api_key.expiring", key, expires_at=expires_at, days_left=days_left)
+
+
+class DeprecatedPart(NamedTuple):
+    """A deprecated part of the contract, and how an API key used it; see `ApiUsage`."""
+
+    operation_id: str
+    kind: str
+    name: str
+    calls: int
+    used_at: datetime
+    sunset_at: datetime | None
+    replacement: str | None
+
+
+def emit_api_key_deprecated_use(key: ApiKey, parts: Iterable[DeprecatedPart]) -> None:
+    """Emit `api_key.deprecated_use` with the deprecated parts that a key used."""
+    described = [
+        {
+            **part._asdict(),
+            "name": part.name or None,
+            "used_at": format_timestamp(part.used_at),
+            "sunset_at": part.sunset_at and format_timestamp(part.sunset_at),
+        }
+        for part in parts
+    ]
+    _emit_api_key_event("api_key.deprecated_use", key, parts=described)
+
+
+def _emit_api_key_event(event_type: str, key: ApiKey, **fields: Any) -> None:
     path = f"/api/v1/organizations/{key.organization_id}/api-keys/{key.id}"
-    expiry = {"expires_at": format_timestamp(key.expires_at), "days_left": days_left}
-    publish_to(Tenant(key.organization_id, None), event_type, key, "expiring", path, **expiry)
+    status = event_type.partition(".")[2]
+    publish_to(Tenant(key.organization_id, None), event_type, key, status, path, **fields)
 
 
 def emit_credits_event(event_type: str, subscription: Subscription, organization_ids: Sequence[UUID]) -> None:

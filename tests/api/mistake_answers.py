@@ -246,10 +246,37 @@ def send_the_file_first(world: World, request: Request, response: ClientResponse
     return request
 
 
-def match_the_pattern(_: World, request: Request, response: ClientResponse) -> Request:
+def send_the_example(_: World, request: Request, response: ClientResponse) -> Request:
+    """Send the example in the message about the form of a value."""
     (violation,) = violations(response)
-    assert re.fullmatch(violation["ctx"]["pattern"], "#C81E1E")
-    return replace(request, body={**request.body, violation["loc"][1]: "#C81E1E"})
+    example = re.findall(r"`([^`]+)`", violation["msg"])[-1]
+    name = violation["loc"][1]
+    if violation["loc"][0] == "query":
+        return request.with_query(**{name: example})
+    return replace(request, body={**request.body, name: example})
+
+
+def move_to_the_query(_: World, request: Request, response: ClientResponse) -> Request:
+    (violation,) = violations(response)
+    assert violation["ctx"] == {"send_in": "query"}
+    body = dict(request.body)
+    value = body.pop(violation["loc"][1])
+    return replace(request.with_query(**{violation["loc"][1]: value}), body=body)
+
+
+def use_the_named_list(_: World, request: Request, response: ClientResponse) -> Request:
+    (violation,) = violations(response)
+    name = re.search(r"send several values as `(\w+)=A,B`", violation["msg"])
+    assert name is not None
+    sent = violation["input"]
+    values = sent if isinstance(sent, list) else sent.split(",")
+    return request.with_query(**{violation["loc"][1]: None, name[1]: ",".join(values)})
+
+
+def exchange_the_days(_: World, request: Request, response: ClientResponse) -> Request:
+    query = dict(parse_qsl(urlsplit(request.target).query))
+    assert problem(response)["parameter"] == "from"
+    return request.with_query(**{"from": query["to"], "to": query["from"]})
 
 
 def shrink_to_the_limit(_: World, request: Request, response: ClientResponse) -> Request:

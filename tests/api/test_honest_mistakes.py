@@ -25,11 +25,12 @@ from tests.api.mistake_answers import (
     create_a_key_with_the_scope,
     delete_what_refers_to_it,
     do_the_allowed_action,
+    exchange_the_days,
     follow_location,
     follow_related_link,
     follow_suggested_path,
     leave_out_the_named,
-    match_the_pattern,
+    move_to_the_query,
     own_organization,
     own_product,
     problem,
@@ -42,6 +43,7 @@ from tests.api.mistake_answers import (
     repeat_the_sort_order,
     send_a_photo,
     send_instead,
+    send_the_example,
     send_the_file_first,
     send_the_named_media_type,
     shorten_the_list,
@@ -50,6 +52,7 @@ from tests.api.mistake_answers import (
     use_a_new_key,
     use_an_allowed_transition,
     use_https,
+    use_the_named_list,
     use_the_named_scheme,
 )
 from tests.api.mistake_client import JSON, PHOTO, TIFF, UNKNOWN, Request, World
@@ -355,7 +358,7 @@ MISTAKES = (
         "16 an empty body",
         raw_brand(b""),
         422,
-        violation("", "missing", msg="Is required"),
+        violation("", "missing", msg="Is required: send `name`"),
         send_instead({"name": "A"}),
     ),
     Mistake(
@@ -422,7 +425,7 @@ MISTAKES = (
         new("/background-presets/", name="Red", kind="SOLID", color="red"),
         422,
         violation("color", "string_pattern_mismatch"),
-        match_the_pattern,
+        send_the_example,
     ),
     Mistake(
         "24 an unsupported strategy",
@@ -503,6 +506,78 @@ MISTAKES = (
         403,
         {"code": "not_enough_permissions", "parameter": "organization_id"},
         send_instead(own_organization),
+    ),
+    Mistake(
+        "31 the organization in the body",
+        lambda world: replace(
+            new("/brands/", name="A", organization_id=str(world.rows.organization.id))(world),
+            target="/api/v1/brands/",
+        ),
+        422,
+        violation("organization_id", "extra_forbidden", msg="Unknown property: send it in the query"),
+        move_to_the_query,
+    ),
+    Mistake(
+        "32 several values in one",
+        listed("/shots/", status="pending,approved"),
+        422,
+        violation("status", "enum"),
+        use_the_named_list,
+    ),
+    Mistake(
+        "32 a repeated filter",
+        lambda world: replace(
+            (request := listed("/products/")(world)), target=f"{request.target}&state=READY&state=DRAFT"
+        ),
+        422,
+        violation("state", "repeated"),
+        use_the_named_list,
+    ),
+    Mistake(
+        "33 an external id with a space",
+        new("/products/", name="Coat", external_id="A 1"),
+        422,
+        violation(
+            "external_id",
+            "string_pattern_mismatch",
+            msg="Must have letters, digits and `._~:@+-` only, and not be `.` or `..`, such as `shop-2041`",
+        ),
+        send_the_example,
+    ),
+    Mistake(
+        "33 a filter without a colon",
+        listed("/products/", metadata="season"),
+        422,
+        violation(
+            "metadata",
+            "string_pattern_mismatch",
+            msg="Must be a key, a colon and a value, such as `season:spring-2027`",
+        ),
+        send_the_example,
+    ),
+    Mistake(
+        "34 a byte order mark",
+        raw_brand(b'\xef\xbb\xbf{"name": "A"}'),
+        400,
+        {"detail": "The body starts with a byte order mark: send UTF-8 without one"},
+        lambda _world, request, _response: replace(request, body=request.body[3:]),
+    ),
+    Mistake(
+        "34 a repeated key",
+        raw_brand(b'{"name": "A", "name": "B"}'),
+        400,
+        {"detail": 'The body has the key "name" more than once in an object'},
+        lambda _world, request, _response: replace(request, body=b'{"name": "B"}'),
+    ),
+    Mistake(
+        "35 a reversed period",
+        lambda world: replace(
+            world.request("GET", "/"),
+            target=f"/api/v1/organizations/{world.rows.organization.id}/usage?from=2026-12-01&to=2026-11-01",
+        ),
+        409,
+        {"code": "range_reversed", "detail": "`from` is after `to`: exchange them"},
+        exchange_the_days,
     ),
     Mistake(
         "30 a webhook without TLS",

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from db.models import Prediction, PredictionPublication
 from db.session import Database, current_session
 from handlers.app import Application
+from handlers.pipeline import wsgi_bridge
 from studio.infrastructure.storage import LocalDisk, media_folder, media_key
 from studio.publications import worker
 from studio.publications.publish import hash_token
@@ -293,3 +294,53 @@ def test_tenants_take_turns(published: Published, scenario: PhotographedProduct,
     while lease := worker.PUBLICATIONS.lease_next(database, LEASE):
         owners.append(lease.owner_id)
     assert (len(owners), owners[1]) == (4, late.owner_id)
+
+
+def test_a_part_of_a_published_image_can_be_requested(published: Published) -> None:
+    url = published.publish()["url"]
+    whole = published.open(url)
+    size, etag = len(whole.body), whole.headers["etag"]
+    assert (whole.headers["accept-ranges"], whole.headers["access-control-allow-origin"]) == ("bytes", "*")
+    for wanted, start, end in (
+        ("bytes=0-99", 0, 100),
+        ("bytes=100-", 100, size),
+        ("bytes=-50", size - 50, size),
+        (f"bytes=10-{size * 2}", 10, size),
+        (f"bytes={size - 1}-", size - 1, size),
+    ):
+        part = published.open(url, range=wanted, if_range=etag)
+        assert (part.status, part.body) == (206, whole.body[start:end])
+        assert part.headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+        assert part.headers["content-length"] == str(end - start)
+        assert (part.headers["etag"], part.headers["content-type"]) == (etag, whole.headers["content-type"])
+    for ignored in ("bytes=0-1,3-4", "items=0-1", "bytes=5-1", "bytes", "bytes=a-b", ""):
+        assert (published.open(url, range=ignored).status, ignored) == (200, ignored)
+    assert published.open(url, range="bytes=0-1", if_range='"older"').body == whole.body
+    assert published.open(url, range="bytes=0-1", if_none_match=etag).status == 304
+    for outside in (f"bytes={size}-", f"bytes={size + 5}-{size + 9}"):
+        rejected = published.open(url, range=outside)
+        assert status_and_code(rejected) == (416, "range_not_satisfiable")
+        assert rejected.headers["content-range"] == f"bytes */{size}"
+    path = url.split("/api/v1")[1]
+    head = published.anonymous("HEAD", path, headers={"range": "bytes=0-1"})
+    assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(size))
+
+
+def test_a_large_part_is_sent_in_chunks(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsgi_bridge, "FILE_CHUNK_BYTES", 10)
+    url = published.publish()["url"]
+    whole = published.open(url).body
+    for start, end in ((0, 10), (0, 20), (5, 26), (7, len(whole))):
+        assert published.open(url, range=f"bytes={start}-{end - 1}").body == whole[start:end]
+
+
+@pytest.mark.parametrize("query", ["v=2", "utm_source=mail&fbclid=x", "width=64&v=%00"])
+def test_unknown_parameters_of_a_public_image_are_ignored(published: Published, query: str) -> None:
+    url = published.publish()["url"]
+    assert published.open(f"{url}?{query}").status == 200
+    shared = published.owner("POST", f"/predictions/{published.prediction.id}/share", {}).json()["url"]
+    assert published.open(f"{shared}?{query}").status == 200
+    part = published.open(shared, range="bytes=0-9")
+    assert (part.status, len(part.body)) == (206, 10)
+    assert "access-control-allow-origin" not in part.headers
+    assert published.open(f"{url}?width=wide").status == 422

@@ -46,12 +46,19 @@ def test_a_new_shooting_is_empty_and_in_production(
     }  # fmt: skip
 
 
-def test_organization_id_must_be_the_same_in_body_and_query(
+def test_organization_id_is_taken_from_the_body_or_must_be_the_same_in_both(
     client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
-    body = {"name": "Spring", "due_date": DUE, "organization_id": str(scenario.organization.id)}
-    assert status_and_code(client("POST", "/shootings/", body)) == (409, "scope_mismatch")
-    assert client("POST", f"/shootings/?{organization_query}", body).status == 201
+    organization_id = str(scenario.organization.id)
+    body = {"name": "Spring", "due_date": DUE, "organization_id": organization_id}
+    for path in ("/shootings/", f"/shootings/?{organization_query}"):
+        created = client("POST", path, body)
+        assert (created.status, created.json()["organization_id"]) == (201, organization_id)
+    other = body | {"organization_id": str(factories.make_organization(scenario.owner).id)}
+    rejected = client("POST", f"/shootings/?{organization_query}", other)
+    assert status_and_code(rejected) == (409, "scope_mismatch")
+    foreign = body | {"organization_id": str(factories.make_organization(factories.make_user()).id)}
+    assert status_and_code(client("POST", "/shootings/", foreign)) == (404, "not_found")
 
 
 def test_inline_guidelines_are_created_together_with_the_shooting_or_not_at_all(

@@ -17,7 +17,7 @@ from db.models import ApiKey, Prediction, Product, Shot, WebhookEndpoint
 from db.session import Database, current_session
 from handlers.app import Application
 from handlers.contract.body_checks import load_body_checks
-from studio.accounts.api_key_expiry import send_expiry_notices
+from studio.accounts.api_key_notices import send_deprecation_notices, send_expiry_notices
 from studio.billing.billing import PLANS
 from studio.billing.storage import warn_about_storage
 from studio.exports import queue as exports
@@ -33,6 +33,7 @@ from studio.webhooks.message_schemas import BUNDLE
 from studio.webhooks.signing import derive_secret
 from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.exports import make_approved_prediction
 from tests.support.queues import LEASE, build_worker, try_record
 from tests.support.scenarios import PhotographedProduct
@@ -207,6 +208,15 @@ def let_a_key_expire(studio: Studio) -> None:
     assert send_expiry_notices(studio.database) == 1
 
 
+def use_a_deprecated_parameter(studio: Studio) -> None:
+    organization = studio.scenario.organization
+    shop = Client(studio.app, api_key_headers(studio.app, organization, ["products:write"]))
+    query = f"organization_id={organization.id}&sync_captioning=true"
+    assert shop("POST", f"/products/?{query}", {"name": "Vase", "sku": "V-1"}).status == 201
+    studio.app.use_counter.flush(studio.database)
+    assert send_deprecation_notices(studio.database, studio.app.settings) == 1
+
+
 def fill_the_storage(studio: Studio) -> None:
     limit = PLANS[studio.scenario.subscription.tier].storage_bytes
     with studio.database.transaction(write=True):
@@ -254,6 +264,7 @@ PROVOCATIONS: dict[str, tuple[Callable[[Studio], object], tuple[str, ...]]] = {
     "credits.low": (use_most_credits, ()),
     "storage.low": (fill_the_storage, ()),
     "api_key.expiring": (let_a_key_expire, ()),
+    "api_key.deprecated_use": (use_a_deprecated_parameter, ("product.created",)),
     "webhook.test": (send_a_test_event, ()),
 }
 """What provokes each event, and the other events that the same requests send."""

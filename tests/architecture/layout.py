@@ -31,6 +31,7 @@ ENGINE_EXTENSIONS = frozenset(
         "x-ignores-unknown-parameters",
         "x-max-body-bytes",
         "x-max-items",
+        "x-pattern-messages",
         "x-replacement",
         "x-sunset",
     }

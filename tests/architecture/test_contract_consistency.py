@@ -26,6 +26,9 @@ from tests.architecture.bundle import (
     list_nodes,
     list_operations,
     list_parameters,
+    list_schemas,
+    parameter_roots,
+    request_roots,
     resolve,
     seed,
 )
@@ -396,3 +399,28 @@ def test_a_429_can_name_each_limit(contract: Node) -> None:
     names = {getattr(policies, field.name).name for field in fields(policies)}
     listed = set(contract["components"]["schemas"]["LimitName"]["x-extensible-enum"])
     assert listed == names | {TooManyConcurrentRequests().policy}
+
+
+def find_unexplained_patterns(contract: Node) -> list[str]:
+    """Return the patterns of requests without a message, and the messages without a pattern."""
+    roots = request_roots(contract) + parameter_roots(contract)
+    used = {
+        one["pattern"]: name
+        for name, schema in list_schemas(contract, roots)
+        for one in (schema, schema.get("propertyNames", {}))
+        if "pattern" in one
+    }
+    messages = contract["x-pattern-messages"]
+    missing = [f"{used[pattern]}: `{pattern}` has no message" for pattern in sorted(used.keys() - messages)]
+    return [*missing, *(f"no request has `{pattern}`" for pattern in sorted(messages.keys() - used))]
+
+
+def test_each_pattern_of_requests_has_a_message(contract: Node) -> None:
+    remedy = "edit openapi/patterns.yaml: a regular expression says nothing to most people"
+    assert_no_findings(find_unexplained_patterns(contract), remedy)
+    seeded = seed(contract)
+    seeded["x-pattern-messages"]["^new$"] = seeded["x-pattern-messages"].pop("^msg_[0-9a-f]{32}$")
+    assert [one.partition(": ")[2] or one for one in find_unexplained_patterns(seeded)] == [
+        "`^msg_[0-9a-f]{32}$` has no message",
+        "no request has `^new$`",
+    ]

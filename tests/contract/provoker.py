@@ -46,7 +46,7 @@ class Provoker:
         """Return the response to a request that should have this status and media type."""
         request = self.build_request(name, is_rejected=status >= 400)
         self.organization_id = request.path.get("organization_id", str(self.tenant.organization.id))
-        if status == request.operation.success_status:
+        if status in (request.operation.success_status, 206):
             request_media_type(request, media_type)
         send = getattr(self, f"get_{status}", None)
         if status == request.operation.success_status or send is None:
@@ -88,6 +88,12 @@ class Provoker:
 
     def get_204(self, request: Request) -> ClientResponse:
         return self.send(request, last_event_id=str(self.tenant.rows["generation"].revision))
+
+    def get_206(self, request: Request) -> ClientResponse:
+        return self.send(request, range="bytes=0-9")
+
+    def get_416(self, request: Request) -> ClientResponse:
+        return self.send(request, range="bytes=1000000000-")
 
     def get_304(self, request: Request) -> ClientResponse:
         tag = self.send(request).headers["etag"]
@@ -187,7 +193,7 @@ class Provoker:
 
     def get_422(self, request: Request) -> ClientResponse:
         if request.operation.raw.get("x-ignores-unknown-parameters"):
-            request.query["state"] = "a" * 3_000
+            request.query |= {"state": "a" * 3_000, "width": "wide"}
         request.query["surprise"] = "1"
         return self.send(request)
 

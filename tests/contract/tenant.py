@@ -36,7 +36,7 @@ from tests.support.accounts import (
     make_session,
 )
 from tests.support.app import REACHABLE_HOST, auth_headers
-from tests.support.factories.api_keys import api_key_headers, make_api_key
+from tests.support.factories.api_keys import api_key_headers, make_api_key, make_api_usage
 from tests.support.factories.identity_providers import (
     make_domain,
     make_identity,
@@ -538,7 +538,15 @@ def _make_prediction(tenant: Tenant) -> Any:
 
 MADE_CUTOUT = {"status": "completed", "method": "u2netp", "confidence": 0.97, "made_at": utc_now()}
 
+
 # Functions that add one more row to a list, by operation.
+def _make_usage_of_two(tenant: Tenant) -> None:
+    """Create usage of the tenant and of another one: the index of all usage is not that of a tenant's."""
+    other = make_api_key(factories.make_organization(tenant.owner))
+    for key in (tenant.rows["api_key"], other, other):
+        make_api_usage(key)
+
+
 MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_users": lambda tenant: factories.make_user(),
     "list_sessions": lambda tenant: make_session(tenant.owner),
@@ -553,6 +561,8 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_audit_events": _in_organization(factories.make_audit_event),
     "list_own_audit_events": lambda tenant: factories.make_audit_event(account_id=tenant.owner.id),
     "list_api_keys": lambda tenant: make_api_key(tenant.organization),
+    "list_organization_api_usage": _make_usage_of_two,
+    "list_api_usage": lambda tenant: make_api_usage(tenant.rows["api_key"]),
     "list_subscriptions": lambda tenant: factories.make_subscription(tenant.owner, is_active=False),
     "list_subscription_usage": lambda tenant: factories.make_credit_movement(tenant.rows["subscription"]),
     "list_brands": _in_organization(factories.make_brand),

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from handlers.pipeline.middleware.observability import ObservabilityMiddleware
 from handlers.pipeline.request_context import REQUEST_CONTEXT
+from handlers.pipeline.use_counter import UseCounter
 from studio.infrastructure.telemetry.logs import ContextFilter
 from tests.contract.mini.server import USER
 from tests.support.client import ClientResponse, send_request
@@ -135,7 +136,11 @@ def test_the_latency_excludes_long_polling_and_aborted_requests(
     for name in (count, total):
         growth(name, operation="unmatched")
     growth("sartiq_requests_total", **status)
-    asyncio.run(ObservabilityMiddleware(wait_and_respond, base_path="")(scope, None, send))
+    asyncio.run(
+        ObservabilityMiddleware(wait_and_respond, base_path="", count_use=UseCounter({}).count)(
+            scope, None, send
+        )
+    )
     assert growth("sartiq_requests_total", **status) == 1
     assert growth(count, operation="unmatched") == observed
     assert growth(total, operation="unmatched") < 0.15

@@ -65,7 +65,8 @@ def test_every_schema_serializes_a_row_as_marshmallow_dumps_it(
     requests += [
         (operation, {}) for operation in sorted(others, key=lambda operation: operation.method, reverse=True)
     ]
-    make_more_rows(tenant, "list_export_deliveries", 1)  # no operation creates them
+    for name in ("list_export_deliveries", "list_api_usage"):
+        make_more_rows(tenant, name, 1)  # no operation creates them
     for operation, query in requests:
         request = tenant.request_for(operation.operation_id)
         request.query.update(query)

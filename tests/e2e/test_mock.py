@@ -44,7 +44,8 @@ EXPORT = "01990000-5eed-7000-8000-002000000001"
 PREDICTION = "01990000-5eed-7000-8000-001300000001"
 # They need a superuser, an API key, or a token from the response to another request.
 UNREADABLE = {
-    "list_users", "get_provider_config", "get_published_image", "get_shared_image", "get_current_api_key",
+    "list_users", "list_api_usage", "get_provider_config", "get_published_image", "get_shared_image",
+    "get_current_api_key",
 }  # fmt: skip
 DOCUMENTS = {"get_openapi_json", "get_openapi_yaml", "get_openapi_30_json"}
 """The forms of the contract. Their requests have no values of examples, and writing them takes a second."""

@@ -343,3 +343,31 @@ def test_s19_an_account_with_wrong_bodies_rests_and_delays_no_other(
     # A correct body needs no rest.
     assert len(rests) == 3
     assert all(rest >= 0.02 for rest in rests)
+
+
+def test_s19_an_account_with_wrong_files_rests_as_long_as_their_authorization_took(
+    client: Client, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+
+    async def rest(_turns: BodyTurns, seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(BodyTurns, "rest", rest)
+    path, form = (
+        f"/products/{scenario.product.id}/images",
+        {"content-type": "multipart/form-data; boundary=b"},
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
+    assert client("POST", path, body=part * 200 + b"--b--\r\n", headers=form).status == 413
+    assert client("POST", path, body=part + b"--b--\r\n", headers=form).status == 422
+    assert len(rests) == 2
+    assert all(seconds > 0 for seconds in rests)
+    # Without the permission, no body is read.
+    assert (
+        client(
+            "POST", "/products/01990000-5eed-7000-8000-000500000009/images", body=part, headers=form
+        ).status
+        == 404
+    )
+    assert len(rests) == 2

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Date,
     DateTime,
     LargeBinary,
     Numeric,
@@ -96,6 +97,8 @@ def build_value(connection: Connection, column: Column[Any]) -> Any:
             return True
         case DateTime():
             return TIMESTAMP
+        case Date():
+            return TIMESTAMP.date()
         case LargeBinary():
             return b"\x00\xff"
         case String():

@@ -24,6 +24,7 @@ from tools.review.allowed_breaks import (
     load_allowed_breaks,
     split_allowed,
 )
+from tools.review.api_usage import describe_uses
 from tools.review.changes import list_changes
 from tools.review.checks import Finding, Node
 from tools.review.deprecations import find_wrong_deprecations
@@ -125,11 +126,12 @@ class ReviewStopped(Exception):
         self.findings = checks.group_findings(findings)
 
 
-def review_contract(base: str | None = None) -> Review:
+def review_contract(base: str | None = None, usage: Sequence[Node] | None = None) -> Review:
     """Review the contract in the working tree.
 
     Args:
         base: The branch to compare with, instead of the main branch.
+        usage: The API usage of all organizations, to say whom each break would hit.
 
     Raises:
         ReviewStopped: The YAML or the structure of the contract is broken.
@@ -152,7 +154,11 @@ def review_contract(base: str | None = None) -> Review:
             contract = bundling.result()
         except StandardPartsError as error:
             raise ReviewStopped([*lint, Finding(error.place, error.message)]) from error
-        return _run_checks(pool, folder, contract, lint, (base,) if base else MAIN)
+        review = _run_checks(pool, folder, contract, lint, (base,) if base else MAIN)
+    if usage is not None:
+        for comparison in review.comparisons:
+            comparison.uses = describe_uses(comparison.breaking, usage, comparison.ids)
+    return review
 
 
 def _run_checks(

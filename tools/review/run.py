@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.review.checks import Finding
+from tools.review.api_usage import UsageUnreadable, load_usage
+from tools.review.checks import Finding, Node
 from tools.review.report import (
     format_annotation,
     list_alerts,
@@ -46,6 +47,14 @@ def _commit(text: str) -> str:
     return text
 
 
+def _usage(text: str) -> list[Node]:
+    """Read the file now: a wrong one must not be found after the review."""
+    try:
+        return load_usage(Path(text))
+    except UsageUnreadable as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="make review", description=__doc__)
@@ -76,6 +85,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="BRANCH",
         help="branch, tag or commit to compare with; by default origin/main or main",
     )
+    parser.add_argument(
+        "--usage",
+        type=_usage,
+        metavar="FILE",
+        help="with the API usage of all organizations, say whom each break would hit",
+    )
     return parser.parse_args(arguments)
 
 
@@ -85,7 +100,7 @@ def main() -> int:
     start = time.monotonic()
     findings: list[Finding] = []
     try:
-        review = review_contract(arguments.base)
+        review = review_contract(arguments.base, arguments.usage)
     except ReviewStopped as stopped:
         findings = stopped.findings
     except Exception as error:  # noqa: BLE001 - a traceback says nothing to the author of the contract

@@ -1,4 +1,4 @@
-"""Assign the request id, and write the access log line, the metrics and the root span of each request.
+"""Assign the request id; write the access log line, the metrics, the root span and the uses of each request.
 
 It observes the response as it leaves the server and does not change it.
 """
@@ -9,13 +9,15 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
+from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db.caller import Caller, caller_context, current_organization
+from handlers.contract.used_parts import Part, PartKind
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.infrastructure.telemetry import metrics, traces
 from studio.infrastructure.telemetry.context import (
@@ -38,11 +40,20 @@ _NAME = re.compile(r"[a-z][a-z0-9.-]{0,39}|")
 
 
 class ObservabilityMiddleware:
-    """Create the request context and record the request; `base_path` is the path prefix of the contract."""
+    """Create the request context and record the request.
 
-    def __init__(self, app: ASGIApp, *, base_path: str) -> None:
+    Args:
+        app: The application.
+        base_path: The path prefix of the contract.
+        count_use: Counts the parts of the contract that a request of an API key uses.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, base_path: str, count_use: Callable[[UUID, Iterable[Part]], None]
+    ) -> None:
         self.app = app
         self.base_path = base_path
+        self.count_use = count_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve and record one request."""
@@ -70,10 +81,20 @@ class ObservabilityMiddleware:
                     else None
                 )
                 metrics.record_request_end(operation_id, scope["method"], response.status, latency)
+                self._count_use(scope, context)
                 path = _redact_path(scope["path"], context)
                 self._log(scope, path, context, response.status, ended_at - started_at)
                 if traces.is_recording():
                     self._set_span_attributes(span, scope, path, context, response.status)
+
+    def _count_use(self, scope: Scope, context: RequestContext) -> None:
+        caller, operation = context.caller, context.operation
+        if caller is not None and caller.api_key_id is not None and operation is not None:
+            name = operation.operation_id
+            sent = operation.parameters.find_sent(scope["query_string"], scope["headers"])
+            parameters = [Part(name, PartKind.PARAMETER, parameter) for parameter in sent]
+            used = [Part(name, PartKind.OPERATION, ""), *parameters, *context.used_properties]
+            self.count_use(caller.api_key_id, used)
 
     def _log(self, scope: Scope, path: str, context: RequestContext, status: int, seconds: float) -> None:
         method, milliseconds = scope["method"], round(seconds * 1000, 1)

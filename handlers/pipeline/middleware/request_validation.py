@@ -8,6 +8,7 @@ authorized first: a caller without the permission gets 403 or 404, and learns no
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import lru_cache
@@ -28,6 +29,7 @@ from handlers.contract.errors import (
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import PROBLEM_JSON
+from handlers.contract.used_parts import find_used_properties
 from handlers.pipeline.admission.body_limits import BodyTurns, UnfinishedBodies
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -107,18 +109,30 @@ class RequestValidation:
             ClientDisconnected: The body is not complete.
         """
         body = operation.request_body.announce(Headers(raw=scope["headers"]))
-        is_file = body is not None and body.has_file
+        is_file, authorized_in = body is not None and body.has_file, 0.0
         if is_file:
             _require_valid(violations)
+            started = time.monotonic()
             account_id = await self.authorize(operation, scope)
+            authorized_in = time.monotonic() - started
             if account_id is not None and context.owner is not None:
                 # Before, the request counted for the address of the client.
                 context.owner.assign(account_id)
         count = until_served.enter_context(self.unfinished_bodies.track(current_requester(), is_file))
-        context.arguments["body"], body_violations = await operation.request_body.read(
-            body, _watch_body(receive, context, count), context.files_to_close, self.body_turns.run
-        )
-        _require_valid(violations + body_violations)
+        try:
+            context.arguments["body"], body_violations = await operation.request_body.read(
+                body, _watch_body(receive, context, count), context.files_to_close, self.body_turns.run
+            )
+            _require_valid(violations + operation.parameters.name_places(body_violations))
+        except _BODY_ERRORS:
+            if is_file:
+                await self.body_turns.rest(authorized_in)
+            raise
+        if paths := operation.deprecated_properties:
+            # Before the handler, which may take properties out of the body.
+            context.used_properties = find_used_properties(
+                operation.operation_id, paths, context.arguments["body"]
+            )
 
 
 def _require_valid(violations: list[Violation]) -> None:

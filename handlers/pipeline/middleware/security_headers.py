@@ -93,6 +93,8 @@ class SecurityHeaders:
             headers.append((b"cache-control", _cache_control(context, b"etag" in present)))
 
     def _cors_headers(self, scope: Scope, headers: RawHeaders) -> RawHeaders:
+        if any(name == b"access-control-allow-origin" for name, _ in headers):
+            return []  # Published images can be read by scripts of all sites.
         # On every response, even without an Origin: caches must not serve one origin's copy to another.
         cors_headers = [(b"vary", b"Origin")]
         request_headers = dict(scope["headers"])

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from db.base import utc_now
-from db.models import ApiKey, Organization, User
+from db.models import ApiKey, ApiUsage, Organization, User
 from handlers.app import Application
 from studio.accounts.api_keys import generate_secret
 from studio.accounts.identity.tokens import hash_token
@@ -27,6 +27,21 @@ def make_api_key(organization: Organization, created_by: User | None = None, **v
         "expires_at": utc_now() + timedelta(days=90),
     }
     return factories.make(ApiKey(**(defaults | values)))
+
+
+def make_api_usage(key: ApiKey, **values: Any) -> ApiUsage:
+    """Create the use of a part of `list_products` by a key, with a name of its own."""
+    defaults: dict[str, Any] = {
+        "organization_id": key.organization_id,
+        "api_key_id": key.id,
+        "day": utc_now().date(),
+        "operation_id": "list_products",
+        "kind": "parameter",
+        "name": f"limit_{uuid.uuid4().hex}",
+        "is_deprecated": False,
+        "calls": 1,
+    }
+    return factories.make(ApiUsage(**(defaults | values)))
 
 
 def api_key_headers(

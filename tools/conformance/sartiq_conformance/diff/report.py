@@ -44,6 +44,8 @@ class Comparison:
     places: dict[Change, str] = field(default_factory=dict)
     reasons: dict[Change, str] = field(default_factory=dict)
     """Why breaking changes are allowed."""
+    uses: dict[Change, str] = field(default_factory=dict)
+    """Who uses what breaking changes break, if it is known."""
 
     def name_operations(self, base: Node, contract: Node) -> None:
         """Read the operationIds of both contracts."""
@@ -145,7 +147,8 @@ def _format_line(change: Change, comparison: Comparison) -> tuple[str, str]:
     example = f" For example: `{change.example}`." if change.example else ""
     place = comparison.places.get(change, "")
     more = f", and {len(change.more)} other places" if change.more and place else ""
-    return change.text + example, place + more
+    use = f" {comparison.uses[change]}" if change in comparison.uses else ""
+    return change.text + example + use, place + more
 
 
 def _split_shared(changes: list[Change]) -> tuple[dict[str, list[str]], list[Change]]:
@@ -173,7 +176,7 @@ def _list_by_operations(
     for names, group in groupby(changes, lambda one: one.operations):
         same = list(group)
         places = dict.fromkeys(filter(None, (comparison.places.get(one) for one in same)))
-        texts = " ".join(one.text for one in same)
+        texts = " ".join(" ".join(filter(None, (one.text, comparison.uses.get(one)))) for one in same)
         yield f"{format_headline(names, comparison, mark)}: {texts}", ", ".join(places)
 
 
