@@ -13,7 +13,7 @@ from db.audit import DENIAL_WINDOW
 from db.base import utc_now
 from db.caller import current_caller
 from db.libpq.statements import Query
-from db.models.audit import AuditEvent, Outcome
+from db.models.audit import ActorType, AuditEvent, Outcome
 from db.rls.session_role import sql_literal
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
@@ -32,6 +32,8 @@ _FILTERS: dict[str, SQLColumnExpression[Any]] = {
     "outcome": AuditEvent.outcome,
     # A literal, which the index of the few denied requests needs.
     "is_denied": AuditEvent.outcome == sql_literal(Outcome.REFUSED),
+    # Who asks for the events of an id must not learn that it is one of the staff.
+    "except_type": AuditEvent.actor_type != bindparam("except_type"),
     "created_before": AuditEvent.created_at < bindparam("created_before"),
     # Only the creation time is indexed. An event changes for at most `DENIAL_WINDOW`.
     "recorded_after": AuditEvent.created_at > bindparam("recorded_after"),
@@ -69,13 +71,15 @@ def list_own_audit_events(**params: Any) -> Reading[ApiResponse]:
 
 
 def _limit_scan(params: dict[str, Any]) -> dict[str, Any]:
-    """Limit the time and, for denied requests, name the condition of their index.
+    """Limit the time, hide the staff, and name the condition of the index of denied requests.
 
     Before `recorded_after`, no event has changed after `updated_after`.
     """
     updated_after, is_denied = params.get("updated_after"), params.get("outcome") == Outcome.REFUSED
+    is_guess = params.get("actor_id") is not None and not current_caller().is_superuser
     return {
         **params,
+        "except_type": ActorType.OPERATOR if is_guess else None,
         "recorded_after": updated_after and updated_after - DENIAL_WINDOW,
         "is_denied": is_denied or None,
         "until": utc_now() + MAX_CLOCK_SKEW,

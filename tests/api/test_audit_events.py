@@ -360,6 +360,32 @@ def test_changes_of_personal_rows_by_superusers_are_in_the_log_of_the_owner(
     assert list_own_events(superuser) == []
 
 
+def test_s53_users_see_that_staff_acted_and_only_superusers_see_who(
+    customer: Customer,
+    client_for: Callable[..., Client],
+    log: Callable[..., list[dict[str, Any]]],
+) -> None:
+    member = factories.make_user()
+    factories.make_membership(customer.organization, member, role="admin")
+    staff = factories.make_user(is_superuser=True)
+    client = client_for(staff)
+    of_organization = factories.make_brand(organization=customer.organization)
+    personal = factories.make_brand(owner=member)
+    for brand in (of_organization, personal):
+        assert client("PATCH", f"/brands/{brand.id}", {"name": "Sud"}).status == 200
+    hidden = {"actor_type": "operator", "actor_id": None, "actor_email": None, "address": None}
+    for events in (log(), log(client_for(member)), list_own_events(client_for(member))):
+        (event,) = events
+        assert {name: event[name] for name in hidden} == hidden
+        assert staff.email not in str(event)
+        assert str(staff.id) not in str(event)
+    (shown,) = log(client)
+    assert (shown["actor_type"], shown["actor_id"]) == ("operator", str(staff.id))
+    assert (shown["actor_email"], shown["address"]) == (staff.email, "127.0.0.1")
+    # A filter by the id does not confirm a guess.
+    assert log(actor_id=staff.id) == []
+
+
 def test_requests_of_other_users_create_no_events_in_the_log_of_an_organization(
     customer: Customer, client_for: Callable[..., Client], log: Callable[..., list[dict[str, Any]]]
 ) -> None:
