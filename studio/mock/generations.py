@@ -12,12 +12,22 @@ from db.models.generations import GenerationStatus
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker import queue
 from studio.generations.worker.executor import GenerationExecutor
+from studio.generations.worker.images import NOT_CUT_OUT_ERROR, REJECTED_ERROR
+from studio.generations.worker.remote import PROVIDER_ERROR
 from studio.infrastructure.pubsub import EMAILS, EXPORTS, GENERATIONS, IMPORTS
 from studio.mock.scenario import Rule, Scenario
 from studio.queue.row_queue import LeaseLost
 
 logger = logging.getLogger(__name__)
 
+_ERRORS = {
+    "internal": queue.INTERNAL_ERROR,
+    "provider": PROVIDER_ERROR,
+    "missing_image": queue.INPUT_ERROR,
+    "content_rejected": REJECTED_ERROR,
+    "no_outline": NOT_CUT_OUT_ERROR,
+}
+"""The errors of the server by their name in a rule."""
 STEP_SECONDS = 0.25
 """How often a generation that takes time reports its progress and notices that it is canceled."""
 
@@ -109,7 +119,8 @@ class MockRunner:
         if outcome == GenerationStatus.COMPLETED:
             self._executor.run(lease)
         elif outcome == GenerationStatus.FAILED:
-            queue.GENERATIONS.fail(self._worker.database, lease, queue.INTERNAL_ERROR)
+            error = _ERRORS[rule.get("error", "internal")]
+            queue.GENERATIONS.fail(self._worker.database, lease, error)
         else:
             self._expire(lease)
 

@@ -1,4 +1,4 @@
-"""Deliver the webhooks of a mock: late, several times or badly signed where its scenario says so."""
+"""Deliver the webhooks of a mock: late, never, several times or badly signed where its scenario says so."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def deliver(
     """Send a message as the scenario says, and return the outcome of the last copy."""
     rule = scenario.take_webhook(lease.payload["type"]) or {}
     time.sleep(rule.get("delay", 0))
+    if rule.get("drop"):
+        return queue.Outcome(error="timeout")
     sign = _SIGNERS[rule.get("signature", "valid")]
     outcomes = [
         dispatcher.deliver(settings, http_client, lease, sign=sign) for _ in range(rule.get("copies", 1))

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from handlers.common.permissions import API_KEYS, EVERY_KEY, Permission
 from studio.rendering.model import PredictionWarning
-from tests.architecture.bundle import list_operations
+from tests.architecture.bundle import Node, list_operations
 from tests.architecture.sources import Module, format_findings
 from tests.generators.page import render_generators
 from tools.permission_matrix import TEXT, render_markdown
@@ -71,6 +72,11 @@ def test_only_the_settings_read_environment_variables(modules: list[Module]) -> 
         if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in ("os.environ", "os.getenv")
     ]
     assert not found, format_findings(found)
+
+
+def test_the_mock_has_the_version_of_the_contract(root: Path, contract: Node) -> None:
+    mock = yaml.safe_load((root / "openapi" / "mock.yaml").read_text(encoding="utf-8"))
+    assert mock["info"]["version"] == contract["info"]["version"]
 
 
 def test_the_contract_names_every_problem_code(root: Path, modules: list[Module]) -> None:

@@ -19,6 +19,7 @@ from tools.servers.server import ROOT, free_port
 
 SECONDS_TO_WAIT = 20
 MAX_RESET_SECONDS = 2
+UNKNOWN = "01990000-5eed-7000-8000-00000000dead"
 
 pytestmark = pytest.mark.slow("it starts mocks and waits for late responses")
 
@@ -86,6 +87,80 @@ def test_a_sequence_of_errors_ends_in_the_real_response(mock: httpx.Client) -> N
     assert answers[2].json()["detail"] == "Too many requests; try again in 2 seconds"
     assert answers[2].headers["ratelimit"] == '"account";r=0;t=2'
     assert [rule["used"] for rule in control(mock, "GET", "scenario").json()["responses"]] == [2, 1]
+
+
+def test_a_rule_with_a_condition_is_for_requests_with_its_values(mock: httpx.Client) -> None:
+    in_body = {"operation": "create_brand", "status": 503, "when": {"body": {"/name": "A"}}}
+    rules = [
+        in_body,
+        {"operation": "list_brands", "status": 429, "when": {"query": {"limit": 7}}},
+        {"operation": "list_brands", "status": 503, "when": {"headers": {"X-Request-Id": "one"}}},
+        {"operation": "get_brand", "status": 404, "when": {"path": {"brand_id": UNKNOWN}}},
+        {"operation": "create_brand", "disconnect": "before", "when": {"body": {"/name": "B"}}},
+    ]
+    play(mock, responses=rules)
+    params = {"organization_id": ORGANIZATION}
+    answers = [mock.post("/brands/", params=params, json={"name": name}) for name in ("A", "C")]
+    assert [answer.status_code for answer in answers] == [503, 201]
+    # A later rule for the same operation is reached, and a body that is read for a rule arrives complete.
+    with pytest.raises(httpx.RemoteProtocolError):
+        mock.post("/brands/", params=params, json={"name": "B"})
+    assert mock.post("/brands/", params=params, content=b"no JSON").status_code == 415
+    for query, headers, status in (
+        ({"limit": "7"}, {}, 429),
+        ({"limit": "8"}, {}, 200),
+        ({}, {"x-request-id": "one"}, 503),
+        ({}, {"x-request-id": "two"}, 200),
+    ):
+        assert mock.get("/brands/", params=params | query, headers=headers).status_code == status
+    assert mock.get(f"/brands/{answers[1].json()['id']}").status_code == 200
+    assert mock.get(f"/brands/{UNKNOWN}").json()["detail"]
+    assert [rule["used"] for rule in control(mock, "GET", "scenario").json()["responses"]] == [1] * 5
+
+
+def test_a_rule_with_a_probability_applies_to_the_same_requests_again(mock: httpx.Client) -> None:
+    rule = {"operation": "list_brands", "status": 503, "probability": 0.5}
+    runs = []
+    for seed in (1, 1, 2):
+        answer = control(mock, "PUT", "scenario", json={"seed": seed, "responses": [rule]})
+        assert answer.json()["seed"] == seed
+        runs.append([mock.get("/brands/").status_code for _ in range(20)])
+    assert runs[0] == runs[1] != runs[2]
+    assert set(runs[0]) == {200, 503}
+
+
+@pytest.mark.parametrize(
+    ("error", "category", "retryable"),
+    [
+        ("provider", "provider", True),
+        ("internal", "internal", True),
+        ("content_rejected", "input", False),
+        ("missing_image", "input", False),
+        ("no_outline", "input", False),
+    ],
+)
+def test_a_failed_generation_has_the_chosen_error(
+    mock: httpx.Client, error: str, category: str, retryable: bool
+) -> None:
+    play(mock, generations=[{"outcome": "failed", "error": error}])
+    failed = mock.get(f"/generations/{request_generation(mock)['id']}").json()["error"]
+    assert (failed["category"], failed["retryable"]) == (category, retryable)
+
+
+def test_a_dropped_webhook_never_arrives_and_its_delivery_is_tried_again(
+    mock: httpx.Client, receiver: HttpRecorder
+) -> None:
+    add_endpoint(mock, receiver, "generation.completed")
+    play(mock, webhooks=[{"drop": True, "times": 1}])
+    request_generation(mock)
+    params = {"organization_id": ORGANIZATION}
+    endpoint = mock.get("/webhook-endpoints/", params=params).json()["data"][0]["id"]
+    path = f"/webhook-endpoints/{endpoint}/deliveries"
+    delivery = wait_for(lambda: [one for one in mock.get(path).json()["data"] if one["last_error"]])[0]
+    assert (delivery["status"], delivery["last_error"]) == ("pending", "timeout")
+    assert receiver.requests == []
+    assert mock.post(f"{path}/{delivery['id']}/redeliver").status_code == 202
+    wait_for(lambda: receiver.requests)
 
 
 def test_a_rule_for_every_operation_leaves_health_checks_alone(mock: httpx.Client) -> None:
@@ -211,7 +286,12 @@ def test_a_reset_restores_rows_files_ids_and_scenario(mock: httpx.Client) -> Non
     assert mock.get(f"/brands/{first[0]}").status_code == 404
     assert mock.get(f"/predictions/{first[1]}").status_code == 404
     assert mock.get(mock.get(f"/products/{PRODUCT}").json()["cover_image"]).status_code == 200
-    assert control(mock, "GET", "scenario").json() == {"responses": [], "generations": [], "webhooks": []}
+    assert control(mock, "GET", "scenario").json() == {
+        "seed": 0,
+        "responses": [],
+        "generations": [],
+        "webhooks": [],
+    }
     assert use() == first
 
 
@@ -278,6 +358,16 @@ def test_a_rule_that_can_never_apply_is_rejected(
             "The API has no operation createBrand; did you mean `create_brand`?",
         ),
         (
+            {"generations": [{"error": "provider", "times": 1}]},
+            "/generations/0/error",
+            "Needs the outcome `failed`",
+        ),
+        (
+            {"responses": [{"operation": "create_brand", "when": {"body": {"name": "A"}}}]},
+            "/responses/0/when/body/name",
+            "The name must match the pattern ^/",
+        ),
+        (
             {"webhooks": [{"event": "generation.complete"}]},
             "/webhooks/0/event",
             "The API has no event generation.complete; did you mean `generation.completed`?",
@@ -325,15 +415,16 @@ def test_the_third_request_fails_after_a_rule_without_effect(mock: httpx.Client)
 
 def test_a_file_with_comments_only_is_an_empty_scenario(mock: httpx.Client) -> None:
     answer = control(mock, "PUT", "scenario", content=b"# responses:\n")
-    assert answer.json() == {"responses": [], "generations": [], "webhooks": []}
+    assert answer.json() == {"seed": 0, "responses": [], "generations": [], "webhooks": []}
 
 
 def test_the_scenario_of_the_documentation_is_valid(mock: httpx.Client) -> None:
     page = (ROOT / "docs/guides/mock-server.md").read_text(encoding="utf-8")
-    scenario = page.partition("```yaml\n")[2].partition("```")[0]
-    answer = control(mock, "PUT", "scenario", content=scenario)
-    assert answer.status_code == 200, answer.text
-    assert [len(rules) for rules in answer.json().values()] == [4, 2, 3]
+    first, second = (block.partition("```")[0] for block in page.split("```yaml\n")[1:3])
+    for scenario, sizes in ((first, [4, 2, 3]), (second, [2, 1, 1])):
+        answer = control(mock, "PUT", "scenario", content=scenario)
+        assert answer.status_code == 200, answer.text
+        assert [len(answer.json()[name]) for name in ("responses", "generations", "webhooks")] == sizes
 
 
 def test_the_control_surface_answers_errors_as_problems(mock: httpx.Client) -> None:

@@ -36,7 +36,7 @@ from handlers.pipeline.admission.limits import Limit
 from handlers.pipeline.middleware.mock_responses import ExampleResponses
 from handlers.pipeline.prefer import UnknownPreference
 from studio.infrastructure.settings import InvalidSettings
-from studio.mock.scenario import EVERY, Rule, Scenario
+from studio.mock.scenario import EVERY, Rule, Scenario, is_certain
 
 MOCK_CONTRACT = Path(__file__).parents[3] / "openapi" / "mock.yaml"
 RESET_PATH, SCENARIO_PATH = "/mock/reset", "/mock/scenario"
@@ -111,6 +111,10 @@ def _find_impossible_rules(document: Any, examples: ExampleResponses) -> Iterato
             yield Violation((*place, "retry_after"), "Needs the status 429 or 503", "needs_status")
         if "disconnect" in rule and not rule.keys().isdisjoint(("status", "example")):
             yield Violation((*place, "disconnect"), "A closed connection has no response", "no_response")
+    for index, rule in enumerate(document.get("generations", ())):
+        if "error" in rule and rule.get("outcome") != "failed":
+            place = ("body", "generations", index, "error")
+            yield Violation(place, "Needs the outcome `failed`", "needs_outcome")
     for index, rule in enumerate(document.get("webhooks", ())):
         event = rule.get("event", EVERY)
         if event not in (EVERY, *examples.event_types):
@@ -143,7 +147,7 @@ def _find_hidden_rules(
             hidden_by = f"/{kind}/{earlier}"
             message = f"{hidden_by} always applies before this rule: give it `times`, or move it behind"
             yield Violation(("body", kind, index), message, "hidden_rule")
-        elif "times" not in rule:
+        elif is_certain(rule):
             unlimited[name] = index
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,7 +28,7 @@ from handlers.pipeline.errors import build_problem, record_problem
 from handlers.pipeline.policies import ServedOperation
 from handlers.pipeline.prefer import UnknownPreference, find_preference
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.mock.scenario import Rule, Scenario
+from studio.mock.scenario import MockRequest, Rule, Scenario
 from studio.rate_limits.limits import LimitUsage, QuotaPolicies
 
 SampleFileFactory = Callable[[str], bytes]
@@ -224,10 +226,9 @@ class MockResponseMiddleware:
         selected = {name: find_preference(headers, name) for name in ("code", "example")}
         rule: Rule = {}
         if not any(selected.values()):
-            rule = (
-                self.scenario.take_response(operation.operation_id, with_every=operation.is_rate_limited)
-                or {}
-            )
+            request, receive = await self._read_request(scope, context, receive)
+            name, with_every = operation.operation_id, operation.is_rate_limited
+            rule = self.scenario.take_response(name, request, with_every=with_every) or {}
             selected = {
                 "code": str(rule["status"]) if "status" in rule else None,
                 "example": rule.get("example"),
@@ -248,6 +249,29 @@ class MockResponseMiddleware:
             await _disconnect(scope, receive)
         else:
             await self.app(scope, receive, send)
+
+    async def _read_request(
+        self, scope: Scope, context: RequestContext, receive: Receive
+    ) -> tuple[MockRequest, Receive]:
+        """Return what conditions compare, and a `receive` that returns the body again if that was read."""
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        headers = dict(Headers(raw=scope["headers"]))
+        request = MockRequest(context.path_values, query, headers)
+        operation = cast(ServedOperation, context.operation)
+        if not operation.has_body or not self.scenario.compares_bodies(operation.operation_id):
+            return request, receive
+        messages, more = [], True
+        while more:
+            messages.append(await receive())
+            more = messages[-1].get("more_body", False)
+        raw = b"".join(message.get("body", b"") for message in messages)
+
+        async def receive_again() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        with suppress(ValueError):
+            request = replace(request, body=json.loads(raw))
+        return request, receive_again
 
     def _build(
         self, context: RequestContext, code: str | None, name: str | None, rule: Rule, accept: str
