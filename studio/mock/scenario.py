@@ -54,8 +54,8 @@ class Scenario:
     def replace(self, document: Document) -> None:
         """Use these rules from now on; none of them has been used."""
         with self._lock:
-            self._seed = document.get("seed", 0)
-            self._random = random.Random(self._seed)  # noqa: S311 - repeatable by its seed, guards nothing
+            self._settings = {"seed": document["seed"]} if "seed" in document else {}
+            self._random = random.Random(document.get("seed", 0))  # noqa: S311 - repeatable by its seed, guards nothing
             self._rules = {name: list(document.get(name, ())) for name in LISTS}
             self._used = {name: [0] * len(rules) for name, rules in self._rules.items()}
 
@@ -64,13 +64,13 @@ class Scenario:
         self.replace(self._initial)
 
     def describe(self) -> dict[str, Any]:
-        """Return the seed and the rules, each with the number of times that it was used."""
+        """Return the seed if there is one, and the rules, each with the number of times that it was used."""
         with self._lock:
             rules = {
                 name: [{**rule, "used": used} for rule, used in zip(rules, self._used[name], strict=True)]
                 for name, rules in self._rules.items()
             }
-            return {"seed": self._seed, **rules}
+            return {**self._settings, **rules}
 
     def compares_bodies(self, operation_id: str) -> bool:
         """Return whether a rule for an operation has a condition on the body."""

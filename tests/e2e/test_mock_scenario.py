@@ -286,12 +286,7 @@ def test_a_reset_restores_rows_files_ids_and_scenario(mock: httpx.Client) -> Non
     assert mock.get(f"/brands/{first[0]}").status_code == 404
     assert mock.get(f"/predictions/{first[1]}").status_code == 404
     assert mock.get(mock.get(f"/products/{PRODUCT}").json()["cover_image"]).status_code == 200
-    assert control(mock, "GET", "scenario").json() == {
-        "seed": 0,
-        "responses": [],
-        "generations": [],
-        "webhooks": [],
-    }
+    assert control(mock, "GET", "scenario").json() == {"responses": [], "generations": [], "webhooks": []}
     assert use() == first
 
 
@@ -415,7 +410,7 @@ def test_the_third_request_fails_after_a_rule_without_effect(mock: httpx.Client)
 
 def test_a_file_with_comments_only_is_an_empty_scenario(mock: httpx.Client) -> None:
     answer = control(mock, "PUT", "scenario", content=b"# responses:\n")
-    assert answer.json() == {"seed": 0, "responses": [], "generations": [], "webhooks": []}
+    assert answer.json() == {"responses": [], "generations": [], "webhooks": []}
 
 
 def test_the_scenario_of_the_documentation_is_valid(mock: httpx.Client) -> None:

@@ -99,8 +99,9 @@ _EXAMPLES = {
 SIGNED = "receive_task_webhook"
 """The operation whose requests have a signature (Standard Webhooks)."""
 DOWNLOAD = "download_export"
-REDIRECTS = ("start_oidc_login", "finish_oidc_login")
 """The operation that returns 409 until the archive exists."""
+REDIRECTS = ("start_oidc_login", "finish_oidc_login")
+"""The operations of a sign-in, whose responses a browser follows."""
 
 # A sample that deletes creates what it deletes, so that it can run again and the demo data stays. These
 # change a resource that the demo account cannot change or that the demo data lacks: (what is called before,

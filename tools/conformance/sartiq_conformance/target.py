@@ -213,7 +213,8 @@ class Target:
         """Return a warning if the server is a mock whose scenario makes it misbehave."""
         url = httpx.URL(self.base_url).join("/mock/scenario")
         try:
-            rules = [rule for rules in self.client.get(url).json().values() for rule in rules]
+            lists = [one for one in self.client.get(url).json().values() if isinstance(one, list)]
+            rules = [rule for rules in lists for rule in rules]
             has_rules = any(rule["used"] < rule.get("times", rule["used"] + 1) for rule in rules)
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
             return None
