@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.conformance.sartiq_conformance.diff.change import Change
 from tools.review.checks import Node
 
-_PARAMETER = re.compile(r"(?:parameter|header) `([^`]+)`")
+_OF_PARAMETER = re.compile(r"\b(?:parameters?|headers?) `")
 _NAME = re.compile(r"`([^`]+)`")
 WAY_OUT = "write pages of `GET /api-usage/` there: one as JSON, an array of them, or one per line"
 
@@ -68,9 +68,10 @@ def _select(change: Change, usage: Sequence[Node], ids: Mapping[str, str]) -> li
     """Return the use of the changed part; of the operation if the part itself is not counted."""
     names = {ids.get(operation, operation) for operation in change.operations}
     of_operations = [row for row in usage if not names or row["operation_id"] in names]
-    if parameter := _PARAMETER.search(change.text):
-        return [row for row in of_operations if row["kind"] == "parameter" and row["name"] == parameter[1]]
+    # The old name of a part, too, if it has another one now.
     mentioned = set(_NAME.findall(change.text))
+    if _OF_PARAMETER.search(change.text):
+        return [row for row in of_operations if row["kind"] == "parameter" and row["name"] in mentioned]
     properties = [
         row
         for row in of_operations

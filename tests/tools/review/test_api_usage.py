@@ -39,6 +39,7 @@ TWICE, LAST = "Used the operation:", "last on 2026-12-01."
     ("operations", "text", "expected"),
     [
         (("GET /brands/",), "The query parameter `q` was removed.", ONCE),
+        (("GET /brands/",), "The query parameter `text` was named `q`; clients pass it by this name.", ONCE),
         (("GET /brands/",), "The query parameter `sort` was removed.", NEVER),
         (("GET /brands/",), "`Brand.slug` was removed.", f"{TWICE} 1 organization with 2 API keys, {LAST}"),
         (("POST /brands/",), "`Logo`: the property `url` was removed.", ONCE),
